@@ -1,0 +1,1 @@
+//! Default channel grouping: which marketing channel a visit came from.

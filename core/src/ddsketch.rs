@@ -1,0 +1,1 @@
+//! DDSketch: quantiles with a relative error bound, exactly mergeable.

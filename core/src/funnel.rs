@@ -1,0 +1,1 @@
+//! Funnels: how far along an ordered list of steps a person came within a time window.

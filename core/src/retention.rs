@@ -1,0 +1,1 @@
+//! Retention: who came back, per condition and per cohort.

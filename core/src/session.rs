@@ -1,0 +1,1 @@
+//! Sessions: runs of events whose gaps never exceed a limit.

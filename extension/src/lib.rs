@@ -1,0 +1,1 @@
+//! The `tidemark` Postgres extension: thin glue from SQL to `tidemark-core`.

@@ -1,0 +1,1 @@
+//! Loads product events from Kafka or files into Postgres, exactly once.

@@ -1,0 +1,1 @@
+//! Fixtures for the client-side tests: private servers on private ports.
