@@ -8,10 +8,10 @@
 //! a server (see `loader/`).
 #![forbid(unsafe_code)]
 
-pub mod attribution;
 pub mod channel;
 pub mod codec;
 pub mod ddsketch;
+pub mod event;
 pub mod funnel;
 pub mod hll;
 pub mod retention;

@@ -1,1 +1,0 @@
-//! First and last touch: the value at the earliest or latest event time, with stated ties.
