@@ -1,0 +1,172 @@
+//! Register rules: which register a hash raises, folding to fewer registers, and the packed forms of the spec.
+
+use super::config::Config;
+use super::{Encoding, HllError};
+use crate::{AVec, Allocator};
+
+/// Where and how high a hash raises a register: index below 2^log2m, value of at most `cap` (0 = not at all).
+#[inline]
+pub(super) fn rule(hash: u64, log2m: u8, cap: u8) -> (usize, u8) {
+    let index = hash as usize & ((1 << log2m) - 1);
+    let rest = hash >> log2m;
+    let value = if rest == 0 { 0 } else { (rest.trailing_zeros() as u8 + 1).min(cap) };
+    (index, value)
+}
+
+/// What a register of a sketch with `from` index bits means to one with `to` of them (`to <= from`).
+///
+/// The dropped index bits become the low bits of the rest of the hash, so they decide the value unless all of them
+/// are zero. A register of zero stays zero.
+#[inline]
+pub(super) fn fold(index: usize, value: u8, from: u8, to: u8, cap: u8) -> (usize, u8) {
+    let dropped = index >> to;
+    let value = match (value, dropped) {
+        (0, _) => 0,
+        (_, 0) => value + (from - to),
+        _ => dropped.trailing_zeros() as u8 + 1,
+    };
+    (index & ((1 << to) - 1), value.min(cap))
+}
+
+/// Raises one register.
+#[inline]
+pub(super) fn raise(registers: &mut [u8], index: usize, value: u8) {
+    if let Some(register) = registers.get_mut(index)
+        && *register < value
+    {
+        *register = value;
+    }
+}
+
+/// The maximum of two sketches of equal configuration, register by register.
+pub(super) fn raise_all(registers: &mut [u8], other: &[u8]) {
+    for (register, &value) in registers.iter_mut().zip(other) {
+        *register = (*register).max(value);
+    }
+}
+
+/// Calls `f(chunk_index, eight_registers)` for each eight registers of FULL bytes.
+///
+/// Eight registers of `w` bits are exactly `w` bytes, most significant bit first.
+#[inline]
+fn unpack_width<const W: usize>(bytes: &[u8], f: &mut impl FnMut(usize, [u8; 8])) {
+    for (at, packed) in bytes.as_chunks::<W>().0.iter().enumerate() {
+        let mut word = [0u8; 8];
+        word[8 - W..].copy_from_slice(packed);
+        let word = u64::from_be_bytes(word);
+        let mask = (1u64 << W) - 1;
+        f(at, std::array::from_fn(|i| (word >> (W * (7 - i)) & mask) as u8));
+    }
+}
+
+fn unpack(bytes: &[u8], regwidth: u8, mut f: impl FnMut(usize, [u8; 8])) {
+    match regwidth {
+        1 => unpack_width::<1>(bytes, &mut f),
+        2 => unpack_width::<2>(bytes, &mut f),
+        3 => unpack_width::<3>(bytes, &mut f),
+        4 => unpack_width::<4>(bytes, &mut f),
+        5 => unpack_width::<5>(bytes, &mut f),
+        6 => unpack_width::<6>(bytes, &mut f),
+        7 => unpack_width::<7>(bytes, &mut f),
+        _ => unpack_width::<8>(bytes, &mut f),
+    }
+}
+
+/// Visits all registers of FULL bytes, eight at a time, and refuses values that no hash can produce.
+///
+/// The check comes after the visit, so the visitor sees impossible values before the error.
+pub(super) fn visit_full(
+    bytes: &[u8],
+    config: Config,
+    mut f: impl FnMut(usize, [u8; 8]),
+) -> Result<(), HllError> {
+    let max = config.max_register();
+    let mut highest = [0u8; 8];
+    unpack(bytes, config.regwidth(), |at, eight| {
+        raise_all(&mut highest, &eight);
+        f(at, eight);
+    });
+    if highest.iter().all(|&value| value <= max) {
+        return Ok(());
+    }
+    let mut bad = None;
+    unpack(bytes, config.regwidth(), |at, eight| {
+        for (i, value) in eight.into_iter().enumerate().filter(|&(_, value)| value > max) {
+            bad.get_or_insert(HllError::Register { register: at * 8 + i, value });
+        }
+    });
+    bad.map_or(Ok(()), Err)
+}
+
+/// Appends FULL bytes.
+pub(super) fn pack_full<B: Allocator>(registers: &[u8], regwidth: u8, out: &mut AVec<u8, B>) {
+    let width = usize::from(regwidth);
+    for eight in registers.as_chunks::<8>().0 {
+        let word = eight.iter().fold(0u64, |word, &value| word << width | u64::from(value));
+        out.extend_from_slice(&word.to_be_bytes()[8 - width..]);
+    }
+}
+
+/// Visits all (index, value) entries of SPARSE bytes, checking order, values and padding as it goes.
+pub(super) fn visit_sparse(
+    bytes: &[u8],
+    config: Config,
+    mut f: impl FnMut(usize, u8),
+) -> Result<(), HllError> {
+    let bits = config.sparse_bits();
+    let width = config.regwidth();
+    let max = config.max_register();
+    let entries = bytes.len() * 8 / bits;
+    if config.sparse_len(entries) != bytes.len() {
+        return Err(HllError::Length { encoding: Encoding::Sparse, found: bytes.len() + 3 });
+    }
+    let mut buffer = 0u64;
+    let mut have = 0usize;
+    let mut rest = bytes.iter();
+    let mut previous = None;
+    for entry in 0..entries {
+        while have < bits {
+            let Some(&byte) = rest.next() else { break };
+            buffer = buffer << 8 | u64::from(byte);
+            have += 8;
+        }
+        have -= bits;
+        let word = (buffer >> have) as usize & ((1 << bits) - 1);
+        if word == 0 && entry + 1 == entries && config.sparse_len(entry) == bytes.len() {
+            // Entries shorter than a byte: what looks like one more entry is the padding of the last one.
+            break;
+        }
+        let index = word >> width;
+        let value = (word & ((1 << width) - 1)) as u8;
+        if previous.is_some_and(|p| index <= p) {
+            return Err(HllError::Order { encoding: Encoding::Sparse, entry });
+        }
+        if value == 0 || value > max {
+            return Err(HllError::Register { register: index, value });
+        }
+        f(index, value);
+        previous = Some(index);
+    }
+    if buffer & ((1 << have) - 1) != 0 {
+        return Err(HllError::Padding);
+    }
+    Ok(())
+}
+
+/// Appends SPARSE bytes.
+pub(super) fn pack_sparse<B: Allocator>(registers: &[u8], config: Config, out: &mut AVec<u8, B>) {
+    let bits = config.sparse_bits();
+    let mut buffer = 0u64;
+    let mut have = 0usize;
+    for (index, &value) in registers.iter().enumerate().filter(|&(_, &value)| value != 0) {
+        buffer = buffer << bits | (index as u64) << config.regwidth() | u64::from(value);
+        have += bits;
+        while have >= 8 {
+            have -= 8;
+            out.push((buffer >> have) as u8);
+        }
+    }
+    if have > 0 {
+        out.push((buffer << (8 - have)) as u8);
+    }
+}
