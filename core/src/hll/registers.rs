@@ -45,6 +45,29 @@ pub(super) fn raise_all(registers: &mut [u8], other: &[u8]) {
     }
 }
 
+/// Masks of the low four, two and one of each eight, four and two fields of `w` bits, in lanes of 64, 32 and 16.
+const fn masks(w: usize) -> (u64, u64, u64) {
+    ((1 << (4 * w)) - 1, ((1 << (2 * w)) - 1) * 0x1_0000_0001, ((1 << w) - 1) * 0x1_0001_0001_0001)
+}
+
+/// Moves eight adjacent fields of `W` bits to one byte each, by halving three times.
+#[inline]
+fn spread<const W: usize>(word: u64) -> u64 {
+    let (four, two, one) = const { masks(W) };
+    let word = word & four | word >> (4 * W) << 32;
+    let word = word & two | (word >> (2 * W) & two) << 16;
+    word & one | (word >> W & one) << 8
+}
+
+/// The inverse of [`spread`].
+#[inline]
+fn squeeze<const W: usize>(word: u64) -> u64 {
+    let (four, two, one) = const { masks(W) };
+    let word = word & one | (word >> 8 & one) << W;
+    let word = word & two | (word >> 16 & two) << (2 * W);
+    word & four | word >> 32 << (4 * W)
+}
+
 /// Calls `f(chunk_index, eight_registers)` for each eight registers of FULL bytes.
 ///
 /// Eight registers of `w` bits are exactly `w` bytes, most significant bit first.
@@ -53,9 +76,13 @@ fn unpack_width<const W: usize>(bytes: &[u8], f: &mut impl FnMut(usize, [u8; 8])
     for (at, packed) in bytes.as_chunks::<W>().0.iter().enumerate() {
         let mut word = [0u8; 8];
         word[8 - W..].copy_from_slice(packed);
-        let word = u64::from_be_bytes(word);
-        let mask = (1u64 << W) - 1;
-        f(at, std::array::from_fn(|i| (word >> (W * (7 - i)) & mask) as u8));
+        f(at, spread::<W>(u64::from_be_bytes(word)).to_be_bytes());
+    }
+}
+
+fn pack_width<const W: usize>(registers: &[u8], out: &mut [u8]) {
+    for (eight, packed) in registers.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<W>().0) {
+        packed.copy_from_slice(&squeeze::<W>(u64::from_be_bytes(*eight)).to_be_bytes()[8 - W..]);
     }
 }
 
@@ -99,11 +126,19 @@ pub(super) fn visit_full(
 }
 
 /// Appends FULL bytes.
-pub(super) fn pack_full<B: Allocator>(registers: &[u8], regwidth: u8, out: &mut AVec<u8, B>) {
-    let width = usize::from(regwidth);
-    for eight in registers.as_chunks::<8>().0 {
-        let word = eight.iter().fold(0u64, |word, &value| word << width | u64::from(value));
-        out.extend_from_slice(&word.to_be_bytes()[8 - width..]);
+pub(super) fn pack_full<B: Allocator>(registers: &[u8], config: Config, out: &mut AVec<u8, B>) {
+    let start = out.len();
+    out.resize(start + config.full_len(), 0);
+    let Some(body) = out.get_mut(start..) else { return };
+    match config.regwidth() {
+        1 => pack_width::<1>(registers, body),
+        2 => pack_width::<2>(registers, body),
+        3 => pack_width::<3>(registers, body),
+        4 => pack_width::<4>(registers, body),
+        5 => pack_width::<5>(registers, body),
+        6 => pack_width::<6>(registers, body),
+        7 => pack_width::<7>(registers, body),
+        _ => pack_width::<8>(registers, body),
     }
 }
 

@@ -260,7 +260,7 @@ impl<A: Allocator + Clone> Sketch<A> {
             State::Registers(registers) if encoding == Encoding::Sparse => {
                 pack_sparse(registers, self.config, out);
             }
-            State::Registers(registers) => pack_full(registers, self.config.regwidth(), out),
+            State::Registers(registers) => pack_full(registers, self.config, out),
         }
     }
 }
