@@ -103,7 +103,7 @@ impl<'a> EncodedRef<'a> {
                 return Ok((self.body.len() / 8) as f64);
             }
             Encoding::Sparse => visit_sparse(self.body, self.config, |_, value| histogram.add(value))?,
-            Encoding::Full => visit_full(self.body, self.config, |_, eight| histogram.add_eight(&eight))?,
+            Encoding::Full => visit_full(self.body, self.config, |_, block| histogram.add_all(block))?,
         }
         Ok(histogram.estimate(self.config))
     }

@@ -15,20 +15,14 @@ impl Histogram {
         Self { tables: [[0; 64]; 4] }
     }
 
-    pub(super) fn of(registers: &[u8]) -> Self {
-        let mut histogram = Self::new();
-        registers.as_chunks::<8>().0.iter().for_each(|eight| histogram.add_eight(eight));
-        histogram
-    }
-
     #[inline]
     pub(super) fn add(&mut self, value: u8) {
         self.tables[0][usize::from(value & 63)] += 1;
     }
 
-    #[inline]
-    pub(super) fn add_eight(&mut self, eight: &[u8; 8]) {
-        for four in eight.as_chunks::<4>().0 {
+    /// Adds registers, whose number is a multiple of four.
+    pub(super) fn add_all(&mut self, registers: &[u8]) {
+        for four in registers.as_chunks::<4>().0 {
             for (table, &value) in self.tables.iter_mut().zip(four) {
                 table[usize::from(value & 63)] += 1;
             }
