@@ -1,4 +1,5 @@
 //! The stored bytes of an HLL: golden vectors worked out by hand from the storage spec, and refusal of anything else.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -103,11 +103,8 @@ impl<'a> EncodedRef<'a> {
                 return Ok((self.body.len() / 8) as f64);
             }
             Encoding::Sparse => visit_sparse(self.body, self.config, |_, value| histogram.add(value))?,
-            Encoding::Full => visit_full(self.body, self.config, |_, eight| {
-                eight.into_iter().for_each(|value| histogram.add(value));
-            })?,
+            Encoding::Full => visit_full(self.body, self.config, |_, block| histogram.add_all(block))?,
         }
-        histogram.fill_zeros(self.config);
         Ok(histogram.estimate(self.config))
     }
 

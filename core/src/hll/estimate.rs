@@ -4,40 +4,43 @@
 use super::config::Config;
 
 /// How many registers have each value; no value exceeds 60 (the bits of a hash less the least `log2m`).
+///
+/// Four tables, summed at the end, so that equal neighbours do not wait for each other's increment.
 pub(super) struct Histogram {
-    counts: [u32; 64],
+    tables: [[u32; 64]; 4],
 }
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        Self { counts: [0; 64] }
+        Self { tables: [[0; 64]; 4] }
     }
 
     #[inline]
     pub(super) fn add(&mut self, value: u8) {
-        self.counts[usize::from(value & 63)] += 1;
+        self.tables[0][usize::from(value & 63)] += 1;
     }
 
-    /// Counts the registers that were not added as zeros.
-    pub(super) fn fill_zeros(&mut self, config: Config) {
-        let seen: u32 = self.counts.iter().sum();
-        self.counts[0] += (config.registers() as u32).saturating_sub(seen);
-    }
-
-    pub(super) fn of(registers: &[u8]) -> Self {
-        // Four tables, so that equal neighbours do not wait for each other's increment.
-        let mut tables = [[0u32; 64]; 4];
+    /// Adds registers, whose number is a multiple of four.
+    pub(super) fn add_all(&mut self, registers: &[u8]) {
         for four in registers.as_chunks::<4>().0 {
-            for (table, &value) in tables.iter_mut().zip(four) {
+            for (table, &value) in self.tables.iter_mut().zip(four) {
                 table[usize::from(value & 63)] += 1;
             }
         }
-        Self { counts: std::array::from_fn(|k| tables.iter().map(|table| table[k]).sum()) }
+    }
+
+    /// How many registers have value `k`; those that were not added are zeros.
+    fn counts(&self, config: Config) -> [u32; 64] {
+        let mut counts: [u32; 64] = std::array::from_fn(|k| self.tables.iter().map(|table| table[k]).sum());
+        let seen: u32 = counts.iter().sum();
+        counts[0] += (config.registers() as u32).saturating_sub(seen);
+        counts
     }
 
     pub(super) fn estimate(&self, config: Config) -> f64 {
         let m = config.registers() as f64;
-        let count = |k: usize| f64::from(self.counts.get(k).copied().unwrap_or(0));
+        let counts = self.counts(config);
+        let count = |k: usize| f64::from(counts.get(k).copied().unwrap_or(0));
         // Values 0..=q are exact, q + 1 means "q + 1 or more".
         let q = ((1usize << config.regwidth()) - 2).min(64 - usize::from(config.log2m()));
         let mut z = m * tau(1.0 - count(q + 1) / m);

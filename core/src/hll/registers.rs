@@ -45,65 +45,128 @@ pub(super) fn raise_all(registers: &mut [u8], other: &[u8]) {
     }
 }
 
-/// Calls `f(chunk_index, eight_registers)` for each eight registers of FULL bytes.
-///
-/// Eight registers of `w` bits are exactly `w` bytes, most significant bit first.
+/// Masks of the low four, two and one of each eight, four and two fields of `w` bits, in lanes of 64, 32 and 16.
+const fn masks(w: usize) -> (u64, u64, u64) {
+    ((1 << (4 * w)) - 1, ((1 << (2 * w)) - 1) * 0x1_0000_0001, ((1 << w) - 1) * 0x1_0001_0001_0001)
+}
+
+/// Moves eight adjacent fields of `W` bits to one byte each, by halving three times.
 #[inline]
-fn unpack_width<const W: usize>(bytes: &[u8], f: &mut impl FnMut(usize, [u8; 8])) {
-    for (at, packed) in bytes.as_chunks::<W>().0.iter().enumerate() {
-        let mut word = [0u8; 8];
-        word[8 - W..].copy_from_slice(packed);
-        let word = u64::from_be_bytes(word);
-        let mask = (1u64 << W) - 1;
-        f(at, std::array::from_fn(|i| (word >> (W * (7 - i)) & mask) as u8));
+fn spread<const W: usize>(word: u64) -> u64 {
+    let (four, two, one) = const { masks(W) };
+    let word = word & four | word >> (4 * W) << 32;
+    let word = word & two | (word >> (2 * W) & two) << 16;
+    word & one | (word >> W & one) << 8
+}
+
+/// The inverse of [`spread`].
+#[inline]
+fn squeeze<const W: usize>(word: u64) -> u64 {
+    let (four, two, one) = const { masks(W) };
+    let word = word & one | (word >> 8 & one) << W;
+    let word = word & two | (word >> 16 & two) << (2 * W);
+    word & four | word >> 32 << (4 * W)
+}
+
+/// Registers unpacked at a time: enough that taking their maximum runs in vector registers.
+const BLOCK: usize = 128;
+
+/// Unpacks the registers of FULL bytes; returns how many.
+///
+/// Eight registers of `W` bits are exactly `W` bytes, most significant bit first. They are read as a whole word
+/// where there is one, the extra bytes shifted out: copying exactly `W` bytes first costs twice the time.
+fn unpack_width<const W: usize>(bytes: &[u8], from: usize, block: &mut [u8; BLOCK]) -> usize {
+    let mut rest = bytes.get(from / 8 * W..).unwrap_or_default();
+    let mut count = 0;
+    for eight in block.as_chunks_mut::<8>().0 {
+        let word = match rest.first_chunk::<8>() {
+            Some(word) => u64::from_be_bytes(*word) >> (64 - 8 * W),
+            None if rest.len() >= W => rest.iter().take(W).fold(0, |w, &byte| w << 8 | u64::from(byte)),
+            None => break,
+        };
+        *eight = spread::<W>(word).to_be_bytes();
+        rest = rest.get(W..).unwrap_or_default();
+        count += 8;
+    }
+    count
+}
+
+/// The inverse of [`unpack_width`], writing whole words likewise: the next one overwrites the extra bytes.
+fn pack_width<const W: usize>(registers: &[u8], out: &mut [u8]) {
+    for (at, eight) in registers.as_chunks::<8>().0.iter().enumerate() {
+        let word = squeeze::<W>(u64::from_be_bytes(*eight)) << (64 - 8 * W);
+        let Some(rest) = out.get_mut(at * W..) else { break };
+        match rest.first_chunk_mut::<8>() {
+            Some(chunk) => *chunk = word.to_be_bytes(),
+            None => rest.iter_mut().zip(word.to_be_bytes()).for_each(|(out, byte)| *out = byte),
+        }
     }
 }
 
-fn unpack(bytes: &[u8], regwidth: u8, mut f: impl FnMut(usize, [u8; 8])) {
-    match regwidth {
-        1 => unpack_width::<1>(bytes, &mut f),
-        2 => unpack_width::<2>(bytes, &mut f),
-        3 => unpack_width::<3>(bytes, &mut f),
-        4 => unpack_width::<4>(bytes, &mut f),
-        5 => unpack_width::<5>(bytes, &mut f),
-        6 => unpack_width::<6>(bytes, &mut f),
-        7 => unpack_width::<7>(bytes, &mut f),
-        _ => unpack_width::<8>(bytes, &mut f),
+/// Calls `f(first_index, registers)` for consecutive blocks of the registers of FULL bytes.
+fn unpack(bytes: &[u8], regwidth: u8, mut f: impl FnMut(usize, &[u8])) {
+    let unpack = match regwidth {
+        1 => unpack_width::<1>,
+        2 => unpack_width::<2>,
+        3 => unpack_width::<3>,
+        4 => unpack_width::<4>,
+        5 => unpack_width::<5>,
+        6 => unpack_width::<6>,
+        7 => unpack_width::<7>,
+        _ => unpack_width::<8>,
+    };
+    let mut block = [0u8; BLOCK];
+    let mut from = 0;
+    loop {
+        let count = unpack(bytes, from, &mut block);
+        if count == 0 {
+            return;
+        }
+        f(from, block.get(..count).unwrap_or_default());
+        from += count;
     }
 }
 
-/// Visits all registers of FULL bytes, eight at a time, and refuses values that no hash can produce.
+/// Visits all registers of FULL bytes in blocks and refuses values that no hash can produce.
 ///
 /// The check comes after the visit, so the visitor sees impossible values before the error.
 pub(super) fn visit_full(
     bytes: &[u8],
     config: Config,
-    mut f: impl FnMut(usize, [u8; 8]),
+    mut f: impl FnMut(usize, &[u8]),
 ) -> Result<(), HllError> {
     let max = config.max_register();
-    let mut highest = [0u8; 8];
-    unpack(bytes, config.regwidth(), |at, eight| {
-        raise_all(&mut highest, &eight);
-        f(at, eight);
+    let mut highest = [0u8; BLOCK];
+    unpack(bytes, config.regwidth(), |from, block| {
+        raise_all(&mut highest, block);
+        f(from, block);
     });
     if highest.iter().all(|&value| value <= max) {
         return Ok(());
     }
     let mut bad = None;
-    unpack(bytes, config.regwidth(), |at, eight| {
-        for (i, value) in eight.into_iter().enumerate().filter(|&(_, value)| value > max) {
-            bad.get_or_insert(HllError::Register { register: at * 8 + i, value });
+    unpack(bytes, config.regwidth(), |from, block| {
+        for (i, &value) in block.iter().enumerate().filter(|&(_, &value)| value > max) {
+            bad.get_or_insert(HllError::Register { register: from + i, value });
         }
     });
     bad.map_or(Ok(()), Err)
 }
 
 /// Appends FULL bytes.
-pub(super) fn pack_full<B: Allocator>(registers: &[u8], regwidth: u8, out: &mut AVec<u8, B>) {
-    let width = usize::from(regwidth);
-    for eight in registers.as_chunks::<8>().0 {
-        let word = eight.iter().fold(0u64, |word, &value| word << width | u64::from(value));
-        out.extend_from_slice(&word.to_be_bytes()[8 - width..]);
+pub(super) fn pack_full<B: Allocator>(registers: &[u8], config: Config, out: &mut AVec<u8, B>) {
+    let start = out.len();
+    out.resize(start + config.full_len(), 0);
+    let Some(body) = out.get_mut(start..) else { return };
+    match config.regwidth() {
+        1 => pack_width::<1>(registers, body),
+        2 => pack_width::<2>(registers, body),
+        3 => pack_width::<3>(registers, body),
+        4 => pack_width::<4>(registers, body),
+        5 => pack_width::<5>(registers, body),
+        6 => pack_width::<6>(registers, body),
+        7 => pack_width::<7>(registers, body),
+        _ => pack_width::<8>(registers, body),
     }
 }
 

@@ -193,19 +193,17 @@ impl<A: Allocator + Clone> Sketch<A> {
                 })
             }
             Encoding::Full if (from, their_cap) == (to, cap) => {
-                let eights = self.registers_mut().as_chunks_mut::<8>().0;
-                visit_full(other.body(), other.config(), |at, eight| {
-                    if let Some(registers) = eights.get_mut(at) {
-                        raise_all(registers, &eight);
-                    }
+                let registers = self.registers_mut();
+                visit_full(other.body(), other.config(), |from, block| {
+                    raise_all(registers.get_mut(from..).unwrap_or_default(), block);
                 })
             }
             Encoding::Full => {
                 let registers = self.registers_mut();
                 // Values are checked after the visit; limiting them here keeps the fold within a byte.
-                visit_full(other.body(), other.config(), |at, eight| {
-                    for (i, value) in eight.into_iter().enumerate() {
-                        let (index, value) = fold(at * 8 + i, value.min(their_cap), from, to, cap);
+                visit_full(other.body(), other.config(), |first, block| {
+                    for (i, &value) in block.iter().enumerate() {
+                        let (index, value) = fold(first + i, value.min(their_cap), from, to, cap);
                         raise(registers, index, value);
                     }
                 })
@@ -218,7 +216,11 @@ impl<A: Allocator + Clone> Sketch<A> {
     pub fn estimate(&self) -> f64 {
         match &self.state {
             State::Explicit(set) => set.len() as f64,
-            State::Registers(registers) => Histogram::of(registers).estimate(self.config),
+            State::Registers(registers) => {
+                let mut histogram = Histogram::new();
+                histogram.add_all(registers);
+                histogram.estimate(self.config)
+            }
         }
     }
 
@@ -260,7 +262,7 @@ impl<A: Allocator + Clone> Sketch<A> {
             State::Registers(registers) if encoding == Encoding::Sparse => {
                 pack_sparse(registers, self.config, out);
             }
-            State::Registers(registers) => pack_full(registers, self.config.regwidth(), out),
+            State::Registers(registers) => pack_full(registers, self.config, out),
         }
     }
 }
