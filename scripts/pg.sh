@@ -98,7 +98,8 @@ start() {
         printf '127.0.0.1:%s\n' "$(port)"
         return
     fi
-    if [ -e "$DATA/PG_VERSION" ] && ctl status >/dev/null 2>&1; then stop; fi
+    # On another port, or not answering. Should it be dead after all, `start` below sorts that out.
+    if [ -e "$DATA/PG_VERSION" ]; then ctl -m fast -w -t 60 stop >/dev/null 2>&1 || true; fi
     if [ -e "$DIR/password" ] && [ -e "$DATA/PG_VERSION" ]; then
         [ "pg$(as_server cat "$(readlink -f "$DATA")/PG_VERSION")" = "$PGFEATURE" ] ||
             die "$DIR was made by another major version than $("$PG_CONFIG" --version)" \
@@ -145,7 +146,10 @@ case $COMMAND in
         ;;
     kill)
         initialized || die "there is no cluster in $DIR" "scripts/pg.sh start $DIR"
-        kill -9 "$(head -n 1 "$DATA/postmaster.pid")"
+        pid=$(head -n 1 "$DATA/postmaster.pid")
+        kill -9 "$pid"
+        # Gone only when reaped: until then Postgres takes its lock file for that of a living server.
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
         ;;
     status)
         running || die "no Postgres answers for $DIR" "scripts/pg.sh start $DIR"
