@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Release builds, one cargo call for both artifacts, so that they share what they have in common.
+#
+#   scripts/build.sh             target/release/libtidemark.so and target/release/tidemark
+#   scripts/build.sh extension   the extension alone
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+use_postgres
+cd "$ROOT"
+
+case ${1:-all} in
+    all) what=(-p tidemark -p tidemark-loader --lib --bin tidemark) ;;
+    extension) what=(-p tidemark --lib) ;;
+    *) die "unknown target \"$1\"" "scripts/build.sh [extension]" ;;
+esac
+quietly build "read the first error above; a full disk or a registry out of reach are the usual reasons, then try again" \
+    cargo build --release "${what[@]}" --no-default-features --features "tidemark/$PGFEATURE"
+# The library does not say which server it fits: remembered for scripts/install.sh --no-build.
+printf 'pg_config=%s\n' "$PG_CONFIG" >target/release/libtidemark.so.for
