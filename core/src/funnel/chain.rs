@@ -178,24 +178,36 @@ fn span(events: &[Event], start: i64, end: i64) -> &[Event] {
 struct Judged {
     /// The greatest lowest step of any row; 32 if a row has no step.
     furthest: usize,
-    /// Per step k, how many rows satisfy one of steps 1 to k (from 0), that is the second step to that one.
-    repeats: [u32; MAX_CONDITIONS],
+    /// The steps of the first row.
+    mask: u32,
+    /// With several rows and `strict_deduplication`: per step k (from 0), how many rows satisfy one of steps 1 to k.
+    repeats: Option<[u32; MAX_CONDITIONS]>,
     excluded: bool,
 }
 
 impl Judged {
     fn new(funnel: &Funnel, rows: &[Event]) -> Self {
-        let mut judged = Self { furthest: 0, repeats: [0; MAX_CONDITIONS], excluded: false };
-        for row in rows {
+        let mut judged = Self { furthest: 0, mask: 0, repeats: None, excluded: false };
+        for (i, row) in rows.iter().enumerate() {
             let mask = funnel.steps_of(row.conditions);
+            if i == 0 {
+                judged.mask = mask;
+            }
             judged.furthest = judged.furthest.max(mask.trailing_zeros() as usize);
             judged.excluded |= row.conditions & funnel.mode.exclude != 0;
-            if mask & !1 != 0 {
-                judged.repeats[(mask & !1).trailing_zeros() as usize] += 1;
-            }
         }
-        for k in 1..MAX_CONDITIONS {
-            judged.repeats[k] += judged.repeats[k - 1];
+        if rows.len() > 1 && funnel.mode.strict.strict_deduplication {
+            let mut repeats = [0; MAX_CONDITIONS];
+            for row in rows {
+                let step = (funnel.steps_of(row.conditions) & !1).trailing_zeros() as usize;
+                if let Some(count) = repeats.get_mut(step) {
+                    *count += 1;
+                }
+            }
+            for k in 1..MAX_CONDITIONS {
+                repeats[k] += repeats[k - 1];
+            }
+            judged.repeats = Some(repeats);
         }
         judged
     }
@@ -210,8 +222,14 @@ impl Judged {
                 return false;
             }
         }
-        if strict.strict_deduplication && self.repeats[next.min(MAX_CONDITIONS - 1)] as usize != used {
-            return false;
+        if strict.strict_deduplication {
+            let repeats = match &self.repeats {
+                Some(repeats) => repeats[next.min(MAX_CONDITIONS - 1)] as usize,
+                None => usize::from(self.mask & !1 & low_bits(next + 1) != 0),
+            };
+            if repeats != used {
+                return false;
+            }
         }
         !self.excluded
     }
