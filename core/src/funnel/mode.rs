@@ -191,6 +191,9 @@ impl Mode {
                 return Err(ModeError::Conflict("any_order", name));
             }
         }
+        if self.optional != 0 && self.strict.strict_deduplication {
+            return Err(ModeError::Conflict("optional", "strict_deduplication"));
+        }
         if self.exclude & self.optional != 0 {
             return Err(ModeError::Conflict("exclude", "optional"));
         }
@@ -313,6 +316,8 @@ mod tests {
             let text = format!("any_order,{token}");
             assert_eq!(Mode::parse(&text), Err(ModeError::Conflict("any_order", name)));
         }
+        let repeats = Mode::parse("strict_deduplication,optional=2");
+        assert_eq!(repeats, Err(ModeError::Conflict("optional", "strict_deduplication")));
     }
 
     #[test]

@@ -9,13 +9,23 @@ use crate::event::MAX_CONDITIONS;
 const MAX_ROWS: usize = MAX_CONDITIONS * MAX_CONDITIONS;
 
 /// The rows of one instant, as far as they matter for matching.
-pub(super) struct Tie {
-    rows: [u32; MAX_ROWS],
-    len: usize,
-    /// Every condition that some row satisfies.
-    union: u32,
-    /// Whether no row satisfies two steps: then every step present gets a row of its own.
-    simple: bool,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives briefly on the stack; a box would leave the caller's allocator"
+)]
+pub(super) enum Tie {
+    /// No row satisfies two steps: every step present has a row of its own.
+    OneStepEach {
+        /// The steps present.
+        union: u32,
+    },
+    /// Rows may satisfy several steps.
+    Rows {
+        /// The steps of each row; only the first `len` count.
+        rows: [u32; MAX_ROWS],
+        /// How many rows there are.
+        len: usize,
+    },
 }
 
 /// Steps that have a row each, all different.
@@ -44,53 +54,52 @@ pub(super) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
 
 impl Tie {
     /// Takes the masks of all rows of one instant, restricted to steps.
-    pub(super) fn new(masks: impl Iterator<Item = u32>) -> Self {
-        let mut tie = Self { rows: [0; MAX_ROWS], len: 0, union: 0, simple: true };
+    pub(super) fn new(masks: impl Iterator<Item = u32> + Clone) -> Self {
+        if masks.clone().all(|mask| mask.count_ones() < 2) {
+            return Self::OneStepEach { union: masks.fold(0, |union, mask| union | mask) };
+        }
+        let (mut rows, mut len) = ([0; MAX_ROWS], 0);
         let mut seen = [0u8; MAX_CONDITIONS];
         for mask in masks {
-            tie.union |= mask;
-            tie.simple &= mask.count_ones() < 2;
             if bits(mask).any(|step| usize::from(seen[step]) < MAX_CONDITIONS) {
                 bits(mask).for_each(|step| seen[step] = seen[step].saturating_add(1));
                 // Each kept row raises the count of a step that was below the limit, so there is always room.
-                if let Some(slot) = tie.rows.get_mut(tie.len) {
+                if let Some(slot) = rows.get_mut(len) {
                     *slot = mask;
-                    tie.len += 1;
+                    len += 1;
                 }
             }
         }
-        tie
+        Self::Rows { rows, len }
     }
 
     /// Matches one more step, moving other steps to other rows if needed; false, and no change, when impossible.
     pub(super) fn add(&self, matching: &mut Matching, step: usize) -> bool {
-        if self.union & (1 << step) == 0 {
-            return false;
-        }
-        let found = self.simple || self.augment(matching, step, &mut 0);
+        let found = match self {
+            Self::OneStepEach { union } => union & (1 << step) != 0,
+            Self::Rows { rows, len } => augment(&rows[..*len], matching, step, &mut 0),
+        };
         if found {
             matching.steps |= 1 << step;
         }
         found
     }
+}
 
-    fn augment(&self, matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
-        *visited |= 1 << step;
-        for (row, mask) in self.rows[..self.len].iter().enumerate() {
-            if mask & (1 << step) == 0 {
-                continue;
-            }
-            let free = match matching.owner(row) {
-                None => true,
-                Some(owner) => *visited & (1 << owner) == 0 && self.augment(matching, owner, visited),
-            };
-            if free {
-                matching.row_of[step] = row as u16;
-                return true;
-            }
+/// Finds `step` a row, moving matched steps along an augmenting path; `visited` collects the steps tried.
+fn augment(rows: &[u32], matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
+    *visited |= 1 << step;
+    for (row, _) in rows.iter().enumerate().filter(|(_, mask)| *mask & (1 << step) != 0) {
+        let free = match matching.owner(row) {
+            None => true,
+            Some(owner) => *visited & (1 << owner) == 0 && augment(rows, matching, owner, visited),
+        };
+        if free {
+            matching.row_of[step] = row as u16;
+            return true;
         }
-        false
     }
+    false
 }
 
 #[cfg(test)]
@@ -113,7 +122,7 @@ mod tests {
         let mut m = Matching::EMPTY;
         assert!((0..3).all(|step| tie.add(&mut m, step)));
         assert_eq!(m.steps, 0b111);
-        assert!(tie.len <= 3 * MAX_CONDITIONS);
+        assert!(matches!(tie, Tie::Rows { len, .. } if len <= 3 * MAX_CONDITIONS));
     }
 
     proptest! {

@@ -14,7 +14,7 @@
 //!
 //! The answer is the deepest step ever reached. Known properties, kept because they are ClickHouse's: without
 //! `strict_once` one row may satisfy several steps; `strict_increase` alone may miss the best chain; after the scan
-//! has ended nothing later counts. `chain` has none of them.
+//! has ended nothing later counts. [`super::chain`] has none of them.
 //!
 //! `strict_once` remembers all chains, and a row counts once per chain. Only rows of the current instant can still be
 //! met again, so outside a tie the newest start says everything about a set of chains, and inside a tie the question
