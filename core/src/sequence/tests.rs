@@ -1,6 +1,8 @@
 //! Patterns against a brute-force reading of the module documentation, and the documented cases one by one.
 
 use super::*;
+use crate::Global;
+use crate::event::EventLog;
 use proptest::prelude::*;
 
 mod reference;
@@ -241,6 +243,21 @@ proptest! {
             let expected = reference::count(&syntax, &events);
             prop_assert_eq!(parsed.count(&events, || ()), expected, "{}", text);
             prop_assert_eq!(parsed.matches(&events, || ()), expected > 0, "{}", text);
+        }
+    }
+
+    #[test]
+    fn any_row_order_and_split_gives_the_same_answer(syntax in pattern(), events in events(), cut in 0usize..8) {
+        if let Ok(pattern) = Pattern::parse(&render(&syntax), 3) {
+            let cut = cut.min(events.len());
+            let log = |events: &[Event]| {
+                let mut log = EventLog::new_in(Global);
+                events.iter().rev().for_each(|e| log.push(e.time, e.conditions));
+                log
+            };
+            let mut merged = log(&events[cut..]);
+            merged.append(&log(&events[..cut]));
+            prop_assert_eq!(pattern.count(merged.sorted(), || ()), pattern.count(&events, || ()));
         }
     }
 
