@@ -54,6 +54,7 @@ pub(super) struct Final {
 pub(super) struct Program {
     /// Row items plus the start.
     pub(super) nodes: usize,
+    /// In descending order of `to`.
     pub(super) edges: Vec<Edge>,
     pub(super) finals: Vec<Final>,
     /// Only the first row may start a match.
@@ -72,7 +73,7 @@ pub(super) fn lower(text: &str, syntax: &Syntax) -> Result<Program, PatternError
         anchored_end: syntax.anchored_end,
     };
     let mut elements = 0;
-    for to in 0..=items.len() {
+    for to in (0..=items.len()).rev() {
         let mut gap = items.get(to).map_or(&syntax.tail, |item| &item.gap).clone();
         // Walk back over optional items: each one skipped puts what is left of its own gap in front.
         for from in (0..=to).rev() {

@@ -13,7 +13,7 @@
 //! 2. Forward, the base row and the rows behind it must have conditions 1, 2, .. n in turn, and the answer is the
 //!    value of the row behind those. Backward, the same towards earlier rows.
 //! 3. No such row, no base row, or a broken chain: no answer. Another base row is never tried. Without conditions the
-//!    answer is the base row's own value for `head` and `tail`, and none for the match bases.
+//!    answer is the base row's own value; the match bases need one condition at least.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::event::MAX_CONDITIONS;
@@ -61,6 +61,12 @@ pub enum SearchError {
     /// Nothing can precede the first row.
     #[error("base \"head\" cannot be used with direction \"backward\"")]
     BackwardFromHead,
+    /// The match bases are defined by condition 1.
+    #[error("base first_match or last_match needs at least one condition")]
+    NoConditionToMatch,
+    /// More conditions than an event can carry.
+    #[error("at most {MAX_CONDITIONS} conditions are possible, not {0}")]
+    TooManyConditions(usize),
 }
 
 impl FromStr for Direction {
@@ -89,32 +95,37 @@ impl FromStr for Base {
     }
 }
 
-/// What to look for: a valid pair of direction and base.
+/// What to look for: a valid combination of direction, base and number of conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Search {
     direction: Direction,
     base: Base,
+    conditions: usize,
 }
 
 impl Search {
-    /// Pairs direction and base.
+    /// Combines direction, base and how many conditions the chain has.
     ///
     /// # Errors
-    /// Forward from the tail and backward from the head.
-    pub fn new(direction: Direction, base: Base) -> Result<Self, SearchError> {
+    /// Forward from the tail, backward from the head, a match base without conditions, more than 32 conditions.
+    pub fn new(direction: Direction, base: Base, conditions: usize) -> Result<Self, SearchError> {
         match (direction, base) {
             (Direction::Forward, Base::Tail) => Err(SearchError::ForwardFromTail),
             (Direction::Backward, Base::Head) => Err(SearchError::BackwardFromHead),
-            _ => Ok(Self { direction, base }),
+            (_, Base::FirstMatch | Base::LastMatch) if conditions == 0 => {
+                Err(SearchError::NoConditionToMatch)
+            }
+            _ if conditions > MAX_CONDITIONS => Err(SearchError::TooManyConditions(conditions)),
+            _ => Ok(Self { direction, base, conditions }),
         }
     }
 
-    /// Parses both words (lower case, as ClickHouse spells them) and pairs them.
+    /// Parses both words (lower case, as ClickHouse spells them) and combines them.
     ///
     /// # Errors
-    /// An unknown word or a refused pair.
-    pub fn parse(direction: &str, base: &str) -> Result<Self, SearchError> {
-        Self::new(direction.parse()?, base.parse()?)
+    /// An unknown word or a refused combination.
+    pub fn parse(direction: &str, base: &str, conditions: usize) -> Result<Self, SearchError> {
+        Self::new(direction.parse()?, base.parse()?, conditions)
     }
 }
 
@@ -167,15 +178,15 @@ impl<A: Allocator + Clone> NodeLog<A> {
         self.rows.is_empty()
     }
 
-    /// The value of the row next to the chain of conditions 1 to `conditions`, by the [rules](self); `None` if there
-    /// is none. Sorts the rows if they are not sorted.
-    pub fn next_node(&mut self, search: Search, conditions: usize) -> Option<&[u8]> {
+    /// The value of the row next to the chain, by the [rules](self); `None` if there is none. Sorts the rows if they
+    /// are not sorted.
+    pub fn next_node(&mut self, search: Search) -> Option<&[u8]> {
         if !self.sorted {
             let arena = &self.arena;
             self.rows.sort_unstable_by(|a, b| key(arena, a).cmp(&key(arena, b)));
             self.sorted = true;
         }
-        let matches = |row: &Row| row.base && row.conditions & 1 != 0 && conditions > 0;
+        let matches = |row: &Row| row.base && row.conditions & 1 != 0;
         let base = match search.base {
             Base::Head => self.rows.first().filter(|row| row.base).map(|_| 0),
             Base::Tail => self.rows.last().filter(|row| row.base).map(|_| self.rows.len() - 1),
@@ -186,12 +197,12 @@ impl<A: Allocator + Clone> NodeLog<A> {
             Direction::Forward => self.rows.get(base.checked_add(i)?),
             Direction::Backward => self.rows.get(base.checked_sub(i)?),
         };
-        for i in 0..conditions.min(MAX_CONDITIONS) {
+        for i in 0..search.conditions {
             if step(i)?.conditions >> i & 1 == 0 {
                 return None;
             }
         }
-        step(conditions).map(|row| value(&self.arena, row))
+        step(search.conditions).map(|row| value(&self.arena, row))
     }
 
     /// Writes the log with its version byte.
@@ -259,8 +270,8 @@ mod tests {
     }
 
     fn ask(rows: &[Given], direction: &str, base: &str, conditions: usize) -> Option<String> {
-        let search = Search::parse(direction, base).unwrap();
-        log(rows).next_node(search, conditions).map(|v| String::from_utf8_lossy(v).into_owned())
+        let search = Search::parse(direction, base, conditions).unwrap();
+        log(rows).next_node(search).map(|v| String::from_utf8_lossy(v).into_owned())
     }
 
     /// home, basket, home, basket, pay; base everywhere; condition 1 home, 2 basket.
@@ -279,7 +290,6 @@ mod tests {
         assert_eq!(ask(&VISIT, "forward", "last_match", 2).as_deref(), Some("pay"));
         assert_eq!(ask(&VISIT, "forward", "head", 3), None, "the third row lacks condition 3");
         assert_eq!(ask(&VISIT, "forward", "head", 0).as_deref(), Some("home"));
-        assert_eq!(ask(&VISIT, "forward", "first_match", 0), None);
         assert_eq!(ask(&VISIT, "backward", "tail", 1), None, "the last row lacks condition 1");
         assert_eq!(ask(&VISIT, "backward", "last_match", 1).as_deref(), Some("basket"));
         assert_eq!(ask(&VISIT, "backward", "first_match", 1), None, "nothing before the first row");
@@ -301,10 +311,13 @@ mod tests {
 
     #[test]
     fn impossible_and_unknown_searches_are_refused() {
-        assert_eq!(Search::parse("forward", "tail"), Err(SearchError::ForwardFromTail));
-        assert_eq!(Search::parse("backward", "head"), Err(SearchError::BackwardFromHead));
-        assert_eq!(Search::parse("Forward", "head"), Err(SearchError::UnknownDirection("Forward".into())));
-        assert_eq!(Search::parse("forward", "first"), Err(SearchError::UnknownBase("first".into())));
+        assert_eq!(Search::parse("forward", "tail", 1), Err(SearchError::ForwardFromTail));
+        assert_eq!(Search::parse("backward", "head", 1), Err(SearchError::BackwardFromHead));
+        assert_eq!(Search::parse("Forward", "head", 1), Err(SearchError::UnknownDirection("Forward".into())));
+        assert_eq!(Search::parse("forward", "first", 1), Err(SearchError::UnknownBase("first".into())));
+        assert_eq!(Search::parse("forward", "first_match", 0), Err(SearchError::NoConditionToMatch));
+        assert_eq!(Search::parse("forward", "head", 33), Err(SearchError::TooManyConditions(33)));
+        assert!(Search::parse("forward", "head", 0).is_ok());
     }
 
     fn rows() -> impl Strategy<Value = Vec<Given>> {
@@ -315,19 +328,19 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_merge_order_and_encoding_gives_the_same_answer(
-            given in rows(), cut in 0usize..12, n in 0usize..4
+            given in rows(), cut in 0usize..12, n in 1usize..4
         ) {
             let cut = cut.min(given.len());
             for (direction, base) in [("forward", "head"), ("forward", "first_match"), ("forward", "last_match"),
                                       ("backward", "tail"), ("backward", "first_match"), ("backward", "last_match")] {
-                let search = Search::parse(direction, base).unwrap();
+                let search = Search::parse(direction, base, n).unwrap();
                 let mut whole = log(&given);
                 let mut merged = log(&given[cut..]);
                 let mut bytes = AVec::new();
                 log(&given[..cut]).encode(&mut bytes);
                 merged.append(&NodeLog::decode_in(&bytes, Global).unwrap());
                 prop_assert_eq!(merged.len(), whole.len());
-                prop_assert_eq!(whole.next_node(search, n), merged.next_node(search, n));
+                prop_assert_eq!(whole.next_node(search), merged.next_node(search));
             }
         }
 

@@ -35,9 +35,10 @@ struct Run<'a> {
     events: &'a [Event],
     /// Per node: reached by the previous row. Node 0: the search starts at this position.
     reached: Vec<bool>,
-    next: Vec<bool>,
     edges: Vec<EdgeState>,
     finals: Vec<FinalState>,
+    /// Whether a match can end before a row instead of with one.
+    arrivals: bool,
     previous: i64,
     /// Whether no row has been consumed or skipped since the search started.
     fresh: bool,
@@ -47,9 +48,11 @@ struct Run<'a> {
 }
 
 struct EdgeState {
-    ops: Vec<OpState>,
     /// Whether any operation holds something, so that an idle edge costs one test.
     live: bool,
+    /// The first operation; most edges have no other, and then nothing is allocated.
+    first: OpState,
+    rest: Vec<OpState>,
 }
 
 struct FinalState {
@@ -59,6 +62,7 @@ struct FinalState {
 }
 
 /// What a star or gate remembers of the positions at which it was entered.
+#[derive(Default)]
 struct OpState {
     entered: bool,
     /// The one base time that can matter: latest for upper limits, earliest for lower ones.
@@ -75,7 +79,7 @@ impl<'a> Run<'a> {
             program,
             events,
             reached,
-            next: vec![false; program.nodes],
+            arrivals: program.finals.iter().any(|f| f.from == 0 || matches!(f.finish, Finish::After(_))),
             edges: program.edges.iter().map(|e| EdgeState::new(&e.ops)).collect(),
             finals: program.finals.iter().map(FinalState::new).collect(),
             previous: 0,
@@ -89,7 +93,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, index: usize, event: Event) -> bool {
         let before = self.found;
         // Twice at most: after a match the search starts anew at this position, where only an empty match can follow.
-        while self.arrives(index, event.time) {
+        while self.arrivals && self.arrives(index, event.time) {
             self.found += 1;
             let empty = self.fresh;
             self.restart();
@@ -112,25 +116,30 @@ impl<'a> Run<'a> {
         self.found > before
     }
 
-    /// Lets every edge see the row and fills `reached` for the next position.
+    /// Lets every edge see the row and sets `reached` for the next position.
+    ///
+    /// Edges come in descending order of the node they lead to, so `reached` can be overwritten in place: an edge reads
+    /// a lower node than it writes, and all that read a node come before those that write it.
     fn consume(&mut self, event: Event) {
-        self.next.fill(false);
+        let mut writing = self.reached.len();
         for (edge, state) in self.program.edges.iter().zip(&mut self.edges) {
             let entered = self.reached[edge.from];
+            if edge.to != writing {
+                writing = edge.to;
+                self.reached[writing] = false;
+            }
             if !entered && !state.live {
                 continue;
             }
             // At the start of the search there is no row before, so gates measure from the row at hand.
             let base = if edge.from == 0 { event.time } else { self.previous };
             let arrived = state.advance(&edge.ops, entered, base, event.time);
-            if arrived && event.conditions & edge.mask != 0 {
-                self.next[edge.to] = true;
-            }
+            self.reached[writing] |= arrived && event.conditions & edge.mask != 0;
             if event.conditions & edge.forbidden != 0 {
                 state.clear();
             }
         }
-        std::mem::swap(&mut self.reached, &mut self.next);
+        self.reached[0] = false;
         self.previous = event.time;
         self.fresh = false;
     }
@@ -183,12 +192,7 @@ impl<'a> Run<'a> {
             return;
         }
         let accepted = self.program.finals.iter().zip(&self.finals).any(|(end, state)| match &end.finish {
-            Finish::After(ops) => {
-                ops.iter().zip(&state.ops.ops).fold(self.reached[end.from], |arrived, (op, held)| match op {
-                    Op::Star => arrived || held.entered,
-                    Op::Gate(gate) => arrived && gate.accepts_end(),
-                })
-            }
+            Finish::After(ops) => state.ops.accepts_end(ops, self.reached[end.from]),
             _ => false,
         });
         self.found += u64::from(accepted);
@@ -206,14 +210,14 @@ impl<'a> Run<'a> {
 
 impl EdgeState {
     fn new(ops: &[Op]) -> Self {
-        let idle = |_: &Op| OpState { entered: false, base: 0, bases: VecDeque::new() };
-        Self { ops: ops.iter().map(idle).collect(), live: false }
+        let rest = ops.iter().skip(1).map(|_| OpState::default()).collect();
+        Self { live: false, first: OpState::default(), rest }
     }
 
     fn clear(&mut self) {
         if self.live {
             self.live = false;
-            for op in &mut self.ops {
+            for op in std::iter::once(&mut self.first).chain(&mut self.rest) {
                 op.entered = false;
                 op.bases.clear();
             }
@@ -222,29 +226,47 @@ impl EdgeState {
 
     /// Whether the gap can arrive at the position before a row of time `time`. Called once per position while live.
     #[inline]
-    fn advance(&mut self, ops: &[Op], entered: bool, mut base: i64, time: i64) -> bool {
-        self.live |= entered && !ops.is_empty();
-        let mut arrived = entered;
-        for (op, state) in ops.iter().zip(&mut self.ops) {
-            match *op {
-                Op::Star => {
-                    state.entered |= arrived;
-                    arrived = state.entered;
-                    base = time;
-                }
-                Op::Gate(gate) => {
-                    if arrived {
-                        state.enter(gate, base);
-                    }
-                    arrived = state.holds(gate, time);
-                }
-            }
+    fn advance(&mut self, ops: &[Op], entered: bool, base: i64, time: i64) -> bool {
+        let Some((first, rest)) = ops.split_first() else {
+            return entered;
+        };
+        self.live |= entered;
+        let (mut arrived, mut base) = self.first.advance(*first, entered, base, time);
+        for (op, state) in rest.iter().zip(&mut self.rest) {
+            (arrived, base) = state.advance(*op, arrived, base, time);
         }
         arrived
+    }
+
+    /// Whether the operations accept the end of the rows.
+    fn accepts_end(&self, ops: &[Op], entered: bool) -> bool {
+        let states = std::iter::once(&self.first).chain(&self.rest);
+        ops.iter().zip(states).fold(entered, |arrived, (op, state)| match op {
+            Op::Star => arrived || state.entered,
+            Op::Gate(gate) => arrived && gate.accepts_end(),
+        })
     }
 }
 
 impl OpState {
+    /// Whether the operation lets the position before a row of time `time` pass, and from when a gate behind it
+    /// measures.
+    #[inline]
+    fn advance(&mut self, op: Op, entered: bool, base: i64, time: i64) -> (bool, i64) {
+        match op {
+            Op::Star => {
+                self.entered |= entered;
+                (self.entered, time)
+            }
+            Op::Gate(gate) => {
+                if entered {
+                    self.enter(gate, base);
+                }
+                (self.holds(gate, time), base)
+            }
+        }
+    }
+
     #[inline]
     fn enter(&mut self, gate: Gate, base: i64) {
         match gate.comparison {
