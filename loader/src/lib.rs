@@ -1,3 +1,22 @@
 //! Loads product events from Kafka or files into Postgres, exactly once.
+//!
+//! A source fills a [`batch::RawBatch`]; [`batch::Encoder`] parses, judges and encodes it; [`sink::Sink`] writes rows,
+//! dead letters, dirty dates and position in one transaction. [`lane`] connects the three. [`commands`] holds what
+//! the `tidemark` binary offers.
 
+pub mod batch;
+pub mod commands;
+pub mod copy;
+pub mod dead_letter;
+pub mod envelope;
+pub mod error;
 pub mod generate;
+pub mod lane;
+pub mod lines;
+pub mod pg;
+pub mod pg_errors;
+pub mod position;
+pub mod screen;
+pub mod sink;
+pub mod time;
+pub mod transaction;

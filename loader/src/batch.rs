@@ -1,0 +1,429 @@
+//! A batch on its way: raw records in one arena, then encoded rows and dead letters. Every record ends in exactly
+//! one of the outcomes counted in [`Counts`]. No I/O here.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::copy;
+use crate::dead_letter::{Reason, Rejection};
+use crate::envelope::{self, Coordinates, Limits, sha256};
+use crate::time::{self, Micros};
+
+/// A stretch of one partition that a batch covers, and the claim under which it was read.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Topic, or `file:<sha256>`.
+    pub topic: Arc<str>,
+    /// `loader.topics.topic_id`.
+    pub topic_id: i32,
+    /// Kafka partition; 0 for files.
+    pub partition: i32,
+    /// Epoch of our claim.
+    pub epoch: i64,
+    /// `loader.offsets.run` at the claim.
+    pub run: i32,
+    /// First offset, inclusive: where the batch before ended, which may lie before the first record's offset.
+    pub from: i64,
+    /// Last offset, exclusive.
+    pub to: i64,
+}
+
+/// What a record is before anybody has looked into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Has a value.
+    Value,
+    /// A Kafka record without a value.
+    Tombstone,
+    /// Skipped on purpose, such as an empty line.
+    Filtered,
+}
+
+/// A value too long to be kept whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Oversize {
+    /// Its whole length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole.
+    pub sha256: [u8; 32],
+}
+
+/// One record; its bytes lie in the arena, one after the other: key, headers, value.
+#[derive(Debug)]
+pub struct RawRecord {
+    /// Index into the batch's slots.
+    pub slot: usize,
+    /// Kafka offset or line number.
+    pub offset: i64,
+    /// The broker's time; `None` where there is no broker.
+    pub received_at: Option<Micros>,
+    /// What it is.
+    pub kind: RecordKind,
+    start: usize,
+    key: Option<usize>,
+    headers: Option<usize>,
+    value: usize,
+    oversize: Option<Box<Oversize>>,
+}
+
+/// Records as they came from the source.
+#[derive(Debug, Default)]
+pub struct RawBatch {
+    /// The stretches covered.
+    pub slots: Vec<Slot>,
+    records: Vec<RawRecord>,
+    arena: Vec<u8>,
+    bytes: u64,
+}
+
+impl RawBatch {
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is neither a record nor an advance of position.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.slots.iter().all(|s| s.from == s.to)
+    }
+
+    /// Bytes held in memory.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Copies a record in. A value longer than `keep` is cut there and remembered as too large.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, borrowed until here")]
+    pub fn push(
+        &mut self,
+        slot: usize,
+        offset: i64,
+        received_at: Option<Micros>,
+        kind: RecordKind,
+        key: Option<&[u8]>,
+        headers: Option<&[u8]>,
+        value: &[u8],
+        keep: usize,
+    ) {
+        let oversize =
+            (value.len() > keep).then(|| Oversize { bytes: value.len() as u64, sha256: sha256(value) });
+        self.push_cut(
+            slot,
+            offset,
+            received_at,
+            kind,
+            key,
+            headers,
+            &value[..value.len().min(keep)],
+            oversize,
+        );
+    }
+
+    /// Copies a record in whose value the source has cut already if `oversize` is set.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, borrowed until here")]
+    pub fn push_cut(
+        &mut self,
+        slot: usize,
+        offset: i64,
+        received_at: Option<Micros>,
+        kind: RecordKind,
+        key: Option<&[u8]>,
+        headers: Option<&[u8]>,
+        value: &[u8],
+        oversize: Option<Oversize>,
+    ) {
+        let start = self.arena.len();
+        for part in [key, headers, Some(value)].into_iter().flatten() {
+            self.arena.extend_from_slice(part);
+        }
+        self.bytes += oversize.map_or(value.len() as u64, |o| o.bytes);
+        self.records.push(RawRecord {
+            slot,
+            offset,
+            received_at,
+            kind,
+            start,
+            key: key.map(<[u8]>::len),
+            headers: headers.map(<[u8]>::len),
+            value: value.len(),
+            oversize: oversize.map(Box::new),
+        });
+    }
+
+    fn value(&self, r: &RawRecord) -> &[u8] {
+        let start = r.start + r.key.unwrap_or(0) + r.headers.unwrap_or(0);
+        &self.arena[start..start + r.value]
+    }
+}
+
+/// How many records ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records read: the sum of the others.
+    pub read: u64,
+    /// Written to bronze.
+    pub loaded: u64,
+    /// Same id on the same date as another event.
+    pub duplicate: u64,
+    /// Later than allowed and diverted.
+    pub late: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Skipped on purpose.
+    pub filtered: u64,
+    /// Kafka records without a value.
+    pub tombstone: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, o: Counts) {
+        self.read += o.read;
+        self.loaded += o.loaded;
+        self.duplicate += o.duplicate;
+        self.late += o.late;
+        self.dead += o.dead;
+        self.filtered += o.filtered;
+        self.tombstone += o.tombstone;
+    }
+}
+
+/// An event encoded for COPY.
+#[derive(Debug)]
+pub struct Row {
+    /// Event date, in days since 2000-01-01.
+    pub day: i32,
+    /// Event time.
+    pub time: Micros,
+    /// Event id.
+    pub id: Uuid,
+    /// Index of its record.
+    pub record: usize,
+    start: usize,
+    len: usize,
+}
+
+/// An event that cannot be loaded.
+#[derive(Debug)]
+pub struct Dead {
+    /// Index of its record.
+    pub record: usize,
+    /// Why.
+    pub rejection: Rejection,
+    /// As far as it is known.
+    pub event_id: Option<Uuid>,
+    /// As far as it is known.
+    pub event_time: Option<Micros>,
+}
+
+/// A dead letter with the bytes of its record.
+#[derive(Debug)]
+pub struct DeadLetter<'a> {
+    /// Where it came from.
+    pub slot: &'a Slot,
+    /// Offset or line number.
+    pub offset: i64,
+    /// The broker's time.
+    pub received_at: Option<Micros>,
+    /// Kafka key.
+    pub key: Option<&'a [u8]>,
+    /// Kafka headers, in the encoding of `loader.dead_letters.headers`.
+    pub headers: Option<&'a [u8]>,
+    /// The value or its beginning.
+    pub payload: &'a [u8],
+    /// Whether it is the beginning only.
+    pub truncated: bool,
+    /// SHA-256 of the whole value.
+    pub sha256: [u8; 32],
+    /// Why, and what is known about the event.
+    pub dead: &'a Dead,
+}
+
+/// A batch ready to be written.
+#[derive(Debug)]
+pub struct Batch {
+    raw: RawBatch,
+    /// Events in the order in which they go to Postgres: by date, then as they came.
+    pub rows: Vec<Row>,
+    /// Events that go to the dead letters.
+    pub dead: Vec<Dead>,
+    /// Duplicates within the batch.
+    pub duplicates: u64,
+    encoded: Vec<u8>,
+    filtered: u64,
+    tombstones: u64,
+}
+
+/// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
+#[derive(Debug)]
+pub struct Encoder {
+    limits: Limits,
+    /// Receipt time of the latest record that had one.
+    last_received: Option<Micros>,
+}
+
+impl Encoder {
+    /// An encoder that accepts what lies within `limits`; `last_received` is the receipt time of the record before
+    /// the first one, where that is known.
+    pub fn new(limits: Limits, last_received: Option<Micros>) -> Self {
+        Encoder { limits, last_received }
+    }
+
+    /// Parses, judges and encodes each record.
+    pub fn encode(&mut self, raw: RawBatch) -> Batch {
+        let mut batch = Batch {
+            rows: Vec::with_capacity(raw.records.len()),
+            encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
+            dead: Vec::new(),
+            duplicates: 0,
+            filtered: 0,
+            tombstones: 0,
+            raw: RawBatch::default(),
+        };
+        let mut seen = HashSet::with_capacity(raw.records.len());
+        for (index, record) in raw.records.iter().enumerate() {
+            match record.kind {
+                RecordKind::Tombstone => batch.tombstones += 1,
+                RecordKind::Filtered => batch.filtered += 1,
+                RecordKind::Value => {
+                    let slot = &raw.slots[record.slot];
+                    if let Err(rejection) = self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
+                        batch.dead.push(Dead { record: index, rejection, event_id: None, event_time: None });
+                    }
+                }
+            }
+        }
+        // Stable, so that events of one day stay in the order in which they came.
+        batch.rows.sort_by_key(|r| r.day);
+        batch.raw = raw;
+        batch
+    }
+
+    fn encode_one(
+        &mut self,
+        raw: &RawBatch,
+        index: usize,
+        slot: &Slot,
+        seen: &mut HashSet<(Uuid, i32)>,
+        batch: &mut Batch,
+    ) -> Result<(), Rejection> {
+        let record = &raw.records[index];
+        if let Some(oversize) = &record.oversize {
+            return Err(envelope::too_large(oversize.bytes, &self.limits));
+        }
+        let value = raw.value(record);
+        let envelope = envelope::parse(value, &self.limits)?;
+        if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
+            self.last_received = Some(received);
+        }
+        let received = self.last_received.unwrap_or_else(time::now);
+        let at = Coordinates { topic: &slot.topic, partition: slot.partition, offset: record.offset };
+        let event = envelope.into_event(at, received, &self.limits)?;
+        let day = time::day_of(event.event_time);
+        if !seen.insert((event.event_id, day)) {
+            batch.duplicates += 1;
+            return Ok(());
+        }
+        let start = batch.encoded.len();
+        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, value).map_err(|what| {
+            batch.encoded.truncate(start);
+            Rejection::new(Reason::TooLarge, what)
+        })?;
+        batch.rows.push(Row {
+            day,
+            time: event.event_time,
+            id: event.event_id,
+            record: index,
+            start,
+            len: batch.encoded.len() - start,
+        });
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// The stretches covered.
+    pub fn slots(&self) -> &[Slot] {
+        &self.raw.slots
+    }
+
+    /// Size of the values read.
+    pub fn bytes(&self) -> u64 {
+        self.raw.bytes
+    }
+
+    /// The encoded row.
+    pub fn encoded(&self, row: &Row) -> &[u8] {
+        &self.encoded[row.start..row.start + row.len]
+    }
+
+    /// The dates of the rows, each once, ascending.
+    pub fn days(&self) -> Vec<i32> {
+        let mut days: Vec<i32> = self.rows.iter().map(|r| r.day).collect();
+        days.dedup();
+        days
+    }
+
+    /// Turns the row at this index into a dead letter.
+    pub fn reject_row(&mut self, index: usize, rejection: Rejection) {
+        let row = self.rows.remove(index);
+        self.dead.push(Dead {
+            record: row.record,
+            rejection,
+            event_id: Some(row.id),
+            event_time: Some(row.time),
+        });
+    }
+
+    /// Turns all rows of a date into dead letters.
+    pub fn reject_day(&mut self, day: i32, rejection: &Rejection) {
+        let (gone, kept): (Vec<Row>, Vec<Row>) =
+            std::mem::take(&mut self.rows).into_iter().partition(|r| r.day == day);
+        self.rows = kept;
+        self.dead.extend(gone.into_iter().map(|row| Dead {
+            record: row.record,
+            rejection: rejection.clone(),
+            event_id: Some(row.id),
+            event_time: Some(row.time),
+        }));
+    }
+
+    /// The outcome of each record when `loaded` of the rows were new.
+    pub fn counts(&self, loaded: u64) -> Counts {
+        Counts {
+            read: self.raw.records.len() as u64,
+            loaded,
+            duplicate: self.duplicates + (self.rows.len() as u64).saturating_sub(loaded),
+            late: 0,
+            dead: self.dead.len() as u64,
+            filtered: self.filtered,
+            tombstone: self.tombstones,
+        }
+    }
+
+    /// Latest receipt time among the records of a slot, as far as a broker gave one.
+    pub fn last_received(&self, slot: usize) -> Option<Micros> {
+        self.raw.records.iter().rev().filter(|r| r.slot == slot).find_map(|r| r.received_at)
+    }
+
+    /// The dead letters with their bytes.
+    pub fn dead_letters(&self) -> impl Iterator<Item = DeadLetter<'_>> {
+        self.dead.iter().map(|dead| {
+            let r = &self.raw.records[dead.record];
+            let value = self.raw.value(r);
+            let headers_at = r.start + r.key.unwrap_or(0);
+            DeadLetter {
+                slot: &self.raw.slots[r.slot],
+                offset: r.offset,
+                received_at: r.received_at,
+                key: r.key.map(|len| &self.raw.arena[r.start..r.start + len]),
+                headers: r.headers.map(|len| &self.raw.arena[headers_at..headers_at + len]),
+                payload: value,
+                truncated: r.oversize.is_some(),
+                sha256: r.oversize.as_ref().map_or_else(|| sha256(value), |o| o.sha256),
+                dead,
+            }
+        })
+    }
+}

@@ -1,0 +1,290 @@
+//! `tidemark load`: a file, or standard input, through the same batch pipeline as Kafka. A file is known by its
+//! content: position is kept for it like for a Kafka partition, with the line number as offset.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::{mpsc, watch};
+
+use super::Database;
+use crate::batch::{Counts, Encoder, RawBatch, RecordKind, Slot};
+use crate::envelope::{self, Limits};
+use crate::error::{Error, Kind, Result};
+use crate::lines::{Identity, Lines, identify, is_blank};
+use crate::sink::{Patience, Sink, SinkError};
+use crate::time::{self, Micros};
+use crate::{lane, pg, position};
+
+const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// Arguments of `tidemark load`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// File with one event a line, or - for standard input
+    ///
+    /// A file is known by its content: one that was loaded completely is not loaded again, and an interrupted load
+    /// continues at the line after the last one committed. Standard input has no such memory; there, only the event
+    /// ids keep events from being loaded twice.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    database: Database,
+    /// Most events in one transaction
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch_rows: u32,
+    /// Earliest date that an event may have; earlier ones become dead letters
+    #[arg(long, default_value = "1970-01-01", value_name = "DATE", value_parser = parse_floor)]
+    event_time_floor: Micros,
+}
+
+/// Reads a date as the first moment of it.
+pub fn parse_floor(text: &str) -> Result<Micros, String> {
+    let day = time::parse_day(text).ok_or("not a date of the form YYYY-MM-DD")?;
+    Ok(i64::from(day) * time::DAY_US)
+}
+
+/// Loads the file and prints a summary to standard output.
+pub async fn run(args: Args) -> Result<()> {
+    let config = args.database.config()?;
+    let limits = Limits { floor: args.event_time_floor, ..Limits::default() };
+    let started = Instant::now();
+    let stdin = args.file.as_os_str() == "-";
+    let identity = if stdin { None } else { Some(identify_file(&args.file).await?) };
+
+    let client = pg::connect_once(&config).await?;
+    let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", &config, &e);
+    let owner = super::owner();
+    let topic: Arc<str> = match &identity {
+        Some(identity) => format!("file:{}", identity.sha256).into(),
+        None => format!("stdin:{}", uuid::Uuid::new_v4()).into(),
+    };
+    let (pipeline_id, _) = position::pipeline(&client, "file").await.map_err(explain)?;
+    if let Some(identity) = &identity {
+        let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
+        if done.is_some_and(|done| done >= identity.lines as i64) {
+            println!(
+                "{}: all {} lines are loaded already, nothing to do",
+                args.file.display(),
+                identity.lines
+            );
+            return Ok(());
+        }
+        if identity.lines == 0 {
+            println!("{}: empty, nothing to do", args.file.display());
+            return Ok(());
+        }
+    }
+    let topic_id = position::topic_id(&client, &topic).await.map_err(explain)?;
+    let claim = position::claim(&client, pipeline_id, &topic, 0, 0, &owner).await.map_err(explain)?;
+    drop(client);
+    if claim.next_offset > 0 {
+        eprintln!("tidemark: continuing behind line {}, which was the last one committed", claim.next_offset);
+    }
+
+    let (_stop, stopped) = watch::channel(false);
+    let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(30)), stopped);
+    let (report, mut reports) = mpsc::unbounded_channel::<Counts>();
+    let slot = Slot {
+        topic,
+        topic_id,
+        partition: 0,
+        epoch: claim.epoch,
+        run: claim.run,
+        from: claim.next_offset,
+        to: claim.next_offset,
+    };
+    let mut reader = Reader {
+        lines: Lines::new(open(&args.file, stdin)?, limits.max_bytes),
+        line: 0,
+        slot,
+        batch_rows: args.batch_rows as usize,
+    };
+    // The lines before the resumption point tell the receipt time that later lines without one inherit.
+    let skipped = tokio::task::spawn_blocking(move || {
+        let last = reader.skip(claim.next_offset, &limits);
+        (reader, last)
+    });
+    let (mut reader, last_received) = joined(skipped.await)?;
+    let last_received = last_received.map_err(|e| unreadable(&args.file, e))?;
+
+    let lane = lane::start(sink, Encoder::new(limits, last_received), move |written, _| {
+        let _ = report.send(written.counts);
+    });
+    let batches = lane.batches;
+    let source = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        while let Some(batch) = reader.next_batch()? {
+            if batches.blocking_send(batch).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+
+    let mut progress = Progress::new(identity.as_ref(), claim.next_offset as u64);
+    let mut total = Counts::default();
+    let mut tick = tokio::time::interval(Duration::from_secs(3));
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            counts = reports.recv() => match counts {
+                Some(counts) => {
+                    total += counts;
+                    progress.at(total.read);
+                }
+                None => break,
+            },
+            _ = tick.tick() => progress.tick(total),
+        }
+    }
+    progress.finish();
+    let read = joined(source.await)?;
+    match joined(lane.done.await)? {
+        Ok(()) => {}
+        Err(SinkError::Fatal(e)) => return Err(e),
+        Err(SinkError::Fenced) => {
+            return Err(Error::new(
+                Kind::Temporary,
+                "stopped",
+                "another tidemark has started to load the same file",
+                "let that one finish; nothing is lost or doubled",
+            ));
+        }
+        Err(SinkError::Stopped) => return Err(Error::bug("cannot load", "stopped without being told to")),
+    }
+    read.map_err(|e| unreadable(&args.file, e))?;
+    print_summary(&total, started.elapsed());
+    Ok(())
+}
+
+/// Prints the counts and the speed to standard output.
+pub fn print_summary(n: &Counts, elapsed: Duration) {
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "read {} = loaded {} + duplicate {} + late_diverted {} + dead {} + filtered {} + tombstone {}",
+        n.read, n.loaded, n.duplicate, n.late, n.dead, n.filtered, n.tombstone
+    );
+    println!("{seconds:.1} seconds, {:.0} events/s", n.read as f64 / seconds.max(0.001));
+}
+
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
+    result.map_err(|e| Error::bug("cannot load", e))
+}
+
+fn unreadable(file: &Path, e: io::Error) -> Error {
+    Error::new(
+        Kind::Input,
+        format!("cannot read {}", file.display()),
+        e,
+        "check the path and its permissions",
+    )
+}
+
+fn open(file: &Path, stdin: bool) -> Result<Box<dyn BufRead + Send>> {
+    if stdin {
+        return Ok(Box::new(BufReader::with_capacity(1 << 18, io::stdin())));
+    }
+    let opened = File::open(file).map_err(|e| unreadable(file, e))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 18, opened)))
+}
+
+async fn identify_file(file: &Path) -> Result<Identity> {
+    let path = file.to_owned();
+    let identity = tokio::task::spawn_blocking(move || File::open(path).and_then(identify)).await;
+    joined(identity)?.map_err(|e| unreadable(file, e))
+}
+
+struct Reader {
+    lines: Lines<Box<dyn BufRead + Send>>,
+    line: i64,
+    slot: Slot,
+    batch_rows: usize,
+}
+
+impl Reader {
+    /// Passes over the lines before `until`; returns the last receipt time among them.
+    fn skip(&mut self, until: i64, limits: &Limits) -> io::Result<Option<Micros>> {
+        let mut last = None;
+        while self.line < until {
+            let Some((line, oversize)) = self.lines.next_line()? else { break };
+            if oversize.is_none()
+                && let Ok(envelope) = envelope::parse(line, limits)
+            {
+                last = envelope.received_at().or(last);
+            }
+            self.line += 1;
+        }
+        Ok(last)
+    }
+
+    fn next_batch(&mut self) -> io::Result<Option<RawBatch>> {
+        let mut batch = RawBatch::default();
+        while batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
+            let Some((line, oversize)) = self.lines.next_line()? else { break };
+            let blank = oversize.is_none() && is_blank(line);
+            let kind = if blank { RecordKind::Filtered } else { RecordKind::Value };
+            batch.push_cut(0, self.line, None, kind, None, None, line, oversize);
+            self.line += 1;
+        }
+        if batch.len() == 0 {
+            return Ok(None);
+        }
+        let mut slot = self.slot.clone();
+        slot.to = self.line;
+        self.slot.from = self.line;
+        batch.slots.push(slot);
+        Ok(Some(batch))
+    }
+}
+
+/// A bar on a terminal, a line every few seconds elsewhere.
+struct Progress {
+    bar: Option<ProgressBar>,
+    lines: Option<u64>,
+    before: u64,
+    started: Instant,
+}
+
+impl Progress {
+    fn new(identity: Option<&Identity>, before: u64) -> Self {
+        let lines = identity.map(|i| i.lines);
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(lines, ProgressDrawTarget::stderr());
+            let template = match lines {
+                Some(_) => "loading {bar:40} {human_pos}/{human_len} lines, {per_sec}, {eta} left",
+                None => "loading {spinner} {human_pos} lines, {per_sec}",
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_position(before);
+            bar.reset_eta();
+            bar
+        });
+        Progress { bar, lines, before, started: Instant::now() }
+    }
+
+    fn at(&mut self, read: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.before + read);
+        }
+    }
+
+    fn tick(&mut self, n: Counts) {
+        if self.bar.is_none() {
+            let done = self.before + n.read;
+            let of = self.lines.map_or(String::new(), |lines| format!(" of {lines}"));
+            let speed = n.read as f64 / self.started.elapsed().as_secs_f64();
+            eprintln!("loaded {done}{of} lines, {} dead letters, {speed:.0} events/s", n.dead);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `tidemark migrate`: versioned migrations, then the warehouse scripts that changed. Everything under one advisory
+//! lock, since refinery takes none: of two at once, the second waits and finds nothing to do.
+
+use tokio_postgres::{Client, Config};
+
+use super::Database;
+use crate::envelope::sha256;
+use crate::error::{Error, Kind, Result};
+use crate::pg;
+
+mod embedded {
+    refinery::embed_migrations!("../migrations");
+}
+
+/// Warehouse scripts as (name below `sql/`, text): silver, then gold, each in the order of the file names.
+const SCRIPTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/repeatable_scripts.rs"));
+const HISTORY: &str = "loader.schema_history";
+/// Any number that nobody else takes for an advisory lock: "tidemark" in ASCII.
+const LOCK: i64 = 0x7469_6465_6d61_726b;
+
+/// Arguments of `tidemark migrate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    database: Database,
+}
+
+/// Brings the database to the state that this binary expects. Prints what it did to standard output.
+pub async fn run(args: Args) -> Result<()> {
+    let config = args.database.config()?;
+    let mut client = pg::connect_once(&config).await?;
+    let explain = |e: tokio_postgres::Error| pg::explain("cannot migrate", &config, &e);
+    client.batch_execute("RESET search_path").await.map_err(explain)?;
+    check_server(&client, &config).await?;
+    // Of the session, because a migration may need a step outside transactions; it goes with the connection.
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(explain)?;
+    client.batch_execute("CREATE SCHEMA IF NOT EXISTS loader").await.map_err(explain)?;
+    refuse_newer_schema(&client, &config).await?;
+
+    let mut runner = embedded::migrations::runner();
+    runner.set_migration_table_name(HISTORY);
+    let report = runner.run_async(&mut client).await.map_err(|e| {
+        let mut why = e.to_string();
+        let mut source = std::error::Error::source(&e);
+        while let Some(cause) = source {
+            why = match cause.downcast_ref::<tokio_postgres::Error>() {
+                Some(error) => format!("{why}: {}", pg::full_message(error)),
+                None => format!("{why}: {cause}"),
+            };
+            source = cause.source();
+        }
+        Error::new(
+            Kind::Config,
+            "cannot migrate",
+            why,
+            "nothing of the failed step remains; correct the cause and run again",
+        )
+    })?;
+    for migration in report.applied_migrations() {
+        println!("applied {migration}");
+    }
+    let mut changed = report.applied_migrations().len();
+    for (name, script) in SCRIPTS {
+        if apply_script(&mut client, name, script)
+            .await
+            .map_err(|e| pg::explain(&format!("cannot apply sql/{name}"), &config, &e))?
+        {
+            println!("applied sql/{name}");
+            changed += 1;
+        }
+    }
+    if changed == 0 {
+        println!("nothing to do: the database is up to date");
+    }
+    Ok(())
+}
+
+async fn check_server(client: &Client, config: &Config) -> Result<()> {
+    let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+                      current_setting('server_encoding'), pg_is_in_recovery(),
+                      EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'tidemark')";
+    let row =
+        client.query_one(sql, &[]).await.map_err(|e| pg::explain("cannot check the server", config, &e))?;
+    let what = "cannot migrate";
+    let version: &str = row.get(1);
+    if row.get::<_, i32>(0) < 150_000 {
+        let why = format!("the server is PostgreSQL {version}");
+        return Err(Error::new(Kind::Config, what, why, "use PostgreSQL 15 or later"));
+    }
+    if row.get::<_, &str>(2) != "UTF8" {
+        let why = format!("the database's encoding is {}", row.get::<_, &str>(2));
+        return Err(Error::new(Kind::Config, what, why, "create the database with ENCODING 'UTF8'"));
+    }
+    if row.get(3) {
+        return Err(Error::new(Kind::Config, what, "the server is a standby", "connect to the primary"));
+    }
+    if !row.get::<_, bool>(4) {
+        let why = "the server does not have the extension tidemark";
+        let next = "run `make install PG_CONFIG=...` with the pg_config of this server";
+        return Err(Error::new(Kind::Config, what, why, next));
+    }
+    Ok(())
+}
+
+/// An older binary must leave a newer schema alone.
+async fn refuse_newer_schema(client: &Client, config: &Config) -> Result<()> {
+    let explain = |e: tokio_postgres::Error| pg::explain("cannot read the migration history", config, &e);
+    let known = embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max();
+    let exists: bool =
+        client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY]).await.map_err(explain)?.get(0);
+    if !exists {
+        return Ok(());
+    }
+    let sql = format!("SELECT max(version)::bigint FROM {HISTORY}");
+    let applied: Option<i64> = client.query_one(&sql, &[]).await.map_err(explain)?.get(0);
+    if applied > known {
+        let (applied, known) = (applied.unwrap_or(0), known.unwrap_or(0));
+        let why = format!("the schema is at version {applied}, this binary knows only up to {known}");
+        return Err(Error::new(Kind::Config, "cannot migrate", why, "use the newer tidemark"));
+    }
+    Ok(())
+}
+
+/// Runs a script in a transaction of its own unless this very text was applied before. Returns whether it ran.
+async fn apply_script(client: &mut Client, name: &str, script: &str) -> Result<bool, tokio_postgres::Error> {
+    let sum = sha256(script.as_bytes());
+    let find = "SELECT sha256 = $2 FROM loader.repeatable_scripts WHERE name = $1";
+    if client.query_opt(find, &[&name, &sum.as_slice()]).await?.is_some_and(|row| row.get(0)) {
+        return Ok(false);
+    }
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(script).await?;
+    // A script may set a role or a search_path for itself, with SET LOCAL; ours must not depend on it.
+    transaction.batch_execute("RESET ROLE").await?;
+    let remember = "INSERT INTO loader.repeatable_scripts (name, sha256) VALUES ($1, $2)
+                    ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
+    transaction.execute(remember, &[&name, &sum.as_slice()]).await?;
+    transaction.commit().await?;
+    Ok(true)
+}

@@ -1,0 +1,90 @@
+//! What the `tidemark` binary offers, one module a command: arguments and dispatch. The work itself is in the modules
+//! beside this one.
+
+pub mod load;
+pub mod migrate;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::{Error, Kind, Result};
+
+/// Loads product events into Postgres, exactly once, and keeps what is derived from them up to date.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create or update schemas, tables, roles and the warehouse scripts
+    Migrate(migrate::Args),
+    /// Load a file of events, one JSON object a line, into bronze.events
+    Load(load::Args),
+    /// Write the events of a made-up shop, one JSON object a line; the same arguments give the same bytes
+    Generate(crate::generate::Args),
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, Args)]
+pub struct Database {
+    /// Postgres to use, as postgresql://user@host:port/database or as key=value pairs
+    #[arg(long, env = "TIDEMARK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+}
+
+impl Database {
+    /// The connection settings, or an error that says how to give them.
+    pub fn config(&self) -> Result<tokio_postgres::Config> {
+        let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else {
+            return Err(Error::new(
+                Kind::Usage,
+                "no database",
+                "neither --database-url nor TIDEMARK_DATABASE_URL is set",
+                "set one of them to postgresql://user@host:port/database",
+            ));
+        };
+        crate::pg::parse_url(url)
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Temporary, "cannot start", e, "free some resources and try again"))?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Migrate(args) => migrate::run(args).await,
+            Command::Load(args) => load::run(args).await,
+            Command::Generate(args) => generate(&args),
+        }
+    })
+}
+
+fn generate(args: &crate::generate::Args) -> Result<()> {
+    match crate::generate::run(args) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let kind = match e.exit_code() {
+                64 => Kind::Usage,
+                77 => Kind::Permission,
+                _ => Kind::Temporary,
+            };
+            Err(Error::new(kind, "cannot generate events", e, "see tidemark generate --help"))
+        }
+    }
+}
+
+/// Names this process in `loader.offsets.owner`.
+pub fn owner() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "localhost" } else { host };
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}:{}:{}", std::process::id(), &random[..8])
+}

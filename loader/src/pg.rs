@@ -1,0 +1,148 @@
+//! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there.
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::error::{Error, Kind, Result};
+use crate::time::Micros;
+
+/// A time as Postgres keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct PgTime(pub Micros);
+
+/// A date as Postgres keeps it: days since 2000-01-01.
+#[derive(Clone, Copy, Debug)]
+pub struct PgDay(pub i32);
+
+type BoxError = Box<dyn std::error::Error + Sync + Send>;
+
+impl ToSql for PgTime {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        out.put_i64(self.0);
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+    to_sql_checked!();
+}
+
+impl ToSql for PgDay {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        out.put_i32(self.0);
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::DATE
+    }
+    to_sql_checked!();
+}
+
+/// Reads a connection string, URL or `key=value` pairs.
+pub fn parse_url(url: &str) -> Result<Config> {
+    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
+        let why = full_message(&e);
+        Error::new(
+            Kind::Usage,
+            "cannot read the database URL",
+            why,
+            "write postgresql://user@host:port/database",
+        )
+    })?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(10));
+    }
+    // A loader whose host died must not hold its locks for two hours.
+    config.keepalives_idle(Duration::from_secs(30));
+    config.keepalives_interval(Duration::from_secs(10));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(60));
+    if config.get_application_name().is_none() {
+        config.application_name("tidemark");
+    }
+    Ok(config)
+}
+
+/// Opens a connection; a task of its own serves it until the client is dropped.
+pub async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!("database connection ended: {}", full_message(&e));
+        }
+    });
+    client
+        .batch_execute(
+            "SET TIME ZONE 'UTC'; SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp",
+        )
+        .await?;
+    Ok(client)
+}
+
+/// Opens a connection for a command, with an error for people.
+pub async fn connect_once(config: &Config) -> Result<Client> {
+    connect(config).await.map_err(|e| explain("cannot connect to the database", config, &e))
+}
+
+/// Server, port and database of a configuration, without any password.
+pub fn describe(config: &Config) -> String {
+    use tokio_postgres::config::Host;
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        Some(Host::Unix(path)) => format!("{} port {port}", path.display()),
+        None => format!("port {port}"),
+    };
+    format!("{host}, database {}", config.get_dbname().or(config.get_user()).unwrap_or("(default)"))
+}
+
+/// An error of the driver with everything that the server said.
+pub fn full_message(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+/// Turns an error of the driver into one for people.
+pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Error {
+    let why = full_message(error);
+    let code = error.as_db_error().map(|db| db.code().code().to_owned());
+    let at = describe(config);
+    match code.as_deref() {
+        Some("42P01" | "3F000" | "42703" | "42883") => {
+            Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
+        }
+        Some("42501") => Error::new(
+            Kind::Permission,
+            what,
+            why,
+            "grant the role what it lacks (GRANT tidemark_loader for loading, tidemark_admin for maintenance)",
+        ),
+        Some("3D000") => Error::new(Kind::Config, what, why, "create the database or correct the URL"),
+        Some(c) if c.starts_with("28") => {
+            Error::new(Kind::Permission, what, why, "check user and password in the database URL")
+        }
+        Some(c) if c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") => {
+            Error::new(Kind::Unavailable, what, why, format!("check the server at {at} and try again"))
+        }
+        Some(_) => Error::new(Kind::Config, what, why, format!("check the server at {at}")),
+        None => Error::new(
+            Kind::Unavailable,
+            what,
+            why,
+            format!("check that a server runs at {at}, or set --database-url"),
+        ),
+    }
+}

@@ -1,0 +1,205 @@
+//! Position in Postgres: pipelines, topics, claims with an epoch, and the advance that fences stale owners off. The
+//! rest of the batch transaction is in `transaction`.
+
+use tokio_postgres::{Client, Error as PgError};
+
+use crate::batch::{Batch, Counts, Slot};
+use crate::pg::PgTime;
+
+/// What a claim of one partition gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// Ours; anybody with a smaller one can commit nothing.
+    pub epoch: i64,
+    /// First offset not yet loaded.
+    pub next_offset: i64,
+    /// Number of the current run of contiguous ranges.
+    pub run: i32,
+}
+
+/// The id of the pipeline of this name, created if need be, and the Kafka cluster it was first used with.
+pub async fn pipeline(client: &Client, name: &str) -> Result<(i32, Option<String>), PgError> {
+    client
+        .execute("INSERT INTO loader.pipelines (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", &[&name])
+        .await?;
+    let row = client
+        .query_one("SELECT pipeline_id, cluster_id FROM loader.pipelines WHERE name = $1", &[&name])
+        .await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Remembers the cluster of a pipeline unless it has one already.
+pub async fn set_cluster(client: &Client, pipeline_id: i32, cluster_id: &str) -> Result<(), PgError> {
+    let sql = "UPDATE loader.pipelines SET cluster_id = $2 WHERE pipeline_id = $1 AND cluster_id IS NULL";
+    client.execute(sql, &[&pipeline_id, &cluster_id]).await?;
+    Ok(())
+}
+
+/// The short number of a topic, given out if need be.
+pub async fn topic_id(client: &Client, name: &str) -> Result<i32, PgError> {
+    let find = "SELECT topic_id FROM loader.topics WHERE name = $1";
+    if let Some(row) = client.query_opt(find, &[&name]).await? {
+        return Ok(row.get(0));
+    }
+    client
+        .execute("INSERT INTO loader.topics (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", &[&name])
+        .await?;
+    Ok(client.query_one(find, &[&name]).await?.get(0))
+}
+
+/// The first offset not yet loaded; `None` when the partition was never claimed.
+pub async fn next_offset(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+) -> Result<Option<i64>, PgError> {
+    let sql =
+        "SELECT next_offset FROM loader.offsets WHERE pipeline_id = $1 AND topic = $2 AND partition = $3";
+    Ok(client.query_opt(sql, &[&pipeline_id, &topic, &partition]).await?.map(|row| row.get(0)))
+}
+
+/// Takes a partition over from whoever holds it. Waits for an owner that is just committing, and then gives the
+/// position after that commit. `first_offset` is where a partition starts that nobody claimed before.
+pub async fn claim(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+    first_offset: i64,
+    owner: &str,
+) -> Result<Claim, PgError> {
+    let sql = "INSERT INTO loader.offsets AS o
+                   (pipeline_id, topic, partition, next_offset, epoch, owner, owner_pid)
+               VALUES ($1, $2, $3, $4, 1, $5, pg_backend_pid())
+               ON CONFLICT (pipeline_id, topic, partition) DO UPDATE
+                  SET epoch = o.epoch + 1, owner = excluded.owner, owner_pid = excluded.owner_pid,
+                      claimed_at = now(), updated_at = now()
+               RETURNING epoch, next_offset, run";
+    let row = client.query_one(sql, &[&pipeline_id, &topic, &partition, &first_offset, &owner]).await?;
+    Ok(Claim { epoch: row.get(0), next_offset: row.get(1), run: row.get(2) })
+}
+
+/// Moves a position that the broker can no longer serve and records the gap. Returns the claim at the new position,
+/// or `None` when somebody else has claimed the partition since.
+pub async fn jump(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+    claim: Claim,
+    to: i64,
+    cause: &str,
+) -> Result<Option<Claim>, PgError> {
+    let sql = "WITH moved AS (
+                   UPDATE loader.offsets SET next_offset = $6, run = run + 1, updated_at = now()
+                    WHERE pipeline_id = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5
+                   RETURNING run),
+               gap AS (
+                   INSERT INTO loader.offset_gaps (pipeline_id, topic, partition, expected, resumed_at, cause)
+                   SELECT $1, $2, $3, $5, $6, $7 FROM moved)
+               SELECT run FROM moved";
+    let row = client
+        .query_opt(sql, &[&pipeline_id, &topic, &partition, &claim.epoch, &claim.next_offset, &to, &cause])
+        .await?;
+    Ok(row.map(|row| Claim { epoch: claim.epoch, next_offset: to, run: row.get(0) }))
+}
+
+struct SlotColumns<'a> {
+    topics: Vec<&'a str>,
+    partitions: Vec<i32>,
+    epochs: Vec<i64>,
+    runs: Vec<i32>,
+    from: Vec<i64>,
+    to: Vec<i64>,
+}
+
+fn columns(slots: &[Slot]) -> SlotColumns<'_> {
+    SlotColumns {
+        topics: slots.iter().map(|s| s.topic.as_ref()).collect(),
+        partitions: slots.iter().map(|s| s.partition).collect(),
+        epochs: slots.iter().map(|s| s.epoch).collect(),
+        runs: slots.iter().map(|s| s.run).collect(),
+        from: slots.iter().map(|s| s.from).collect(),
+        to: slots.iter().map(|s| s.to).collect(),
+    }
+}
+
+/// Writes the audit rows of the ranges.
+pub async fn insert_ranges(
+    client: &Client,
+    pipeline_id: i32,
+    batch_id: i64,
+    slots: &[Slot],
+) -> Result<(), PgError> {
+    let c = columns(slots);
+    let sql = "INSERT INTO loader.batch_ranges
+                   (batch_id, pipeline_id, topic, partition, run, from_offset, to_offset)
+               SELECT $1, $2, v.* FROM unnest($3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[]) AS v";
+    let statement = client.prepare(sql).await?;
+    client
+        .execute(&statement, &[&batch_id, &pipeline_id, &c.topics, &c.partitions, &c.runs, &c.from, &c.to])
+        .await?;
+    Ok(())
+}
+
+/// Moves the position of every slot from `from` to `to`, as the last statement before COMMIT: a stuck stale owner
+/// then holds no lock that its successor needs. Returns whether all of them moved; if not, the transaction must be
+/// rolled back, because somebody else has claimed a partition.
+pub async fn advance(
+    client: &Client,
+    pipeline_id: i32,
+    batch_id: i64,
+    batch: &Batch,
+) -> Result<bool, PgError> {
+    let slots = batch.slots();
+    let c = columns(slots);
+    let received: Vec<Option<PgTime>> =
+        (0..slots.len()).map(|i| batch.last_received(i).map(PgTime)).collect();
+    let sql = "UPDATE loader.offsets AS o
+                  SET next_offset = v.to_offset, last_batch_id = $2, updated_at = clock_timestamp(),
+                      last_received_at = coalesce(v.received_at, o.last_received_at)
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
+                      AS v (topic, partition, epoch, from_offset, to_offset, received_at)
+                WHERE o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition
+                  AND o.epoch = v.epoch AND o.next_offset = v.from_offset";
+    let moved = client
+        .execute(
+            sql,
+            &[&pipeline_id, &batch_id, &c.topics, &c.partitions, &c.epochs, &c.from, &c.to, &received],
+        )
+        .await?;
+    Ok(moved == slots.len() as u64)
+}
+
+/// How a batch whose COMMIT got no answer ended: its counts if it was committed, else `None`. The row locks wait for a
+/// commit that is still running.
+pub async fn outcome(
+    client: &Client,
+    pipeline_id: i32,
+    batch_id: i64,
+    slots: &[Slot],
+) -> Result<Option<Counts>, PgError> {
+    let c = columns(slots);
+    // Two statements: the second takes its snapshot after the locks are held.
+    let lock = "SELECT 1 FROM loader.offsets AS o
+                 WHERE o.pipeline_id = $1
+                   AND (o.topic, o.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+                   FOR UPDATE";
+    client.query(lock, &[&pipeline_id, &c.topics, &c.partitions]).await?;
+    let counts = "SELECT n_read, n_loaded, n_duplicate, n_late, n_dead, n_filtered, n_tombstone
+                    FROM loader.batches WHERE batch_id = $1";
+    let row = client.query_opt(counts, &[&batch_id]).await?;
+    Ok(row.map(|row| {
+        let n = |i: usize| u64::try_from(row.get::<_, i32>(i)).unwrap_or(0);
+        Counts {
+            read: n(0),
+            loaded: n(1),
+            duplicate: n(2),
+            late: n(3),
+            dead: n(4),
+            filtered: n(5),
+            tombstone: n(6),
+        }
+    }))
+}

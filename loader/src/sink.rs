@@ -1,0 +1,265 @@
+//! One connection that writes batches, each in one transaction, until it is known to be committed. Makes missing
+//! partitions beforehand, reconnects, retries what a retry can cure, and asks when a COMMIT got no answer.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_postgres::{Client, Config, Error as PgError};
+
+use crate::batch::{Batch, Counts};
+use crate::dead_letter::{Reason, Rejection};
+use crate::error::Error;
+use crate::pg::{self, PgDay, full_message};
+use crate::pg_errors::{Class, classify};
+use crate::position;
+use crate::transaction::{self, Context, Failure, WritePath, Written};
+
+/// How long a sink goes on when Postgres cannot be reached or is overloaded.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// Until it is told to stop.
+    Forever,
+    /// This long for each batch.
+    For(Duration),
+}
+
+/// Why a batch could not be written.
+#[derive(Debug)]
+pub enum SinkError {
+    /// Another process has claimed a partition of the batch: nothing was committed, claim again or leave it.
+    Fenced,
+    /// We were told to stop while Postgres was away.
+    Stopped,
+    /// Nothing that waiting would cure.
+    Fatal(Error),
+}
+
+/// Writes batches of one pipeline over one connection.
+pub struct Sink {
+    config: Config,
+    pipeline_id: i32,
+    owner: String,
+    patience: Patience,
+    stop: watch::Receiver<bool>,
+    client: Option<Client>,
+    /// Dates whose partition exists, as far as we know.
+    known_days: HashSet<i32>,
+    /// Moving average of the share of batches with duplicates against the table.
+    duplicate_share: f64,
+}
+
+enum Attempt {
+    Done(Written),
+    NoPartition,
+    /// COMMIT got no answer.
+    Unknown(i64, String),
+}
+
+impl Sink {
+    /// A sink that connects when it gets its first batch. `stop` ends waiting for a Postgres that is away.
+    pub fn new(
+        config: Config,
+        pipeline_id: i32,
+        owner: String,
+        patience: Patience,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Sink {
+            config,
+            pipeline_id,
+            owner,
+            patience,
+            stop,
+            client: None,
+            known_days: HashSet::new(),
+            duplicate_share: 0.0,
+        }
+    }
+
+    /// Writes a batch in one transaction and returns when it is committed, or known not to be.
+    pub async fn write(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        let mut unknown: Option<i64> = None;
+        let mut give_up_partition = false;
+        loop {
+            let result = match unknown {
+                Some(batch_id) => match self.ask(batch, batch_id).await {
+                    Ok(Some(counts)) => {
+                        tracing::info!(batch_id, "the commit without an answer had gone through");
+                        return Ok(Written { batch_id, counts, path: WritePath::Direct });
+                    }
+                    Ok(None) => {
+                        unknown = None;
+                        continue;
+                    }
+                    Err(e) => Err(Failure::Postgres(e)),
+                },
+                None => self.attempt(batch, give_up_partition).await,
+            };
+            let failure = match result {
+                Ok(Attempt::Done(written)) => return Ok(written),
+                Ok(Attempt::NoPartition) => {
+                    // Retention was faster: make it once more, then give the rows up.
+                    self.known_days.clear();
+                    give_up_partition = true;
+                    continue;
+                }
+                Ok(Attempt::Unknown(batch_id, why)) => {
+                    tracing::warn!(batch_id, "COMMIT got no answer, asking again: {why}");
+                    unknown = Some(batch_id);
+                    self.client = None;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            // Dropping the connection rolls back whatever is open.
+            self.client = None;
+            let error = match failure {
+                Failure::Fenced => return Err(SinkError::Fenced),
+                Failure::NoPartition => continue,
+                Failure::Postgres(error) => error,
+            };
+            if classify(&error) != Class::Retry {
+                return Err(SinkError::Fatal(pg::explain("cannot write a batch", &self.config, &error)));
+            }
+            if let Patience::For(limit) = self.patience
+                && started.elapsed() > limit
+            {
+                return Err(SinkError::Fatal(pg::explain("gave up writing a batch", &self.config, &error)));
+            }
+            tracing::warn!(
+                "Postgres is not available, next try in {} ms: {}",
+                pause.as_millis(),
+                full_message(&error)
+            );
+            tokio::select! {
+                () = tokio::time::sleep(jitter(pause)) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return Err(SinkError::Stopped),
+            }
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    async fn client(&mut self) -> Result<&Client, PgError> {
+        let client = match self.client.take().filter(|c| !c.is_closed()) {
+            Some(client) => client,
+            None => {
+                let client = pg::connect(&self.config).await?;
+                transaction::create_stage(&client).await?;
+                client
+            }
+        };
+        Ok(self.client.insert(client))
+    }
+
+    async fn attempt(&mut self, batch: &mut Batch, give_up_partition: bool) -> Result<Attempt, Failure> {
+        self.ensure_partitions(batch).await?;
+        let prefer = if self.duplicate_share > 0.2 { WritePath::Staged } else { WritePath::Direct };
+        let pipeline_id = self.pipeline_id;
+        let owner = self.owner.clone();
+        let client = self.client().await?;
+        let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
+        let cx = Context { client, pipeline_id, owner: &owner };
+        let written = match transaction::run(&cx, batch, batch_id, prefer, give_up_partition).await {
+            Ok(written) => written,
+            Err(Failure::NoPartition) => {
+                client.batch_execute("ROLLBACK").await?;
+                return Ok(Attempt::NoPartition);
+            }
+            Err(failure) => return Err(failure),
+        };
+        if let Err(e) = client.batch_execute("COMMIT").await {
+            return Ok(Attempt::Unknown(batch_id, full_message(&e)));
+        }
+        let hit = written.path == WritePath::Staged && written.counts.duplicate > batch.duplicates;
+        self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
+        Ok(Attempt::Done(written))
+    }
+
+    async fn ask(&mut self, batch: &Batch, batch_id: i64) -> Result<Option<Counts>, PgError> {
+        let pipeline_id = self.pipeline_id;
+        let client = self.client().await?;
+        client.batch_execute("BEGIN; SET LOCAL statement_timeout = '60s'").await?;
+        let outcome = position::outcome(client, pipeline_id, batch_id, batch.slots()).await?;
+        client.batch_execute("ROLLBACK").await?;
+        Ok(outcome)
+    }
+
+    /// Makes the partitions of dates that were not seen yet, in a transaction of its own: the lock on the parent
+    /// must not last as long as the batch. Rows whose date gets none become dead letters.
+    async fn ensure_partitions(&mut self, batch: &mut Batch) -> Result<(), PgError> {
+        let missing: Vec<i32> = batch.days().into_iter().filter(|d| !self.known_days.contains(d)).collect();
+        for (from, to) in consecutive_runs(&missing) {
+            match self.ensure_range(from, to).await {
+                Ok(()) => self.known_days.extend(from..=to),
+                Err(e) if is_sealed(&e) => {
+                    for day in from..=to {
+                        match self.ensure_range(day, day).await {
+                            Ok(()) => {
+                                self.known_days.insert(day);
+                            }
+                            Err(e) if is_sealed(&e) => {
+                                let sqlstate = e.as_db_error().map(|db| db.code().code().to_owned());
+                                let detail = full_message(&e);
+                                let rejection =
+                                    Rejection { reason: Reason::PartitionSealed, detail, sqlstate };
+                                batch.reject_day(day, &rejection);
+                            }
+                            Err(e) => return Err(e),
+                        }
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ensure_range(&mut self, from: i32, to: i32) -> Result<(), PgError> {
+        let client = self.client().await?;
+        let sql = "SELECT tidemark.ensure_partitions('bronze.events'::regclass, $1, $2)";
+        client.query(sql, &[&PgDay(from), &PgDay(to)]).await?;
+        Ok(())
+    }
+}
+
+/// Whether `ensure_partitions` refused the date itself (retired or frozen, or out of its bounds).
+fn is_sealed(error: &PgError) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        let code = db.code().code();
+        code == "55000" || code.starts_with("22") || code == "23514"
+    })
+}
+
+/// Splits ascending dates into runs without holes, both ends inclusive: one old date must not make partitions for
+/// all the days between.
+fn consecutive_runs(days: &[i32]) -> Vec<(i32, i32)> {
+    let mut runs: Vec<(i32, i32)> = Vec::new();
+    for &day in days {
+        match runs.last_mut() {
+            Some((_, to)) if *to + 1 == day => *to = day,
+            _ => runs.push((day, day)),
+        }
+    }
+    runs
+}
+
+/// Between half and all of `pause`, so that many loaders do not come back at the same moment.
+fn jitter(pause: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_bytes()[0];
+    pause / 2 + pause * u32::from(random) / 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_ensured_in_runs_without_holes() {
+        assert_eq!(consecutive_runs(&[]), []);
+        assert_eq!(consecutive_runs(&[5]), [(5, 5)]);
+        assert_eq!(consecutive_runs(&[-3, 5, 6, 7, 9]), [(-3, -3), (5, 7), (9, 9)]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Times as Postgres counts them: microseconds and days since 2000-01-01 UTC. Parses RFC 3339 and nothing else: the
+//! many formats that producers invent are dead letters, not guesses.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Microseconds in a day.
+pub const DAY_US: i64 = 86_400_000_000;
+/// 1970-01-01 in microseconds since 2000-01-01.
+pub const UNIX_EPOCH_US: i64 = -946_684_800_000_000;
+
+/// Microseconds since 2000-01-01 UTC.
+pub type Micros = i64;
+
+/// Days since 2000-01-01 for a civil date of the proleptic Gregorian calendar (Howard Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms", days_from_civil).
+pub fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468 - 10_957
+}
+
+/// The civil date (year, month, day) of a number of days since 2000-01-01; inverse of [`days_from_civil`].
+pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    let z = days + 10_957 + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = (doy - (153 * mp + 2) / 5 + 1) as u32;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u32;
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// The UTC date of a time, in days since 2000-01-01.
+pub fn day_of(time: Micros) -> i32 {
+    time.div_euclid(DAY_US) as i32
+}
+
+/// A date as `YYYY-MM-DD`, which Postgres reads under every DateStyle.
+pub fn format_day(day: i32) -> String {
+    let (y, m, d) = civil_from_days(i64::from(day));
+    format!("{y:04}-{m:02}-{d:02}")
+}
+
+/// Parses `YYYY-MM-DD` to days since 2000-01-01; `None` for anything else.
+pub fn parse_day(text: &str) -> Option<i32> {
+    let b = text.as_bytes();
+    if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
+        return None;
+    }
+    civil(b).and_then(|days| i32::try_from(days).ok())
+}
+
+/// Now, by this machine's clock.
+pub fn now() -> Micros {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(d) => UNIX_EPOCH_US + d.as_micros() as i64,
+        Err(e) => UNIX_EPOCH_US - e.duration().as_micros() as i64,
+    }
+}
+
+/// Converts Unix milliseconds, as Kafka has them; `None` beyond about 290,000 years.
+pub fn from_unix_millis(ms: i64) -> Option<Micros> {
+    ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US)
+}
+
+/// Converts to Unix milliseconds, rounded down.
+pub fn to_unix_millis(time: Micros) -> i64 {
+    (time - UNIX_EPOCH_US).div_euclid(1000)
+}
+
+fn number(b: &[u8]) -> Option<u32> {
+    b.iter().try_fold(0u32, |n, c| c.is_ascii_digit().then(|| n * 10 + u32::from(c - b'0')))
+}
+
+fn civil(b: &[u8]) -> Option<i64> {
+    let (year, month, day) = (number(&b[0..4])?, number(&b[5..7])?, number(&b[8..10])?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + u32::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        _ => return None,
+    };
+    ((1..=last).contains(&day)).then(|| days_from_civil(i64::from(year), month, day))
+}
+
+/// Parses an RFC 3339 date and time with `Z` or a numeric offset. Fractions beyond microseconds are cut off, so
+/// that a time never moves into the next day. Second 60 is accepted and means second 0 of the next minute, as in
+/// Postgres. Returns `None` for anything else, a time without an offset included.
+pub fn parse_rfc3339(text: &str) -> Option<Micros> {
+    let b = text.as_bytes();
+    if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
+        return None;
+    }
+    if !matches!(b[10], b'T' | b't' | b' ') {
+        return None;
+    }
+    let days = civil(b)?;
+    let (hour, minute, second) = (number(&b[11..13])?, number(&b[14..16])?, number(&b[17..19])?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut rest = &b[19..];
+    let mut fraction = 0i64;
+    if rest[0] == b'.' {
+        let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
+        if digits == 0 {
+            return None;
+        }
+        for i in 0..6 {
+            fraction = fraction * 10 + if i < digits { i64::from(rest[1 + i] - b'0') } else { 0 };
+        }
+        rest = &rest[1 + digits..];
+    }
+    let offset_minutes = match rest {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (h, m) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
+            if h > 23 || m > 59 {
+                return None;
+            }
+            let minutes = i64::from(h * 60 + m);
+            if *sign == b'-' { -minutes } else { minutes }
+        }
+        _ => return None,
+    };
+    let seconds = days * 86_400 + i64::from(hour * 3600 + minute * 60 + second) - offset_minutes * 60;
+    Some(seconds * 1_000_000 + fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_the_forms_of_rfc_3339() {
+        let base = days_from_civil(2026, 9, 1) * DAY_US + 29_722_000_000;
+        for (text, expected) in [
+            ("2000-01-01T00:00:00Z", 0),
+            ("1970-01-01T00:00:00Z", UNIX_EPOCH_US),
+            ("2026-09-01T08:15:22Z", base),
+            ("2026-09-01T08:15:22.123Z", base + 123_000),
+            ("2026-09-01T08:15:22.1234567Z", base + 123_456),
+            ("2026-09-01t10:15:22+02:00", base),
+            ("2026-09-01 02:45:22-05:30", base),
+            ("2024-02-29T23:59:60Z", days_from_civil(2024, 3, 1) * DAY_US),
+            ("9999-12-31T23:59:59.999999Z", days_from_civil(10_000, 1, 1) * DAY_US - 1),
+            ("0000-01-01T00:00:00Z", days_from_civil(0, 1, 1) * DAY_US),
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for text in [
+            "",
+            "2026-09-01",
+            "2026-09-01T08:15:22",
+            "2026-09-01T08:15Z",
+            "2026-9-1T08:15:22Z",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-09-01T24:00:00Z",
+            "2026-09-01T08:60:22Z",
+            "2026-09-01T08:15:22.Z",
+            "2026-09-01T08:15:22+0200",
+            "2026-09-01T08:15:22+24:00",
+            "2026-09-01T08:15:22Zjunk",
+            "1756714522",
+            "yesterday at noon, roughly",
+            "２０２６-09-01T08:15:22Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn civil_dates_round_trip(days in -800_000i64..3_000_000) {
+            let (y, m, d) = civil_from_days(days);
+            prop_assert_eq!(days_from_civil(y, m, d), days);
+            if (0..=9999).contains(&y) {
+                prop_assert_eq!(parse_day(&format_day(days as i32)), Some(days as i32));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,40}") {
+            let _ = parse_rfc3339(&text);
+            let _ = parse_day(&text);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The body of the batch transaction: rows, dead letters, dirty dates, audit, position. Reports what went wrong as a
+//! [`Failure`]; connecting, retrying and the question whether a COMMIT arrived belong to `sink`.
+
+use futures_util::SinkExt;
+use tokio_postgres::{Client, Error as PgError};
+
+use crate::batch::{Batch, Counts};
+use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
+use crate::dead_letter::{Reason, Rejection};
+use crate::pg::{PgDay, PgTime, full_message};
+use crate::pg_errors::{Class, classify, copy_row};
+use crate::position;
+
+/// Direct COPYs of one batch that may fail on a row before the staged path takes over.
+const MAX_ROW_RETRIES: u32 = 8;
+
+/// How the rows got in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritePath {
+    /// COPY into bronze.
+    Direct,
+    /// COPY into a temporary table, then INSERT without the duplicates.
+    Staged,
+}
+
+impl WritePath {
+    fn as_str(self) -> &'static str {
+        match self {
+            WritePath::Direct => "direct",
+            WritePath::Staged => "staged",
+        }
+    }
+}
+
+/// What a committed batch did.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Its number.
+    pub batch_id: i64,
+    /// How each record ended.
+    pub counts: Counts,
+    /// How the rows got in.
+    pub path: WritePath,
+}
+
+/// Why a batch transaction did not come to its COMMIT.
+#[derive(Debug)]
+pub enum Failure {
+    /// An error of Postgres; its class decides.
+    Postgres(PgError),
+    /// The partition of a date is gone.
+    NoPartition,
+    /// Somebody else has claimed a partition of the batch.
+    Fenced,
+}
+
+impl From<PgError> for Failure {
+    fn from(e: PgError) -> Self {
+        Failure::Postgres(e)
+    }
+}
+
+/// What stays the same for all batches of a sink.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The connection.
+    pub client: &'a Client,
+    /// `loader.pipelines.pipeline_id`.
+    pub pipeline_id: i32,
+    /// Who we are.
+    pub owner: &'a str,
+}
+
+/// Creates the staging table of this connection, outside any transaction so that a rollback leaves it there.
+pub async fn create_stage(client: &Client) -> Result<(), PgError> {
+    client
+        .batch_execute(&format!(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS tidemark_stage ({TYPED_COLUMNS}) ON COMMIT DELETE ROWS"
+        ))
+        .await
+}
+
+/// Does everything of the transaction but its COMMIT. Rows that Postgres refuses become dead letters in `batch`.
+/// With `give_up_partition`, a row without a partition is such a row; else it is [`Failure::NoPartition`].
+pub async fn run(
+    cx: &Context<'_>,
+    batch: &mut Batch,
+    batch_id: i64,
+    prefer: WritePath,
+    give_up_partition: bool,
+) -> Result<Written, Failure> {
+    cx.client
+        .batch_execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED;
+             SET LOCAL statement_timeout = '60s';
+             SET LOCAL lock_timeout = '10s';
+             SET LOCAL idle_in_transaction_session_timeout = '30s';
+             SAVEPOINT rows",
+        )
+        .await?;
+    let mut writer = RowWriter { cx, batch, batch_id, give_up_partition, retries: 0 };
+    let (loaded, path) = writer.write(prefer).await?;
+    let retries = writer.retries;
+
+    let counts = batch.counts(loaded);
+    insert_dead_letters(cx, batch, batch_id).await?;
+    if loaded > 0 {
+        let days: Vec<PgDay> = batch.days().into_iter().map(PgDay).collect();
+        cx.client
+            .execute("SELECT tidemark.mark_dirty('bronze.events'::regclass, $1::date[], 'loaded')", &[&days])
+            .await?;
+    }
+    insert_batch(cx, batch, batch_id, counts, path, retries).await?;
+    position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await?;
+    if !position::advance(cx.client, cx.pipeline_id, batch_id, batch).await? {
+        return Err(Failure::Fenced);
+    }
+    Ok(Written { batch_id, counts, path })
+}
+
+struct RowWriter<'a, 'b> {
+    cx: &'a Context<'b>,
+    batch: &'a mut Batch,
+    batch_id: i64,
+    give_up_partition: bool,
+    retries: u32,
+}
+
+impl RowWriter<'_, '_> {
+    /// Returns how many rows are new, and the path that they took.
+    async fn write(&mut self, prefer: WritePath) -> Result<(u64, WritePath), Failure> {
+        if self.batch.rows.is_empty() {
+            return Ok((0, WritePath::Direct));
+        }
+        if prefer == WritePath::Direct {
+            while self.retries < MAX_ROW_RETRIES && !self.batch.rows.is_empty() {
+                let error = match self.copy("bronze.events", 0, self.batch.rows.len()).await {
+                    Ok(_) => return Ok((self.batch.rows.len() as u64, WritePath::Direct)),
+                    Err(error) => error,
+                };
+                match self.class(&error)? {
+                    Class::Row => {}
+                    Class::Duplicate => {
+                        self.back_to("rows").await?;
+                        break;
+                    }
+                    _ => return Err(error.into()),
+                }
+                self.back_to("rows").await?;
+                self.retries += 1;
+                let Some(row) = self.row_to_blame(&error, 0, self.batch.rows.len()) else { break };
+                self.batch.reject_row(row, refused(&error));
+            }
+        }
+        Ok((self.write_staged().await?, WritePath::Staged))
+    }
+
+    /// Writes through the staging table. On a bad row that Postgres does not name, halves what it tries until
+    /// the row stands alone.
+    async fn write_staged(&mut self) -> Result<u64, Failure> {
+        let mut loaded = 0;
+        // Ranges still to do, the lowest on top. A row that is taken out moves the ranges behind it by one.
+        let mut todo = vec![(0, self.batch.rows.len())];
+        while let Some((from, to)) = todo.pop() {
+            if from == to {
+                continue;
+            }
+            self.cx.client.batch_execute("SAVEPOINT part").await?;
+            let error = match self.stage(from, to).await {
+                Ok(n) => {
+                    self.cx
+                        .client
+                        .batch_execute("RELEASE SAVEPOINT part; TRUNCATE pg_temp.tidemark_stage")
+                        .await?;
+                    loaded += n;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if self.class(&error)? != Class::Row {
+                return Err(error.into());
+            }
+            self.back_to("part").await?;
+            self.retries += 1;
+            if let Some(row) = self.row_to_blame(&error, from, to) {
+                self.batch.reject_row(row, refused(&error));
+                for range in &mut todo {
+                    *range = (range.0 - 1, range.1 - 1);
+                }
+                todo.push((from, to - 1));
+            } else {
+                let middle = from + (to - from) / 2;
+                todo.push((middle, to));
+                todo.push((from, middle));
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Writes some rows but those whose id exists on their date; returns how many were new.
+    /// A row with the id of another event but other content counts as a duplicate here. To tell those apart,
+    /// compare with what bronze has for the ids that this INSERT does not return.
+    async fn stage(&self, from: usize, to: usize) -> Result<u64, PgError> {
+        self.copy("pg_temp.tidemark_stage", from, to).await?;
+        let sql = format!(
+            "INSERT INTO bronze.events ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING"
+        );
+        self.cx.client.execute(&sql, &[]).await
+    }
+
+    async fn copy(&self, table: &str, from: usize, to: usize) -> Result<u64, PgError> {
+        let sql = format!("COPY {table} ({COLUMNS}) FROM STDIN (FORMAT binary)");
+        let sink = self.cx.client.copy_in(&sql).await?;
+        let mut sink = std::pin::pin!(sink);
+        for chunk in Chunks::new(self.batch, self.batch_id, from, to) {
+            sink.send(chunk).await?;
+        }
+        sink.finish().await
+    }
+
+    async fn back_to(&self, savepoint: &str) -> Result<(), PgError> {
+        self.cx.client.batch_execute(&format!("ROLLBACK TO SAVEPOINT {savepoint}")).await
+    }
+
+    fn class(&self, error: &PgError) -> Result<Class, Failure> {
+        match classify(error) {
+            Class::NoPartition if self.give_up_partition => Ok(Class::Row),
+            Class::NoPartition => Err(Failure::NoPartition),
+            class => Ok(class),
+        }
+    }
+
+    /// The index of the row that an error of the rows `from..to` names; a single row needs no naming.
+    fn row_to_blame(&self, error: &PgError, from: usize, to: usize) -> Option<usize> {
+        let named = error.as_db_error().and_then(copy_row).map(|line| from + line).filter(|row| *row < to);
+        named.or_else(|| (to - from == 1).then_some(from))
+    }
+}
+
+fn refused(error: &PgError) -> Rejection {
+    let (reason, sqlstate) = match (classify(error), error.as_db_error()) {
+        (Class::NoPartition, db) => (Reason::PartitionSealed, db.map(|db| db.code().code().to_owned())),
+        (_, db) => (Reason::RefusedByDatabase, db.map(|db| db.code().code().to_owned())),
+    };
+    Rejection { reason, detail: full_message(error), sqlstate }
+}
+
+async fn insert_batch(
+    cx: &Context<'_>,
+    batch: &Batch,
+    batch_id: i64,
+    n: Counts,
+    path: WritePath,
+    retries: u32,
+) -> Result<(), PgError> {
+    // A batch is far smaller than i32::MAX records.
+    let int = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+    let min = batch.rows.iter().map(|r| r.time).min().map(PgTime);
+    let max = batch.rows.iter().map(|r| r.time).max().map(PgTime);
+    let sql = "INSERT INTO loader.batches
+                   (batch_id, pipeline_id, owner, write_path, row_retries, n_read, n_loaded, n_duplicate, n_late,
+                    n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    cx.client
+        .execute(
+            sql,
+            &[
+                &batch_id,
+                &cx.pipeline_id,
+                &cx.owner,
+                &path.as_str(),
+                &int(u64::from(retries)),
+                &int(n.read),
+                &int(n.loaded),
+                &int(n.duplicate),
+                &int(n.late),
+                &int(n.dead),
+                &int(n.filtered),
+                &int(n.tombstone),
+                &(batch.bytes() as i64),
+                &min,
+                &max,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Bytes that came from outside go into bytea only, so that no content makes this fail.
+async fn insert_dead_letters(cx: &Context<'_>, batch: &Batch, batch_id: i64) -> Result<(), PgError> {
+    if batch.dead.is_empty() {
+        return Ok(());
+    }
+    let letters: Vec<_> = batch.dead_letters().collect();
+    macro_rules! column {
+        ($f:expr) => {
+            letters.iter().map($f).collect::<Vec<_>>()
+        };
+    }
+    let sql = "INSERT INTO loader.dead_letters AS d
+                   (batch_id, pipeline_id, topic, partition, \"offset\", received_at, key, headers, payload,
+                    payload_truncated, payload_sha256, stage, reason, detail, sqlstate, event_id, event_time)
+               SELECT $1, $2, v.*
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::bytea[],
+                             $9::bytea[], $10::boolean[], $11::bytea[], $12::text[], $13::text[], $14::text[],
+                             $15::text[], $16::uuid[], $17::timestamptz[]) AS v
+               ON CONFLICT (pipeline_id, topic, partition, \"offset\") DO UPDATE
+                  SET batch_id = excluded.batch_id, reason = excluded.reason, stage = excluded.stage,
+                      detail = excluded.detail, sqlstate = excluded.sqlstate, attempts = d.attempts + 1";
+    cx.client
+        .execute(
+            sql,
+            &[
+                &batch_id,
+                &cx.pipeline_id,
+                &column!(|l| l.slot.topic.as_ref()),
+                &column!(|l| l.slot.partition),
+                &column!(|l| l.offset),
+                &column!(|l| l.received_at.map(PgTime)),
+                &column!(|l| l.key),
+                &column!(|l| l.headers),
+                &column!(|l| l.payload),
+                &column!(|l| l.truncated),
+                &column!(|l| l.sha256.to_vec()),
+                &column!(|l| l.dead.rejection.reason.stage().as_str()),
+                &column!(|l| l.dead.rejection.reason.as_str()),
+                &column!(|l| l.dead.rejection.detail.replace('\0', "")),
+                &column!(|l| l.dead.rejection.sqlstate.as_deref()),
+                &column!(|l| l.dead.event_id),
+                &column!(|l| l.dead.event_time.map(PgTime)),
+            ],
+        )
+        .await?;
+    Ok(())
+}
