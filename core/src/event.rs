@@ -146,7 +146,7 @@ mod tests {
             bytes.truncate(cut);
             let Ok(mut r) = Reader::new(&bytes, 1) else { return Ok(()) };
             if let Ok(mut read) = EventLog::decode_in(&mut r, Global) {
-                prop_assert_eq!(bytes.len(), 2 + 12 * read.len() + r.remaining());
+                prop_assert!(12 * read.len() + r.remaining() < bytes.len());
                 prop_assert!(read.sorted().is_sorted());
             }
         }
