@@ -135,5 +135,20 @@ mod tests {
             prop_assert!(r.finish().is_ok());
             prop_assert_eq!(before.sorted(), after.sorted());
         }
+
+        #[test]
+        fn mutated_bytes_are_refused_or_read_whole(
+            rows in prop::collection::vec((any::<i64>(), any::<u32>()), 0..8), at in 0usize..100, byte: u8, cut in 0usize..100
+        ) {
+            let mut bytes = AVec::new();
+            log(&rows).encode(&mut Writer::new(&mut bytes, 1));
+            if let Some(b) = bytes.get_mut(at) { *b = byte; }
+            bytes.truncate(cut);
+            let Ok(mut r) = Reader::new(&bytes, 1) else { return Ok(()) };
+            if let Ok(mut read) = EventLog::decode_in(&mut r, Global) {
+                prop_assert!(12 * read.len() + r.remaining() < bytes.len());
+                prop_assert!(read.sorted().is_sorted());
+            }
+        }
     }
 }

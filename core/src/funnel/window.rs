@@ -217,8 +217,8 @@ impl Once {
                     break;
                 }
                 if here != k - 1 {
-                    // The predecessor was reached before this instant.
-                    (starts, earlier, used_len) = (0, Some(self.first[k - 1]), 0);
+                    // The predecessor was reached before this instant, so no row here is used yet.
+                    (starts, earlier) = (0, Some(self.first[k - 1]));
                 } else if k > 1 && increase {
                     break;
                 }
