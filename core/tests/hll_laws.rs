@@ -143,6 +143,21 @@ fn unions_take_the_coarser_configuration() {
 }
 
 #[test]
+fn an_automatic_cutoff_that_meets_another_never_rises() {
+    // 256 registers of 6 bits are 192 bytes: auto means 24 hashes, and the power of two below that is 16.
+    let auto = Config::new(8, 6, Cutoff::Auto, true).unwrap();
+    let fixed = Config::new(8, 6, Cutoff::UpTo(128), true).unwrap();
+    let hashes: Vec<u64> = (0..40).map(hash::hash_i64).collect();
+    for n in [8, 10, 12, 15] {
+        let (a, b, c) = (of(auto, &hashes[..n]), of(auto, &hashes[n..2 * n]), of(fixed, &hashes[39..]));
+        let left = union(&union(&a, &b), &c);
+        assert_eq!(bytes(&left), bytes(&union(&a, &union(&b, &c))));
+        assert_eq!(left.config(), Config::new(8, 6, Cutoff::UpTo(16), true).unwrap());
+        assert_eq!(left.encoding().0, Encoding::Sparse);
+    }
+}
+
+#[test]
 fn small_groups_are_small() {
     let mut sketch = Sketch::new_in(Config::default(), Global);
     assert_eq!(sketch.heap_bytes(), 0);
