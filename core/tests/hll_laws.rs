@@ -75,9 +75,11 @@ proptest! {
 
     #[test]
     fn unions_of_mixed_configurations_obey_the_laws(
-        inputs in prop::collection::vec((config(), hashes(150)), 3)
+        // Two configurations for three sketches, so that some are equal and some are not.
+        configs in prop::array::uniform2(config()),
+        inputs in prop::collection::vec((0..2usize, prop_oneof![hashes(150), hashes(20)]), 3)
     ) {
-        let parts: Vec<Hll> = inputs.iter().map(|(config, hashes)| of(*config, hashes)).collect();
+        let parts: Vec<Hll> = inputs.iter().map(|(which, hashes)| of(configs[*which], hashes)).collect();
         let [a, b, c] = &parts[..] else { unreachable!() };
         prop_assert_eq!(bytes(&union(a, b)), bytes(&union(b, a)));
         prop_assert_eq!(bytes(&union(&union(a, b), c)), bytes(&union(a, &union(b, c))));
@@ -138,6 +140,21 @@ fn unions_take_the_coarser_configuration() {
     assert_eq!(mixed.config(), Config::new(11, 5, Cutoff::UpTo(128), true).unwrap());
     let same = union(&of(theirs, &[1 << 40]), &of(theirs, &[1 << 41]));
     assert_eq!(same.config(), theirs);
+}
+
+#[test]
+fn an_automatic_cutoff_that_meets_another_never_rises() {
+    // 256 registers of 6 bits are 192 bytes: auto means 24 hashes, and the power of two below that is 16.
+    let auto = Config::new(8, 6, Cutoff::Auto, true).unwrap();
+    let fixed = Config::new(8, 6, Cutoff::UpTo(128), true).unwrap();
+    let hashes: Vec<u64> = (0..40).map(hash::hash_i64).collect();
+    for n in [8, 10, 12, 15] {
+        let (a, b, c) = (of(auto, &hashes[..n]), of(auto, &hashes[n..2 * n]), of(fixed, &hashes[39..]));
+        let left = union(&union(&a, &b), &c);
+        assert_eq!(bytes(&left), bytes(&union(&a, &union(&b, &c))));
+        assert_eq!(left.config(), Config::new(8, 6, Cutoff::UpTo(16), true).unwrap());
+        assert_eq!(left.encoding().0, Encoding::Sparse);
+    }
 }
 
 #[test]

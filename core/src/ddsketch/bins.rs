@@ -15,11 +15,12 @@ pub(super) struct Bins<A: Allocator> {
     /// Empty or a power of two long, at most three quarters full.
     slots: AVec<Bin, A>,
     used: usize,
+    log2_len: u32,
 }
 
 impl<A: Allocator + Clone> Bins<A> {
     pub(super) fn new_in(alloc: A) -> Self {
-        Self { slots: AVec::new_in(alloc), used: 0 }
+        Self { slots: AVec::new_in(alloc), used: 0, log2_len: 0 }
     }
 
     /// How many buckets have a count.
@@ -84,6 +85,7 @@ impl<A: Allocator + Clone> Bins<A> {
         slots.resize(len, Bin { key: 0, count: 0 });
         let old = std::mem::replace(&mut self.slots, slots);
         self.used = 0;
+        self.log2_len = len.checked_ilog2().unwrap_or(0);
         for bin in old.iter().filter(|bin| bin.count != 0) {
             self.add_to_slot(f(bin.key), bin.count);
         }

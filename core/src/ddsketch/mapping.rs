@@ -3,46 +3,47 @@
 //! Bucket `i` holds the values in (gamma^(i-1), gamma^i] with gamma = (1 + a) / (1 - a), and is read as
 //! 2 gamma^i / (gamma + 1), which is within a factor of 1 +- a of all of them.
 
-/// The coefficients of atanh(s) / s in powers of s^2, enough for |s| <= 0.172.
-const ATANH: [f64; 12] = [
-    1.0,
-    1.0 / 3.0,
-    1.0 / 5.0,
-    1.0 / 7.0,
-    1.0 / 9.0,
-    1.0 / 11.0,
-    1.0 / 13.0,
-    1.0 / 15.0,
-    1.0 / 17.0,
-    1.0 / 19.0,
-    1.0 / 21.0,
-    1.0 / 23.0,
-];
+/// For c = 1 + k / 64: 1 / c and ln c.
+const TABLE: [(f64, f64); 65] = {
+    let mut table = [(0.0, 0.0); 65];
+    let mut k = 0;
+    while k <= 64 {
+        let c = 1.0 + k as f64 / 64.0;
+        // ln c = 2 atanh((c - 1) / (c + 1)), from the smallest term up.
+        let s = (c - 1.0) / (c + 1.0);
+        let mut sum = 0.0;
+        let mut i = 25;
+        while i > 0 {
+            i -= 1;
+            sum = sum * (s * s) + 1.0 / (2 * i + 1) as f64;
+        }
+        table[k] = (1.0 / c, 2.0 * s * sum);
+        k += 1;
+    }
+    // Must cancel exactly against the exponent of numbers just below 1.
+    table[64].1 = std::f64::consts::LN_2;
+    table
+};
 
-/// The natural logarithm of a positive finite number, to about 2^-51 of relative error.
+/// The natural logarithm of a positive finite number, to about 2^-51 of its size.
 ///
 /// The standard library's depends on the C library and the processor in its last bit, which would put a value near
-/// a bucket's bound into different buckets on different machines. This one uses additions, multiplications and one
-/// division only, whose results are the same everywhere.
+/// a bucket's bound into different buckets on different machines. This one uses additions and multiplications only,
+/// whose results are the same everywhere.
 #[inline]
 pub(super) fn ln(x: f64) -> f64 {
     // Subnormal numbers have no exponent of their own.
     let (x, scale) = if x < f64::MIN_POSITIVE { (x * 18_014_398_509_481_984.0, -54) } else { (x, 0) };
     let bits = x.to_bits();
-    // Mantissas from sqrt(1/2) to sqrt(2): what lies above sqrt(2) belongs to the next exponent.
-    let offset = bits.wrapping_sub(0x3fe6_a09e_667f_3bcd);
-    let exponent = (offset.cast_signed() >> 52) as i32 + scale;
-    let mantissa = f64::from_bits((offset & 0x000f_ffff_ffff_ffff).wrapping_add(0x3fe6_a09e_667f_3bcd));
-    let s = (mantissa - 1.0) / (mantissa + 1.0);
-    let z = s * s;
-    let z2 = z * z;
-    let z4 = z2 * z2;
-    let pair = |i: usize| ATANH[i] + ATANH[i + 1] * z;
-    let low = pair(0) + pair(2) * z2;
-    let middle = pair(4) + pair(6) * z2;
-    let high = pair(8) + pair(10) * z2;
-    let atanh = s * (low + z4 * (middle + z4 * high));
-    f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * atanh
+    let exponent = (bits >> 52) as i32 - 1023 + scale;
+    let mantissa = f64::from_bits(bits & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000);
+    let nearest = ((bits >> 45 & 127) + 1) >> 1;
+    let (per_c, ln_c) = TABLE[nearest as usize];
+    // |r| <= 1/128, so the series may end at the seventh power.
+    let r = (mantissa - (1.0 + nearest as f64 / 64.0)) * per_c;
+    let r2 = r * r;
+    let tail = (r * (1.0 / 3.0) - 0.5) + r2 * ((r * 0.2 - 0.25) + r2 * (r * (1.0 / 7.0) - 1.0 / 6.0));
+    (f64::from(exponent) * std::f64::consts::LN_2 + ln_c) + (r + r2 * tail)
 }
 
 /// The bucket bounds of one accuracy.
@@ -61,8 +62,13 @@ impl Mapping {
     /// The bucket of a positive finite value after `joins` joins.
     #[inline]
     pub(super) fn index(self, value: f64, joins: u8) -> i32 {
+        let exact = ln(value) * self.per_ln_gamma;
+        // Rounds up without a call into the C library: adding 1.5 * 2^52 leaves the nearest integer in the low bits.
+        const SHIFT: f64 = 6_755_399_441_055_744.0;
+        let shifted = exact + SHIFT;
+        let index = shifted.to_bits() as i32 + i32::from(exact > shifted - SHIFT);
         // The bucket without joins always comes first, so that inserting late and joining late agree in every bit.
-        join((ln(value) * self.per_ln_gamma).ceil() as i32, joins)
+        join(index, joins)
     }
 
     /// What bucket `index` reads as; infinite when it lies at the end of the floats.
