@@ -334,7 +334,13 @@ impl<'a> LineWriter<'a> {
         );
         put(
             out,
-            &[device.os_version, "\",\"model\":\"", device.model, "\"},\"platform\":\"", device.platform],
+            &[
+                device.os_version,
+                if device.is_app() { "\",\"model\":\"" } else { "\",\"browser\":\"" },
+                device.model,
+                "\"},\"platform\":\"",
+                device.platform,
+            ],
         );
         if device.is_app() {
             // A release every fortnight; a third of the installs are one behind.
