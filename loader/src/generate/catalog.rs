@@ -268,7 +268,7 @@ mod tests {
     fn codes_of_pages_do_not_overlap() {
         assert!(page::CATEGORY as usize + CATEGORIES.len() <= page::SEARCH as usize);
         assert!(page::SEARCH as usize + SEARCHES.len() <= page::PRODUCT as usize);
-        assert!(page::PRODUCT + PRODUCTS < page::OUTSIDE);
+        const { assert!(page::PRODUCT + PRODUCTS < page::OUTSIDE) };
         assert!(FAMILIES.iter().all(|family| family.category < CATEGORIES.len()));
     }
 }

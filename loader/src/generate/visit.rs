@@ -203,9 +203,9 @@ impl Visit<'_> {
                 until_sign_in -= 1;
             }
             if self.page >= page::PRODUCT && self.rng.chance(60 * self.keenness / 100) {
-                self.add_to_cart();
+                self.add_visit_cart();
             }
-            if !self.cart.is_empty() && self.rng.chance(260) && self.to_cart() {
+            if !self.cart.is_empty() && self.rng.chance(260) && self.visit_cart() {
                 return;
             }
             if self.rng.chance(115) {
@@ -236,7 +236,7 @@ impl Visit<'_> {
         }
     }
 
-    fn add_to_cart(&mut self) {
+    fn add_visit_cart(&mut self) {
         let product = self.page - page::PRODUCT;
         if self.cart.iter().any(|line| line.0 == product) || self.cart.len() >= 8 {
             return;
@@ -263,7 +263,7 @@ impl Visit<'_> {
     }
 
     /// Looks at the cart and perhaps buys; true when the visit is over.
-    fn to_cart(&mut self) -> bool {
+    fn visit_cart(&mut self) -> bool {
         self.think(9_000);
         self.open(page::CART);
         if self.rng.chance(330) {
