@@ -110,7 +110,7 @@ pub(super) const SEARCHES: [(&str, u32); 24] = [
     ("thermos", 0),
 ];
 
-/// (code, offset from UTC in minutes, language, time zone, currency, weight). Offsets are those of September, all year.
+/// Where shoppers live. Offsets from UTC are those of September, all year.
 pub(super) struct Country {
     pub(super) code: &'static str,
     pub(super) offset_minutes: i64,
@@ -153,6 +153,7 @@ pub(super) struct Device {
     pub(super) kind: &'static str,
     pub(super) os: &'static str,
     pub(super) os_version: &'static str,
+    /// Model of the device; for the web platform, the browser.
     pub(super) model: &'static str,
     pub(super) weight: u32,
 }
@@ -267,7 +268,7 @@ mod tests {
     fn codes_of_pages_do_not_overlap() {
         assert!(page::CATEGORY as usize + CATEGORIES.len() <= page::SEARCH as usize);
         assert!(page::SEARCH as usize + SEARCHES.len() <= page::PRODUCT as usize);
-        assert!(page::PRODUCT + PRODUCTS < page::OUTSIDE);
+        const { assert!(page::PRODUCT + PRODUCTS < page::OUTSIDE) };
         assert!(FAMILIES.iter().all(|family| family.category < CATEGORIES.len()));
     }
 }

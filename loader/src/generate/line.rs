@@ -334,13 +334,19 @@ impl<'a> LineWriter<'a> {
         );
         put(
             out,
-            &[device.os_version, "\",\"model\":\"", device.model, "\"},\"platform\":\"", device.platform],
+            &[
+                device.os_version,
+                if device.is_app() { "\",\"model\":\"" } else { "\",\"browser\":\"" },
+                device.model,
+                "\"},\"platform\":\"",
+                device.platform,
+            ],
         );
         if device.is_app() {
             // A release every fortnight; a third of the installs are one behind.
-            let weeks = (event.happened_ms() / DAY_MS).saturating_sub(self.args.start.days()) / 14;
+            let releases = (event.happened_ms() / DAY_MS).saturating_sub(self.args.start.days()) / 14;
             put(out, &["\",\"app\":{\"version\":\"4."]);
-            put_number(out, (7 + weeks).saturating_sub(u64::from(around.visit.user % 3 == 0)));
+            put_number(out, (7 + releases).saturating_sub(u64::from(around.visit.user.is_multiple_of(3))));
             put(out, &[".0\"},\"country\":\""]);
         } else {
             put(out, &["\",\"country\":\""]);

@@ -4,6 +4,7 @@
 use super::calendar::{DAY_MS, Date};
 use super::catalog::{CHANNELS, COUNTRIES, DEVICES, DIRECT};
 use super::rng::Rng;
+use super::timeline::purpose;
 use super::visit::SignIn;
 
 /// How a shopper becomes a known user.
@@ -26,11 +27,22 @@ struct OwnDevice {
 
 /// The days a shopper is active in: `from..until`, days since the first day of the file.
 #[derive(Debug, Clone, Copy)]
-struct Active {
+pub(super) struct Active {
     from: u64,
     until: u64,
     /// Loses interest: most visits soon after the first one.
     fading: bool,
+}
+
+impl Active {
+    /// The active days of a user within `days` days: two in three were customers before, the others arrive day by day,
+    /// and half of those lose interest.
+    pub(super) fn of(seed: u64, user: u32, days: u64) -> Self {
+        let mut rng = Rng::new(seed, purpose::ARRIVAL, u64::from(user));
+        let established = rng.chance(660);
+        let from = if established { 0 } else { rng.below(days) };
+        Active { from, until: days, fading: !established && rng.chance(500) }
+    }
 }
 
 /// One shopper.
@@ -68,8 +80,8 @@ const HOURS: [[u32; 24]; 2] = [
 const WEEKDAYS: [u64; 7] = [104, 100, 98, 96, 90, 112, 126];
 
 impl Shopper {
-    /// The shopper who will cause about `events` events within `days` days.
-    pub(super) fn new(rng: &mut Rng, events: u64, days: u64) -> Self {
+    /// A shopper who comes on the days of `active`.
+    pub(super) fn new(rng: &mut Rng, active: Active) -> Self {
         let country = rng.weighted(COUNTRIES.iter().map(|c| c.weight)) as u8;
         let identity = match rng.weighted([44, 20, 12, 24]) {
             0 => Identity::Member,
@@ -85,11 +97,6 @@ impl Shopper {
             })
             .collect();
         let (channel, campaign) = any_channel(rng);
-        // Two in five were customers before; the others arrive day by day. Nobody does more than 40 events a day
-        // for want of days.
-        let established = rng.chance(400);
-        let arrives = if established { 0 } else { rng.below(days) };
-        let from = arrives.min(days.saturating_sub(events.div_ceil(40).max(1)));
         Shopper {
             country,
             keenness: [25, 80, 130, 260][rng.weighted([30, 40, 20, 10])],
@@ -97,7 +104,7 @@ impl Shopper {
             devices,
             channel,
             campaign,
-            active: Active { from, until: days, fading: !established && rng.chance(550) },
+            active,
             visits: 0,
             signed_up: false,
         }
@@ -175,23 +182,20 @@ fn any_channel(rng: &mut Rng) -> (u8, u8) {
     (channel as u8, rng.below(CHANNELS[channel].campaigns.len() as u64) as u8)
 }
 
-/// Splits `events` over `users` by a Zipf-Mandelbrot law: item `n` is the number of events of the first `n + 1` users
-/// together. The ranks are scattered over the user numbers.
-pub(super) fn cumulative_events(rng: &mut Rng, events: u64, users: u32) -> Vec<u64> {
+/// How busy each user is compared with the others: a Zipf-Mandelbrot law times the days each is active. The ranks are
+/// scattered over the user numbers. At least 1, below 2^45.
+pub(super) fn weights(seed: u64, users: u32, days: u64) -> Vec<u64> {
+    let mut rng = Rng::new(seed, purpose::ACTIVITY, 0);
     let mut ranks: Vec<u32> = (0..users).collect();
     for last in (1..ranks.len()).rev() {
         ranks.swap(last, rng.below(last as u64 + 1) as usize);
     }
     let flat = 4 + u64::from(users) / 50;
-    let weight = |rank: u32| (1u128 << 60) / u128::from(u64::from(rank) + flat);
-    let total: u128 = (0..users).map(weight).sum();
-    let mut sum = 0;
-    ranks
-        .into_iter()
-        .map(|rank| {
-            sum += weight(rank);
-            // 2^60 / flat * users < 2^92 and events < 2^35: the product fits.
-            (sum * u128::from(events) / total) as u64
+    (0u32..)
+        .zip(ranks)
+        .map(|(user, rank)| {
+            let Active { from, until, .. } = Active::of(seed, user, days);
+            (1 << 32) / (u64::from(rank) + flat) * (until - from)
         })
         .collect()
 }
@@ -201,14 +205,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_events_of_all_users_add_up_and_the_busiest_tenth_does_half() {
-        let cumulative = cumulative_events(&mut Rng::new(1, 1, 1), 100_000, 1_000);
-        assert_eq!(cumulative.last(), Some(&100_000));
-        let mut each: Vec<u64> =
-            (0..1_000).map(|n| cumulative[n] - if n == 0 { 0 } else { cumulative[n - 1] }).collect();
-        each.sort_unstable_by(|a, b| b.cmp(a));
-        let top: u64 = each[..100].iter().sum();
-        assert!((35_000..60_000).contains(&top), "busiest tenth: {top}");
+    fn the_busiest_tenth_of_the_users_does_about_half() {
+        let mut weights = weights(1, 1_000, 14);
+        weights.sort_unstable_by(|a, b| b.cmp(a));
+        let (top, all): (u64, u64) = (weights[..100].iter().sum(), weights.iter().sum());
+        assert!((35..60).contains(&(top * 100 / all)), "busiest tenth: {top} of {all}");
     }
 
     #[test]
@@ -216,8 +217,8 @@ mod tests {
         let first_day: Date = "2026-09-01".parse().unwrap();
         for days in [1, 2, 30] {
             for number in 0..300 {
-                let mut rng = Rng::new(3, 3, number);
-                let shopper = Shopper::new(&mut rng, 20, days);
+                let mut rng = Rng::new(3, 3, number.into());
+                let shopper = Shopper::new(&mut rng, Active::of(3, number, days));
                 let start = shopper.start(&mut rng, first_day, days, 3_000_000);
                 assert!(start + 3_000_000 < days * DAY_MS);
             }

@@ -3,7 +3,7 @@
 
 use super::calendar::DAY_MS;
 use super::rng::{Rng, mix};
-use super::shopper::{Plan, Shopper, cumulative_events};
+use super::shopper::{Active, Plan, Shopper, weights};
 use super::visit::{Carts, Kind, Step, visit};
 use super::{Args, catalog};
 
@@ -71,6 +71,7 @@ pub(super) mod purpose {
     pub(crate) const DUPLICATES: u64 = 3;
     pub(crate) const MALFORMED: u64 = 4;
     pub(crate) const LINE: u64 = 5;
+    pub(crate) const ARRIVAL: u64 = 6;
 }
 
 struct Planned {
@@ -83,21 +84,26 @@ struct Planned {
 /// Exactly `args.events` events within `args.days` days.
 pub(super) fn build(args: &Args) -> Timeline {
     let mut timeline = Timeline { events: Vec::with_capacity(args.events as usize), ..Timeline::default() };
-    let mut activity = Rng::new(args.seed, purpose::ACTIVITY, 0);
-    let cumulative = cumulative_events(&mut activity, args.events, args.users);
+    let weights = weights(args.seed, args.users, args.days);
+    let mut weight_left: u128 = weights.iter().copied().map(u128::from).sum();
     let (mut steps, mut planned, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-    for (user, &until) in cumulative.iter().enumerate() {
-        // A visit is never cut short for the sake of the shopper's share; the next shopper gets what is left.
-        let Some(wanted) = until.checked_sub(timeline.events.len() as u64).filter(|&wanted| wanted > 0)
-        else {
-            continue;
-        };
-        let mut rng = Rng::new(args.seed, purpose::SHOPPER, user as u64);
-        let mut shopper = Shopper::new(&mut rng, wanted, args.days);
+    for (user, weight) in (0u32..).zip(weights) {
+        let room = args.events - timeline.events.len() as u64;
+        if room == 0 {
+            break;
+        }
+        let mut rng = Rng::new(args.seed, purpose::SHOPPER, u64::from(user));
+        let mut shopper = Shopper::new(&mut rng, Active::of(args.seed, user, args.days));
+        let visits = visits_for(&mut rng, &timeline, room, u128::from(weight), weight_left);
+        weight_left -= u128::from(weight);
+        // The last shopper makes the number of events exact.
+        let at_least = if weight_left == 0 { room } else { 0 };
         steps.clear();
         planned.clear();
-        plan_visits(&mut rng, &mut shopper, wanted, &mut timeline.carts, &mut steps, &mut planned);
-        let room = args.events - timeline.events.len() as u64;
+        while (planned.len() as u64) < visits || (steps.len() as u64) < at_least {
+            let item = plan_visit(&mut rng, &mut shopper, &mut timeline.carts, &mut steps);
+            planned.push(item);
+        }
         if steps.len() as u64 > room {
             steps.truncate(room as usize);
             planned.retain(|p| p.steps.start < steps.len());
@@ -114,7 +120,7 @@ pub(super) fn build(args: &Args) -> Timeline {
             let index = timeline.visits.len() as u32;
             let plan = &item.plan;
             timeline.visits.push(VisitRecord {
-                user: user as u32,
+                user,
                 salt: mix(rng.next()),
                 country: shopper.country,
                 device: plan.device,
@@ -136,23 +142,29 @@ pub(super) fn build(args: &Args) -> Timeline {
     timeline
 }
 
-fn plan_visits(
-    rng: &mut Rng,
-    shopper: &mut Shopper,
-    wanted: u64,
-    carts: &mut Carts,
-    steps: &mut Vec<Step>,
-    planned: &mut Vec<Planned>,
-) {
-    while (steps.len() as u64) < wanted {
-        let plan = shopper.plan(rng);
-        let from = steps.len();
-        let from_ad = !catalog::CHANNELS[usize::from(plan.channel)].click.is_empty();
-        visit(rng, steps, carts, (plan.known, plan.sign_in), shopper.keenness, from_ad);
-        let last = &steps[steps.len() - 1];
-        shopper.after(&plan, last.known);
-        planned.push(Planned { plan, steps: from..steps.len(), length_ms: last.at_ms });
-    }
+/// How many visits a shopper makes of `room` events that this and the following shoppers share by weight.
+///
+/// A number of visits, not "until there are enough events": that rule would make the last visit of everybody a long one
+/// and the last days of every file busy ones. The mean visit so far keeps the sum on course.
+fn visits_for(rng: &mut Rng, timeline: &Timeline, room: u64, weight: u128, weight_left: u128) -> u64 {
+    // A visit has 7.6 events in the mean; the prior gives way to what is seen.
+    let events = 760 + timeline.events.len() as u128;
+    let visits = 100 + timeline.visits.len() as u128;
+    // Below 2^30 * 2^45 * 2^30 * 2^10.
+    let in_thousandths = u128::from(room) * weight * visits * 1_000 / (weight_left * events);
+    let (whole, rest) = (in_thousandths / 1_000, in_thousandths % 1_000);
+    whole as u64 + u64::from(rng.chance(rest as u64))
+}
+
+/// Adds the steps of the shopper's next visit.
+fn plan_visit(rng: &mut Rng, shopper: &mut Shopper, carts: &mut Carts, steps: &mut Vec<Step>) -> Planned {
+    let plan = shopper.plan(rng);
+    let from = steps.len();
+    let from_ad = !catalog::CHANNELS[usize::from(plan.channel)].click.is_empty();
+    visit(rng, steps, carts, (plan.known, plan.sign_in), shopper.keenness, from_ad);
+    let last = &steps[steps.len() - 1];
+    shopper.after(&plan, last.known);
+    Planned { plan, steps: from..steps.len(), length_ms: last.at_ms }
 }
 
 /// Fills `starts` with rising starts for the visits, more than a session gap apart. Where the days are too short for

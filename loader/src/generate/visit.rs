@@ -134,7 +134,13 @@ impl Visit<'_> {
     }
 
     fn think(&mut self, median_ms: u64) {
-        self.now_ms += self.rng.log_normal(median_ms, 105).clamp(900, LONGEST_PAUSE_MS);
+        // Now and then the telephone rings.
+        let pause = if self.rng.chance(12) {
+            self.rng.between(5 * 60_000, LONGEST_PAUSE_MS)
+        } else {
+            self.rng.log_normal(median_ms, 105)
+        };
+        self.now_ms += pause.clamp(900, LONGEST_PAUSE_MS);
     }
 
     /// What follows a click without thinking: the script on the page sends its event.
@@ -196,16 +202,16 @@ impl Visit<'_> {
                 }
                 until_sign_in -= 1;
             }
-            if self.page >= page::PRODUCT && self.rng.chance(52 * self.keenness / 100) {
-                self.add_to_cart();
+            if self.page >= page::PRODUCT && self.rng.chance(60 * self.keenness / 100) {
+                self.add_visit_cart();
             }
-            if !self.cart.is_empty() && self.rng.chance(260) && self.to_cart() {
+            if !self.cart.is_empty() && self.rng.chance(260) && self.visit_cart() {
                 return;
             }
             if self.rng.chance(115) {
                 return;
             }
-            self.think(19_000);
+            self.think(23_000);
             let next = self.next_page();
             self.open(next);
         }
@@ -215,11 +221,11 @@ impl Visit<'_> {
         let here = self.page;
         // product, category, search, home
         let weights = match here {
-            page::HOME => [30, 45, 25, 0],
-            h if h >= page::PRODUCT => [36, 34, 14, 16],
-            h if h >= page::SEARCH => [72, 8, 20, 0],
-            h if h >= page::CATEGORY => [70, 16, 14, 0],
-            _ => [30, 35, 15, 20],
+            page::HOME => [34, 50, 16, 0],
+            h if h >= page::PRODUCT => [40, 35, 9, 16],
+            h if h >= page::SEARCH => [72, 12, 16, 0],
+            h if h >= page::CATEGORY => [74, 16, 10, 0],
+            _ => [30, 40, 10, 20],
         };
         match self.rng.weighted(weights) {
             0 if (page::CATEGORY..page::SEARCH).contains(&here) => self.product_in(here - page::CATEGORY),
@@ -230,7 +236,7 @@ impl Visit<'_> {
         }
     }
 
-    fn add_to_cart(&mut self) {
+    fn add_visit_cart(&mut self) {
         let product = self.page - page::PRODUCT;
         if self.cart.iter().any(|line| line.0 == product) || self.cart.len() >= 8 {
             return;
@@ -257,7 +263,7 @@ impl Visit<'_> {
     }
 
     /// Looks at the cart and perhaps buys; true when the visit is over.
-    fn to_cart(&mut self) -> bool {
+    fn visit_cart(&mut self) -> bool {
         self.think(9_000);
         self.open(page::CART);
         if self.rng.chance(330) {
