@@ -1,1 +1,269 @@
 //! Default channel grouping: which marketing channel a visit came from.
+//!
+//! [`channel_group`] applies the rules below; the well-known sources are in `tables`. The rules follow the order that
+//! Google Analytics 4 and PostHog use. What does not live here: parsing URLs or query strings.
+//!
+//! # Inputs
+//!
+//! Compared without regard to ASCII case, blanks around them ignored. Absent are: NULL, the empty string, `null`,
+//! `(none)`, `(not set)`, and `direct`, `(direct)`, `$direct`. A referrer on the site's own host should be given as
+//! NULL.
+//!
+//! * A **source** or **referrer** has a *kind* when `tables` knows it: search, social, video, shopping, email, SMS,
+//!   push, audio, affiliates or display. A source is a name (`google`, `fb`) or a host. A host matches by its ending:
+//!   `l.facebook.com` is `facebook.com`; large brands match under any country's suffix: `www.google.co.uk` is `google`,
+//!   `google.example.com` is not. The most specific entry wins: `mail.google.com` is email, not search.
+//! * A **click id** is the name of the URL parameter, optionally followed by `=` and its value: `gclid`,
+//!   `gad_source=1`.
+//! * A **shopping campaign** contains `shopping`, or `shop` that does not continue a word (`e` may precede it: `eshop`);
+//!   a **video campaign** contains `video`.
+//!
+//! # Rules
+//!
+//! The first rule that applies decides.
+//!
+//! | # | condition | channel |
+//! |---|---|---|
+//! | 1 | campaign contains `cross-network` | Cross Network |
+//! | 2 | **paid**: medium is `cpc`, `cpm`, `cpv`, `cpa`, `ppc` or `retargeting`, or starts with `paid`, or the click id is one that only advertisements set (`gclid`, `gbraid`, `wbraid`, `gad_source`, `dclid`, `msclkid`, `yclid`, `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid`, `epik`) | rules 3 to 11 |
+//! | 3 | paid, and the source's kind is search, social, video or shopping | Paid Search, Paid Social, Paid Video, Paid Shopping |
+//! | 4 | paid, shopping campaign | Paid Shopping |
+//! | 5 | paid, medium contains `search`, `social`, `video` or `shopping`, or is `cpv` (video) | as in rule 3 |
+//! | 6 | paid, medium is `cpm`, `display`, `banner`, `expandable` or `interstitial` | Display |
+//! | 7 | paid, and the referrer's kind is search, social, video or shopping | as in rule 3 |
+//! | 8 | paid, click id `gad_source=1`, `msclkid` or `yclid` | Paid Search |
+//! | 9 | paid, click id `dclid` | Display |
+//! | 10 | paid, video campaign | Paid Video |
+//! | 11 | paid, click id `fbclid`, `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid` or `epik`; any other paid visit | Paid Social; Paid Other |
+//! | 12 | no source, medium, referrer or click id | Direct |
+//! | 13 | the source has a kind | Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Display |
+//! | 14 | shopping campaign | Organic Shopping |
+//! | 15 | medium: `organic`; `social`, `sm` or a spelling of social network or media; `shopping`; email in its spellings or `newsletter`; `sms`; `affiliate(s)`; `audio` or `podcast`; `display`, `banner`, `expandable`, `interstitial`; contains `video`; ends with `push` or contains `mobile` or `notification`; `referral`, `app`, `link` | Organic Search; Organic Social; Organic Shopping; Email; SMS; Affiliates; Audio; Display; Organic Video; Push; Referral |
+//! | 16 | the referrer has a kind | as in rule 13 |
+//! | 17 | video campaign | Organic Video |
+//! | 18 | click id `fbclid` | Organic Social |
+//! | 19 | there is a referrer | Referral |
+//! | 20 | otherwise (tagged, but with nothing known) | Unknown |
+
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use tables::Kind;
+
+/// All answers of [`channel_group`].
+pub const CHANNELS: [&str; 19] = [
+    "Cross Network",
+    "Paid Search",
+    "Paid Social",
+    "Paid Video",
+    "Paid Shopping",
+    "Paid Other",
+    "Direct",
+    "Organic Search",
+    "Organic Social",
+    "Organic Video",
+    "Organic Shopping",
+    "Email",
+    "SMS",
+    "Push",
+    "Audio",
+    "Affiliates",
+    "Display",
+    "Referral",
+    "Unknown",
+];
+
+/// The channel of a visit by the [rules](self); always one of [`CHANNELS`]. Total: any text is accepted, nothing is
+/// allocated.
+pub fn channel_group(
+    utm_source: Option<&str>,
+    utm_medium: Option<&str>,
+    utm_campaign: Option<&str>,
+    referrer_host: Option<&str>,
+    click_id: Option<&str>,
+) -> &'static str {
+    let (source, medium) = (present(utm_source), present(utm_medium));
+    let (campaign, referrer, click_id) = (present(utm_campaign), present(referrer_host), present(click_id));
+    let click = click_id.map(|id| id.split_once('=').unwrap_or((id, "")));
+    let clicked = |names: &[&str]| click.is_some_and(|(name, _)| is_any(name, names));
+
+    if campaign.is_some_and(|c| contains(c, "cross-network")) {
+        return "Cross Network";
+    }
+    let shopping = campaign.is_some_and(shopping_campaign);
+    let video = campaign.is_some_and(|c| contains(c, "video"));
+    let source_kind = source.and_then(tables::source_kind);
+    let referrer_kind = || referrer.and_then(tables::host_kind);
+
+    if medium.is_some_and(paid_medium) || clicked(&AD_CLICK_IDS) {
+        return if let Some(channel) = source_kind.and_then(paid) {
+            channel
+        } else if shopping {
+            "Paid Shopping"
+        } else if let Some(channel) = medium.and_then(paid_channel_of_medium) {
+            channel
+        } else if let Some(channel) = referrer_kind().and_then(paid) {
+            channel
+        } else if clicked(&["msclkid", "yclid"])
+            || (clicked(&["gad_source"]) && click.is_some_and(|c| c.1 == "1"))
+        {
+            "Paid Search"
+        } else if clicked(&["dclid"]) {
+            "Display"
+        } else if video {
+            "Paid Video"
+        } else if clicked(&["fbclid", "ttclid", "twclid", "li_fat_id", "rdt_cid", "sccid", "epik"]) {
+            "Paid Social"
+        } else {
+            "Paid Other"
+        };
+    }
+    if source.is_none() && medium.is_none() && referrer.is_none() && click.is_none() {
+        "Direct"
+    } else if let Some(kind) = source_kind {
+        organic(kind)
+    } else if shopping {
+        "Organic Shopping"
+    } else if let Some(channel) = medium.and_then(channel_of_medium) {
+        channel
+    } else if let Some(kind) = referrer_kind() {
+        organic(kind)
+    } else if video {
+        "Organic Video"
+    } else if clicked(&["fbclid"]) {
+        "Organic Social"
+    } else if referrer.is_some() {
+        "Referral"
+    } else {
+        "Unknown"
+    }
+}
+
+/// Click ids that only advertisements set. `fbclid` is not among them: Facebook adds it to every link.
+const AD_CLICK_IDS: [&str; 13] = [
+    "gclid",
+    "gbraid",
+    "wbraid",
+    "gad_source",
+    "dclid",
+    "msclkid",
+    "yclid",
+    "ttclid",
+    "twclid",
+    "li_fat_id",
+    "rdt_cid",
+    "sccid",
+    "epik",
+];
+
+const ABSENT: [&str; 7] = ["", "null", "(none)", "(not set)", "direct", "(direct)", "$direct"];
+
+fn present(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|v| !is_any(v, &ABSENT))
+}
+
+fn is_any(value: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| value.eq_ignore_ascii_case(name))
+}
+
+/// Where `needle` occurs, in any case.
+fn find<'a>(text: &'a str, needle: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let windows = text.as_bytes().windows(needle.len()).enumerate();
+    windows.filter(|(_, w)| w.eq_ignore_ascii_case(needle.as_bytes())).map(|(at, _)| at)
+}
+
+fn contains(text: &str, needle: &str) -> bool {
+    find(text, needle).next().is_some()
+}
+
+fn starts_with(text: &str, prefix: &str) -> bool {
+    find(text, prefix).next() == Some(0)
+}
+
+fn shopping_campaign(campaign: &str) -> bool {
+    let begins_word = |at: usize| {
+        let before = at.checked_sub(1).and_then(|i| campaign.as_bytes().get(i));
+        before.is_none_or(|b| !b.is_ascii_alphabetic() || b.eq_ignore_ascii_case(&b'e'))
+    };
+    contains(campaign, "shopping") || find(campaign, "shop").any(begins_word)
+}
+
+fn paid_medium(medium: &str) -> bool {
+    is_any(medium, &["cpc", "cpm", "cpv", "cpa", "ppc", "retargeting"]) || starts_with(medium, "paid")
+}
+
+const DISPLAY: [&str; 5] = ["cpm", "display", "banner", "expandable", "interstitial"];
+
+fn paid_channel_of_medium(medium: &str) -> Option<&'static str> {
+    if contains(medium, "search") {
+        Some("Paid Search")
+    } else if contains(medium, "social") {
+        Some("Paid Social")
+    } else if contains(medium, "video") || is_any(medium, &["cpv"]) {
+        Some("Paid Video")
+    } else if contains(medium, "shopping") {
+        Some("Paid Shopping")
+    } else {
+        is_any(medium, &DISPLAY).then_some("Display")
+    }
+}
+
+fn channel_of_medium(medium: &str) -> Option<&'static str> {
+    const SOCIAL: [&str; 8] = [
+        "social",
+        "sm",
+        "social-network",
+        "social_network",
+        "social network",
+        "social-media",
+        "social_media",
+        "social media",
+    ];
+    const EMAIL: [&str; 5] = ["email", "e-mail", "e_mail", "e mail", "newsletter"];
+    let exact: [(&[&str], &str); 9] = [
+        (&["organic"], "Organic Search"),
+        (&SOCIAL, "Organic Social"),
+        (&["shopping"], "Organic Shopping"),
+        (&EMAIL, "Email"),
+        (&["sms"], "SMS"),
+        (&["affiliate", "affiliates"], "Affiliates"),
+        (&["audio", "podcast"], "Audio"),
+        (&DISPLAY, "Display"),
+        (&["referral", "app", "link"], "Referral"),
+    ];
+    if let Some((_, channel)) = exact.iter().find(|(names, _)| is_any(medium, names)) {
+        return Some(channel);
+    }
+    let push = find(medium, "push").last().is_some_and(|at| at + "push".len() == medium.len());
+    if contains(medium, "video") {
+        Some("Organic Video")
+    } else {
+        (push || contains(medium, "mobile") || contains(medium, "notification")).then_some("Push")
+    }
+}
+
+fn paid(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Search => Some("Paid Search"),
+        Kind::Social => Some("Paid Social"),
+        Kind::Video => Some("Paid Video"),
+        Kind::Shopping => Some("Paid Shopping"),
+        _ => None,
+    }
+}
+
+fn organic(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Search => "Organic Search",
+        Kind::Social => "Organic Social",
+        Kind::Video => "Organic Video",
+        Kind::Shopping => "Organic Shopping",
+        Kind::Email => "Email",
+        Kind::Sms => "SMS",
+        Kind::Push => "Push",
+        Kind::Audio => "Audio",
+        Kind::Affiliates => "Affiliates",
+        Kind::Display => "Display",
+    }
+}

@@ -1,1 +1,38 @@
 //! The `tidemark` Postgres extension: thin glue from SQL to `tidemark-core`.
+//!
+//! One module per SQL family holds the functions that Postgres calls; the SQL that declares them, with its comments,
+//! stands in `src/sql/<family>.sql`. `support` holds what the families share: memory, arguments, errors.
+//! Algorithms do not live here (see `core/`), and neither do tables with users' data (see `migrations/`).
+
+pub(crate) mod support;
+
+pub mod funnels;
+pub mod hll;
+pub mod maintenance;
+pub mod sessions;
+
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
+::pgrx::pg_module_magic!(name, version);
+
+// Each family's SQL names the one before it, so that the generated script always has the same order.
+::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
+::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["general"]);
+::pgrx::extension_sql_file!("./sql/funnels.sql", name = "funnels", requires = ["sessions"]);
+::pgrx::extension_sql_file!("./sql/hll.sql", name = "hll", requires = ["funnels"]);
+::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["hll"]);
+::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["partitions"]);
+
+/// What `cargo pgrx test` calls before and while it starts its server.
+#[cfg(test)]
+pub mod pg_test {
+    /// Runs once before the tests; nothing to prepare.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Server settings that the tests need.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

@@ -1,0 +1,77 @@
+//! Work that runs with the rights of a table's owner on behalf of a caller who may write to the table.
+//!
+//! The statements themselves are plpgsql (see `sql/partitions.sql`); here is the check of the caller and the switch.
+
+use std::ffi::c_int;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::datum::Date;
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi};
+
+use crate::support::args;
+use crate::support::error::{OrRaise, raise, raise_hint};
+use crate::support::pg_function;
+
+/// Runs `work` as the owner of a relation, in a security-restricted operation, and switches back.
+///
+/// After an error Postgres itself restores the user when it aborts the (sub)transaction.
+fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (Oid::INVALID, 0);
+    // SAFETY: plain calls that save, set and restore the backend's current user.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+    result
+}
+
+/// The owner of a table into which the current user may insert, or an ERROR.
+fn owner_for_writer(table: Oid) -> Oid {
+    // SAFETY: plain catalog look-ups; the tuple is released after its one field is copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(table));
+        if tuple.is_null() {
+            raise(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("parent {} does not exist", table.to_u32()));
+        }
+        let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let (owner, name) = ((*class).relowner, pgrx::name_data_to_str(&(*class).relname).to_owned());
+        pg_sys::ReleaseSysCache(tuple);
+        let user = pg_sys::GetUserId();
+        let allowed = pg_sys::has_privs_of_role(user, owner)
+            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_INSERT.into()) == pg_sys::AclResult::ACLCHECK_OK;
+        if !allowed {
+            raise_hint(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied to create partitions of table {name}"),
+                "The caller needs INSERT on the table.",
+            );
+        }
+        owner
+    }
+}
+
+pg_function! {
+    /// `ensure_partitions_as_owner(parent regclass, from_date date, to_date date) -> regclass[]`.
+    fn tidemark_ensure_partitions(fcinfo) {
+        let (Some(parent), Some(from), Some(to)) =
+            (args::datum(fcinfo, 0), args::datum(fcinfo, 1), args::datum(fcinfo, 2))
+        else {
+            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "parent, from_date and to_date must not be NULL")
+        };
+        let parent = Oid::from(parent.value() as u32);
+        let date = |d: Datum| Date::from_polymorphic_datum(d, false, pg_sys::DATEOID);
+        let created = as_owner(owner_for_writer(parent), || {
+            Spi::get_one_with_args::<Vec<Oid>>(
+                "SELECT tidemark.create_partitions($1::pg_catalog.regclass, $2, $3)::pg_catalog.oid[]",
+                &[parent.into(), date(from).into(), date(to).into()],
+            )
+        });
+        let created = created.or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "create partitions").unwrap_or_default();
+        let mut datums: Vec<Datum> = created.into_iter().filter_map(IntoDatum::into_datum).collect();
+        Datum::from(pg_sys::construct_array(
+            datums.as_mut_ptr(), datums.len() as c_int, pg_sys::REGCLASSOID, 4, true, b'i' as _))
+    }
+}

@@ -1,0 +1,153 @@
+//! Reading arguments straight from the call frame.
+//!
+//! All functions here are unsafe for one reason: the caller vouches that the argument has the SQL type that the
+//! function's declaration gives it.
+
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+
+/// How many arguments the call has.
+///
+/// # Safety
+/// `fcinfo` must be the frame that Postgres passed.
+#[inline]
+pub unsafe fn count(fcinfo: FunctionCallInfo) -> usize {
+    // SAFETY: see above.
+    unsafe { (*fcinfo).nargs as usize }
+}
+
+/// The datum of an argument, `None` when it is NULL.
+///
+/// # Safety
+/// `fcinfo` must be the frame that Postgres passed and have more than `index` arguments.
+#[inline]
+pub unsafe fn datum(fcinfo: FunctionCallInfo, index: usize) -> Option<Datum> {
+    // SAFETY: the frame has `nargs` arguments behind it.
+    unsafe {
+        let arg = &*(*fcinfo).args.as_ptr().add(index);
+        if arg.isnull { None } else { Some(arg.value) }
+    }
+}
+
+/// A timestamptz as microseconds since 2000-01-01 UTC; `None` when NULL.
+///
+/// # Safety
+/// The argument must be a timestamptz.
+#[inline]
+pub unsafe fn timestamp(fcinfo: FunctionCallInfo, index: usize) -> Option<i64> {
+    // SAFETY: see above; timestamptz is passed by value.
+    unsafe { datum(fcinfo, index) }.map(|d| d.value() as i64)
+}
+
+/// A boolean, NULL taken as false.
+///
+/// # Safety
+/// The argument must be a boolean.
+#[inline]
+pub unsafe fn is_true(fcinfo: FunctionCallInfo, index: usize) -> bool {
+    // SAFETY: see above.
+    unsafe { datum(fcinfo, index) }.is_some_and(|d| d.value() as u8 != 0)
+}
+
+/// An integer; `None` when NULL.
+///
+/// # Safety
+/// The argument must be an integer.
+#[inline]
+pub unsafe fn int32(fcinfo: FunctionCallInfo, index: usize) -> Option<i32> {
+    // SAFETY: see above.
+    unsafe { datum(fcinfo, index) }.map(|d| d.value() as i32)
+}
+
+/// An interval; `None` when NULL.
+///
+/// # Safety
+/// The argument must be an interval; the reference lives as long as the call.
+#[inline]
+pub unsafe fn interval<'a>(fcinfo: FunctionCallInfo, index: usize) -> Option<&'a pg_sys::Interval> {
+    // SAFETY: an interval is a fixed 16-byte struct passed by reference.
+    unsafe { datum(fcinfo, index) }.map(|d| unsafe { &*d.cast_mut_ptr::<pg_sys::Interval>() })
+}
+
+/// The content of a text, bytea or sketch argument without its header; `None` when NULL.
+///
+/// A value stored out of line or compressed is fetched into the current memory context.
+///
+/// # Safety
+/// The argument must be a varlena; the slice lives as long as the call.
+#[inline]
+pub unsafe fn bytes<'a>(fcinfo: FunctionCallInfo, index: usize) -> Option<&'a [u8]> {
+    // SAFETY: see above.
+    unsafe { datum(fcinfo, index).map(|d| varlena_bytes(d)) }
+}
+
+/// The content of a varlena datum without its header.
+///
+/// # Safety
+/// `datum` must point to a varlena; the slice lives as long as the datum or the current memory context.
+#[inline]
+pub unsafe fn varlena_bytes<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: see above; only a value that is not plain needs the call into Postgres.
+    unsafe {
+        let mut varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+        if pgrx::varatt_is_1b_e(varlena) || pgrx::varatt_is_4b_c(varlena) {
+            varlena = pg_sys::pg_detoast_datum_packed(varlena);
+        }
+        std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// A text argument as a string slice; `None` when NULL.
+///
+/// # Safety
+/// The argument must be a text; the slice lives as long as the call.
+#[inline]
+pub unsafe fn text<'a>(fcinfo: FunctionCallInfo, index: usize, name: &str) -> Option<&'a str> {
+    // SAFETY: see above.
+    unsafe { bytes(fcinfo, index) }.map(|b| match std::str::from_utf8(b) {
+        Ok(text) => text,
+        Err(_) => super::error::raise(
+            pgrx::PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            format!("{name} must be UTF-8 text"),
+        ),
+    })
+}
+
+/// A bytea (or sketch) datum holding a copy of `content`, in the current memory context.
+pub fn make_varlena(content: &[u8]) -> Datum {
+    let total = content.len() + pg_sys::VARHDRSZ;
+    // SAFETY: the block has room for header and content; palloc raises an error when it cannot give it.
+    unsafe {
+        let block = pg_sys::palloc(total).cast::<u8>();
+        pgrx::set_varsize_4b(block.cast(), total as i32);
+        std::ptr::copy_nonoverlapping(content.as_ptr(), block.add(pg_sys::VARHDRSZ), content.len());
+        Datum::from(block)
+    }
+}
+
+/// Returns SQL NULL.
+///
+/// # Safety
+/// `fcinfo` must be the frame that Postgres passed.
+pub unsafe fn return_null(fcinfo: FunctionCallInfo) -> Datum {
+    // SAFETY: see above.
+    unsafe { (*fcinfo).isnull = true };
+    Datum::from(0)
+}
+
+/// A finite event time; `None` when NULL, an ERROR for `infinity` and `-infinity`, which no event can have.
+///
+/// # Safety
+/// The argument must be a timestamptz.
+#[inline]
+pub unsafe fn event_time(fcinfo: FunctionCallInfo, index: usize) -> Option<i64> {
+    // SAFETY: see above.
+    let time = unsafe { timestamp(fcinfo, index) };
+    if let Some(i64::MIN | i64::MAX) = time {
+        super::error::raise_hint(
+            pgrx::PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+            "event_time must be finite",
+            "Leave out such rows with FILTER (WHERE isfinite(event_time)).",
+        );
+    }
+    time
+}
