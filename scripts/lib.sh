@@ -84,11 +84,11 @@ use_postgres() {
             "run scripts/deps.sh, or give your own: PG_CONFIG=/path/to/pg_config"
     [ -x "$PG_CONFIG" ] ||
         die "$PG_CONFIG is not an executable pg_config" "give the full path: PG_CONFIG=/path/to/pg_config"
-    version=$("$PG_CONFIG" --version 2>/dev/null | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p')
+    version=$("$PG_CONFIG" --version 2>/dev/null | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p' || true)
     case $version in
         15 | 16 | 17 | 18) PGFEATURE=pg$version ;;
         *)
-            die "$PG_CONFIG is of \"$("$PG_CONFIG" --version 2>&1 | head -n 1)\"; tidemark builds for PostgreSQL 15 to 18" \
+            die "$PG_CONFIG is of \"$("$PG_CONFIG" --version 2>&1 | head -n 1 || true)\"; tidemark builds for PostgreSQL 15 to 18" \
                 "give the pg_config of a supported server: PG_CONFIG=/path/to/pg_config"
             ;;
     esac
@@ -98,7 +98,18 @@ use_postgres() {
     PGBIN=$("$PG_CONFIG" --bindir)
     # One value in every cargo call: pgrx-pg-sys is rebuilt whenever this variable changes.
     export PG_CONFIG PGFEATURE PGBIN PGRX_PG_CONFIG_PATH=$PG_CONFIG PGRX_HOME=$TOOLS/pgrx
-    mkdir -p "$PGRX_HOME"
+    write_pgrx_config
+}
+
+# What `cargo pgrx init` would leave. Plain cargo needs it as well: pgrx-pg-sys watches this file, and while it is
+# missing every build starts from there again. Not rewritten without need: cargo looks at its age.
+write_pgrx_config() {
+    local config
+    config=$(printf '[configs]\n%s = "%s"\n' "$PGFEATURE" "$PG_CONFIG")
+    if [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" != "$config" ]; then
+        mkdir -p "$PGRX_HOME"
+        printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
+    fi
 }
 
 # Postgres refuses root, so root runs it as $SERVER_USER; anybody else as himself.
