@@ -75,15 +75,22 @@ unsafe fn array_conditions(fcinfo: FunctionCallInfo, layout: Layout, steps: usiz
     use pgrx::FromDatum;
     // SAFETY: see above.
     let array = unsafe {
-        args::datum(fcinfo, layout.steps).and_then(|d| pgrx::Array::<bool>::from_polymorphic_datum(d, false, pg_sys::BOOLARRAYOID))
+        args::datum(fcinfo, layout.steps)
+            .and_then(|d| pgrx::Array::<bool>::from_polymorphic_datum(d, false, pg_sys::BOOLARRAYOID))
     };
     let Some(array) = array else {
         invalid_argument("steps must not be NULL", "Pass at least one boolean condition.");
     };
     if array.len() != steps {
-        raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "the number of steps must be the same for all rows of a group");
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the number of steps must be the same for all rows of a group",
+        );
     }
-    array.iter().enumerate().fold(0, |bits, (step, condition)| bits | u32::from(condition.unwrap_or(false)) << step)
+    array
+        .iter()
+        .enumerate()
+        .fold(0, |bits, (step, condition)| bits | u32::from(condition.unwrap_or(false)) << step)
 }
 
 /// Reads and checks what is constant in a group, at its first row.
@@ -99,12 +106,19 @@ unsafe fn begin(fcinfo: FunctionCallInfo, layout: Layout, context: ContextAlloc)
         let mode = match layout.mode.map(|index| args::text(fcinfo, index, "mode")) {
             None => "",
             Some(Some(mode)) => mode,
-            Some(None) => raise_hint(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "mode must not be NULL", "Leave the argument out for the default mode."),
+            Some(None) => raise_hint(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "mode must not be NULL",
+                "Leave the argument out for the default mode.",
+            ),
         };
         let as_array = pg_sys::get_fn_expr_variadic((*fcinfo).flinfo);
         let steps = count_steps(fcinfo, layout, as_array);
         if steps == 0 || steps > MAX_CONDITIONS {
-            invalid_argument(format!("steps must be 1 to {MAX_CONDITIONS} conditions, not {steps}"), "Merge or leave out steps.");
+            invalid_argument(
+                format!("steps must be 1 to {MAX_CONDITIONS} conditions, not {steps}"),
+                "Merge or leave out steps.",
+            );
         }
         let config = Config {
             window: fixed_microseconds(window, "win"),
@@ -170,12 +184,18 @@ unsafe fn transition(fcinfo: FunctionCallInfo, layout: Layout) -> Datum {
                     (w.time, w.day, w.month) == (v.time, v.day, v.month)
                 });
                 if !same_window {
-                    raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "win must be the same for all rows of a group");
+                    raise(
+                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                        "win must be the same for all rows of a group",
+                    );
                 }
                 if let Some(index) = layout.mode
                     && args::bytes(fcinfo, index) != Some(&state.mode_written[..])
                 {
-                    raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "mode must be the same for all rows of a group");
+                    raise(
+                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                        "mode must be the same for all rows of a group",
+                    );
                 }
                 state
             }

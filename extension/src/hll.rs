@@ -32,7 +32,9 @@ unsafe fn add(fcinfo: FunctionCallInfo, hash: impl FnOnce(Datum) -> u64) -> Datu
         let value = args::datum(fcinfo, 1);
         let state = match state::<State>(fcinfo, 0) {
             Some(state) => {
-                if args::count(fcinfo) > 2 && args::int32(fcinfo, 2) != Some(i32::from(state.config().log2m())) {
+                if args::count(fcinfo) > 2
+                    && args::int32(fcinfo, 2) != Some(i32::from(state.config().log2m()))
+                {
                     raise(
                         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                         "log2m must be the same for all rows of a group",
@@ -60,7 +62,8 @@ unsafe fn config(fcinfo: FunctionCallInfo, index: usize) -> Config {
             return Config::default();
         }
         match args::int32(fcinfo, index) {
-            Some(log2m) => Config::with_log2m(log2m).or_raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "log2m is invalid"),
+            Some(log2m) => Config::with_log2m(log2m)
+                .or_raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "log2m is invalid"),
             None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "log2m must not be NULL"),
         }
     }

@@ -6,9 +6,15 @@
 
 pub(crate) mod support;
 
+pub mod attribution;
+pub mod chains;
+pub mod ddsketch;
+pub mod funnel_stats;
 pub mod funnels;
 pub mod hll;
 pub mod maintenance;
+pub mod retention;
+pub mod sequences;
 pub mod sessions;
 
 #[cfg(any(test, feature = "pg_test"))]
@@ -20,8 +26,14 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
 ::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["general"]);
 ::pgrx::extension_sql_file!("./sql/funnels.sql", name = "funnels", requires = ["sessions"]);
-::pgrx::extension_sql_file!("./sql/hll.sql", name = "hll", requires = ["funnels"]);
-::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["hll"]);
+::pgrx::extension_sql_file!("./sql/funnel.sql", name = "funnel", requires = ["funnels"]);
+::pgrx::extension_sql_file!("./sql/funnel_stats.sql", name = "funnel_stats", requires = ["funnel"]);
+::pgrx::extension_sql_file!("./sql/sequences.sql", name = "sequences", requires = ["funnel_stats"]);
+::pgrx::extension_sql_file!("./sql/retention.sql", name = "retention", requires = ["sequences"]);
+::pgrx::extension_sql_file!("./sql/attribution.sql", name = "attribution", requires = ["retention"]);
+::pgrx::extension_sql_file!("./sql/hll.sql", name = "hll", requires = ["attribution"]);
+::pgrx::extension_sql_file!("./sql/ddsketch.sql", name = "ddsketch", requires = ["hll"]);
+::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["ddsketch"]);
 ::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["partitions"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.

@@ -4,8 +4,8 @@
 
 use std::ffi::c_int;
 
-use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::datum::Date;
+use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi};
 
 use crate::support::args;
@@ -34,14 +34,18 @@ fn owner_for_writer(table: Oid) -> Oid {
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(table));
         if tuple.is_null() {
-            raise(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("parent {} does not exist", table.to_u32()));
+            raise(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("parent {} does not exist", table.to_u32()),
+            );
         }
         let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let (owner, name) = ((*class).relowner, pgrx::name_data_to_str(&(*class).relname).to_owned());
         pg_sys::ReleaseSysCache(tuple);
         let user = pg_sys::GetUserId();
         let allowed = pg_sys::has_privs_of_role(user, owner)
-            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_INSERT.into()) == pg_sys::AclResult::ACLCHECK_OK;
+            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_INSERT.into())
+                == pg_sys::AclResult::ACLCHECK_OK;
         if !allowed {
             raise_hint(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -7,8 +7,8 @@ use std::ffi::{c_int, c_void};
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
-use tidemark_core::session::{OutOfOrder, Sessionizer, Sessions};
 use tidemark_core::AVec;
+use tidemark_core::session::{OutOfOrder, Sessionizer, Sessions};
 use uuid::Uuid;
 
 use crate::support::aggregate::{context, give, give_none, state};
@@ -136,7 +136,8 @@ fn decode(bytes: &[u8], context: ContextAlloc) -> Result<State, tidemark_core::c
     use tidemark_core::codec::DecodeError;
     let (day, rest) = bytes.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
     let (time, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
-    let day = i32::try_from(i64::from_le_bytes(*day)).map_err(|_| DecodeError::Malformed("gap is out of range"))?;
+    let day =
+        i32::try_from(i64::from_le_bytes(*day)).map_err(|_| DecodeError::Malformed("gap is out of range"))?;
     let gap = pg_sys::Interval { time: i64::from_le_bytes(*time), day, month: 0 };
     Ok(State { gap, sessions: Sessions::decode_in(rest, context)? })
 }

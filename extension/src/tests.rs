@@ -1,1 +1,13 @@
-//! Tests inside Postgres.
+//! Tests that run inside Postgres: what only the SQL surface can show (NULLs, types, plans, errors, memory).
+//! Laws of the algorithms are tested in `core`; many connections, kills and upgrades in `tests/`.
+
+mod attribution;
+mod chains;
+mod ddsketch;
+mod funnels;
+mod general;
+mod hll;
+mod maintenance;
+mod retention;
+mod sequences;
+mod sessions;

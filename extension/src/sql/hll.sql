@@ -89,21 +89,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value text, log2m intege
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -117,21 +117,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value bytea, log2m integ
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -145,21 +145,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value smallint, log2m in
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -173,21 +173,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value integer, log2m int
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -201,21 +201,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value bigint, log2m inte
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -229,21 +229,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value uuid, log2m intege
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );

@@ -14,6 +14,7 @@ CREATE TABLE tidemark.models (
     lookback_days integer NOT NULL CHECK (lookback_days >= 0),
     lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    refresh_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
     last_error text,
     last_error_at timestamptz
@@ -26,6 +27,7 @@ COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the tar
 COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
 COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
 COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
+COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all; moves with every change of the target.';
 COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
 COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
 COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
@@ -231,7 +233,7 @@ BEGIN
             IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
                 PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
             END IF;
-            UPDATE tidemark.models x SET last_refreshed_at = clock_timestamp(), last_error = NULL, last_error_at = NULL WHERE x.name = refreshed_model;
+            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp(), last_error = NULL, last_error_at = NULL WHERE x.name = refreshed_model;
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
             UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;
@@ -275,6 +277,82 @@ END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+
+CREATE TABLE tidemark.materialized_views (
+    view regclass PRIMARY KEY,
+    models text[] NOT NULL,
+    seen_count bigint NOT NULL DEFAULT -1,
+    refreshed_at timestamptz
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
+COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
+COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
+COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    unknown text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
+        RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
+        RAISE EXCEPTION 'view % has no unique index on plain columns', view
+            USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
+    END IF;
+    SELECT n INTO unknown FROM unnest(models) AS n WHERE NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = n);
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', unknown USING ERRCODE = '42704';
+    END IF;
+    INSERT INTO tidemark.materialized_views AS v (view, models) VALUES (view, models)
+    ON CONFLICT ON CONSTRAINT materialized_views_pkey DO UPDATE SET models = excluded.models, seen_count = -1;
+END
+$$;
+COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+
+CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v tidemark.materialized_views;
+    now_count bigint;
+BEGIN
+    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+        -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
+        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        CONTINUE WHEN now_count = v.seen_count;
+        EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
+        UPDATE tidemark.materialized_views x SET seen_count = now_count, refreshed_at = clock_timestamp() WHERE x.view = v.view;
+        RETURN v.view;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
+'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
+
+CREATE PROCEDURE tidemark.refresh_materialized_views()
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit.
+DECLARE
+    refreshed pg_catalog.regclass;
+BEGIN
+    LOOP
+        refreshed := tidemark.refresh_materialized_view_step();
+        COMMIT;
+        EXIT WHEN refreshed IS NULL;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
 
 CREATE VIEW tidemark.model_status AS
 WITH waiting AS (

@@ -1,0 +1,1 @@
+//! Attribution: `first`, `last` and `channel_group`.

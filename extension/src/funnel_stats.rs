@@ -1,0 +1,1 @@
+//! Funnels: `funnel_stats` and `funnel_table`, figures over many persons.

@@ -1,0 +1,1 @@
+//! Retention: `retention` and the cohort functions.

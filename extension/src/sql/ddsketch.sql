@@ -1,0 +1,1 @@
+-- Quantiles: the type ddsketch, its aggregates and functions.

@@ -1,0 +1,1 @@
+-- Funnels: the aggregate funnel, the times of the deepest chain.

@@ -1,0 +1,1 @@
+-- Sequences: sequence_match, sequence_count, sequence_next_node.

@@ -1,0 +1,1 @@
+//! Tests of `ddsketch` inside Postgres.
