@@ -10,6 +10,7 @@ pub mod copy;
 pub mod dead_letter;
 pub mod envelope;
 pub mod error;
+pub mod kafka;
 pub mod lane;
 pub mod lines;
 pub mod pg;
