@@ -91,40 +91,48 @@ pub enum Ended {
     Failed(Error),
 }
 
+/// Position behind the last committed record, by topic and partition.
+type Positions = HashMap<(Arc<str>, i32), i64>;
+
 /// Batches handed to the lane and not yet committed, and the positions of those that are.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    state: Mutex<(usize, HashMap<(Arc<str>, i32), i64>)>,
+    batches: Mutex<usize>,
     changed: Condvar,
+    positions: Mutex<Positions>,
 }
 
 impl InFlight {
     /// To be called by the lane for each committed batch.
     pub fn committed(&self, slots: &[Slot]) {
-        let mut state = locked(&self.state);
-        state.0 = state.0.saturating_sub(1);
-        for slot in slots {
-            state.1.insert((slot.topic.clone(), slot.partition), slot.to);
-        }
+        let mut positions = locked(&self.positions);
+        positions.extend(slots.iter().map(|slot| ((slot.topic.clone(), slot.partition), slot.to)));
+        drop(positions);
+        self.finished();
+    }
+
+    fn finished(&self) {
+        let mut batches = locked(&self.batches);
+        *batches = batches.saturating_sub(1);
         self.changed.notify_all();
     }
 
     fn sent(&self) {
-        locked(&self.state).0 += 1;
+        *locked(&self.batches) += 1;
     }
 
     fn count(&self) -> usize {
-        locked(&self.state).0
+        *locked(&self.batches)
     }
 
-    fn take_positions(&self) -> HashMap<(Arc<str>, i32), i64> {
-        std::mem::take(&mut locked(&self.state).1)
+    fn take_positions(&self) -> Positions {
+        std::mem::take(&mut locked(&self.positions))
     }
 
     fn wait(&self, at_most: Duration) {
-        let state = locked(&self.state);
-        if state.0 > 0 {
-            drop(self.changed.wait_timeout(state, at_most));
+        let batches = locked(&self.batches);
+        if *batches > 0 {
+            drop(self.changed.wait_timeout(batches, at_most));
         }
     }
 }
@@ -368,7 +376,7 @@ impl Context {
             self.in_flight.sent();
             if let Err(refused) = self.batches.try_send(batch) {
                 // Not sent after all.
-                self.in_flight.committed(&[]);
+                self.in_flight.finished();
                 state.pending = match refused {
                     mpsc::error::TrySendError::Full(batch) => Some(batch),
                     mpsc::error::TrySendError::Closed(_) => {
