@@ -111,7 +111,10 @@ pub async fn run(
             .await?;
     }
     insert_batch(cx, batch, batch_id, counts, path, retries).await?;
-    position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await?;
+    position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await.map_err(|e| {
+        // The range is there already: another owner has loaded it since we read it.
+        if classify(&e) == Class::Duplicate { Failure::Fenced } else { e.into() }
+    })?;
     if !position::advance(cx.client, cx.pipeline_id, batch_id, batch).await? {
         return Err(Failure::Fenced);
     }
