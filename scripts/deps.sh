@@ -70,7 +70,6 @@ need pkg-config "finds libraries" command -v pkg-config
 need clang "reads Postgres headers" command -v clang
 if command -v dpkg-query >/dev/null; then
     need libclang-dev "reads Postgres headers" has_package libclang-dev
-    need libssl-dev "TLS" has_package libssl-dev
     need zlib1g-dev "compression" has_package zlib1g-dev
 fi
 postgres_missing=''
