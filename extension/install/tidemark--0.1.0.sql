@@ -813,12 +813,11 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     parts text[] := parse_ident(name);
-    target regclass;
+    model_table regclass;
     old tidemark.models;
     source regclass;
     first_date date;
     last_date date;
-    relname text;
 BEGIN
     IF cardinality(parts) <> 2 THEN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
@@ -827,18 +826,17 @@ BEGIN
     ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
         RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
     END IF;
-    relname := format('%I.%I', parts[1], parts[2]);
-    name := relname;
-    target := to_regclass(relname);
-    IF target IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', relname,
+    name := format('%I.%I', parts[1], parts[2]);
+    model_table := to_regclass(name);
+    IF model_table IS NULL THEN
+        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
             regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        target := relname::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', target,
+        model_table := name::regclass;
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-        EXECUTE format('CREATE INDEX ON %s (event_date)', target);
+        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'model % has no column event_date of type date', name
             USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
     END IF;
@@ -847,7 +845,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
     SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
     INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, target, query, key, lookback_days, lookahead_days)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
@@ -855,14 +853,14 @@ BEGIN
     INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
     IF EXISTS (
         WITH RECURSIVE reads(target, path) AS (
-            SELECT target, ARRAY[target]
+            SELECT model_table, ARRAY[model_table]
             UNION ALL
             SELECT s.source, r.path || s.source
               FROM reads r
               JOIN tidemark.models m ON m.target = r.target
               JOIN tidemark.model_sources s ON s.model = m.name
              WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = create_model.target AND cardinality(r.path) > 1) THEN
+        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
         RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
     END IF;
 
@@ -876,7 +874,7 @@ BEGIN
                 name, source, -lookahead_days, lookback_days);
         END LOOP;
     END IF;
-    RETURN target;
+    RETURN model_table;
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
