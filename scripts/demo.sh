@@ -61,6 +61,7 @@ create_database() {
     [ -e "$DEMO_DIR/app.password" ] ||
         (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DEMO_DIR/app.password")
     superuser tidemark -f - <<SQL
+SET client_min_messages = warning;
 SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY['app', 'analyst']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 ALTER ROLE app PASSWORD '$(cat "$DEMO_DIR/app.password")';
