@@ -80,8 +80,10 @@ load_file() { with_loader "$TIDEMARK" load "$EVENT_FILE"; }
 
 # A fresh broker every time: the topic holds this run's events and no others.
 start_kafka() {
+    local address
     "$ROOT/scripts/kafka.sh" destroy "$KAFKA_DIR"
-    say "    Kafka listens on $("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")"
+    address=$("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")
+    say "    Kafka listens on $address"
 }
 produce() { "$TIDEMARK" produce "$EVENT_FILE" --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" --partitions 4; }
 consume() {
