@@ -4,10 +4,12 @@
 //!
 //! # Figures
 //!
-//! A chain of length L counts as entered for steps 1 to L. The duration of step k is its time less that of step
-//! k - 1; step 1 has none. Durations are kept exactly up to [`EXACT_LIMIT`] per step and as a [`ddsketch`] of 1 %
-//! beyond; their sum is always exact. Whether durations are exact depends on how many there are only, so the state
-//! and its bytes are the same for any order of chains and any grouping into partial states.
+//! A chain counts as entered for every step it has a time for: steps 1 to L, less optional ones it left out, so a
+//! step can have more persons than an optional one before it. The duration of a step is its time less that of the
+//! step reached before it, over steps left out; step 1 has none. Durations are kept exactly up to [`EXACT_LIMIT`] per
+//! step and as a [`ddsketch`] of 1 % beyond; their sum is always exact. Whether durations are exact depends on how
+//! many there are only, so the state and its bytes are the same for any order of chains and any grouping into partial
+//! states.
 //!
 //! # Stored form
 //!
@@ -43,6 +45,9 @@ pub enum StatsError {
         /// Steps of the funnel.
         steps: usize,
     },
+    /// A chain without a time for the first step.
+    #[error("a chain must have a time for its first step")]
+    NoFirst,
     /// States of funnels with different numbers of steps.
     #[error("funnels of {ours} and {theirs} steps cannot be merged")]
     Mismatch {
@@ -62,13 +67,14 @@ pub struct StepRow {
     pub entered: u64,
     /// That as a percentage (0 to 100) of the persons who reached step 1; `None` when nobody did.
     pub pct_of_first: Option<f64>,
-    /// That as a percentage of the persons who reached the step before; `None` for step 1 and when nobody did.
+    /// That as a percentage of the persons who reached the step before; `None` for step 1 and when nobody did. Above
+    /// 100 when the step before is optional and many left it out.
     pub pct_of_previous: Option<f64>,
-    /// The median of the seconds since the step before, the mean of the middle two for an even number; exact up to
+    /// The median of the seconds since the step reached before, the mean of the middle two for an even number; exact up to
     /// [`EXACT_LIMIT`] durations, within 1 % of each middle value beyond. `None` for step 1 and when nobody reached
     /// the step.
     pub median_seconds: Option<f64>,
-    /// The average of the seconds since the step before; `None` as for the median.
+    /// The average of the seconds since the step reached before; `None` as for the median.
     pub avg_seconds: Option<f64>,
 }
 
@@ -247,15 +253,21 @@ impl<A: Allocator + Clone> FunnelStats<A> {
 
     /// Counts one person's chain: one time in microseconds per step reached, none when step 1 was not reached.
     ///
+    /// `None` is a step left out, as [`super::Funnel::run`] gives it for optional ones: the person did not enter it,
+    /// and the next step's duration counts from the last step reached. A chain that begins with `None` is an error.
     /// Times usually ascend; where they do not (a funnel in any order), the duration is negative and counts as such.
     /// Durations beyond an `i64` (between infinite timestamps) count as the greatest or least one. A chain longer
-    /// than the funnel is an error and leaves the state as it was.
-    pub fn push(&mut self, chain: &[i64]) -> Result<(), StatsError> {
+    /// than the funnel is an error. An error leaves the state as it was.
+    pub fn push(&mut self, chain: &[Option<i64>]) -> Result<(), StatsError> {
         if chain.len() > self.steps.len() {
             return Err(StatsError::Chain { found: chain.len(), steps: self.steps.len() });
         }
+        if let Some(None) = chain.first() {
+            return Err(StatsError::NoFirst);
+        }
         let mut previous = None;
-        for (step, &time) in self.steps.iter_mut().zip(chain) {
+        for (step, time) in self.steps.iter_mut().zip(chain) {
+            let &Some(time) = time else { continue };
             step.entered = step.entered.saturating_add(1);
             if let Some(previous) = previous {
                 step.durations.add(time.saturating_sub(previous));
@@ -313,16 +325,17 @@ impl<A: Allocator + Clone> FunnelStats<A> {
         let mut r = Reader::new(bytes, VERSION)?;
         let mut stats = Self::new_in(r.u8()?.into(), alloc.clone())
             .map_err(|_| DecodeError::Malformed("number of funnel steps"))?;
-        let mut before = None;
+        let mut first = None;
         for step in &mut stats.steps {
             step.entered = minimal_varint(&mut r)?;
-            if let Some(before) = before {
-                if step.entered > before {
-                    return Err(DecodeError::Malformed("more persons in a funnel step than before it"));
+            match first {
+                None => first = Some(step.entered),
+                // Only the first step is sure to come before every other: those between may have been left out.
+                Some(first) if step.entered > first => {
+                    return Err(DecodeError::Malformed("more persons in a funnel step than in the first"));
                 }
-                step.durations = Durations::decode_in(&mut r, step.entered, alloc.clone())?;
+                Some(_) => step.durations = Durations::decode_in(&mut r, step.entered, alloc.clone())?,
             }
-            before = Some(step.entered);
         }
         r.finish()?;
         Ok(stats)
