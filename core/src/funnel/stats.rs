@@ -82,7 +82,22 @@ enum Durations<A: Allocator> {
     /// Microseconds, at most [`EXACT_LIMIT`] of them, in no order.
     Exact(AVec<i64, A>),
     /// The sum in microseconds, and the distribution in seconds.
-    Sketch(i128, ddsketch::Sketch<A>),
+    Sketch(Sum, ddsketch::Sketch<A>),
+}
+
+/// A sum as low and high half: an `i128` itself asks for an alignment of 16, which allocators that know the
+/// fundamental types of C only, as Postgres' do, need not give.
+#[derive(Clone, Copy)]
+struct Sum([u64; 2]);
+
+impl Sum {
+    fn new(value: i128) -> Self {
+        Self([value as u64, (value >> 64) as u64])
+    }
+
+    fn get(self) -> i128 {
+        i128::from(self.0[0]) | i128::from(self.0[1].cast_signed()) << 64
+    }
 }
 
 impl<A: Allocator + Clone> Durations<A> {
@@ -95,9 +110,13 @@ impl<A: Allocator + Clone> Durations<A> {
                 for &value in values.iter().chain([&micros]) {
                     insert(&mut sum, &mut sketch, value);
                 }
-                *self = Self::Sketch(sum, sketch);
+                *self = Self::Sketch(Sum::new(sum), sketch);
             }
-            Self::Sketch(sum, sketch) => insert(sum, sketch, micros),
+            Self::Sketch(sum, sketch) => {
+                let mut total = sum.get();
+                insert(&mut total, sketch, micros);
+                *sum = Sum::new(total);
+            }
         }
     }
 
@@ -110,10 +129,10 @@ impl<A: Allocator + Clone> Durations<A> {
                     let mut sketch =
                         ddsketch::Sketch::new_in(Accuracy::default(), values.allocator().clone());
                     values.iter().for_each(|&value| insert(&mut sum, &mut sketch, value));
-                    *self = Self::Sketch(sum, sketch);
+                    *self = Self::Sketch(Sum::new(sum), sketch);
                 }
                 if let Self::Sketch(sum, sketch) = self {
-                    *sum = sum.saturating_add(*their_sum);
+                    *sum = Sum::new(sum.get().saturating_add(their_sum.get()));
                     // Both have the default accuracy, which is the only reason for an error.
                     let merged = sketch.merge(theirs);
                     debug_assert!(merged.is_ok());
@@ -132,7 +151,7 @@ impl<A: Allocator + Clone> Durations<A> {
     fn avg_seconds(&self) -> Option<f64> {
         let sum = match self {
             Self::Exact(values) => values.iter().map(|&value| i128::from(value)).sum(),
-            Self::Sketch(sum, _) => *sum,
+            Self::Sketch(sum, _) => sum.get(),
         };
         (self.len() > 0).then(|| sum as f64 / self.len() as f64 / MICROS)
     }
@@ -166,8 +185,7 @@ impl<A: Allocator + Clone> Durations<A> {
                 }
             }
             Self::Sketch(sum, sketch) => {
-                w.i64(*sum as i64);
-                w.i64((*sum >> 64) as i64);
+                sum.0.iter().for_each(|half| w.i64(half.cast_signed()));
                 sketch.encode_body(w);
             }
         }
@@ -184,7 +202,7 @@ impl<A: Allocator + Clone> Durations<A> {
             if sum.unsigned_abs() > u128::from(entered) << 63 {
                 return Err(DecodeError::Malformed("sum of the durations of a funnel step"));
             }
-            return Ok(Self::Sketch(sum, sketch));
+            return Ok(Self::Sketch(Sum::new(sum), sketch));
         }
         // At least a byte each, so a hostile number cannot ask for more memory than it sent bytes for.
         let mut values = AVec::with_capacity_in((entered as usize).min(r.remaining()), alloc);

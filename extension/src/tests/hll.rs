@@ -66,7 +66,7 @@ mod tests {
         let mut full = vec![0x14, 0x84, 0x7f];
         let mut bits = vec![0u8; 10];
         // Register 3 begins at bit 15 of 80; its value 2 is 00010.
-        bits[2] = 0b0001_0000;
+        bits[2] = 0b0010_0000;
         full.extend_from_slice(&bits);
         let hex = |bytes: &[u8]| bytes.iter().fold("\\x".to_owned(), |s, b| s + &format!("{b:02x}"));
         // SPARSE: 4 bits of index 3, 5 bits of value 2, padding: 0011 0001 0000 0000.

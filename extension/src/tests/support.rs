@@ -23,8 +23,9 @@ pub fn error_of(statement: &str) -> String {
 pub fn same_under_any_plan(rows: &str, aggregate: &str) -> String {
     const SERIAL: &str = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '256MB'; \
         SET LOCAL enable_sort = on; SET LOCAL enable_hashagg = on";
+    // Scanning is dear here, so that a plan which shares it and sends few rows between processes wins.
     const PARALLEL: &str = "SET LOCAL max_parallel_workers_per_gather = 2; SET LOCAL parallel_setup_cost = 0; \
-        SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0";
+        SET LOCAL parallel_tuple_cost = 1; SET LOCAL cpu_tuple_cost = 1; SET LOCAL min_parallel_table_scan_size = 0";
     const SPILLED: &str = "SET LOCAL work_mem = '64kB'; SET LOCAL hash_mem_multiplier = 1; \
         SET LOCAL enable_sort = off; SET LOCAL max_parallel_workers_per_gather = 0";
     Spi::run(&format!(
