@@ -4,6 +4,7 @@
 mod attribution;
 mod chains;
 mod ddsketch;
+mod funnel_stats;
 mod funnels;
 mod general;
 mod hll;
@@ -11,3 +12,4 @@ mod maintenance;
 mod retention;
 mod sequences;
 mod sessions;
+mod support;
