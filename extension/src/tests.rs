@@ -11,3 +11,4 @@ mod maintenance;
 mod retention;
 mod sequences;
 mod sessions;
+mod support;
