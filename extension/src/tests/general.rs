@@ -51,7 +51,7 @@ mod tests {
         for kind in [
             "aggregate",
             "cast",
-            "composite type",
+            "composite type column",
             "function",
             "operator",
             "procedure",

@@ -97,7 +97,7 @@ mod tests {
         for (call, expected) in [
             (
                 "ensure_partitions('plain', '2026-01-01', '2026-01-01')",
-                "42809 parent plain is not partitioned by range of one timestamptz column",
+                "42809 parent public.plain is not partitioned by range of one timestamptz column",
             ),
             (
                 "ensure_partitions('warehouse.events', '2026-01-02', '2026-01-01')",

@@ -4,16 +4,19 @@ use pgrx::prelude::*;
 
 /// The error that a statement raises, as "SQLSTATE message"; "no error" if it raises none.
 pub fn error_of(sql: &str) -> String {
-    Spi::run(
-        "CREATE OR REPLACE FUNCTION pg_temp.error_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
-         BEGIN
-             EXECUTE statement;
-             RETURN 'no error';
-         EXCEPTION WHEN OTHERS THEN
-             RETURN SQLSTATE || ' ' || SQLERRM;
-         END $$",
-    )
-    .expect("the function is valid");
+    // Made once: after SET ROLE it belongs to somebody else and cannot be replaced, only called.
+    if text("SELECT to_regprocedure('pg_temp.error_of(text)')") == "NULL" {
+        Spi::run(
+            "CREATE FUNCTION pg_temp.error_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+             BEGIN
+                 EXECUTE statement;
+                 RETURN 'no error';
+             EXCEPTION WHEN OTHERS THEN
+                 RETURN SQLSTATE || ' ' || SQLERRM;
+             END $$",
+        )
+        .expect("the function is valid");
+    }
     Spi::get_one_with_args("SELECT pg_temp.error_of($1)", &[sql.into()])
         .expect("it catches errors")
         .expect("not null")
