@@ -44,7 +44,11 @@ start_postgres() {
     say "    Postgres listens on $address"
 }
 
-superuser() { "$PGBIN/psql" -XqAt -v ON_ERROR_STOP=1 "$("$ROOT/scripts/pg.sh" url "$PG" "$1")" "${@:2}"; }
+# superuser DATABASE ARGS...: psql; the password goes through the environment, since arguments show in the process list.
+superuser() {
+    PGPASSWORD=$(cat "$PG/password") "$PGBIN/psql" -XqAt -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$(cat "$PG/port")" \
+        -U postgres -d "$1" "${@:2}"
+}
 loader_url() { printf 'postgresql://app:%s@127.0.0.1:%s/tidemark\n' "$(cat "$DEMO_DIR/app.password")" "$(cat "$PG/port")"; }
 with_superuser() { TIDEMARK_DATABASE_URL=$("$ROOT/scripts/pg.sh" url "$PG" tidemark) "$@"; }
 with_loader() { TIDEMARK_DATABASE_URL=$(loader_url) "$@"; }
@@ -56,8 +60,8 @@ create_database() {
     with_superuser "$TIDEMARK" migrate
     [ -e "$DEMO_DIR/app.password" ] ||
         (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DEMO_DIR/app.password")
-    # The password travels on stdin: an argument would show in the process list.
     superuser tidemark -f - <<SQL
+SET client_min_messages = warning;
 SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY['app', 'analyst']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 ALTER ROLE app PASSWORD '$(cat "$DEMO_DIR/app.password")';
@@ -76,8 +80,10 @@ load_file() { with_loader "$TIDEMARK" load "$EVENT_FILE"; }
 
 # A fresh broker every time: the topic holds this run's events and no others.
 start_kafka() {
+    local address
     "$ROOT/scripts/kafka.sh" destroy "$KAFKA_DIR"
-    say "    Kafka listens on $("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")"
+    address=$("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")
+    say "    Kafka listens on $address"
 }
 produce() { "$TIDEMARK" produce "$EVENT_FILE" --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" --partitions 4; }
 consume() {

@@ -70,7 +70,6 @@ need pkg-config "finds libraries" command -v pkg-config
 need clang "reads Postgres headers" command -v clang
 if command -v dpkg-query >/dev/null; then
     need libclang-dev "reads Postgres headers" has_package libclang-dev
-    need libssl-dev "TLS" has_package libssl-dev
     need zlib1g-dev "compression" has_package zlib1g-dev
 fi
 postgres_missing=''
@@ -104,6 +103,10 @@ if [ -n "$postgres_missing" ]; then
     version=$(offered_postgres)
     missing+=("postgresql-$version" "postgresql-server-dev-$version")
     why+=("postgresql-$version (the server)" "postgresql-server-dev-$version (its headers)")
+fi
+# Later Debians have a later Java; any from 17 on will do.
+if [[ " ${missing[*]} " = *" openjdk-17-jre-headless "* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+    missing=("${missing[@]/openjdk-17-jre-headless/default-jre-headless}")
 fi
 say "    installing:$(printf ' %s,' "${why[@]}" | sed 's/,$//')"
 if [ -n "$postgres_missing" ] && ! has_package postgresql-common; then

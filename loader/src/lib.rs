@@ -11,6 +11,7 @@ pub mod dead_letter;
 pub mod envelope;
 pub mod error;
 pub mod generate;
+pub mod kafka;
 pub mod lane;
 pub mod lines;
 pub mod pg;

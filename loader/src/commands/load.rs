@@ -229,7 +229,7 @@ impl Reader {
             batch.push_cut(0, self.line, None, kind, None, None, line, oversize);
             self.line += 1;
         }
-        if batch.len() == 0 {
+        if batch.is_empty() {
             return Ok(None);
         }
         let mut slot = self.slot.clone();

@@ -43,10 +43,11 @@ pub async fn run(args: Args) -> Result<()> {
         let mut why = e.to_string();
         let mut source = std::error::Error::source(&e);
         while let Some(cause) = source {
-            why = match cause.downcast_ref::<tokio_postgres::Error>() {
-                Some(error) => format!("{why}: {}", pg::full_message(error)),
-                None => format!("{why}: {cause}"),
-            };
+            if let Some(error) = cause.downcast_ref::<tokio_postgres::Error>() {
+                why = format!("{why}: {}", pg::full_message(error));
+                break;
+            }
+            why = format!("{why}: {cause}");
             source = cause.source();
         }
         Error::new(

@@ -2,7 +2,11 @@
 //! beside this one.
 
 pub mod load;
+pub mod maintain;
 pub mod migrate;
+pub mod produce;
+pub mod run;
+pub mod status;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -26,6 +30,14 @@ pub enum Command {
     Load(load::Args),
     /// Write the events of a made-up shop, one JSON object a line; the same arguments give the same bytes
     Generate(crate::generate::Args),
+    /// Load topics of Kafka into bronze.events until stopped
+    Run(run::Args),
+    /// Make partitions ahead, refresh models and materialized views, once
+    Maintain(maintain::Args),
+    /// Write a file of events into a Kafka topic, line by line
+    Produce(produce::Args),
+    /// Show positions, batches, dead letters and models
+    Status(status::Args),
 }
 
 /// Where the database is.
@@ -62,6 +74,10 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Load(args) => load::run(args).await,
             Command::Generate(args) => generate(&args),
+            Command::Run(args) => run::run(args).await,
+            Command::Maintain(args) => maintain::run(args).await,
+            Command::Produce(args) => produce::run(args).await,
+            Command::Status(args) => status::run(args).await,
         }
     })
 }

@@ -1,0 +1,164 @@
+//! `tidemark produce`: lines of a file into a Kafka topic as they are, malformed ones included, with the times of the
+//! events as record times, so that a run over Kafka classifies them as a load of the file does.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+
+use crate::envelope::{self, Limits};
+use crate::error::{Error, Kind, Result};
+use crate::kafka::Kafka;
+use crate::lines::{Lines, is_blank};
+use crate::time;
+
+/// Longest line that is sent.
+const MAX_LINE: usize = 16 << 20;
+
+/// Arguments of `tidemark produce`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// File with one event a line, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    kafka: Kafka,
+    /// Topic to write to; created if it does not exist, without a limit on the age of its records
+    #[arg(long, value_name = "TOPIC")]
+    topic: String,
+    /// Number of partitions of a topic that is created; an existing one is left as it is
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    partitions: i32,
+}
+
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((e, _)) = result {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert_with(|| e.to_string());
+        }
+    }
+}
+
+/// Sends every line and waits until the brokers have them all; prints a summary to standard output.
+pub async fn run(args: Args) -> Result<()> {
+    let input: Box<dyn BufRead + Send> = if args.file.as_os_str() == "-" {
+        Box::new(BufReader::with_capacity(1 << 18, io::stdin()))
+    } else {
+        let file = File::open(&args.file).map_err(|e| unreadable(&args.file, &e))?;
+        Box::new(BufReader::with_capacity(1 << 18, file))
+    };
+    create_topic(&args).await?;
+    let sent = tokio::task::spawn_blocking(move || send(&args, input)).await;
+    sent.map_err(|e| Error::bug("cannot produce", e))?
+}
+
+async fn create_topic(args: &Args) -> Result<()> {
+    let what = format!("cannot create topic {}", args.topic);
+    let explain = |e: &KafkaError| args.kafka.explain(&what, e);
+    let admin: AdminClient<DefaultClientContext> =
+        args.kafka.client_config().create().map_err(|e| explain(&e))?;
+    // Record times are those of the events: with any retention by time the broker would delete old events at once.
+    let topic =
+        NewTopic::new(&args.topic, args.partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+    let timeout = Some(Duration::from_secs(20));
+    let options = AdminOptions::new().operation_timeout(timeout).request_timeout(timeout);
+    let results = admin.create_topics([&topic], &options).await.map_err(|e| explain(&e))?;
+    for result in results {
+        match result {
+            Ok(_) => tracing::info!("created topic {} with {} partitions", args.topic, args.partitions),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => {
+                return Err(Error::new(Kind::Config, what.as_str(), code, "correct --topic or --partitions"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
+    let mut config = args.kafka.client_config();
+    config.set("enable.idempotence", "true");
+    config.set("linger.ms", "20");
+    config.set("batch.num.messages", "10000");
+    config.set("queue.buffering.max.kbytes", "65536");
+    config.set("message.max.bytes", "20000000");
+    // The partitioner of the Java clients, so that other producers put a person in the same partition.
+    config.set("partitioner", "murmur2_random");
+    let explain = |e: &KafkaError| args.kafka.explain("cannot produce", e);
+    let producer: ThreadedProducer<Deliveries> =
+        config.create_with_context(Deliveries::default()).map_err(|e| explain(&e))?;
+
+    let started = Instant::now();
+    let mut lines = Lines::new(input, MAX_LINE);
+    let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
+    let mut received = None;
+    let (mut sent, mut bytes) = (0u64, 0u64);
+    while let Some((line, oversize)) = lines.next_line().map_err(|e| unreadable(&args.file, &e))? {
+        if is_blank(line) {
+            continue;
+        }
+        if let Some(oversize) = oversize {
+            let what = format!("cannot produce line {}", sent + 1);
+            let why = format!("it has {} bytes, more than {MAX_LINE}", oversize.bytes);
+            return Err(Error::new(Kind::Config, what, why, "split the file"));
+        }
+        let envelope = envelope::parse(line, &limits).ok();
+        received = envelope.as_ref().and_then(envelope::Envelope::received_at).or(received);
+        let mut record = BaseRecord::<[u8], [u8]>::to(&args.topic)
+            .payload(line)
+            .timestamp(time::to_unix_millis(received.unwrap_or_else(time::now)));
+        if let Some(key) = envelope.as_ref().and_then(envelope::Envelope::key) {
+            record = record.key(key.as_bytes());
+        }
+        // The queue is full while the brokers are slower than we are.
+        while let Err((e, back)) = producer.send(record) {
+            if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(explain(&e));
+            }
+            record = back;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        sent += 1;
+        bytes += line.len() as u64;
+    }
+    producer.flush(Duration::from_secs(120)).map_err(|e| explain(&e))?;
+    if let Some(why) = producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let next = "check the brokers' limits; the records before it may have been written";
+        return Err(Error::new(Kind::Temporary, "a record was not accepted", why, next));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "produced {sent} records, {bytes} bytes, to {} in {seconds:.1} seconds, {:.0} records/s",
+        args.topic,
+        sent as f64 / seconds.max(0.001)
+    );
+    Ok(())
+}
+
+fn unreadable(file: &Path, e: &io::Error) -> Error {
+    Error::new(
+        Kind::Input,
+        format!("cannot read {}", file.display()),
+        e,
+        "check the path and its permissions",
+    )
+}

@@ -1,0 +1,179 @@
+//! Kafka: settings, and what has to be known about topics before reading them. Reading is in `session`, the books
+//! that it keeps in `books`.
+
+pub mod books;
+pub mod in_flight;
+pub mod plan;
+pub mod session;
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::error::{Error, Kind, Result};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings that exactly-once depends on; nobody may override them.
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+];
+
+/// Settings that may be overridden.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "tidemark"),
+    ("session.timeout.ms", "45000"),
+    ("max.poll.interval.ms", "300000"),
+    ("fetch.wait.max.ms", "100"),
+    ("fetch.min.bytes", "65536"),
+    ("fetch.message.max.bytes", "4194304"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("queued.min.messages", "100000"),
+    // The default of one second stalls reading each time the queue has been full.
+    ("fetch.queue.backoff.ms", "50"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// Where Kafka is, and how librdkafka is to talk to it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Kafka {
+    /// Kafka brokers to start from, as host:port, separated by commas
+    #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
+    pub brokers: String,
+    /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub settings: Vec<(String, String)>,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not of the form key=value")?;
+    let reserved = ["bootstrap.servers", "group.id", "enable.partition.eof"];
+    if reserved.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key) {
+        return Err(format!("{key} is set by tidemark, which relies on it"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Kafka {
+    /// The settings of a plain client.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        for (key, value) in &self.settings {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// The settings of the consumer of a group. `bounded` makes it report the ends of partitions.
+    pub fn consumer_config(&self, group: &str, bounded: bool) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (key, value) in DEFAULTS {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.settings {
+            config.set(key, value);
+        }
+        for (key, value) in FIXED {
+            config.set(*key, *value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config.set("group.id", group);
+        config.set("enable.partition.eof", if bounded { "true" } else { "false" });
+        config
+    }
+
+    /// An error for people about something that these brokers did not do.
+    pub fn explain(&self, what: &str, error: &KafkaError) -> Error {
+        let next = format!("check that Kafka runs at {}, or set --brokers", self.brokers);
+        match error {
+            KafkaError::ClientConfig(_, why, key, value) => {
+                let why = format!("{key}={value}: {why}");
+                Error::new(Kind::Usage, what, why, "correct the setting")
+            }
+            _ => Error::new(Kind::Unavailable, what, error, next),
+        }
+    }
+
+    /// Asks the brokers about the topics, with their offsets if `with_offsets`. Blocks.
+    pub fn survey(&self, topics: &[String], with_offsets: bool) -> Result<Survey> {
+        let what = "cannot reach Kafka";
+        let mut config = self.client_config();
+        // No group: this client only asks questions.
+        config.set("log_level", "3");
+        let client: BaseConsumer = config.create().map_err(|e| self.explain(what, &e))?;
+        let mut survey = Survey { cluster_id: None, ends: Vec::new() };
+        for topic in topics {
+            let metadata = client.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| self.explain(what, &e))?;
+            let found = metadata.topics().iter().find(|t| t.name() == topic);
+            let error = found.and_then(|t| t.error()).map(RDKafkaErrorCode::from);
+            let Some(found) = found.filter(|t| t.error().is_none() && !t.partitions().is_empty()) else {
+                let why = match error {
+                    Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None => "no such topic".to_owned(),
+                    Some(code) => code.to_string(),
+                };
+                let next = "create it (`tidemark produce` does) or correct --topic";
+                return Err(Error::new(Kind::Config, format!("cannot read topic {topic}"), why, next));
+            };
+            for partition in found.partitions().iter().filter(|_| with_offsets) {
+                let (low, high) = client
+                    .fetch_watermarks(topic, partition.id(), TIMEOUT)
+                    .map_err(|e| self.explain("cannot read the end of a partition", &e))?;
+                if high > low {
+                    survey.ends.push(End { topic: topic.clone(), partition: partition.id(), high });
+                }
+            }
+        }
+        survey.cluster_id = client.client().fetch_cluster_id(TIMEOUT);
+        Ok(survey)
+    }
+}
+
+/// The end of a partition that is not empty.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+    /// Offset of the next record to be produced.
+    pub high: i64,
+}
+
+/// What the brokers said about some topics.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Identity of the cluster.
+    pub cluster_id: Option<String>,
+    /// Ends of the partitions, if asked for.
+    pub ends: Vec<End>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_exactly_once_relies_on_cannot_be_overridden() {
+        for setting in
+            ["enable.auto.commit=true", "isolation.level=read_uncommitted", "auto.offset.reset=latest"]
+        {
+            assert!(parse_setting(setting).is_err(), "{setting}");
+        }
+        assert!(parse_setting("no value").is_err());
+        assert_eq!(parse_setting("a.b=c=d"), Ok(("a.b".into(), "c=d".into())));
+    }
+
+    #[test]
+    fn the_default_settings_are_known_to_librdkafka() {
+        let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: Vec::new() };
+        let consumer: Result<BaseConsumer, _> = kafka.consumer_config("g", true).create();
+        assert!(consumer.is_ok());
+    }
+}

@@ -1,0 +1,173 @@
+//! From records to COPY BINARY: every record has one outcome, and the encoded rows decode to what went in.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot};
+use tidemark_loader::copy::Chunks;
+use tidemark_loader::dead_letter::Reason;
+use tidemark_loader::envelope::{Limits, sha256};
+use tidemark_loader::time::parse_rfc3339;
+
+fn slot() -> Slot {
+    Slot { topic: Arc::from("t"), topic_id: 7, partition: 3, epoch: 1, run: 1, from: 0, to: 0 }
+}
+
+fn batch_of(lines: &[Vec<u8>]) -> RawBatch {
+    let mut raw = RawBatch::default();
+    raw.slots.push(Slot { to: lines.len() as i64, ..slot() });
+    for (i, line) in lines.iter().enumerate() {
+        raw.push(0, i as i64, None, RecordKind::Value, Some(b"key"), Some(b"headers"), line, 1000);
+    }
+    raw
+}
+
+fn encode(lines: &[Vec<u8>]) -> Batch {
+    let received = parse_rfc3339("2026-09-30T00:00:00Z");
+    Encoder::new(Limits { max_bytes: 1000, ..Limits::default() }, received).encode(batch_of(lines))
+}
+
+/// One decoded row: its columns, `None` for NULL.
+type Columns = Vec<Option<Vec<u8>>>;
+
+/// Decodes a COPY BINARY stream after the documentation.
+fn decode(stream: &[u8]) -> Vec<Columns> {
+    let (header, mut rest) = stream.split_at(19);
+    assert_eq!(header, b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    let mut take = |n: usize| {
+        let (head, tail) = rest.split_at(n);
+        rest = tail;
+        head.to_vec()
+    };
+    let mut rows = Vec::new();
+    loop {
+        let columns = take(2);
+        let columns = i16::from_be_bytes([columns[0], columns[1]]);
+        if columns == -1 {
+            break;
+        }
+        let mut row = Vec::new();
+        for _ in 0..columns {
+            let len = take(4);
+            let len = i32::from_be_bytes([len[0], len[1], len[2], len[3]]);
+            row.push((len >= 0).then(|| take(len as usize)));
+        }
+        rows.push(row);
+    }
+    assert!(rest.is_empty());
+    rows
+}
+
+fn stream(batch: &Batch, from: usize, to: usize) -> Vec<u8> {
+    Chunks::new(batch, 99, from, to).flat_map(|c| c.to_vec()).collect()
+}
+
+fn line(id: u32, day: u32, pad: usize) -> Vec<u8> {
+    format!(
+        r#"{{"messageId":"id-{id}","type":"x","timestamp":"2026-09-{day:02}T00:00:00Z","anonymousId":"é","p":"{}"}}"#,
+        "p".repeat(pad)
+    )
+    .into_bytes()
+}
+
+#[test]
+fn rows_decode_to_what_went_in() {
+    let lines = [line(1, 2, 10), line(2, 1, 20)];
+    let batch = encode(&lines);
+    let rows = decode(&stream(&batch, 0, 2));
+    // Sorted by date, so the second line comes first.
+    let row = &rows[0];
+    let time = parse_rfc3339("2026-09-01T00:00:00Z").unwrap();
+    assert_eq!(row.len(), 11);
+    assert_eq!(row[0].as_deref(), Some(99i64.to_be_bytes().as_slice()));
+    assert_eq!(row[1].as_deref(), Some(time.to_be_bytes().as_slice()));
+    assert_eq!(row[3].as_deref(), Some(7i32.to_be_bytes().as_slice()));
+    assert_eq!(row[4].as_deref(), Some(3i32.to_be_bytes().as_slice()));
+    assert_eq!(row[5].as_deref(), Some(1i64.to_be_bytes().as_slice()));
+    assert_eq!(row[6].as_ref().map(Vec::len), Some(16));
+    assert_eq!(row[7].as_deref(), Some(b"x".as_slice()));
+    assert_eq!(row[8], None);
+    assert_eq!(row[9].as_deref(), Some("é".as_bytes()));
+    let payload: Vec<u8> = [b"\x01".as_slice(), &lines[1]].concat();
+    assert_eq!(row[10], Some(payload));
+}
+
+#[test]
+fn an_id_counts_once_a_day() {
+    let batch = encode(&[line(1, 1, 1), line(1, 1, 2), line(1, 2, 3)]);
+    assert_eq!(batch.rows.len(), 2);
+    let counts = batch.counts(2);
+    assert_eq!((counts.read, counts.loaded, counts.duplicate), (3, 2, 1));
+    // The first one is kept.
+    assert_eq!(decode(&stream(&batch, 0, 1))[0][10].as_ref().map(Vec::len), Some(line(1, 1, 1).len() + 1));
+}
+
+#[test]
+fn dead_letters_keep_the_bytes_and_where_they_came_from() {
+    let long = vec![b'x'; 1001];
+    let batch = encode(&[b"\xff\0".to_vec(), long.clone(), line(1, 1, 1)]);
+    let letters: Vec<_> = batch.dead_letters().collect();
+    assert_eq!(letters.len(), 2);
+    assert_eq!((letters[0].payload, letters[0].truncated), (b"\xff\0".as_slice(), false));
+    assert_eq!((letters[0].key, letters[0].headers), (Some(b"key".as_slice()), Some(b"headers".as_slice())));
+    assert_eq!(letters[0].dead.rejection.reason, Reason::InvalidUtf8);
+    assert_eq!((letters[1].payload.len(), letters[1].truncated, letters[1].offset), (1000, true, 1));
+    assert_eq!(letters[1].sha256, sha256(&long));
+    assert_eq!(letters[1].dead.rejection.reason, Reason::TooLarge);
+}
+
+#[test]
+fn rejected_rows_become_dead_letters_and_the_rest_stays() {
+    let mut batch = encode(&[line(1, 1, 1), line(2, 2, 1), line(3, 2, 1), line(4, 3, 1)]);
+    let rejection = tidemark_loader::dead_letter::Rejection::new(Reason::PartitionSealed, "sealed");
+    let day = batch.rows[1].day;
+    batch.reject_day(day, &rejection);
+    assert_eq!(batch.rows.len(), 2);
+    batch.reject_row(0, rejection);
+    let counts = batch.counts(1);
+    assert_eq!((counts.loaded, counts.dead, counts.read), (1, 3, 4));
+    assert_eq!(decode(&stream(&batch, 0, 1))[0][5].as_deref(), Some(3i64.to_be_bytes().as_slice()));
+}
+
+#[test]
+fn lines_without_a_receipt_take_that_of_the_line_before() {
+    let text =
+        |received: &str, time: &str| format!(r#"{{"type":"x"{received},"timestamp":"{time}"}}"#).into_bytes();
+    let received = r#","receivedAt":"2026-09-01T00:00:00Z""#;
+    let batch = Encoder::new(Limits::default(), None).encode(batch_of(&[
+        text(received, "2026-09-01T00:00:00Z"),
+        text("", "2026-09-01T00:05:00Z"),
+        text("", "2026-09-01T00:05:01Z"),
+    ]));
+    assert_eq!(batch.rows.len(), 2);
+    assert_eq!(batch.dead[0].rejection.reason, Reason::EventTimeInFuture);
+}
+
+proptest! {
+    /// I2 of the loader's invariants, and: whatever the pieces, the stream is one and complete.
+    #[test]
+    fn every_record_has_one_outcome(
+        picks in proptest::collection::vec((0u32..20, 1u32..30, 0usize..40, 0u8..6), 0..200)
+    ) {
+        let lines: Vec<Vec<u8>> = picks
+            .iter()
+            .map(|(id, day, pad, kind)| match kind {
+                0 => b"broken".to_vec(),
+                1 => vec![b'x'; 1001],
+                _ => line(*id, *day, *pad),
+            })
+            .collect();
+        let batch = encode(&lines);
+        let n = batch.rows.len();
+        let counts = batch.counts(n as u64);
+        prop_assert_eq!(counts.read, lines.len() as u64);
+        prop_assert_eq!(counts.read, counts.loaded + counts.duplicate + counts.dead);
+        let rows = decode(&stream(&batch, 0, n));
+        prop_assert_eq!(rows.len(), n);
+        prop_assert!(batch.rows.is_sorted_by_key(|r| r.day));
+        let split = n / 2;
+        let mut parts = decode(&stream(&batch, 0, split));
+        parts.extend(decode(&stream(&batch, split, n)));
+        prop_assert_eq!(parts, rows);
+    }
+}
