@@ -83,6 +83,11 @@ mod tests {
               WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel <> 's' AND p.provolatile <> 'v'",
         );
         assert_eq!(stray, "NULL", "unsafe in parallel but not volatile:\n{stray}");
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
+              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel = 's' AND p.provolatile = 'v'",
+        );
+        assert_eq!(stray, "NULL", "volatile, which is what one gets without saying so:\n{stray}");
     }
 
     #[pg_test]

@@ -226,6 +226,7 @@ mod tests {
     #[pg_test]
     fn model_errors_name_the_argument() {
         models();
+        run("CREATE TABLE w.undated (a integer)");
         for (call, expected) in [
             (
                 "'daily', '{w.events}', 'SELECT 1', '{event_date}'",
@@ -237,8 +238,8 @@ mod tests {
                 "22023 lookback_days and lookahead_days must not be negative",
             ),
             (
-                "'w.x', '{w.events}', 'SELECT 1 AS a', '{a}'",
-                "42703 model w.x has no column event_date of type date",
+                "'w.undated', '{w.events}', 'SELECT 1 AS a', '{a}'",
+                "42703 model w.undated has no column event_date of type date",
             ),
             (
                 "'w.daily', '{w.doubled}', 'SELECT * FROM w.doubled', '{event_date}'",
