@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod alloc;
 pub mod args;
+pub mod conditions;
 pub mod error;
 pub mod interval;
 pub mod steps;
