@@ -1,4 +1,5 @@
 //! Tests of `funnels` inside Postgres.
+#![allow(clippy::unwrap_used)]
 
 #[pgrx::pg_schema]
 mod tests {
@@ -73,10 +74,9 @@ mod tests {
             error("'1 day', now(), VARIADIC array_fill(true, ARRAY[t])"),
             "22023 the number of steps must be the same for all rows of a group"
         );
-        assert_eq!(
-            error_of("SELECT tidemark.window_funnel_combine(NULL, NULL)"),
-            "0A000 support function of an aggregate was called outside an aggregate"
-        );
+        // SQL cannot even name a state.
+        let direct = error_of("SELECT tidemark.window_funnel_combine(NULL, NULL)");
+        assert!(direct.starts_with("42883 "), "{direct}");
     }
 
     #[pg_test]

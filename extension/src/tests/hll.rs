@@ -1,4 +1,5 @@
 //! Tests of `hll` inside Postgres.
+#![allow(clippy::unwrap_used)]
 
 #[pgrx::pg_schema]
 mod tests {

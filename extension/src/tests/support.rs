@@ -1,4 +1,5 @@
 //! What the tests of the families share: one value, the error of a statement, and the same answer under any plan.
+#![allow(clippy::unwrap_used)]
 
 use pgrx::prelude::*;
 
