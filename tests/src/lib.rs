@@ -11,6 +11,8 @@ pub mod events;
 pub mod process;
 mod server;
 
+pub use server::free_port;
+
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` holds, asking every few milliseconds; panics after `limit` with what was waited for.

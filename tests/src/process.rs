@@ -77,6 +77,13 @@ impl Invocation {
         Process { child, out, err, name: self.name }
     }
 
+    /// Runs a command line that must be refused as such, with help on standard error.
+    pub fn run_usage(self) {
+        let finished = self.run();
+        assert_eq!(finished.code, Some(64), "{}: {}", finished.name, finished.stderr);
+        assert!(finished.stderr.contains("--help"), "{}: {}", finished.name, finished.stderr);
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Finished {
         self.start().wait()
