@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
-use crate::{process, server};
+use crate::{process, server, wait_until};
 
 /// Roles that the tests log in with: (role, password, the group role that it is a member of).
 const LOGINS: [(&str, &str, &str); 3] = [
@@ -144,6 +145,14 @@ impl Database<'_> {
     pub fn number(&self, sql: &str) -> i64 {
         let value = self.value(sql);
         value.parse().unwrap_or_else(|_| panic!("not a number but {value}: {sql}"))
+    }
+
+    /// Waits until no process of ours has a transaction here any more: Postgres may notice late that a process was
+    /// killed, and commit what it had already asked for.
+    pub fn settle(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'tidemark'";
+        wait_until("Postgres to end connections", Duration::from_secs(60), || self.number(sql) == 0);
     }
 
     /// The one column of a query, as texts.

@@ -87,6 +87,7 @@ fn a_load_that_was_killed_goes_on_where_it_stopped() {
             database.number(position) >= part * 40_000
         });
         process.kill_9();
+        database.settle();
         let now = database.number(position);
         assert!(now > done && now < file.number("lines") as i64, "killed at line {now}: not in the middle");
         done = now;

@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod bad_lines;
+mod dump_restore;
 mod kafka;
 mod load;
+mod migrate;
+mod models;
+mod plans;
 mod refusals;
+mod roles;
 
 use std::sync::OnceLock;
 
