@@ -59,7 +59,7 @@ CREATE TABLE loader.batches (
     pipeline_id integer NOT NULL REFERENCES loader.pipelines,
     owner text NOT NULL,
     committed_at timestamptz NOT NULL DEFAULT now(),
-    write_path text NOT NULL CHECK (write_path IN ('direct', 'staged')),
+    write_path text NOT NULL CHECK (write_path IN ('direct', 'probed', 'staged')),
     row_retries integer NOT NULL DEFAULT 0,
     n_read integer NOT NULL,
     n_loaded integer NOT NULL,
@@ -79,7 +79,7 @@ COMMENT ON COLUMN loader.batches.batch_id IS 'Key, from loader.batch_ids; also i
 COMMENT ON COLUMN loader.batches.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.batches.owner IS 'Process that loaded it';
 COMMENT ON COLUMN loader.batches.committed_at IS 'Start of its transaction, equal to loaded_at of its events';
-COMMENT ON COLUMN loader.batches.write_path IS 'direct: COPY into bronze.events; staged: through a temporary table, after a duplicate';
+COMMENT ON COLUMN loader.batches.write_path IS 'direct: COPY into bronze.events; probed: the same after taking known ids out; staged: in pieces, with a temporary table where needed';
 COMMENT ON COLUMN loader.batches.row_retries IS 'How often the batch was written again because Postgres refused a row';
 COMMENT ON COLUMN loader.batches.n_read IS 'Records read, the sum of the following';
 COMMENT ON COLUMN loader.batches.n_loaded IS 'Now in bronze.events';

@@ -61,6 +61,7 @@ create_database() {
     [ -e "$DEMO_DIR/app.password" ] ||
         (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DEMO_DIR/app.password")
     superuser tidemark -f - <<SQL
+SET client_min_messages = warning;
 SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY['app', 'analyst']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 ALTER ROLE app PASSWORD '$(cat "$DEMO_DIR/app.password")';
@@ -79,8 +80,10 @@ load_file() { with_loader "$TIDEMARK" load "$EVENT_FILE"; }
 
 # A fresh broker every time: the topic holds this run's events and no others.
 start_kafka() {
+    local address
     "$ROOT/scripts/kafka.sh" destroy "$KAFKA_DIR"
-    say "    Kafka listens on $("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")"
+    address=$("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")
+    say "    Kafka listens on $address"
 }
 produce() { "$TIDEMARK" produce "$EVENT_FILE" --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" --partitions 4; }
 consume() {

@@ -104,6 +104,10 @@ if [ -n "$postgres_missing" ]; then
     missing+=("postgresql-$version" "postgresql-server-dev-$version")
     why+=("postgresql-$version (the server)" "postgresql-server-dev-$version (its headers)")
 fi
+# Later Debians have a later Java; any from 17 on will do.
+if [[ " ${missing[*]} " = *" openjdk-17-jre-headless "* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+    missing=("${missing[@]/openjdk-17-jre-headless/default-jre-headless}")
+fi
 say "    installing:$(printf ' %s,' "${why[@]}" | sed 's/,$//')"
 if [ -n "$postgres_missing" ] && ! has_package postgresql-common; then
     quietly apt-install "$advice" install_without_cluster "${missing[@]}"

@@ -70,10 +70,10 @@ configure() {
 }
 
 start() {
-    local wanted=${1:-} jars java waited=0 id
+    local wanted=${1:-} fixed=1 jars java id
     case $wanted in
         *[!0-9]*) die "\"$wanted\" is not a port" "scripts/kafka.sh start DIR PORT" ;;
-        '' | 0) wanted=$(cat "$DIR/port" 2>/dev/null || free_port 19092) ;;
+        '' | 0) fixed='' wanted=$(cat "$DIR/port" 2>/dev/null || echo 19092) ;;
     esac
     if alive && [ "$(port)" = "$wanted" ] && port_busy "$wanted"; then
         bootstrap
@@ -81,6 +81,7 @@ start() {
     fi
     stop
     command -v java >/dev/null || die "Kafka needs Java 17, and there is no java" "run scripts/deps.sh kafka"
+    [ -n "$fixed" ] || wanted=$(free_port "$wanted")
     ! port_busy "$wanted" || die "port $wanted on 127.0.0.1 is taken" "choose another: scripts/kafka.sh start DIR PORT"
     jars=$(libs)
     java=(java -Xms256m -Xmx512m -XX:+UseSerialGC "-Dlog4j2.configurationFile=file:$DIR/log4j2.properties" -cp "$jars/*")
@@ -91,22 +92,35 @@ start() {
         "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$DIR/server.properties" >>"$DIR/format.log" 2>&1 ||
             die "Kafka cannot format $DIR/data" "read $DIR/format.log; scripts/kafka.sh destroy $DIR starts over"
     fi
-    # A session of its own, so that a Ctrl-C for us is none for Kafka; exec, so that the pid is java's.
-    # shellcheck disable=SC2016
-    setsid bash -c 'echo $$ >"$0/pid" && exec "$@"' "$DIR" "${java[@]}" kafka.Kafka "$DIR/server.properties" \
-        >"$DIR/server.log" 2>&1 </dev/null &
-    until grep -qs 'Kafka Server started' "$DIR/server.log" && port_busy "$wanted"; do
-        waited=$((waited + 1))
-        if [ "$waited" -gt 10 ] && ! alive; then
+    until launch "$wanted" "${java[@]}"; do
+        # Somebody took the port while Java was starting: the next one, unless we were told this one.
+        if [ -n "$fixed" ] || ! grep -qs 'BindException\|Address already in use' "$DIR/server.log"; then
             tail -n 15 "$DIR/server.log" | cut -c1-300 | sed 's/^/    | /' >&2
             die "Kafka stopped while starting" "read the lines above; the whole log is $DIR/server.log"
         fi
+        wanted=$(free_port "$((wanted + 2))")
+        configure "$wanted"
+    done
+    bootstrap
+}
+
+# launch PORT JAVA...: returns when the broker says that it started; fails when it ended instead.
+launch() {
+    local port=$1 waited=0
+    shift
+    rm -f "$DIR/pid"
+    # A session of its own, so that a Ctrl-C for us is none for Kafka; exec, so that the pid is java's.
+    # shellcheck disable=SC2016
+    setsid bash -c 'echo $$ >"$0/pid" && exec "$@"' "$DIR" "$@" kafka.Kafka "$DIR/server.properties" \
+        >"$DIR/server.log" 2>&1 </dev/null &
+    until grep -qs 'Kafka Server started' "$DIR/server.log" && port_busy "$port"; do
+        waited=$((waited + 1))
+        if [ "$waited" -gt 10 ] && ! alive; then return 1; fi
         [ "$waited" -le $((${KAFKA_TIMEOUT:-60} * 5)) ] ||
-            die "Kafka does not answer on 127.0.0.1:$wanted after ${KAFKA_TIMEOUT:-60} s" \
+            die "Kafka does not answer on 127.0.0.1:$port after ${KAFKA_TIMEOUT:-60} s" \
                 "read $DIR/server.log; KAFKA_TIMEOUT=120 waits longer"
         sleep 0.2
     done
-    bootstrap
 }
 
 stop_with() {

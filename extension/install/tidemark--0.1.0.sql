@@ -7,7 +7,7 @@ The ordering of items is not stable, it is driven by a dependency graph.
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:20
+-- extension/src/lib.rs:26
 -- What every family uses: rights on the schema, and the bar that psql reports are drawn with.
 
 COMMENT ON SCHEMA tidemark IS
@@ -32,7 +32,7 @@ COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:21
+-- extension/src/lib.rs:27
 -- requires:
 --   general
 
@@ -145,7 +145,7 @@ COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:22
+-- extension/src/lib.rs:28
 -- requires:
 --   sessions
 
@@ -195,9 +195,49 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:23
+-- extension/src/lib.rs:29
 -- requires:
 --   funnels
+
+-- Funnels: the aggregate funnel, the times of the deepest chain.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:30
+-- requires:
+--   funnel
+
+-- Funnels: funnel_stats and funnel_table, figures over many persons.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:31
+-- requires:
+--   funnel_stats
+
+-- Sequences: sequence_match, sequence_count, sequence_next_node.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:32
+-- requires:
+--   sequences
+
+-- Retention: retention and the cohort functions.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:33
+-- requires:
+--   retention
+
+-- Attribution: first, last and channel_group.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:34
+-- requires:
+--   attribution
 
 -- Distinct counts: type hll (HLL storage spec v1.0.0), its aggregates and functions. Implemented in hll.rs.
 
@@ -290,21 +330,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value text, log2m intege
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -318,21 +358,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value bytea, log2m integ
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -346,21 +386,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value smallint, log2m in
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -374,21 +414,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value integer, log2m int
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -402,21 +442,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value bigint, log2m inte
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -430,21 +470,21 @@ CREATE FUNCTION tidemark.hll_transition(state internal, value uuid, log2m intege
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 1024,
+    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
@@ -453,9 +493,17 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:24
+-- extension/src/lib.rs:35
 -- requires:
 --   hll
+
+-- Quantiles: the type ddsketch, its aggregates and functions.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:36
+-- requires:
+--   ddsketch
 
 -- Daily partitions of tables that are PARTITION BY RANGE on one timestamptz column, with UTC-day bounds.
 -- Logic in plpgsql here; maintenance.rs checks the caller's rights and switches to the table's owner.
@@ -662,7 +710,7 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:25
+-- extension/src/lib.rs:37
 -- requires:
 --   partitions
 
@@ -682,6 +730,7 @@ CREATE TABLE tidemark.models (
     lookback_days integer NOT NULL CHECK (lookback_days >= 0),
     lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    refresh_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
     last_error text,
     last_error_at timestamptz
@@ -694,6 +743,7 @@ COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the tar
 COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
 COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
 COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
+COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all; moves with every change of the target.';
 COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
 COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
 COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
@@ -763,12 +813,11 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     parts text[] := parse_ident(name);
-    target regclass;
+    model_table regclass;
     old tidemark.models;
     source regclass;
     first_date date;
     last_date date;
-    relname text;
 BEGIN
     IF cardinality(parts) <> 2 THEN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
@@ -777,18 +826,17 @@ BEGIN
     ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
         RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
     END IF;
-    relname := format('%I.%I', parts[1], parts[2]);
-    name := relname;
-    target := to_regclass(relname);
-    IF target IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', relname,
+    name := format('%I.%I', parts[1], parts[2]);
+    model_table := to_regclass(name);
+    IF model_table IS NULL THEN
+        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
             regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        target := relname::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', target,
+        model_table := name::regclass;
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-        EXECUTE format('CREATE INDEX ON %s (event_date)', target);
+        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'model % has no column event_date of type date', name
             USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
     END IF;
@@ -797,7 +845,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
     SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
     INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, target, query, key, lookback_days, lookahead_days)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
@@ -805,14 +853,14 @@ BEGIN
     INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
     IF EXISTS (
         WITH RECURSIVE reads(target, path) AS (
-            SELECT target, ARRAY[target]
+            SELECT model_table, ARRAY[model_table]
             UNION ALL
             SELECT s.source, r.path || s.source
               FROM reads r
               JOIN tidemark.models m ON m.target = r.target
               JOIN tidemark.model_sources s ON s.model = m.name
              WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = create_model.target AND cardinality(r.path) > 1) THEN
+        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
         RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
     END IF;
 
@@ -826,7 +874,7 @@ BEGIN
                 name, source, -lookahead_days, lookback_days);
         END LOOP;
     END IF;
-    RETURN target;
+    RETURN model_table;
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
@@ -899,7 +947,7 @@ BEGIN
             IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
                 PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
             END IF;
-            UPDATE tidemark.models x SET last_refreshed_at = clock_timestamp(), last_error = NULL, last_error_at = NULL WHERE x.name = refreshed_model;
+            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp(), last_error = NULL, last_error_at = NULL WHERE x.name = refreshed_model;
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
             UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;
@@ -943,6 +991,84 @@ END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+
+CREATE TABLE tidemark.materialized_views (
+    view regclass PRIMARY KEY,
+    models text[] NOT NULL,
+    seen_count bigint NOT NULL DEFAULT -1,
+    refresh_count bigint NOT NULL DEFAULT 0,
+    refreshed_at timestamptz
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
+COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
+COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
+COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
+COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    unknown text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
+        RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
+        RAISE EXCEPTION 'view % has no unique index on plain columns', view
+            USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
+    END IF;
+    SELECT n INTO unknown FROM unnest(models) AS n WHERE NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = n);
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', unknown USING ERRCODE = '42704';
+    END IF;
+    INSERT INTO tidemark.materialized_views AS v (view, models) VALUES (view, models)
+    ON CONFLICT ON CONSTRAINT materialized_views_pkey DO UPDATE SET models = excluded.models, seen_count = -1;
+END
+$$;
+COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+
+CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v tidemark.materialized_views;
+    now_count bigint;
+BEGIN
+    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+        -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
+        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        CONTINUE WHEN now_count = v.seen_count;
+        EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
+        UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
+        RETURN v.view;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
+'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
+
+CREATE PROCEDURE tidemark.refresh_materialized_views()
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit.
+DECLARE
+    refreshed pg_catalog.regclass;
+BEGIN
+    LOOP
+        refreshed := tidemark.refresh_materialized_view_step();
+        COMMIT;
+        EXIT WHEN refreshed IS NULL;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
 
 CREATE VIEW tidemark.model_status AS
 WITH waiting AS (

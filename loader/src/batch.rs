@@ -250,6 +250,8 @@ pub struct Batch {
     pub dead: Vec<Dead>,
     /// Duplicates within the batch.
     pub duplicates: u64,
+    /// Duplicates of committed rows that were found and taken out before writing.
+    pub known: u64,
     encoded: Vec<u8>,
     filtered: u64,
     tombstones: u64,
@@ -277,6 +279,7 @@ impl Encoder {
             encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
             dead: Vec::new(),
             duplicates: 0,
+            known: 0,
             filtered: 0,
             tombstones: 0,
             raw: RawBatch::default(),
@@ -389,12 +392,20 @@ impl Batch {
         }));
     }
 
+    /// Takes out the rows whose id is in bronze already on their date. Bronze is append-only, so this holds whatever
+    /// becomes of the transaction that found out.
+    pub fn drop_known(&mut self, known: &HashSet<(Uuid, i32)>) {
+        let before = self.rows.len();
+        self.rows.retain(|row| !known.contains(&(row.id, row.day)));
+        self.known += (before - self.rows.len()) as u64;
+    }
+
     /// The outcome of each record when `loaded` of the rows were new.
     pub fn counts(&self, loaded: u64) -> Counts {
         Counts {
             read: self.raw.records.len() as u64,
             loaded,
-            duplicate: self.duplicates + (self.rows.len() as u64).saturating_sub(loaded),
+            duplicate: self.duplicates + self.known + (self.rows.len() as u64).saturating_sub(loaded),
             late: 0,
             dead: self.dead.len() as u64,
             filtered: self.filtered,

@@ -156,7 +156,7 @@ impl Sink {
 
     async fn attempt(&mut self, batch: &mut Batch, give_up_partition: bool) -> Result<Attempt, Failure> {
         self.ensure_partitions(batch).await?;
-        let prefer = if self.duplicate_share > 0.2 { WritePath::Staged } else { WritePath::Direct };
+        let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
         let client = self.client().await?;
@@ -173,7 +173,7 @@ impl Sink {
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, full_message(&e)));
         }
-        let hit = written.path == WritePath::Staged && written.counts.duplicate > batch.duplicates;
+        let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
         Ok(Attempt::Done(written))
     }

@@ -1,8 +1,13 @@
 //! The body of the batch transaction: rows, dead letters, dirty dates, audit, position. Reports what went wrong as a
 //! [`Failure`]; connecting, retrying and the question whether a COMMIT arrived belong to `sink`.
 
+use std::collections::HashSet;
+
 use futures_util::SinkExt;
+use futures_util::future::try_join_all;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error as PgError};
+use uuid::Uuid;
 
 use crate::batch::{Batch, Counts};
 use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
@@ -10,16 +15,22 @@ use crate::dead_letter::{Reason, Rejection};
 use crate::pg::{PgDay, PgTime, full_message};
 use crate::pg_errors::{Class, classify, copy_row};
 use crate::position;
+use crate::time::DAY_US;
 
-/// Direct COPYs of one batch that may fail on a row before the staged path takes over.
+/// COPYs of one whole batch that may fail on a row before it is written in pieces.
 const MAX_ROW_RETRIES: u32 = 8;
+
+/// Rows to try after the first row of a piece was the bad one.
+const MIN_PIECE: usize = 64;
 
 /// How the rows got in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WritePath {
     /// COPY into bronze.
     Direct,
-    /// COPY into a temporary table, then INSERT without the duplicates.
+    /// The same after the ids were looked up and the known ones taken out.
+    Probed,
+    /// Piece by piece, with COPY into a temporary table and INSERT without the duplicates where an id is known.
     Staged,
 }
 
@@ -27,6 +38,7 @@ impl WritePath {
     fn as_str(self) -> &'static str {
         match self {
             WritePath::Direct => "direct",
+            WritePath::Probed => "probed",
             WritePath::Staged => "staged",
         }
     }
@@ -95,6 +107,7 @@ pub async fn run(
              SET LOCAL statement_timeout = '60s';
              SET LOCAL lock_timeout = '10s';
              SET LOCAL idle_in_transaction_session_timeout = '30s';
+             SET LOCAL jit = off;
              SAVEPOINT rows",
         )
         .await?;
@@ -135,47 +148,86 @@ impl RowWriter<'_, '_> {
         if self.batch.rows.is_empty() {
             return Ok((0, WritePath::Direct));
         }
-        if prefer == WritePath::Direct {
-            while self.retries < MAX_ROW_RETRIES && !self.batch.rows.is_empty() {
-                let error = match self.copy("bronze.events", 0, self.batch.rows.len()).await {
-                    Ok(_) => return Ok((self.batch.rows.len() as u64, WritePath::Direct)),
-                    Err(error) => error,
-                };
-                match self.class(&error)? {
-                    Class::Row => {}
-                    Class::Duplicate => {
-                        self.back_to("rows").await?;
-                        break;
-                    }
-                    _ => return Err(error.into()),
-                }
-                self.back_to("rows").await?;
-                self.retries += 1;
-                let Some(row) = self.row_to_blame(&error, 0, self.batch.rows.len()) else { break };
-                self.batch.reject_row(row, refused(&error));
+        let mut path = prefer;
+        while path != WritePath::Staged && self.retries < MAX_ROW_RETRIES {
+            if path == WritePath::Probed {
+                self.take_known_out().await?;
             }
-        }
-        Ok((self.write_staged().await?, WritePath::Staged))
-    }
-
-    /// Writes through the staging table. On a bad row that Postgres does not name, halves what it tries until
-    /// the row stands alone.
-    async fn write_staged(&mut self) -> Result<u64, Failure> {
-        let mut loaded = 0;
-        // Ranges still to do, the lowest on top. A row that is taken out moves the ranges behind it by one.
-        let mut todo = vec![(0, self.batch.rows.len())];
-        while let Some((from, to)) = todo.pop() {
-            if from == to {
+            if self.batch.rows.is_empty() {
+                return Ok((0, path));
+            }
+            let error = match self.copy("bronze.events", 0, self.batch.rows.len()).await {
+                Ok(_) => return Ok((self.batch.rows.len() as u64, path)),
+                Err(error) => error,
+            };
+            let class = self.class(&error)?;
+            if !matches!(class, Class::Row | Class::Duplicate) {
+                return Err(error.into());
+            }
+            self.back_to("rows").await?;
+            if class == Class::Duplicate {
+                // A duplicate after the ids were looked up was committed since: only the staged path is sure to end.
+                path = if path == WritePath::Direct { WritePath::Probed } else { WritePath::Staged };
                 continue;
             }
-            self.cx.client.batch_execute("SAVEPOINT part").await?;
-            let error = match self.stage(from, to).await {
+            self.retries += 1;
+            let Some(row) = self.row_to_blame(&error, 0, self.batch.rows.len()) else { break };
+            self.batch.reject_row(row, refused(&error));
+        }
+        Ok((self.write_pieces().await?, WritePath::Staged))
+    }
+
+    /// Looks the ids up in the partitions of their dates and takes those out that are there. Cheaper than the staged
+    /// path, which writes every row twice. A row with a known id but other content goes the same way: to tell those
+    /// apart, have this query return what bronze holds for the id.
+    async fn take_known_out(&mut self) -> Result<(), PgError> {
+        // A freshly filled partition has no statistics; a scan of all of it would cost more than the lookups.
+        self.cx.client.batch_execute("SET LOCAL enable_seqscan = off").await?;
+        let sql = "SELECT event_id FROM bronze.events
+                    WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)";
+        let client = self.cx.client;
+        // One query a date, planned with its bounds, so that each one opens a single partition.
+        let lookups = self.batch.rows.chunk_by(|a, b| a.day == b.day).map(|rows| {
+            let day = rows[0].day;
+            let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+            let from = PgTime(i64::from(day) * DAY_US);
+            let to = PgTime((i64::from(day) + 1) * DAY_US);
+            async move {
+                let types = (Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::UUID_ARRAY);
+                let found =
+                    client.query_typed(sql, &[(&from, types.0), (&to, types.1), (&ids, types.2)]).await?;
+                Ok::<_, PgError>((day, found))
+            }
+        });
+        let found = try_join_all(lookups).await?;
+        let known: HashSet<(Uuid, i32)> =
+            found.iter().flat_map(|(day, rows)| rows.iter().map(|row| (row.get(0), *day))).collect();
+        self.batch.drop_known(&known);
+        client.batch_execute("SET LOCAL enable_seqscan = on").await
+    }
+
+    /// Writes piece by piece, so that a batch full of bad rows or duplicates takes no more than a few times as long as
+    /// a clean one. A piece that fails shrinks to the rows before the one to blame, and grows again from there.
+    async fn write_pieces(&mut self) -> Result<u64, Failure> {
+        let mut loaded = 0;
+        let mut from = 0;
+        let mut size = self.batch.rows.len();
+        while from < self.batch.rows.len() {
+            let to = self.batch.rows.len().min(from + size);
+            self.cx.client.batch_execute("SAVEPOINT piece").await?;
+            let mut result = self.copy("bronze.events", from, to).await;
+            if let Err(error) = &result
+                && classify(error) == Class::Duplicate
+            {
+                self.back_to("piece").await?;
+                result = self.stage(from, to).await;
+            }
+            let error = match result {
                 Ok(n) => {
-                    self.cx
-                        .client
-                        .batch_execute("RELEASE SAVEPOINT part; TRUNCATE pg_temp.tidemark_stage")
-                        .await?;
+                    self.cx.client.batch_execute("RELEASE SAVEPOINT piece").await?;
                     loaded += n;
+                    from = to;
+                    size = size.saturating_mul(2);
                     continue;
                 }
                 Err(error) => error,
@@ -183,27 +235,22 @@ impl RowWriter<'_, '_> {
             if self.class(&error)? != Class::Row {
                 return Err(error.into());
             }
-            self.back_to("part").await?;
+            self.back_to("piece").await?;
             self.retries += 1;
-            if let Some(row) = self.row_to_blame(&error, from, to) {
-                self.batch.reject_row(row, refused(&error));
-                for range in &mut todo {
-                    *range = (range.0 - 1, range.1 - 1);
+            size = match self.row_to_blame(&error, from, to) {
+                Some(row) => {
+                    self.batch.reject_row(row, refused(&error));
+                    if row > from { row - from } else { MIN_PIECE }
                 }
-                todo.push((from, to - 1));
-            } else {
-                let middle = from + (to - from) / 2;
-                todo.push((middle, to));
-                todo.push((from, middle));
-            }
+                None => ((to - from) / 2).max(1),
+            };
         }
         Ok(loaded)
     }
 
     /// Writes some rows but those whose id exists on their date; returns how many were new.
-    /// A row with the id of another event but other content counts as a duplicate here. To tell those apart,
-    /// compare with what bronze has for the ids that this INSERT does not return.
     async fn stage(&self, from: usize, to: usize) -> Result<u64, PgError> {
+        self.cx.client.batch_execute("TRUNCATE pg_temp.tidemark_stage").await?;
         self.copy("pg_temp.tidemark_stage", from, to).await?;
         let sql = format!(
             "INSERT INTO bronze.events ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING"

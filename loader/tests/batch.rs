@@ -41,13 +41,15 @@ fn decode(stream: &[u8]) -> Vec<Columns> {
     };
     let mut rows = Vec::new();
     loop {
-        let columns = i16::from_be_bytes(take(2).try_into().unwrap());
+        let columns = take(2);
+        let columns = i16::from_be_bytes([columns[0], columns[1]]);
         if columns == -1 {
             break;
         }
         let mut row = Vec::new();
         for _ in 0..columns {
-            let len = i32::from_be_bytes(take(4).try_into().unwrap());
+            let len = take(4);
+            let len = i32::from_be_bytes([len[0], len[1], len[2], len[3]]);
             row.push((len >= 0).then(|| take(len as usize)));
         }
         rows.push(row);

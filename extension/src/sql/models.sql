@@ -97,12 +97,11 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     parts text[] := parse_ident(name);
-    target regclass;
+    model_table regclass;
     old tidemark.models;
     source regclass;
     first_date date;
     last_date date;
-    relname text;
 BEGIN
     IF cardinality(parts) <> 2 THEN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
@@ -111,18 +110,17 @@ BEGIN
     ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
         RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
     END IF;
-    relname := format('%I.%I', parts[1], parts[2]);
-    name := relname;
-    target := to_regclass(relname);
-    IF target IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', relname,
+    name := format('%I.%I', parts[1], parts[2]);
+    model_table := to_regclass(name);
+    IF model_table IS NULL THEN
+        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
             regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        target := relname::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', target,
+        model_table := name::regclass;
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-        EXECUTE format('CREATE INDEX ON %s (event_date)', target);
+        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'model % has no column event_date of type date', name
             USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
     END IF;
@@ -131,7 +129,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
     SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
     INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, target, query, key, lookback_days, lookahead_days)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
@@ -139,14 +137,14 @@ BEGIN
     INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
     IF EXISTS (
         WITH RECURSIVE reads(target, path) AS (
-            SELECT target, ARRAY[target]
+            SELECT model_table, ARRAY[model_table]
             UNION ALL
             SELECT s.source, r.path || s.source
               FROM reads r
               JOIN tidemark.models m ON m.target = r.target
               JOIN tidemark.model_sources s ON s.model = m.name
              WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = create_model.target AND cardinality(r.path) > 1) THEN
+        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
         RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
     END IF;
 
@@ -160,7 +158,7 @@ BEGIN
                 name, source, -lookahead_days, lookback_days);
         END LOOP;
     END IF;
-    RETURN target;
+    RETURN model_table;
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
@@ -282,6 +280,7 @@ CREATE TABLE tidemark.materialized_views (
     view regclass PRIMARY KEY,
     models text[] NOT NULL,
     seen_count bigint NOT NULL DEFAULT -1,
+    refresh_count bigint NOT NULL DEFAULT 0,
     refreshed_at timestamptz
 );
 SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
@@ -289,6 +288,7 @@ COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow 
 COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
 COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
 COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
 COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
 
 CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
@@ -328,7 +328,7 @@ BEGIN
         SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
         EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
-        UPDATE tidemark.materialized_views x SET seen_count = now_count, refreshed_at = clock_timestamp() WHERE x.view = v.view;
+        UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
         RETURN v.view;
     END LOOP;
     RETURN NULL;

@@ -1,5 +1,5 @@
 //! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, then the materialized views
-//! of schema gold that are out of date.
+//! below which a model changed.
 
 use std::time::Duration;
 
@@ -8,11 +8,7 @@ use tokio_postgres::{Client, Config};
 
 use super::Database;
 use crate::error::Result;
-use crate::pg::{self, PgDay};
-use crate::time;
-
-/// Days ahead of today for which bronze gets partitions.
-const DAYS_AHEAD: i32 = 4;
+use crate::pg;
 
 /// Arguments of `tidemark maintain`.
 #[derive(Debug, clap::Args)]
@@ -27,11 +23,8 @@ pub async fn run(args: Args) -> Result<()> {
     let mut client = pg::connect_once(&config).await?;
     let done = round(&mut client).await.map_err(|e| pg::explain("maintenance failed", &config, &e))?;
     println!("partitions created: {}", done.partitions);
-    println!("models refreshed");
-    match done.views.as_slice() {
-        [] => println!("materialized views refreshed: none was out of date"),
-        views => println!("materialized views refreshed: {}", views.join(", ")),
-    }
+    println!("dates of models recomputed: {}", done.dates);
+    println!("materialized views refreshed: {}", done.views);
     Ok(())
 }
 
@@ -58,7 +51,7 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             done
         };
         match result.await {
-            Ok(done) => tracing::debug!(partitions = done.partitions, views = done.views.len(), "maintained"),
+            Ok(done) => tracing::debug!(partitions = done.partitions, dates = done.dates, views = done.views, "maintained"),
             Err(e) => {
                 tracing::warn!(
                     "maintenance failed, next try in {} s: {}",
@@ -73,39 +66,26 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
 
 struct Done {
     partitions: usize,
-    views: Vec<String>,
+    dates: i64,
+    views: i64,
 }
 
+/// Everything that is due, through the extension. The procedures commit within, so none of this stands in a
+/// transaction; what an interrupted round leaves undone, the next one finds.
 async fn round(client: &mut Client) -> Result<Done, tokio_postgres::Error> {
-    let today = time::day_of(time::now());
-    let sql = "SELECT tidemark.ensure_partitions('bronze.events'::regclass, $1, $2)::text";
-    let partitions = client.query(sql, &[&PgDay(today), &PgDay(today + DAYS_AHEAD)]).await?.len();
-    // Commits within, so it must not stand in a transaction.
+    let premake = "SELECT p::text FROM tidemark.partition_config c, tidemark.premake_partitions(c.parent) p";
+    let partitions = client.query(premake, &[]).await?.len();
+    let (dates, views) = counters(client).await?;
     client.batch_execute("CALL tidemark.refresh(NULL, NULL)").await?;
-    let known = "SELECT to_regclass('gold.stale_materialized_views') IS NOT NULL";
-    let mut views = Vec::new();
-    if client.query_one(known, &[]).await?.get(0) {
-        let stale = "SELECT materialized_view::text FROM gold.stale_materialized_views ORDER BY 1";
-        for row in client.query(stale, &[]).await? {
-            let view: String = row.get(0);
-            refresh(client, &view).await?;
-            views.push(view);
-        }
-    }
-    Ok(Done { partitions, views })
+    client.batch_execute("CALL tidemark.refresh_materialized_views()").await?;
+    let (dates_after, views_after) = counters(client).await?;
+    Ok(Done { partitions, dates: dates_after - dates, views: views_after - views })
 }
 
-/// Refreshes a view and notes what it shows now. Both under one snapshot: a change that commits meanwhile is in
-/// neither, so the view stays marked as out of date.
-async fn refresh(client: &mut Client, view: &str) -> Result<(), tokio_postgres::Error> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-        .start()
-        .await?;
-    // The catalog spells the name with all the quotes that it needs.
-    let quoted: String = transaction.query_one("SELECT $1::text::regclass::text", &[&view]).await?.get(0);
-    transaction.batch_execute(&format!("REFRESH MATERIALIZED VIEW CONCURRENTLY {quoted}")).await?;
-    transaction.execute("SELECT gold.mark_materialized($1)", &[&view]).await?;
-    transaction.commit().await
+/// How many dates of models and how many materialized views have been refreshed in all.
+async fn counters(client: &Client) -> Result<(i64, i64), tokio_postgres::Error> {
+    let sql = "SELECT (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.models), \
+               (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.materialized_views)";
+    let row = client.query_one(sql, &[]).await?;
+    Ok((row.get(0), row.get(1)))
 }

@@ -2,6 +2,8 @@
 //! that it keeps in `books`.
 
 pub mod books;
+pub mod in_flight;
+pub mod plan;
 pub mod session;
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! alone; what is committed to Kafka is for the eyes of other tools.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
@@ -15,9 +15,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
+use super::End;
 use super::books::{Books, Record};
-use super::{End, Kafka};
-use crate::batch::{RawBatch, Slot};
+use super::in_flight::{InFlight, locked};
+use super::plan::{Ended, OutOfRange, Settings};
+use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
 use crate::pg_errors::{Class, classify};
 use crate::position::{self, Claim};
@@ -29,118 +31,6 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// away, so it must stay rare.
 const PATIENCE: Duration = Duration::from_secs(5);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What to do when Kafka no longer has the records at our position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OutOfRange {
-    /// Stop with an error
-    Fail,
-    /// Go on at the oldest record and note the gap in loader.offset_gaps
-    Earliest,
-    /// Go on behind the newest record and note the gap in loader.offset_gaps
-    Latest,
-}
-
-/// How large a batch may become.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    /// Most records.
-    pub rows: usize,
-    /// Most bytes.
-    pub bytes: usize,
-    /// Longest wait for more records.
-    pub delay: Duration,
-    /// Most bytes kept of one value.
-    pub keep: usize,
-}
-
-/// What a session needs to know.
-pub struct Settings {
-    /// Where Kafka is.
-    pub kafka: Kafka,
-    /// Consumer group.
-    pub group: String,
-    /// Topics to subscribe to.
-    pub topics: Vec<String>,
-    /// Where Postgres is.
-    pub postgres: tokio_postgres::Config,
-    /// `loader.pipelines.pipeline_id`.
-    pub pipeline_id: i32,
-    /// Who we are.
-    pub owner: String,
-    /// Batch sizes.
-    pub limits: BatchLimits,
-    /// What to do about retention gaps.
-    pub out_of_range: OutOfRange,
-    /// Stop once these ends are reached; `None` runs for ever.
-    pub until: Option<Vec<End>>,
-}
-
-/// How a session ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// We were told to stop.
-    Stopped,
-    /// Everything up to the wanted ends is committed.
-    CaughtUp,
-    /// Something that joining the group anew cures.
-    Restart(String),
-    /// The lane ended; it knows why.
-    LaneEnded,
-    /// Something that needs a person.
-    Failed(Error),
-}
-
-/// Position behind the last committed record, by topic and partition.
-type Positions = HashMap<(Arc<str>, i32), i64>;
-
-/// Batches handed to the lane and not yet committed, and the positions of those that are.
-#[derive(Debug, Default)]
-pub struct InFlight {
-    batches: Mutex<usize>,
-    changed: Condvar,
-    positions: Mutex<Positions>,
-}
-
-impl InFlight {
-    /// To be called by the lane for each committed batch.
-    pub fn committed(&self, slots: &[Slot]) {
-        let mut positions = locked(&self.positions);
-        positions.extend(slots.iter().map(|slot| ((slot.topic.clone(), slot.partition), slot.to)));
-        drop(positions);
-        self.finished();
-    }
-
-    fn finished(&self) {
-        let mut batches = locked(&self.batches);
-        *batches = batches.saturating_sub(1);
-        self.changed.notify_all();
-    }
-
-    fn sent(&self) {
-        *locked(&self.batches) += 1;
-    }
-
-    fn count(&self) -> usize {
-        *locked(&self.batches)
-    }
-
-    fn take_positions(&self) -> Positions {
-        std::mem::take(&mut locked(&self.positions))
-    }
-
-    fn wait(&self, at_most: Duration) {
-        let batches = locked(&self.batches);
-        if *batches > 0 {
-            drop(self.changed.wait_timeout(batches, at_most));
-        }
-    }
-}
-
-/// A panic elsewhere must not become one here: the data behind our locks is valid at every moment.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 struct Context {
     settings: Arc<Settings>,

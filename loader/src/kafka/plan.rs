@@ -1,0 +1,67 @@
+//! What a session is told to do, and how it can end.
+
+use std::time::Duration;
+
+use super::{End, Kafka};
+use crate::error::Error;
+
+/// What to do when Kafka no longer has the records at our position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutOfRange {
+    /// Stop with an error
+    Fail,
+    /// Go on at the oldest record and note the gap in loader.offset_gaps
+    Earliest,
+    /// Go on behind the newest record and note the gap in loader.offset_gaps
+    Latest,
+}
+
+/// How large a batch may become.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most records.
+    pub rows: usize,
+    /// Most bytes.
+    pub bytes: usize,
+    /// Longest wait for more records.
+    pub delay: Duration,
+    /// Most bytes kept of one value.
+    pub keep: usize,
+}
+
+/// What a session needs to know.
+pub struct Settings {
+    /// Where Kafka is.
+    pub kafka: Kafka,
+    /// Consumer group.
+    pub group: String,
+    /// Topics to subscribe to.
+    pub topics: Vec<String>,
+    /// Where Postgres is.
+    pub postgres: tokio_postgres::Config,
+    /// `loader.pipelines.pipeline_id`.
+    pub pipeline_id: i32,
+    /// Who we are.
+    pub owner: String,
+    /// Batch sizes.
+    pub limits: BatchLimits,
+    /// What to do about retention gaps.
+    pub out_of_range: OutOfRange,
+    /// Stop once these ends are reached; `None` runs for ever.
+    pub until: Option<Vec<End>>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// We were told to stop.
+    Stopped,
+    /// Everything up to the wanted ends is committed.
+    CaughtUp,
+    /// Something that joining the group anew cures.
+    Restart(String),
+    /// The lane ended; it knows why.
+    LaneEnded,
+    /// Something that needs a person.
+    Failed(Error),
+}
