@@ -1,1 +1,25 @@
-//! Fixtures for the client-side tests: private servers on private ports.
+//! Fixtures for the client-side tests: private servers on private ports, the `tidemark` binary as a process, and
+//! files of events with what must come of them. The tests themselves are in `tests/client/`.
+//!
+//! Everything here panics with a sentence that says what to do: a server or a binary that is missing must fail a test
+//! and never skip it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests use this crate")]
+
+pub mod broker;
+pub mod cluster;
+pub mod events;
+pub mod process;
+mod server;
+
+pub use server::free_port;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` holds, asking every few milliseconds; panics after `limit` with what was waited for.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

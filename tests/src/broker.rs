@@ -1,0 +1,109 @@
+//! A private Apache Kafka, one for the whole test process, and what only an administrator or a producer of odd records
+//! needs of it. Ordinary events are produced with `tidemark produce`.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::server;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A private broker.
+pub struct Broker {
+    /// Address for `--brokers`.
+    pub address: String,
+}
+
+/// The broker that the tests share; started by whoever asks first.
+pub fn shared() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| Broker { address: server::start("kafka.sh", "kafka", &[]).1 })
+}
+
+impl Broker {
+    /// A name for a topic that nobody else uses.
+    pub fn topic(&self) -> String {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        format!("topic-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    /// Appends a record to partition 0 of a topic; without a value it is a tombstone.
+    pub fn append(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, unix_millis: i64) {
+        let producer: BaseProducer = self.client_config().create().expect("cannot make a producer");
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).timestamp(unix_millis);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(e, _)| e).expect("cannot produce");
+        producer.flush(TIMEOUT).expect("the broker did not take a record");
+    }
+
+    /// Number of records in all partitions of a topic.
+    pub fn records(&self, topic: &str) -> i64 {
+        self.ends(topic).iter().map(|(_, end)| end).sum()
+    }
+
+    fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
+        let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("no answer about a topic");
+        let partitions = metadata.topics()[0].partitions().iter().map(|p| p.id());
+        partitions
+            .map(|p| (p, consumer.fetch_watermarks(topic, p, TIMEOUT).expect("no watermarks").1))
+            .collect()
+    }
+
+    /// Deletes the offsets that a group has committed to Kafka. Nobody may be in the group.
+    pub fn forget_group(&self, group: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client_config().create().expect("cannot make an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("cannot make a runtime");
+        let results = runtime
+            .block_on(admin.delete_groups(&[group], &AdminOptions::new().request_timeout(Some(TIMEOUT))))
+            .expect("no answer about a group");
+        for result in results {
+            result.unwrap_or_else(|(group, code)| panic!("cannot delete group {group}: {code}"));
+        }
+    }
+
+    /// Commits the ends of all partitions for a group, as if everything had been read. Nobody may be in the group.
+    pub fn commit_to_the_end(&self, group: &str, topic: &str) {
+        let mut config = self.client_config();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = config.create().expect("cannot make a consumer");
+        let mut offsets = TopicPartitionList::new();
+        for (partition, end) in self.ends(topic) {
+            offsets.add_partition_offset(topic, partition, Offset::Offset(end)).expect("a valid offset");
+        }
+        consumer.commit(&offsets, CommitMode::Sync).expect("cannot commit offsets");
+    }
+
+    /// The offsets that a group has committed to Kafka, all partitions added up; 0 for a group without any.
+    pub fn committed(&self, group: &str, topic: &str) -> i64 {
+        let mut config = self.client_config();
+        config.set("group.id", group);
+        let consumer: BaseConsumer = config.create().expect("cannot make a consumer");
+        let mut partitions = TopicPartitionList::new();
+        for (partition, _) in self.ends(topic) {
+            partitions.add_partition(topic, partition);
+        }
+        let committed = consumer.committed_offsets(partitions, TIMEOUT).expect("no answer about offsets");
+        let offsets = committed.elements();
+        offsets.iter().map(|o| if let Offset::Offset(n) = o.offset() { n } else { 0 }).sum()
+    }
+}

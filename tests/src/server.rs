@@ -1,0 +1,73 @@
+//! What private servers have in common: where they live, how they are started, and that they never outlive the tests.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The top of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is not the top folder").to_owned()
+}
+
+/// A directory of this test process for files. It goes away with the process, however that ends.
+pub(crate) fn scratch() -> &'static Path {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let path = std::env::temp_dir().join(format!("tidemark-tests-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
+        when_we_are_gone("exec rm -rf \"$0\"", &[path.as_os_str()]);
+        path
+    })
+}
+
+/// Starts a server with one of the scripts, which prints its address. It is destroyed when this process is gone.
+pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, String) {
+    let directory = std::env::temp_dir().join(format!("tidemark-tests-{}-{name}", std::process::id()));
+    let script = root().join("scripts").join(script);
+    when_we_are_gone("exec \"$0\" destroy \"$1\"", &[script.as_os_str(), directory.as_os_str()]);
+    let mut said = String::new();
+    // Between our look and its start somebody else may take the port.
+    for _ in 0..5 {
+        let output = Command::new(&script)
+            .arg("start")
+            .arg(&directory)
+            .arg(free_port().to_string())
+            .args(settings)
+            .env("KAFKA_TIMEOUT", "180")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
+        if output.status.success() {
+            return (directory, String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !said.contains("is taken") {
+            break;
+        }
+    }
+    panic!(
+        "{} does not start a server:\n{said}\nscripts/deps.sh test installs what it needs",
+        script.display()
+    );
+}
+
+/// A port of 127.0.0.1 on which nobody listened just now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("no free port on 127.0.0.1");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Runs a line of shell once this process has ended, be it by kill -9: a shell in a session of its own waits for the
+/// end of a pipe whose other end only we hold.
+fn when_we_are_gone(shell: &str, arguments: &[&std::ffi::OsStr]) {
+    let guardian = Command::new("setsid")
+        .args(["bash", "-c", &format!("cat >/dev/null; cd /; {shell}")])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("cannot run setsid; it is in the package util-linux");
+    std::mem::forget(guardian.stdin);
+}

@@ -1,0 +1,160 @@
+//! Who may do what, and that every object says what it is.
+
+use tidemark_tests::cluster::{self, connect, rows, sqlstate};
+use tidemark_tests::events::Generated;
+use tidemark_tests::process::tidemark;
+
+/// Storage behind views that readers use instead.
+const STORAGE: [&str; 2] = ["gold.daily_activity", "gold.weekly_actives_stored"];
+
+/// Tables and views, partitions left out.
+const RELATIONS: &str =
+    "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition";
+
+#[test]
+fn a_reader_reads_silver_and_gold_and_nothing_else() {
+    let database = cluster::shared().database();
+    let file = Generated::new("--events 3000 --days 3 --users 50 --seed 71");
+    tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
+    tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
+    let mut reader = connect(&database.reader_url());
+
+    let mut hidden = Vec::new();
+    for relation in database.column(&format!("{RELATIONS} AND n.nspname IN ('silver', 'gold') ORDER BY 1")) {
+        match reader.simple_query(&format!("SELECT * FROM {relation} LIMIT 10")) {
+            Ok(_) => {}
+            Err(e) if e.code().is_some_and(|code| code.code() == "42501") => hidden.push(relation),
+            Err(e) => panic!("{relation}: {e:?}"),
+        }
+    }
+    assert_eq!(hidden, STORAGE, "what a reader may not see");
+    for view in
+        ["silver.events", "gold.sessions", "gold.daily_actives", "gold.weekly_actives", "gold.freshness"]
+    {
+        let sql = format!("SELECT count(*) FROM {view}");
+        assert!(rows(&mut reader, &sql)[0][0] != "0", "{view} is empty");
+    }
+
+    // Nothing of bronze, of the loader's books, of any partition.
+    let forbidden = "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm') AND (n.nspname IN ('bronze', 'bronze_partitions', 'loader') OR c.relispartition)";
+    let forbidden = database.column(forbidden);
+    assert!(forbidden.iter().any(|r| r.starts_with("bronze_partitions.")), "no partition to try");
+    for relation in forbidden {
+        let result = reader.simple_query(&format!("SELECT 1 FROM {relation}"));
+        assert_eq!(sqlstate(result), "42501", "{relation}");
+    }
+    assert_eq!(sqlstate(reader.simple_query("SELECT payload FROM bronze.events")), "42501");
+    let payload = "SELECT count(*) FROM information_schema.columns
+         WHERE table_schema IN ('silver', 'gold') AND (column_name = 'payload' OR data_type = 'jsonb')";
+    assert_eq!(database.number(payload), 0, "the raw payload is visible to readers");
+}
+
+#[test]
+fn a_reader_writes_nothing() {
+    let database = cluster::shared().database();
+    let writable = database.rows(
+        "SELECT c.oid::regclass, p.privilege FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+          CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p(privilege)
+          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+            AND has_table_privilege('e2e_reader', c.oid, p.privilege)",
+    );
+    assert!(writable.is_empty(), "{writable:?}");
+    let sequences = database.rows(
+        "SELECT c.oid::regclass FROM pg_class AS c WHERE c.relkind = 'S'
+            AND (has_sequence_privilege('e2e_reader', c.oid, 'USAGE') OR has_sequence_privilege('e2e_reader', c.oid, 'UPDATE'))",
+    );
+    assert!(sequences.is_empty(), "{sequences:?}");
+    let schemas = database.rows(
+        "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND has_schema_privilege('e2e_reader', oid, 'CREATE')",
+    );
+    assert!(schemas.is_empty(), "{schemas:?}");
+    let mut reader = connect(&database.reader_url());
+    for sql in [
+        "SELECT tidemark.mark_dirty('gold.sessions'::regclass, ARRAY[current_date], 'x')",
+        "SELECT tidemark.ensure_partitions('bronze.events'::regclass, '2030-01-01', '2030-01-01')",
+        "SELECT tidemark.create_model('gold.sessions', ARRAY['bronze.events']::regclass[], 'SELECT 1', ARRAY['x']::name[])",
+        "SELECT tidemark.manage_partitions('bronze.events'::regclass, 1)",
+    ] {
+        assert_eq!(sqlstate(reader.simple_query(sql)), "42501", "{sql}");
+    }
+    assert!(reader.simple_query("CALL tidemark.refresh(NULL, NULL)").is_err(), "a reader can refresh");
+    assert!(
+        reader.simple_query("CALL tidemark.refresh_materialized_views()").is_err(),
+        "a reader can refresh"
+    );
+}
+
+#[test]
+fn a_loader_appends_and_can_do_nothing_else() {
+    let database = cluster::shared().database();
+    let file = Generated::new("--events 500 --days 2 --users 50 --seed 72");
+    tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
+    let mut loader = connect(&database.loader_url());
+    for sql in [
+        "UPDATE bronze.events SET user_id = 'x'",
+        "DELETE FROM bronze.events",
+        "TRUNCATE bronze.events",
+        "DROP TABLE bronze.events",
+        "ALTER TABLE bronze.events ADD COLUMN x int",
+        "DELETE FROM loader.dead_letters",
+        "DELETE FROM loader.batches",
+        "SELECT * FROM gold.sessions",
+        "SELECT * FROM silver.events",
+        "CREATE TABLE bronze.x (i int)",
+        "CREATE TABLE public.x (i int)",
+        "SELECT tidemark.manage_partitions('bronze.events'::regclass, 1)",
+    ] {
+        assert_eq!(sqlstate(loader.simple_query(sql)), "42501", "{sql}");
+    }
+    // What the partitions that a loader causes belong to is not the loader.
+    let owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class
+         WHERE relispartition AND relnamespace = 'bronze_partitions'::regnamespace";
+    assert_eq!(database.column(owners), ["tidemark_admin"]);
+    tidemark(&["status"]).database(&database.loader_url()).run().ok();
+}
+
+#[test]
+fn everything_has_a_comment() {
+    let database = cluster::shared().database();
+    let missing = database.column(
+        "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'loader', 'tidemark') AND obj_description(c.oid, 'pg_class') IS NULL
+          UNION ALL
+         SELECT c.oid::regclass || '.' || a.attname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+           JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'loader', 'tidemark') AND col_description(c.oid, a.attnum) IS NULL
+          UNION ALL
+         SELECT 'schema ' || nspname FROM pg_namespace AS n
+          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader', 'tidemark')
+            AND obj_description(oid, 'pg_namespace') IS NULL
+          UNION ALL
+         SELECT p.oid::regprocedure::text FROM pg_proc AS p
+          WHERE p.pronamespace = 'tidemark'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL
+          UNION ALL
+         SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'tidemark\\_%' AND shobj_description(oid, 'pg_authid') IS NULL
+          ORDER BY 1",
+    );
+    assert!(missing.is_empty(), "without a comment: {missing:?}");
+}
+
+#[test]
+fn the_group_roles_cannot_log_in_and_own_what_they_should() {
+    let database = cluster::shared().database();
+    let roles =
+        "SELECT rolname, rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls FROM pg_roles
+         WHERE rolname LIKE 'tidemark\\_%' ORDER BY 1";
+    let no = || ["f"; 5].map(str::to_owned).to_vec();
+    let expected: Vec<Vec<String>> = ["tidemark_admin", "tidemark_loader", "tidemark_reader"]
+        .map(|role| [vec![role.to_owned()], no()].concat())
+        .to_vec();
+    assert_eq!(database.rows(roles), expected);
+    let strangers = "SELECT c.oid::regclass, c.relowner::regrole FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader') AND c.relowner <> 'tidemark_admin'::regrole
+           AND c.relname NOT LIKE 'schema\\_history%'";
+    let strangers = database.rows(strangers);
+    assert!(strangers.is_empty(), "not owned by tidemark_admin: {strangers:?}");
+}
