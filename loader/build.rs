@@ -6,7 +6,6 @@ fn main() -> io::Result<()> {
     let root = Path::new("..");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=../migrations");
-    println!("cargo:rerun-if-changed=../sql");
 
     let mut code = String::from("&[\n");
     for folder in ["silver", "gold"] {

@@ -10,6 +10,12 @@ use tidemark_core::{AVec, Global};
 type Stats = FunnelStats<Global>;
 
 fn of(steps: i64, chains: &[Vec<i64>]) -> Stats {
+    let whole: Vec<Vec<Option<i64>>> =
+        chains.iter().map(|chain| chain.iter().copied().map(Some).collect()).collect();
+    with_gaps(steps, &whole)
+}
+
+fn with_gaps(steps: i64, chains: &[Vec<Option<i64>>]) -> Stats {
     let mut stats = FunnelStats::new_in(steps, Global).unwrap();
     chains.iter().for_each(|chain| stats.push(chain).unwrap());
     stats
@@ -52,6 +58,16 @@ fn a_chain_counts_for_every_step_it_reached() {
 }
 
 #[test]
+fn a_step_left_out_is_not_entered_and_the_next_counts_from_the_step_before_it() {
+    let chains = [vec![Some(0), None, Some(3_000_000)], vec![Some(0), Some(1_000_000), Some(2_000_000)]];
+    let rows = rows(&with_gaps(3, &chains));
+    assert_eq!(rows.iter().map(|row| row.entered).collect::<Vec<_>>(), [2, 1, 2]);
+    assert_eq!((rows[2].pct_of_first, rows[2].pct_of_previous), (Some(100.0), Some(200.0)));
+    assert_eq!((rows[1].avg_seconds, rows[2].avg_seconds), (Some(1.0), Some(2.0)));
+    assert_eq!(rows[2].median_seconds, Some(2.0));
+}
+
+#[test]
 fn an_empty_funnel_has_no_percentages_and_no_times() {
     for row in rows(&of(3, &[vec![]])) {
         assert_eq!(row.entered, 0);
@@ -87,7 +103,8 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(FunnelStats::new_in(33, Global).err(), Some(StatsError::Steps(33)));
     assert!(FunnelStats::new_in(32, Global).is_ok());
     let mut stats = of(2, &[]);
-    assert_eq!(stats.push(&[1, 2, 3]), Err(StatsError::Chain { found: 3, steps: 2 }));
+    assert_eq!(stats.push(&[None, Some(2)]), Err(StatsError::NoFirst));
+    assert_eq!(stats.push(&[Some(1), Some(2), Some(3)]), Err(StatsError::Chain { found: 3, steps: 2 }));
     assert_eq!(stats.merge(&of(3, &[])), Err(StatsError::Mismatch { ours: 2, theirs: 3 }));
     assert_eq!(bytes(&stats), bytes(&of(2, &[])));
 }
@@ -115,6 +132,16 @@ fn chain() -> impl Strategy<Value = Vec<i64>> {
         8 => prop::collection::vec(-50_000_000..50_000_000i64, 0..=4),
         1 => prop::collection::vec(any::<i64>(), 0..=4),
     ]
+}
+
+/// A chain that may leave out any step but the first.
+fn gapped() -> impl Strategy<Value = Vec<Option<i64>>> {
+    prop::collection::vec(prop::option::of(-50_000_000..50_000_000i64), 0..=4).prop_map(|mut chain| {
+        if let Some(first) = chain.first_mut() {
+            first.get_or_insert(0);
+        }
+        chain
+    })
 }
 
 /// The same chains as one state, and as parts merged in a chain from either end and in a tree.
@@ -149,6 +176,17 @@ proptest! {
         let mut reversed = chains.clone();
         reversed.reverse();
         prop_assert_eq!(bytes(&of(4, &reversed)), bytes(&of(4, &chains)));
+    }
+
+    #[test]
+    fn steps_left_out_change_no_law(chains in prop::collection::vec(gapped(), 0..60), cut in any::<prop::sample::Index>()) {
+        let serial = with_gaps(4, &chains);
+        let cut = cut.index(chains.len() + 1);
+        let mut merged = with_gaps(4, &chains[cut..]);
+        merged.merge(&with_gaps(4, &chains[..cut])).unwrap();
+        prop_assert_eq!(bytes(&merged), bytes(&serial));
+        let stored = FunnelStats::decode_in(&bytes(&serial), Global).unwrap();
+        prop_assert_eq!(rows(&stored), rows(&serial));
     }
 
     #[test]

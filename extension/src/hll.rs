@@ -3,7 +3,7 @@
 //! Format, hash and estimator are those of `tidemark_core::hll`; the SQL declarations stand in `sql/hll.sql`.
 
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use tidemark_core::AVec;
 use tidemark_core::hll::{Config, EncodedRef, Sketch, estimate_encoded, hash};
 
@@ -12,14 +12,12 @@ use crate::support::alloc::ContextAlloc;
 use crate::support::args;
 use crate::support::error::{OrRaise, raise};
 use crate::support::pg_function;
+use crate::support::stored::{INVALID_BINARY, INVALID_TEXT, bytes_of_message, bytes_of_text, text_of_bytes};
 
 /// Format of a partial state: this byte, then the bytes of the storage spec.
 const STATE_VERSION: u8 = 1;
 
 type State = Sketch<ContextAlloc>;
-
-const INVALID_TEXT: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
-const INVALID_BINARY: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION;
 
 /// Shared body of the `hll_agg` transition functions: (internal, value [, log2m]) -> internal.
 ///
@@ -162,10 +160,12 @@ pg_function! {
 pg_function! {
     /// Deserialize function: (bytea, internal) -> internal.
     fn tidemark_hll_deserialize(fcinfo) {
-        let context = context(fcinfo);
+        context(fcinfo);
         let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
+        // Combined right away and then dropped with the current context; combine copies what it keeps.
+        let short_lived = ContextAlloc::current();
         match bytes.split_first() {
-            Some((&STATE_VERSION, sketch)) => give(context.place(read(sketch, context))),
+            Some((&STATE_VERSION, sketch)) => give(short_lived.place(read(sketch, short_lived))),
             _ => raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "partial state of hll_agg has an unknown version"),
         }
     }
@@ -232,10 +232,11 @@ pg_function! {
     }
 }
 
-/// Checks bytes from outside and returns them as a stored value, unchanged.
+/// Checks bytes from outside and returns them as a stored value in canonical form: the spec lets writers choose
+/// between encodings, and equal sketches must be equal values here.
 fn accept(bytes: &[u8], code: PgSqlErrorCode) -> Datum {
-    EncodedRef::parse(bytes).and_then(|sketch| sketch.validate()).or_raise(code, "invalid hll");
-    args::make_varlena(bytes)
+    let sketch = Sketch::decode_in(bytes, ContextAlloc::current()).or_raise(code, "invalid hll");
+    write(&sketch)
 }
 
 pg_function! {
@@ -248,53 +249,20 @@ pg_function! {
 
 pg_function! {
     /// Type input: the hexadecimal form of bytea, `\x` and two digits a byte.
-    fn tidemark_hll_in(fcinfo) {
-        let Some(text) = args::datum(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let text = std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_bytes();
-        let Some(digits) = text.strip_prefix(b"\\x") else {
-            raise(INVALID_TEXT, "invalid input syntax for type hll: expected \\x and hexadecimal digits");
-        };
-        let mut bytes = AVec::with_capacity_in(digits.len() / 2, ContextAlloc::current());
-        let (pairs, rest) = digits.as_chunks::<2>();
-        if !rest.is_empty() {
-            raise(INVALID_TEXT, "invalid input syntax for type hll: odd number of hexadecimal digits");
-        }
-        for [high, low] in pairs {
-            match ((*high as char).to_digit(16), (*low as char).to_digit(16)) {
-                (Some(high), Some(low)) => bytes.push((high << 4 | low) as u8),
-                _ => raise(INVALID_TEXT, "invalid input syntax for type hll: not a hexadecimal digit"),
-            }
-        }
-        accept(&bytes, INVALID_TEXT)
-    }
+    fn tidemark_hll_in(fcinfo) { accept(&bytes_of_text(fcinfo, "hll"), INVALID_TEXT) }
 }
 
 pg_function! {
     /// Type output: the hexadecimal form of bytea.
     fn tidemark_hll_out(fcinfo) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let text = pg_sys::palloc(bytes.len() * 2 + 3).cast::<u8>();
-        let out = std::slice::from_raw_parts_mut(text, bytes.len() * 2 + 3);
-        out[..2].copy_from_slice(b"\\x");
-        for (pair, byte) in out[2..].as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-        }
-        out[bytes.len() * 2 + 2] = 0;
-        Datum::from(text)
+        text_of_bytes(bytes)
     }
 }
 
 pg_function! {
     /// Binary input: the stored bytes.
-    fn tidemark_hll_recv(fcinfo) {
-        let Some(message) = args::datum(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let message = &mut *message.cast_mut_ptr::<pg_sys::StringInfoData>();
-        let (len, cursor) = (message.len.max(0) as usize, message.cursor.max(0) as usize);
-        let bytes = std::slice::from_raw_parts(message.data.cast::<u8>(), len).get(cursor..).unwrap_or_default();
-        message.cursor = message.len;
-        accept(bytes, INVALID_BINARY)
-    }
+    fn tidemark_hll_recv(fcinfo) { accept(bytes_of_message(fcinfo), INVALID_BINARY) }
 }
 
 pg_function! {

@@ -43,9 +43,11 @@ fn owner_for_writer(table: Oid) -> Oid {
         let (owner, name) = ((*class).relowner, pgrx::name_data_to_str(&(*class).relname).to_owned());
         pg_sys::ReleaseSysCache(tuple);
         let user = pg_sys::GetUserId();
+        // The mode is 32 bits wide up to PostgreSQL 15 and 64 since.
+        #[allow(clippy::unnecessary_cast)]
+        let insert = pg_sys::ACL_INSERT as pg_sys::AclMode;
         let allowed = pg_sys::has_privs_of_role(user, owner)
-            || pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_INSERT.into())
-                == pg_sys::AclResult::ACLCHECK_OK;
+            || pg_sys::pg_class_aclcheck(table, user, insert) == pg_sys::AclResult::ACLCHECK_OK;
         if !allowed {
             raise_hint(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -1,10 +1,14 @@
-//! What the SQL families share: memory from an aggregate's context, arguments, errors, intervals.
+//! What the SQL families share: memory from an aggregate's context, arguments, errors, intervals, conditions, stored
+//! types.
 
 pub mod aggregate;
 pub mod alloc;
 pub mod args;
+pub mod conditions;
 pub mod error;
 pub mod interval;
+pub mod steps;
+pub mod stored;
 
 /// Exports a function that Postgres can call by its plain name, with the version-1 calling convention.
 ///

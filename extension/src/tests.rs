@@ -1,9 +1,13 @@
 //! Tests that run inside Postgres: what only the SQL surface can show (NULLs, types, plans, errors, memory).
 //! Laws of the algorithms are tested in `core`; many connections, kills and upgrades in `tests/`.
 
+// The `pg_test` feature compiles these into the library, where Clippy does not see that they are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod attribution;
 mod chains;
 mod ddsketch;
+mod funnel_stats;
 mod funnels;
 mod general;
 mod hll;
@@ -11,3 +15,5 @@ mod maintenance;
 mod retention;
 mod sequences;
 mod sessions;
+mod support;
+mod support_grouped;

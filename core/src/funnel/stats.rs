@@ -4,10 +4,12 @@
 //!
 //! # Figures
 //!
-//! A chain of length L counts as entered for steps 1 to L. The duration of step k is its time less that of step
-//! k - 1; step 1 has none. Durations are kept exactly up to [`EXACT_LIMIT`] per step and as a [`ddsketch`] of 1 %
-//! beyond; their sum is always exact. Whether durations are exact depends on how many there are only, so the state
-//! and its bytes are the same for any order of chains and any grouping into partial states.
+//! A chain counts as entered for every step it has a time for: steps 1 to L, less optional ones it left out, so a
+//! step can have more persons than an optional one before it. The duration of a step is its time less that of the
+//! step reached before it, over steps left out; step 1 has none. Durations are kept exactly up to [`EXACT_LIMIT`] per
+//! step and as a [`ddsketch`] of 1 % beyond; their sum is always exact. Whether durations are exact depends on how
+//! many there are only, so the state and its bytes are the same for any order of chains and any grouping into partial
+//! states.
 //!
 //! # Stored form
 //!
@@ -43,6 +45,9 @@ pub enum StatsError {
         /// Steps of the funnel.
         steps: usize,
     },
+    /// A chain without a time for the first step.
+    #[error("a chain must have a time for its first step")]
+    NoFirst,
     /// States of funnels with different numbers of steps.
     #[error("funnels of {ours} and {theirs} steps cannot be merged")]
     Mismatch {
@@ -62,13 +67,14 @@ pub struct StepRow {
     pub entered: u64,
     /// That as a percentage (0 to 100) of the persons who reached step 1; `None` when nobody did.
     pub pct_of_first: Option<f64>,
-    /// That as a percentage of the persons who reached the step before; `None` for step 1 and when nobody did.
+    /// That as a percentage of the persons who reached the step before; `None` for step 1 and when nobody did. Above
+    /// 100 when the step before is optional and many left it out.
     pub pct_of_previous: Option<f64>,
-    /// The median of the seconds since the step before, the mean of the middle two for an even number; exact up to
+    /// The median of the seconds since the step reached before, the mean of the middle two for an even number; exact up to
     /// [`EXACT_LIMIT`] durations, within 1 % of each middle value beyond. `None` for step 1 and when nobody reached
     /// the step.
     pub median_seconds: Option<f64>,
-    /// The average of the seconds since the step before; `None` as for the median.
+    /// The average of the seconds since the step reached before; `None` as for the median.
     pub avg_seconds: Option<f64>,
 }
 
@@ -76,7 +82,22 @@ enum Durations<A: Allocator> {
     /// Microseconds, at most [`EXACT_LIMIT`] of them, in no order.
     Exact(AVec<i64, A>),
     /// The sum in microseconds, and the distribution in seconds.
-    Sketch(i128, ddsketch::Sketch<A>),
+    Sketch(Sum, ddsketch::Sketch<A>),
+}
+
+/// A sum as low and high half: an `i128` itself asks for an alignment of 16, which allocators that know the
+/// fundamental types of C only, as Postgres' do, need not give.
+#[derive(Clone, Copy)]
+struct Sum([u64; 2]);
+
+impl Sum {
+    fn new(value: i128) -> Self {
+        Self([value as u64, (value >> 64) as u64])
+    }
+
+    fn get(self) -> i128 {
+        i128::from(self.0[0]) | i128::from(self.0[1].cast_signed()) << 64
+    }
 }
 
 impl<A: Allocator + Clone> Durations<A> {
@@ -89,9 +110,13 @@ impl<A: Allocator + Clone> Durations<A> {
                 for &value in values.iter().chain([&micros]) {
                     insert(&mut sum, &mut sketch, value);
                 }
-                *self = Self::Sketch(sum, sketch);
+                *self = Self::Sketch(Sum::new(sum), sketch);
             }
-            Self::Sketch(sum, sketch) => insert(sum, sketch, micros),
+            Self::Sketch(sum, sketch) => {
+                let mut total = sum.get();
+                insert(&mut total, sketch, micros);
+                *sum = Sum::new(total);
+            }
         }
     }
 
@@ -104,10 +129,10 @@ impl<A: Allocator + Clone> Durations<A> {
                     let mut sketch =
                         ddsketch::Sketch::new_in(Accuracy::default(), values.allocator().clone());
                     values.iter().for_each(|&value| insert(&mut sum, &mut sketch, value));
-                    *self = Self::Sketch(sum, sketch);
+                    *self = Self::Sketch(Sum::new(sum), sketch);
                 }
                 if let Self::Sketch(sum, sketch) = self {
-                    *sum = sum.saturating_add(*their_sum);
+                    *sum = Sum::new(sum.get().saturating_add(their_sum.get()));
                     // Both have the default accuracy, which is the only reason for an error.
                     let merged = sketch.merge(theirs);
                     debug_assert!(merged.is_ok());
@@ -126,7 +151,7 @@ impl<A: Allocator + Clone> Durations<A> {
     fn avg_seconds(&self) -> Option<f64> {
         let sum = match self {
             Self::Exact(values) => values.iter().map(|&value| i128::from(value)).sum(),
-            Self::Sketch(sum, _) => *sum,
+            Self::Sketch(sum, _) => sum.get(),
         };
         (self.len() > 0).then(|| sum as f64 / self.len() as f64 / MICROS)
     }
@@ -160,8 +185,7 @@ impl<A: Allocator + Clone> Durations<A> {
                 }
             }
             Self::Sketch(sum, sketch) => {
-                w.i64(*sum as i64);
-                w.i64((*sum >> 64) as i64);
+                sum.0.iter().for_each(|half| w.i64(half.cast_signed()));
                 sketch.encode_body(w);
             }
         }
@@ -178,7 +202,7 @@ impl<A: Allocator + Clone> Durations<A> {
             if sum.unsigned_abs() > u128::from(entered) << 63 {
                 return Err(DecodeError::Malformed("sum of the durations of a funnel step"));
             }
-            return Ok(Self::Sketch(sum, sketch));
+            return Ok(Self::Sketch(Sum::new(sum), sketch));
         }
         // At least a byte each, so a hostile number cannot ask for more memory than it sent bytes for.
         let mut values = AVec::with_capacity_in((entered as usize).min(r.remaining()), alloc);
@@ -247,15 +271,21 @@ impl<A: Allocator + Clone> FunnelStats<A> {
 
     /// Counts one person's chain: one time in microseconds per step reached, none when step 1 was not reached.
     ///
+    /// `None` is a step left out, as [`super::Funnel::run`] gives it for optional ones: the person did not enter it,
+    /// and the next step's duration counts from the last step reached. A chain that begins with `None` is an error.
     /// Times usually ascend; where they do not (a funnel in any order), the duration is negative and counts as such.
     /// Durations beyond an `i64` (between infinite timestamps) count as the greatest or least one. A chain longer
-    /// than the funnel is an error and leaves the state as it was.
-    pub fn push(&mut self, chain: &[i64]) -> Result<(), StatsError> {
+    /// than the funnel is an error. An error leaves the state as it was.
+    pub fn push(&mut self, chain: &[Option<i64>]) -> Result<(), StatsError> {
         if chain.len() > self.steps.len() {
             return Err(StatsError::Chain { found: chain.len(), steps: self.steps.len() });
         }
+        if let Some(None) = chain.first() {
+            return Err(StatsError::NoFirst);
+        }
         let mut previous = None;
-        for (step, &time) in self.steps.iter_mut().zip(chain) {
+        for (step, time) in self.steps.iter_mut().zip(chain) {
+            let &Some(time) = time else { continue };
             step.entered = step.entered.saturating_add(1);
             if let Some(previous) = previous {
                 step.durations.add(time.saturating_sub(previous));
@@ -313,16 +343,17 @@ impl<A: Allocator + Clone> FunnelStats<A> {
         let mut r = Reader::new(bytes, VERSION)?;
         let mut stats = Self::new_in(r.u8()?.into(), alloc.clone())
             .map_err(|_| DecodeError::Malformed("number of funnel steps"))?;
-        let mut before = None;
+        let mut first = None;
         for step in &mut stats.steps {
             step.entered = minimal_varint(&mut r)?;
-            if let Some(before) = before {
-                if step.entered > before {
-                    return Err(DecodeError::Malformed("more persons in a funnel step than before it"));
+            match first {
+                None => first = Some(step.entered),
+                // Only the first step is sure to come before every other: those between may have been left out.
+                Some(first) if step.entered > first => {
+                    return Err(DecodeError::Malformed("more persons in a funnel step than in the first"));
                 }
-                step.durations = Durations::decode_in(&mut r, step.entered, alloc.clone())?;
+                Some(_) => step.durations = Durations::decode_in(&mut r, step.entered, alloc.clone())?,
             }
-            before = Some(step.entered);
         }
         r.finish()?;
         Ok(stats)

@@ -1,1 +1,52 @@
--- Attribution: first, last and channel_group.
+-- Attribution: first and last touch, and the channel of a visit. Implemented in attribution.rs.
+-- The state is internal and the result polymorphic, so the final function gets the aggregate's arguments too
+-- (FINALFUNC_EXTRA), which tells Postgres its result type.
+
+CREATE FUNCTION tidemark.first_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
+COMMENT ON FUNCTION tidemark.first_transition(internal, anyelement, timestamptz) IS 'Support function of first; not for direct use.';
+
+CREATE FUNCTION tidemark.first_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_first_combine';
+COMMENT ON FUNCTION tidemark.first_combine(internal, internal) IS 'Support function of first; not for direct use.';
+
+CREATE FUNCTION tidemark.last_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
+COMMENT ON FUNCTION tidemark.last_transition(internal, anyelement, timestamptz) IS 'Support function of last; not for direct use.';
+
+CREATE FUNCTION tidemark.last_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_last_combine';
+COMMENT ON FUNCTION tidemark.last_combine(internal, internal) IS 'Support function of last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_serialize';
+COMMENT ON FUNCTION tidemark.touch_serialize(internal) IS 'Support function of first and last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_deserialize';
+COMMENT ON FUNCTION tidemark.touch_deserialize(bytea, internal) IS 'Support function of first and last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_final(state internal, value anyelement, event_time timestamptz) RETURNS anyelement
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_touch_final';
+COMMENT ON FUNCTION tidemark.touch_final(internal, anyelement, timestamptz) IS 'Support function of first and last; not for direct use.';
+
+CREATE AGGREGATE tidemark.first(value anyelement, event_time timestamptz) (
+    SFUNC = tidemark.first_transition, STYPE = internal, SSPACE = 64,
+    FINALFUNC = tidemark.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark.first_combine,
+    SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.first(anyelement, timestamptz) IS
+'The value at the earliest event_time in a group: the first touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the first known value; nothing left gives NULL. Of several values at that time the smallest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise.';
+
+CREATE AGGREGATE tidemark.last(value anyelement, event_time timestamptz) (
+    SFUNC = tidemark.last_transition, STYPE = internal, SSPACE = 64,
+    FINALFUNC = tidemark.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark.last_combine,
+    SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.last(anyelement, timestamptz) IS
+'The value at the latest event_time in a group: the last touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the last known value; nothing left gives NULL. Of several values at that time the greatest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise. See tidemark.first.';
+
+CREATE FUNCTION tidemark.channel_group(utm_source text, utm_medium text, utm_campaign text, referrer_host text, click_id text) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_channel_group';
+COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
+'The marketing channel of a visit by rules in the order of Google Analytics 4: Cross Network, Paid Search, Paid Social, Paid Video, Paid Shopping, Paid Other, Display, Direct, Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Referral or Unknown; never NULL. Any argument may be NULL or empty. referrer_host: host of the referring page, NULL for the own site. click_id: name of the URL parameter that marks a click on an advertisement (gclid, fbclid, ...), optionally with =value. Case and blanks around a text do not matter.';

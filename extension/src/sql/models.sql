@@ -118,11 +118,14 @@ BEGIN
         model_table := name::regclass;
         EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'model % has no column event_date of type date', name
             USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
+        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
 
     -- Marks distributed while the model is not yet visible would pass it by.
@@ -162,7 +165,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) and a column event_date; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -225,7 +228,11 @@ BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of this file).
             DELETE FROM tidemark.model_dirty d WHERE d.model = refreshed_model AND d.event_date = refreshed_date;
             EXECUTE format('DELETE FROM %s WHERE event_date = $1', m.target) USING refreshed_date;
-            EXECUTE format('INSERT INTO %s SELECT * FROM (%s) AS q WHERE q.event_date >= $1 AND q.event_date < $2', m.target, m.query)
+            EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s) AS q WHERE q.event_date >= $1 AND q.event_date < $2',
+                    m.target,
+                    (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+                      WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+                    m.query)
               USING refreshed_date, refreshed_date + 1;
             -- Only models that read this one care.
             IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN

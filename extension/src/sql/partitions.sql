@@ -10,6 +10,8 @@ CREATE TABLE tidemark.partition_config (
     managed_since timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 SELECT pg_catalog.pg_extension_config_dump('tidemark.partition_config', '');
+-- Partitions are created with the rights of each table's owner, who has to read the settings.
+GRANT SELECT ON tidemark.partition_config TO PUBLIC;
 COMMENT ON TABLE tidemark.partition_config IS
 'Tables whose partitions tidemark creates. Written by tidemark.manage_partitions; dumped with the database.';
 COMMENT ON COLUMN tidemark.partition_config.parent IS 'The partitioned table.';

@@ -1,1 +1,142 @@
-//! Tests of `attribution` inside Postgres.
+//! Tests of attribution inside Postgres.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::tests::support_grouped::{error_of, same_under_any_plan, text};
+    use pgrx::prelude::*;
+
+    /// First and last of rows (value, day of January), the values being of a type.
+    fn touches(kind: &str, rows: &str) -> String {
+        text(&format!(
+            "SELECT concat(pg_typeof(tidemark.first(v::{kind}, t)), ' ', tidemark.first(v::{kind}, t), ' ', tidemark.last(v::{kind}, t))
+               FROM (SELECT v, timestamptz '2026-01-01Z' + d * interval '1 day' AS t FROM (VALUES {rows}) AS x(v, d)) AS y"
+        ))
+    }
+
+    #[pg_test]
+    fn first_and_last_work_for_every_kind_of_type() {
+        assert_eq!(touches("text", "('b', 2), ('a', 3), ('c', 1)"), "text c a");
+        assert_eq!(touches("integer", "(20, 2), (30, 3), (10, 1)"), "integer 10 30");
+        assert_eq!(touches("boolean", "(true, 2), (false, 1)"), "boolean f t");
+        assert_eq!(touches("numeric", "(2.50, 2), (1.0, 1)"), "numeric 1.0 2.50");
+        assert_eq!(touches("date", "('2026-01-02', 2), ('2026-01-03', 1)"), "date 2026-01-03 2026-01-02");
+        assert_eq!(touches("text[]", "('{b,c}', 2), ('{NULL}', 1)"), "text[] {NULL} {b,c}");
+        assert_eq!(touches("jsonb", "('{\"a\": 1}', 2), ('[1]', 1)"), "jsonb [1] {\"a\": 1}");
+        assert_eq!(
+            touches(
+                "uuid",
+                "('00000000-0000-0000-0000-000000000001', 2), ('ffffffff-0000-0000-0000-000000000001', 1)"
+            ),
+            "uuid ffffffff-0000-0000-0000-000000000001 00000000-0000-0000-0000-000000000001"
+        );
+        assert_eq!(touches("point", "('(1,2)', 2), ('(3,4)', 1)"), "point (3,4) (1,2)");
+        assert_eq!(touches("name", "('n', 2), ('m', 1)"), "name m n");
+        assert_eq!(
+            touches("tidemark.session", "('(2026-01-01 00:00+00,2026-01-01 00:00+00,1)', 1)")
+                .split(' ')
+                .next(),
+            Some("tidemark.session")
+        );
+        assert_eq!(
+            text(
+                "SELECT tidemark.last(ROW(d, 'x'), now() + d * interval '1 s') FROM generate_series(1, 3) AS d"
+            ),
+            "(3,x)"
+        );
+        Spi::run("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE DOMAIN word AS text COLLATE \"C\" CHECK (value <> '')").unwrap();
+        assert_eq!(
+            touches("mood", "('bad', 1), ('good', 1)"),
+            "mood good bad",
+            "ties in the order of the enum"
+        );
+        assert_eq!(
+            touches("word", "('b', 1), ('B', 1)"),
+            "word B b",
+            "ties in the order of the domain's collation"
+        );
+    }
+
+    #[pg_test]
+    fn first_and_last_ignore_what_is_not_known() {
+        assert_eq!(touches("text", "(NULL, 0), ('a', 1), ('b', 2), (NULL, 3), ('x', NULL)"), "text a b");
+        assert_eq!(text("SELECT tidemark.first(x, now()) FROM (VALUES (NULL::text)) AS v(x)"), "NULL");
+        assert_eq!(text("SELECT tidemark.last(1, now()) WHERE false"), "NULL");
+        assert_eq!(error_of("SELECT tidemark.last(1, 'infinity')"), "22008 event_time must be finite");
+    }
+
+    #[pg_test]
+    fn ties_are_broken_by_the_order_of_the_type_then_by_text() {
+        assert_eq!(touches("integer", "(9, 1), (10, 1), (-1, 1)"), "integer -1 10");
+        assert_eq!(touches("numeric", "(1.00, 1), (1.0, 1), (1, 1)"), "numeric 1 1.00");
+        assert_eq!(touches("json", "('[2]', 1), ('[10]', 1)"), "json [10] [2]", "a type without an order");
+        assert_eq!(touches("json[]", "('{1}', 1), ('{2}', 1)"), "json[] {1} {2}");
+        assert_eq!(
+            text("SELECT tidemark.first(ROW(v::json), now()) FROM (VALUES ('[2]'), ('[1]')) AS x(v)"),
+            "([1])"
+        );
+    }
+
+    #[pg_test]
+    fn a_running_last_carries_values_forward() {
+        assert_eq!(
+            text(
+                "SELECT string_agg(coalesce(l, '-'), '' ORDER BY n) FROM (
+                     SELECT n, tidemark.last(v, now() + n * interval '1 s') OVER (ORDER BY n) AS l
+                       FROM (VALUES (1, NULL), (2, 'a'), (3, NULL), (4, 'b'), (5, NULL)) AS x(n, v)) AS y"
+            ),
+            "-aabb"
+        );
+    }
+
+    #[pg_test]
+    fn replaced_values_do_not_pile_up() {
+        // 200 MB of values pass by; the aggregate's contexts must not keep them.
+        Spi::run(
+            "CREATE TABLE memory AS SELECT tidemark.last(repeat(n::text, 2000), now() + n * interval '1 s') AS v,
+                (SELECT sum(total_bytes) FROM pg_backend_memory_contexts) AS bytes FROM generate_series(1, 20000) AS n",
+        )
+        .unwrap();
+        let bytes: i64 = text("SELECT bytes FROM memory").parse().unwrap();
+        assert_eq!(text("SELECT left(v, 5) FROM memory"), "20000");
+        assert!(bytes < 100_000_000, "{bytes}");
+    }
+
+    const ROWS: &str = "SELECT n % 97 AS person, timestamptz '2026-01-01Z' + (n * 7919 % 100) * interval '1 hour' AS t,
+        CASE WHEN n % 5 > 0 THEN repeat('x', n % 3) || (n % 13) END AS v, n FROM generate_series(1, 20000) AS n";
+
+    #[pg_test]
+    fn first_and_last_text_are_the_same_under_any_plan() {
+        same_under_any_plan(
+            ROWS,
+            "SELECT person AS key, tidemark.first(v, t) || ' ' || tidemark.last(v, t) AS answer FROM {t} GROUP BY person",
+        );
+    }
+
+    #[pg_test]
+    fn first_and_last_of_other_types_are_the_same_under_any_plan() {
+        same_under_any_plan(
+            ROWS,
+            "SELECT person AS key, concat(tidemark.first(n, t), tidemark.last(ARRAY[v, 'y'], t), tidemark.first(to_jsonb(v), t),
+                tidemark.last(ROW(v, n), t), tidemark.first(n::numeric / 4, t), tidemark.last(to_json(v), t)) AS answer
+               FROM {t} GROUP BY person",
+        );
+    }
+
+    #[pg_test]
+    fn channel_group_knows_the_usual_channels() {
+        for (arguments, expected) in [
+            ("NULL, NULL, NULL, NULL, NULL", "Direct"),
+            ("'', '', '', '', ''", "Direct"),
+            ("'google', 'cpc', NULL, NULL, NULL", "Paid Search"),
+            ("NULL, NULL, NULL, 'www.google.co.uk', NULL", "Organic Search"),
+            ("'Newsletter', 'E-Mail', NULL, NULL, NULL", "Email"),
+            ("NULL, NULL, NULL, 'blog.example.org', NULL", "Referral"),
+            ("NULL, NULL, NULL, 'l.facebook.com', 'fbclid=x'", "Organic Social"),
+            ("NULL, NULL, NULL, NULL, 'gclid=abc'", "Paid Other"),
+        ] {
+            assert_eq!(text(&format!("SELECT tidemark.channel_group({arguments})")), expected, "{arguments}");
+        }
+        Spi::run("CREATE TABLE visit (source text, channel text GENERATED ALWAYS AS (tidemark.channel_group(source, NULL, NULL, NULL, NULL)) STORED)")
+            .expect("immutable enough for a generated column");
+    }
+}

@@ -1,1 +1,121 @@
-//! Tests of `general` inside Postgres.
+//! What holds for every object of the extension: comments, stated parallel safety, pinned search paths.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::tests::support_grouped::text;
+    use pgrx::prelude::*;
+
+    /// Functions that make tables or write rows; everything else must be safe in parallel workers.
+    const PARALLEL_UNSAFE: &str = "create_model, create_partitions, distribute_dirty, ensure_partitions,
+        ensure_partitions_as_owner, manage_materialized_view, manage_partitions, mark_dirty, premake_partitions,
+        refresh_materialized_view_step, refresh_step";
+
+    /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
+    const OBJECTS: &str = "
+        WITH member AS (
+            SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'tidemark'
+            UNION
+            SELECT 'pg_namespace'::regclass, 'tidemark'::regnamespace
+        ), relation AS (
+            SELECT c.oid, c.relkind FROM pg_class c WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'c')
+        ), object AS (
+            SELECT m.classid, m.objid, 0 AS objsubid FROM member m
+             WHERE coalesce((pg_identify_object(m.classid, m.objid, 0)).schema, '') <> 'tests'
+               AND (m.classid, m.objid) <> ('pg_namespace'::regclass, coalesce(to_regnamespace('tests'), 0))
+               -- Made by an identity column, described there.
+               AND NOT EXISTS (SELECT FROM pg_class c WHERE m.classid = 'pg_class'::regclass AND c.oid = m.objid AND c.relkind = 'S')
+               -- A row type is its table's, an array type its element's.
+               AND NOT EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+                                WHERE m.classid = 'pg_type'::regclass AND t.oid = m.objid AND (c.relkind <> 'c' OR t.typcategory = 'A'))
+            UNION ALL
+            SELECT 'pg_class'::regclass, a.attrelid, a.attnum FROM relation r JOIN pg_attribute a ON a.attrelid = r.oid
+             WHERE a.attnum > 0 AND NOT a.attisdropped
+        )";
+
+    #[pg_test]
+    fn every_object_has_a_comment() {
+        let uncommented = text(&format!(
+            "{OBJECTS} SELECT string_agg(pg_describe_object(o.classid, o.objid, o.objsubid), E'\\n' ORDER BY 1) FROM object o
+              WHERE NOT EXISTS (SELECT FROM pg_description d WHERE (d.classoid, d.objoid, d.objsubid) = (o.classid, o.objid, o.objsubid)
+                                   AND length(d.description) > 10)"
+        ));
+        assert_eq!(uncommented, "NULL", "without a comment:\n{uncommented}");
+    }
+
+    #[pg_test]
+    fn the_count_of_objects_sees_every_kind() {
+        let kinds = text(&format!(
+            "{OBJECTS} SELECT string_agg(DISTINCT (pg_identify_object(classid, objid, objsubid)).type, ', ') FROM object"
+        ));
+        for kind in [
+            "aggregate",
+            "cast",
+            "composite type column",
+            "function",
+            "operator",
+            "procedure",
+            "schema",
+            "table",
+            "table column",
+            "type",
+            "view",
+            "view column",
+        ] {
+            assert!(kinds.split(", ").any(|k| k == kind), "no {kind} among {kinds}");
+        }
+        let count: i64 = text(&format!("{OBJECTS} SELECT count(*) FROM object")).parse().unwrap();
+        assert!(count > 150, "only {count} objects");
+    }
+
+    #[pg_test]
+    fn only_functions_that_write_are_parallel_unsafe() {
+        let list: Vec<&str> = PARALLEL_UNSAFE.split(',').map(str::trim).collect();
+        let stray = text(&format!(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
+              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p'
+                AND (p.proparallel <> 's') <> (p.proname = ANY ('{{{}}}'))",
+            list.join(",")
+        ));
+        assert_eq!(stray, "NULL", "parallel safety is not as listed:\n{stray}");
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
+              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel <> 's' AND p.provolatile <> 'v'",
+        );
+        assert_eq!(stray, "NULL", "unsafe in parallel but not volatile:\n{stray}");
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
+              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel = 's' AND p.provolatile = 'v'",
+        );
+        assert_eq!(stray, "NULL", "volatile, which is what one gets without saying so:\n{stray}");
+    }
+
+    #[pg_test]
+    fn aggregates_can_run_in_parallel() {
+        let stray = text(
+            "SELECT string_agg(a.aggfnoid::regprocedure::text, E'\\n') FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid
+              WHERE p.pronamespace = 'tidemark'::regnamespace
+                AND (p.proparallel <> 's' OR a.aggcombinefn = 0 OR (a.aggtranstype = 'internal'::regtype AND (a.aggserialfn = 0 OR a.aggdeserialfn = 0 OR a.aggtransspace = 0)))",
+        );
+        assert_eq!(stray, "NULL", "no partial states, or no estimate of their size:\n{stray}");
+    }
+
+    #[pg_test]
+    fn functions_with_a_text_body_pin_their_search_path() {
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND l.lanname NOT IN ('c', 'internal')
+                AND p.prosqlbody IS NULL
+                AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS c WHERE c ~ '^search_path=pg_catalog, pg_temp$')",
+        );
+        assert_eq!(stray, "NULL", "search_path is the caller's:\n{stray}");
+    }
+
+    #[pg_test]
+    fn no_function_runs_with_the_rights_of_its_owner() {
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prosecdef",
+        );
+        assert_eq!(stray, "NULL", "SECURITY DEFINER:\n{stray}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Steps given as names of events: which steps does a row with a certain name satisfy?
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, FunctionCallInfo};
+use tidemark_core::{AVec, Allocator};
+
+use crate::support::alloc::ContextAlloc;
+use crate::support::args;
+use crate::support::error::{invalid_argument, raise};
+use crate::support::steps::check_number;
+
+/// The names of the steps, ready to be compared with the name in a row, byte by byte.
+#[derive(Clone)]
+pub struct Names<A: Allocator> {
+    /// The array as it was written, to notice when a row brings another one.
+    written: AVec<u8, A>,
+    /// All names: each one's length in 4 bytes, little-endian, and its bytes. Names may occur twice.
+    packed: AVec<u8, A>,
+    /// Each different name once.
+    entries: AVec<Entry, A>,
+    /// Bit (length modulo 64) is set for the length of every name: rules out most other names at once.
+    lengths: u64,
+    number: usize,
+}
+
+/// A name's place in `packed`, and the steps that have it.
+#[derive(Clone, Copy)]
+struct Entry {
+    start: u32,
+    len: u32,
+    bits: u32,
+}
+
+impl Names<ContextAlloc> {
+    /// Reads argument `index`, an array of 1 to 32 names (22023 otherwise) without NULL (22004).
+    ///
+    /// # Safety
+    /// The argument must be a text[].
+    pub unsafe fn read(fcinfo: FunctionCallInfo, index: usize, alloc: ContextAlloc) -> Self {
+        // SAFETY: see above. Copies everything into `alloc`, so that nothing points into the row.
+        unsafe {
+            let Some(datum) = args::datum(fcinfo, index) else {
+                raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "steps must not be NULL")
+            };
+            let mut names = Self {
+                written: AVec::new_in(alloc),
+                packed: AVec::new_in(alloc),
+                entries: AVec::new_in(alloc),
+                lengths: 0,
+                number: 0,
+            };
+            names.written.extend_from_slice(args::varlena_bytes(datum));
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            if (*array).ndim > 1 {
+                invalid_argument(
+                    "steps must be a one-dimensional array",
+                    "Write ARRAY['first step', 'second step'].",
+                );
+            }
+            let (mut datums, mut nulls, mut len) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                array,
+                pg_sys::TEXTOID,
+                -1,
+                false,
+                b'i' as _,
+                &mut datums,
+                &mut nulls,
+                &mut len,
+            );
+            check_number(len.max(0) as usize);
+            for step in 0..len as usize {
+                if *nulls.add(step) {
+                    raise(
+                        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                        format!("steps must not contain NULL (step {})", step + 1),
+                    );
+                }
+                names.add(args::varlena_bytes(*datums.add(step)));
+            }
+            names
+        }
+    }
+}
+
+impl<A: Allocator> Names<A> {
+    fn add(&mut self, name: &[u8]) {
+        let bit = 1 << self.number;
+        self.number += 1;
+        self.packed.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        let start = self.packed.len() as u32;
+        self.packed.extend_from_slice(name);
+        let Self { entries, packed, .. } = self;
+        match entries.iter_mut().find(|entry| entry.name(packed) == name) {
+            Some(entry) => entry.bits |= bit,
+            None => entries.push(Entry { start, len: name.len() as u32, bits: bit }),
+        }
+        self.lengths |= 1 << (name.len() % 64);
+    }
+
+    /// How many steps there are.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The content of the array they were read from.
+    pub fn written(&self) -> &[u8] {
+        &self.written
+    }
+
+    /// The names in order, unambiguous as bytes.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// The steps of a name as bits, the first step the lowest.
+    #[inline]
+    pub fn bits(&self, name: &[u8]) -> u32 {
+        if self.lengths & 1 << (name.len() % 64) == 0 {
+            return 0;
+        }
+        self.entries.iter().find(|entry| entry.name(&self.packed) == name).map_or(0, |entry| entry.bits)
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn name(self, packed: &[u8]) -> &[u8] {
+        packed.get(self.start as usize..).and_then(|tail| tail.get(..self.len as usize)).unwrap_or_default()
+    }
+}
