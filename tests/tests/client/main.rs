@@ -29,15 +29,14 @@ fn cut_connections(database: &Database<'_>, process: &mut Process, times: u32) -
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'tidemark'";
     let position = || database.number("SELECT coalesce(sum(next_offset), 0) FROM loader.offsets");
-    let mut before = 0;
-    for time in 0..times {
-        while process.is_running() && position() <= before {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+    let (mut before, mut done) = (0, 0);
+    while done < times && process.is_running() {
+        // Only after it got on, so that it can come to its end.
+        if position() > before && database.number(cut) > 0 {
+            before = position();
+            done += 1;
         }
-        if !process.is_running() || database.number(cut) == 0 {
-            return time;
-        }
-        before = position();
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    times
+    done
 }
