@@ -199,7 +199,72 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- requires:
 --   funnels
 
--- Funnels: the aggregate funnel, the times of the deepest chain.
+-- Funnels: the aggregate funnel, the times of the deepest chain. Implemented in chains.rs.
+-- Conditions are VARIADIC "any", checked to be boolean at run time, for the reason given in funnels.sql.
+
+CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
+COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
+COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, event_type text, steps text[]) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
+COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, event_type text, steps text[]) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
+COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_combine';
+COMMENT ON FUNCTION tidemark.funnel_combine(internal, internal) IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_serialize';
+COMMENT ON FUNCTION tidemark.funnel_serialize(internal) IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_deserialize';
+COMMENT ON FUNCTION tidemark.funnel_deserialize(bytea, internal) IS 'Support function of funnel; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_final(state internal) RETURNS timestamptz[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_final';
+COMMENT ON FUNCTION tidemark.funnel_final(internal) IS 'Support function of funnel; not for direct use.';
+
+CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, VARIADIC steps "any") (
+    SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.funnel_final, COMBINEFUNC = tidemark.funnel_combine,
+    SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, "any") IS
+'The times of the chain of events that got deepest in a funnel: one per step reached, so cardinality() is the level. Steps are 1 to 32 boolean conditions, in order; a chain takes a different row for each of them, times never decrease, and the last is at most win after the first (inclusive); other events may come between. Of the deepest chains the one that ends first, then starts last, then has the earliest times in between, so no order of rows changes it. Group by person. A NULL condition is false, a NULL event_time is skipped, an infinite one an error (22008); no rows give an empty array. win must be constant and free of months (22023).';
+
+CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, VARIADIC steps "any") (
+    SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.funnel_final, COMBINEFUNC = tidemark.funnel_combine,
+    SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, "any") IS
+'As funnel(win, event_time, steps), in a mode: a comma separated list of strict_increase (times increase), strict_order (only repeats of reached steps between), allow_reentry (with strict_order: any step between), strict_deduplication (a repeated step ends the chain), strict_once (no effect: one row is one step in every mode), any_order (steps in any order; times sorted), first_entry (start at the earliest row of step 1), exclude=N (condition N is no step, a row with it ends the chain), optional=N (step N may be left out; NULL in its place) and step_window=INTERVAL (longest time between steps, such as 30m). Anything else is an error (22023). mode must be constant.';
+
+CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, event_type text, steps text[]) (
+    SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.funnel_final, COMBINEFUNC = tidemark.funnel_combine,
+    SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, text, text[]) IS
+'As funnel(win, event_time, VARIADIC steps) with steps by name: a row satisfies a step when its event_type is the step''s name, compared byte by byte. The fastest form. A name may stand for several steps, each of which then needs its own row. A NULL event_type satisfies none. steps has 1 to 32 names, none of them NULL, and must be constant.';
+
+CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, event_type text, steps text[]) (
+    SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.funnel_final, COMBINEFUNC = tidemark.funnel_combine,
+    SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) IS
+'As funnel(win, mode, event_time, VARIADIC steps) with steps by name; see funnel(win, event_time, event_type, steps). N in a mode counts the names.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -207,7 +272,81 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- requires:
 --   funnel
 
--- Funnels: funnel_stats and funnel_table, figures over many persons.
+-- Funnels: funnel_stats and funnel_table, figures over many persons. Implemented in funnel_stats.rs.
+
+CREATE TYPE tidemark.funnel_stats;
+CREATE FUNCTION tidemark.funnel_stats_in(cstring) RETURNS tidemark.funnel_stats
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_in';
+CREATE FUNCTION tidemark.funnel_stats_out(tidemark.funnel_stats) RETURNS cstring
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_out';
+CREATE FUNCTION tidemark.funnel_stats_recv(internal) RETURNS tidemark.funnel_stats
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_recv';
+CREATE FUNCTION tidemark.funnel_stats_send(tidemark.funnel_stats) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_send';
+CREATE TYPE tidemark.funnel_stats (
+    INPUT = tidemark.funnel_stats_in, OUTPUT = tidemark.funnel_stats_out, RECEIVE = tidemark.funnel_stats_recv, SEND = tidemark.funnel_stats_send,
+    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
+);
+COMMENT ON TYPE tidemark.funnel_stats IS
+'Figures of a funnel over many persons: how many reached each step and how long it took them; mergeable, some KB at most per step. Equal multisets of chains give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show funnel_table().';
+COMMENT ON FUNCTION tidemark.funnel_stats_in(cstring) IS 'Text input of funnel_stats: \x and hexadecimal digits; bytes that are no valid figures are refused (22P02).';
+COMMENT ON FUNCTION tidemark.funnel_stats_out(tidemark.funnel_stats) IS 'Text output of funnel_stats: \x and hexadecimal digits.';
+COMMENT ON FUNCTION tidemark.funnel_stats_recv(internal) IS 'Binary input of funnel_stats: its stored bytes; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.funnel_stats_send(tidemark.funnel_stats) IS 'Binary output of funnel_stats: its stored bytes.';
+
+CREATE FUNCTION tidemark.funnel_stats(bytea) RETURNS tidemark.funnel_stats
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_from_bytea';
+COMMENT ON FUNCTION tidemark.funnel_stats(bytea) IS 'Reads the bytes of stored figures; bytes that are not valid are refused (22P03).';
+CREATE CAST (bytea AS tidemark.funnel_stats) WITH FUNCTION tidemark.funnel_stats(bytea);
+COMMENT ON CAST (bytea AS tidemark.funnel_stats) IS 'Reads and checks the bytes of stored figures.';
+CREATE CAST (tidemark.funnel_stats AS bytea) WITHOUT FUNCTION;
+COMMENT ON CAST (tidemark.funnel_stats AS bytea) IS 'The bytes of the figures.';
+
+CREATE FUNCTION tidemark.funnel_stats_transition(state internal, chain timestamptz[], steps integer) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_transition';
+COMMENT ON FUNCTION tidemark.funnel_stats_transition(internal, timestamptz[], integer) IS 'Support function of funnel_stats; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_stats_union_transition(state internal, stats tidemark.funnel_stats) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_union_transition';
+COMMENT ON FUNCTION tidemark.funnel_stats_union_transition(internal, tidemark.funnel_stats) IS 'Support function of funnel_stats_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_stats_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_combine';
+COMMENT ON FUNCTION tidemark.funnel_stats_combine(internal, internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_stats_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_serialize';
+COMMENT ON FUNCTION tidemark.funnel_stats_serialize(internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_stats_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_deserialize';
+COMMENT ON FUNCTION tidemark.funnel_stats_deserialize(bytea, internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.funnel_stats_final(state internal) RETURNS tidemark.funnel_stats
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_final';
+COMMENT ON FUNCTION tidemark.funnel_stats_final(internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+
+CREATE AGGREGATE tidemark.funnel_stats(chain timestamptz[], steps integer) (
+    SFUNC = tidemark.funnel_stats_transition, STYPE = internal, SSPACE = 4096,
+    FINALFUNC = tidemark.funnel_stats_final, COMBINEFUNC = tidemark.funnel_stats_combine,
+    SERIALFUNC = tidemark.funnel_stats_serialize, DESERIALFUNC = tidemark.funnel_stats_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel_stats(timestamptz[], integer) IS
+'The figures of a funnel over the chains of many persons (results of tidemark.funnel, one row a person), to be shown by funnel_table and merged by funnel_stats_union_agg. steps: how many steps the funnel has, 1 to 32, without excluded conditions; constant. A NULL chain is skipped, an empty one counts for no step. A NULL element, an optional step left out, does not count for its step. A chain longer than steps, beginning with NULL or holding an infinite time is an error. No rows give NULL.';
+
+CREATE AGGREGATE tidemark.funnel_stats_union_agg(stats tidemark.funnel_stats) (
+    SFUNC = tidemark.funnel_stats_union_transition, STYPE = internal, SSPACE = 4096,
+    FINALFUNC = tidemark.funnel_stats_final, COMBINEFUNC = tidemark.funnel_stats_combine,
+    SERIALFUNC = tidemark.funnel_stats_serialize, DESERIALFUNC = tidemark.funnel_stats_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.funnel_stats_union_agg(tidemark.funnel_stats) IS
+'The sum of the figures of a group (daily rollups to a month): equal in bytes to figures over all their chains. Different numbers of steps are an error (22023). NULLs are skipped; no rows give NULL.';
+
+CREATE FUNCTION tidemark.funnel_table(stats tidemark.funnel_stats, names text[] DEFAULT NULL)
+RETURNS TABLE (step integer, name text, entered bigint, pct_of_first numeric, pct_of_previous numeric, median_seconds numeric, avg_seconds numeric)
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 ROWS 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_table_wrapper';
+COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
+'The figures of a funnel as rows, one a step, in order: name (from names, otherwise ''step N''); entered, the persons who reached the step; that in percent of step 1 and of the step before (2 decimals; NULL where that is 0, and for step 1; above 100 behind an optional step that many left out); median and average seconds since the step reached before (3 decimals; NULL for step 1 and where nobody came). The average is exact, the median exact up to 1000 persons and within 1 % beyond. More names than steps are an error (22023). NULL figures give no rows.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -215,7 +354,76 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- requires:
 --   funnel_stats
 
--- Sequences: sequence_match, sequence_count, sequence_next_node.
+-- Sequences: patterns over the ordered events of a person. Implemented in sequences.rs.
+-- Conditions are VARIADIC "any" and checked to be boolean at run time, as in funnels.sql.
+
+CREATE FUNCTION tidemark.sequence_transition(state internal, pattern text, event_time timestamptz, VARIADIC conditions "any") RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
+COMMENT ON FUNCTION tidemark.sequence_transition(internal, text, timestamptz, "any") IS 'Support function of sequence_match and sequence_count; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_combine';
+COMMENT ON FUNCTION tidemark.sequence_combine(internal, internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_serialize';
+COMMENT ON FUNCTION tidemark.sequence_serialize(internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_deserialize';
+COMMENT ON FUNCTION tidemark.sequence_deserialize(bytea, internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_match_final(state internal) RETURNS boolean
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sequence_match_final';
+COMMENT ON FUNCTION tidemark.sequence_match_final(internal) IS 'Support function of sequence_match; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_count_final(state internal) RETURNS bigint
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sequence_count_final';
+COMMENT ON FUNCTION tidemark.sequence_count_final(internal) IS 'Support function of sequence_count; not for direct use.';
+
+CREATE AGGREGATE tidemark.sequence_match(pattern text, event_time timestamptz, VARIADIC conditions "any") (
+    SFUNC = tidemark.sequence_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.sequence_match_final, COMBINEFUNC = tidemark.sequence_combine,
+    SERIALFUNC = tidemark.sequence_serialize, DESERIALFUNC = tidemark.sequence_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.sequence_match(text, timestamptz, "any") IS
+'Whether the events of a group (GROUP BY person) contain a pattern over 1 to 32 boolean conditions: (?N) an event on which condition N is true, . any event, .* any number of events, (?t<=30m) a limit on the time since the previous event (also <, >=, >, ==; seconds without a unit, else us, ms, s, m, h, d, w). Beyond ClickHouse''s sequenceMatch: (?N|M) either condition, (?N)? an optional event, (?!N) no such event since the previous item, ^ and $ the first and last event. Events on which no condition is true are invisible to the pattern; events at the same time are ordered by their conditions, so the answer never depends on the order of rows. A NULL condition is false, a NULL event_time is skipped, no rows give false. pattern must be constant; an error in it (22023) names its position. Linear in the number of events, 16 bytes for each.';
+
+CREATE AGGREGATE tidemark.sequence_count(pattern text, event_time timestamptz, VARIADIC conditions "any") (
+    SFUNC = tidemark.sequence_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.sequence_count_final, COMBINEFUNC = tidemark.sequence_combine,
+    SERIALFUNC = tidemark.sequence_serialize, DESERIALFUNC = tidemark.sequence_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.sequence_count(text, timestamptz, "any") IS
+'How often the events of a group (GROUP BY person) contain a pattern, without overlap: the match that ends first counts, and the search goes on behind it. Patterns and rules as in tidemark.sequence_match; no rows give 0.';
+
+CREATE FUNCTION tidemark.sequence_next_node_transition(state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
+COMMENT ON FUNCTION tidemark.sequence_next_node_transition(internal, text, text, timestamptz, text, boolean, "any") IS 'Support function of sequence_next_node; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_next_node_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_combine';
+COMMENT ON FUNCTION tidemark.sequence_next_node_combine(internal, internal) IS 'Support function of sequence_next_node; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_next_node_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_serialize';
+COMMENT ON FUNCTION tidemark.sequence_next_node_serialize(internal) IS 'Support function of sequence_next_node; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_next_node_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_deserialize';
+COMMENT ON FUNCTION tidemark.sequence_next_node_deserialize(bytea, internal) IS 'Support function of sequence_next_node; not for direct use.';
+
+CREATE FUNCTION tidemark.sequence_next_node_final(state internal) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_next_node_final';
+COMMENT ON FUNCTION tidemark.sequence_next_node_final(internal) IS 'Support function of sequence_next_node; not for direct use.';
+
+CREATE AGGREGATE tidemark.sequence_next_node(direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") (
+    SFUNC = tidemark.sequence_next_node_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.sequence_next_node_final, COMBINEFUNC = tidemark.sequence_next_node_combine,
+    SERIALFUNC = tidemark.sequence_next_node_serialize, DESERIALFUNC = tidemark.sequence_next_node_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, boolean, "any") IS
+'The value of the event next to a chain of events in a group (GROUP BY person), for path analysis, as ClickHouse''s sequenceNextNode. direction: forward or backward. base: which event starts the chain: head (first) or tail (last), which must satisfy base_cond, or first_match or last_match: the first or last event that satisfies base_cond and condition 1. From there on conditions 1, 2, ... (at most 32) must be true on one event after the other; the answer is the value of the event behind those, NULL if the chain breaks or ends there. Only one base is tried. Events are ordered by time, then value (bytewise). A NULL condition is false; rows with a NULL event_time or value are skipped; no rows give NULL. direction and base must be constant; unknown ones, forward from tail and backward from head are errors (22023).';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -223,7 +431,111 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- requires:
 --   sequences
 
--- Retention: retention and the cohort functions.
+-- Retention: who came back, per condition and per cohort. Implemented in retention.rs.
+
+CREATE TYPE tidemark.cohort_member AS (
+    cohort date,
+    retained boolean[]
+);
+COMMENT ON TYPE tidemark.cohort_member IS
+'A person in a cohort, as tidemark.cohort_member(...) finds it: the cohort and, for each period since, whether the person came back.';
+COMMENT ON COLUMN tidemark.cohort_member.cohort IS 'First UTC day of the calendar period (day, week from Monday, month, quarter) in which the person started.';
+COMMENT ON COLUMN tidemark.cohort_member.retained IS 'Element 1 is period 0, the start itself, and always true; element k + 1 says whether the person returned in period k, NULL while that period is incomplete.';
+
+CREATE FUNCTION tidemark.retention_transition(state internal, VARIADIC conditions "any") RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
+COMMENT ON FUNCTION tidemark.retention_transition(internal, "any") IS 'Support function of retention; not for direct use.';
+
+CREATE FUNCTION tidemark.retention_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_combine';
+COMMENT ON FUNCTION tidemark.retention_combine(internal, internal) IS 'Support function of retention; not for direct use.';
+
+CREATE FUNCTION tidemark.retention_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_serialize';
+COMMENT ON FUNCTION tidemark.retention_serialize(internal) IS 'Support function of retention; not for direct use.';
+
+CREATE FUNCTION tidemark.retention_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_deserialize';
+COMMENT ON FUNCTION tidemark.retention_deserialize(bytea, internal) IS 'Support function of retention; not for direct use.';
+
+CREATE FUNCTION tidemark.retention_final(state internal) RETURNS boolean[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_retention_final';
+COMMENT ON FUNCTION tidemark.retention_final(internal) IS 'Support function of retention; not for direct use.';
+
+CREATE AGGREGATE tidemark.retention(VARIADIC conditions "any") (
+    SFUNC = tidemark.retention_transition, STYPE = internal, SSPACE = 64,
+    FINALFUNC = tidemark.retention_final, COMBINEFUNC = tidemark.retention_combine,
+    SERIALFUNC = tidemark.retention_serialize, DESERIALFUNC = tidemark.retention_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.retention("any") IS
+'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person) met together with the first one, as ClickHouse''s retention: element 1 is true if condition 1 was true on any row, element i if condition 1 and condition i both were, on whatever rows. The order of time is not looked at. A NULL condition is false; no rows give {}.';
+
+CREATE FUNCTION tidemark.cohort_member_transition(state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
+COMMENT ON FUNCTION tidemark.cohort_member_transition(internal, text, text, integer, timestamptz, timestamptz, boolean, boolean) IS 'Support function of cohort_member; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_member_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_combine';
+COMMENT ON FUNCTION tidemark.cohort_member_combine(internal, internal) IS 'Support function of cohort_member; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_member_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_serialize';
+COMMENT ON FUNCTION tidemark.cohort_member_serialize(internal) IS 'Support function of cohort_member; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_member_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_deserialize';
+COMMENT ON FUNCTION tidemark.cohort_member_deserialize(bytea, internal) IS 'Support function of cohort_member; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_member_final(state internal) RETURNS tidemark.cohort_member[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_final';
+COMMENT ON FUNCTION tidemark.cohort_member_final(internal) IS 'Support function of cohort_member; not for direct use.';
+
+CREATE AGGREGATE tidemark.cohort_member(period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) (
+    SFUNC = tidemark.cohort_member_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.cohort_member_final, COMBINEFUNC = tidemark.cohort_member_combine,
+    SERIALFUNC = tidemark.cohort_member_serialize, DESERIALFUNC = tidemark.cohort_member_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, timestamptz, boolean, boolean) IS
+'The cohorts that a person belongs to (GROUP BY person), ordered by cohort, each with the periods in which the person came back; read with unnest, one element without recurring. period: day, week, month or quarter (UTC). mode: a comma separated list, empty for the defaults, of on (default: came back in that period) or on_or_after (in that or a later one); first_time (default: the person''s earliest start) or recurring (every period with a start is a cohort); calendar (default) or rolling periods measured from the person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored, and a period that ends after it is incomplete: NULL, not false; usually now() or tidemark.watermark(...). is_start, is_return: whether the row starts a person and whether it counts as coming back. NULL counts as false, a NULL event_time is skipped, no start gives {}. All but the last three arguments must be constant and not NULL; unknown words are errors (22023). For first_time do not cut the rows to a date range: the earliest start would move.';
+
+CREATE FUNCTION tidemark.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
+COMMENT ON FUNCTION tidemark.cohort_retention_transition(internal, boolean[]) IS 'Support function of cohort_retention; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_retention_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_combine';
+COMMENT ON FUNCTION tidemark.cohort_retention_combine(internal, internal) IS 'Support function of cohort_retention; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_retention_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_serialize';
+COMMENT ON FUNCTION tidemark.cohort_retention_serialize(internal) IS 'Support function of cohort_retention; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_retention_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_deserialize';
+COMMENT ON FUNCTION tidemark.cohort_retention_deserialize(bytea, internal) IS 'Support function of cohort_retention; not for direct use.';
+
+CREATE FUNCTION tidemark.cohort_retention_final(state internal) RETURNS bigint[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_final';
+COMMENT ON FUNCTION tidemark.cohort_retention_final(internal) IS 'Support function of cohort_retention; not for direct use.';
+
+CREATE AGGREGATE tidemark.cohort_retention(retained boolean[]) (
+    SFUNC = tidemark.cohort_retention_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark.cohort_retention_final, COMBINEFUNC = tidemark.cohort_retention_combine,
+    SERIALFUNC = tidemark.cohort_retention_serialize, DESERIALFUNC = tidemark.cohort_retention_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.cohort_retention(boolean[]) IS
+'How many persons of a cohort (GROUP BY cohort) came back in each period: element 1 is period 0, the size of the cohort, element k + 1 period k; NULL where the period is incomplete for any of them. The retention triangle in one statement: SELECT m.cohort, tidemark.cohort_retention(m.retained) FROM (SELECT tidemark.cohort_member(''week'', '''', 9, now(), event_time, event_type = ''signup_completed'', true) AS members FROM silver.events GROUP BY person) AS p, unnest(p.members) AS m GROUP BY m.cohort ORDER BY m.cohort; for rows with percentages add tidemark.cohort_table. A NULL argument is skipped, a NULL element makes its period incomplete, no rows give {}. Arrays of different length, or empty ones, are errors (22023).';
+
+CREATE FUNCTION tidemark.cohort_table(retained bigint[])
+RETURNS TABLE (period integer, persons bigint, pct numeric)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10 ROWS 10
+BEGIN ATOMIC
+    SELECT (r.n - 1)::integer, r.persons, round(100.0 * r.persons / nullif(cohort_table.retained[1], 0), 1)
+      FROM unnest(cohort_table.retained) WITH ORDINALITY AS r(persons, n)
+     ORDER BY r.n;
+END;
+COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
+'The result of tidemark.cohort_retention as rows, for charts and pivots: period (0, 1, ...), persons who came back in it and pct, their share of period 0 in percent, to one decimal. persons and pct are NULL where the period is incomplete. Use it with CROSS JOIN LATERAL; NULL gives no rows.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -231,7 +543,58 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- requires:
 --   retention
 
--- Attribution: first, last and channel_group.
+-- Attribution: first and last touch, and the channel of a visit. Implemented in attribution.rs.
+-- The state is internal and the result polymorphic, so the final function gets the aggregate's arguments too
+-- (FINALFUNC_EXTRA), which tells Postgres its result type.
+
+CREATE FUNCTION tidemark.first_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
+COMMENT ON FUNCTION tidemark.first_transition(internal, anyelement, timestamptz) IS 'Support function of first; not for direct use.';
+
+CREATE FUNCTION tidemark.first_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_first_combine';
+COMMENT ON FUNCTION tidemark.first_combine(internal, internal) IS 'Support function of first; not for direct use.';
+
+CREATE FUNCTION tidemark.last_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
+COMMENT ON FUNCTION tidemark.last_transition(internal, anyelement, timestamptz) IS 'Support function of last; not for direct use.';
+
+CREATE FUNCTION tidemark.last_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_last_combine';
+COMMENT ON FUNCTION tidemark.last_combine(internal, internal) IS 'Support function of last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_serialize';
+COMMENT ON FUNCTION tidemark.touch_serialize(internal) IS 'Support function of first and last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_deserialize';
+COMMENT ON FUNCTION tidemark.touch_deserialize(bytea, internal) IS 'Support function of first and last; not for direct use.';
+
+CREATE FUNCTION tidemark.touch_final(state internal, value anyelement, event_time timestamptz) RETURNS anyelement
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_touch_final';
+COMMENT ON FUNCTION tidemark.touch_final(internal, anyelement, timestamptz) IS 'Support function of first and last; not for direct use.';
+
+CREATE AGGREGATE tidemark.first(value anyelement, event_time timestamptz) (
+    SFUNC = tidemark.first_transition, STYPE = internal, SSPACE = 64,
+    FINALFUNC = tidemark.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark.first_combine,
+    SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.first(anyelement, timestamptz) IS
+'The value at the earliest event_time in a group: the first touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the first known value; nothing left gives NULL. Of several values at that time the smallest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise.';
+
+CREATE AGGREGATE tidemark.last(value anyelement, event_time timestamptz) (
+    SFUNC = tidemark.last_transition, STYPE = internal, SSPACE = 64,
+    FINALFUNC = tidemark.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark.last_combine,
+    SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.last(anyelement, timestamptz) IS
+'The value at the latest event_time in a group: the last touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the last known value; nothing left gives NULL. Of several values at that time the greatest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise. See tidemark.first.';
+
+CREATE FUNCTION tidemark.channel_group(utm_source text, utm_medium text, utm_campaign text, referrer_host text, click_id text) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_channel_group';
+COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
+'The marketing channel of a visit by rules in the order of Google Analytics 4: Cross Network, Paid Search, Paid Social, Paid Video, Paid Shopping, Paid Other, Display, Direct, Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Referral or Unknown; never NULL. Any argument may be NULL or empty. referrer_host: host of the referring page, NULL for the own site. click_id: name of the URL parameter that marks a click on an advertisement (gclid, fbclid, ...), optionally with =value. Case and blanks around a text do not matter.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -497,7 +860,123 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 -- requires:
 --   hll
 
--- Quantiles: the type ddsketch, its aggregates and functions.
+-- Quantiles: the type ddsketch, its aggregates and functions. Implemented in ddsketch.rs.
+
+CREATE TYPE tidemark.ddsketch;
+CREATE FUNCTION tidemark.ddsketch_in(cstring) RETURNS tidemark.ddsketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_in';
+CREATE FUNCTION tidemark.ddsketch_out(tidemark.ddsketch) RETURNS cstring
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_out';
+CREATE FUNCTION tidemark.ddsketch_recv(internal) RETURNS tidemark.ddsketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_recv';
+CREATE FUNCTION tidemark.ddsketch_send(tidemark.ddsketch) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_send';
+CREATE TYPE tidemark.ddsketch (
+    INPUT = tidemark.ddsketch_in, OUTPUT = tidemark.ddsketch_out, RECEIVE = tidemark.ddsketch_recv, SEND = tidemark.ddsketch_send,
+    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
+);
+COMMENT ON TYPE tidemark.ddsketch IS
+'A quantile sketch with a bounded relative error (DDSketch): a mergeable distribution of at most about 20 KB, usually some hundred bytes. Equal multisets of values give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show ddsketch_quantile().';
+COMMENT ON FUNCTION tidemark.ddsketch_in(cstring) IS 'Text input of ddsketch: \x and hexadecimal digits; bytes that are no valid sketch are refused (22P02).';
+COMMENT ON FUNCTION tidemark.ddsketch_out(tidemark.ddsketch) IS 'Text output of ddsketch: \x and hexadecimal digits.';
+COMMENT ON FUNCTION tidemark.ddsketch_recv(internal) IS 'Binary input of ddsketch: its stored bytes; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.ddsketch_send(tidemark.ddsketch) IS 'Binary output of ddsketch: its stored bytes.';
+
+CREATE FUNCTION tidemark.ddsketch(bytea) RETURNS tidemark.ddsketch
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_from_bytea';
+COMMENT ON FUNCTION tidemark.ddsketch(bytea) IS 'Reads the bytes of a stored sketch; bytes that are no valid sketch are refused (22P03).';
+CREATE CAST (bytea AS tidemark.ddsketch) WITH FUNCTION tidemark.ddsketch(bytea);
+COMMENT ON CAST (bytea AS tidemark.ddsketch) IS 'Reads and checks the bytes of a stored sketch.';
+CREATE CAST (tidemark.ddsketch AS bytea) WITHOUT FUNCTION;
+COMMENT ON CAST (tidemark.ddsketch AS bytea) IS 'The bytes of the sketch.';
+
+CREATE FUNCTION tidemark.ddsketch_quantile(sketch tidemark.ddsketch, q double precision) RETURNS double precision
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_quantile';
+COMMENT ON FUNCTION tidemark.ddsketch_quantile(tidemark.ddsketch, double precision) IS
+'The q-quantile of the values, q from 0 to 1 (22023 otherwise; 0.5 is the median): the value of rank floor(q * (n - 1)) in ascending order, within ddsketch_relative_error; exact for q = 0 (the least) and q = 1 (the greatest). NULL for a sketch without values and for NULL.';
+
+CREATE FUNCTION tidemark.ddsketch_count(sketch tidemark.ddsketch) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_count';
+COMMENT ON FUNCTION tidemark.ddsketch_count(tidemark.ddsketch) IS
+'How many values the sketch holds, exactly; 0 for an empty one. NULL for NULL.';
+
+CREATE FUNCTION tidemark.ddsketch_relative_error(sketch tidemark.ddsketch) RETURNS double precision
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_relative_error';
+COMMENT ON FUNCTION tidemark.ddsketch_relative_error(tidemark.ddsketch) IS
+'The greatest relative error of ddsketch_quantile, as a fraction: the one asked for (default 0.01), or about two, four ... times that when the values needed more than 2048 buckets. NULL for NULL.';
+
+CREATE FUNCTION tidemark.ddsketch_union(a tidemark.ddsketch, b tidemark.ddsketch) RETURNS tidemark.ddsketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_union';
+COMMENT ON FUNCTION tidemark.ddsketch_union(tidemark.ddsketch, tidemark.ddsketch) IS
+'The sketch of all values of two sketches: equal in bytes to a sketch built from all their values. Different relative errors are an error (22023) unless one of them is empty. NULL and empty sketches change nothing; two NULLs give NULL.';
+
+CREATE FUNCTION tidemark.ddsketch_transition(state internal, value double precision) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_transition';
+COMMENT ON FUNCTION tidemark.ddsketch_transition(internal, double precision) IS 'Support function of ddsketch_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_transition(state internal, value double precision, relative_error double precision) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_transition';
+COMMENT ON FUNCTION tidemark.ddsketch_transition(internal, double precision, double precision) IS 'Support function of ddsketch_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.approx_percentile_transition(state internal, q double precision, value double precision) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_approx_percentile_transition';
+COMMENT ON FUNCTION tidemark.approx_percentile_transition(internal, double precision, double precision) IS 'Support function of approx_percentile; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_union_transition(state internal, sketch tidemark.ddsketch) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_union_transition';
+COMMENT ON FUNCTION tidemark.ddsketch_union_transition(internal, tidemark.ddsketch) IS 'Support function of ddsketch_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_combine(state internal, other internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_combine';
+COMMENT ON FUNCTION tidemark.ddsketch_combine(internal, internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_serialize(state internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_serialize';
+COMMENT ON FUNCTION tidemark.ddsketch_serialize(internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_deserialize(state bytea, unused internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_deserialize';
+COMMENT ON FUNCTION tidemark.ddsketch_deserialize(bytea, internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
+
+CREATE FUNCTION tidemark.ddsketch_final(state internal) RETURNS tidemark.ddsketch
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_final';
+COMMENT ON FUNCTION tidemark.ddsketch_final(internal) IS 'Support function of ddsketch_agg and ddsketch_union_agg; not for direct use.';
+
+CREATE FUNCTION tidemark.approx_percentile_final(state internal) RETURNS double precision
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_approx_percentile_final';
+COMMENT ON FUNCTION tidemark.approx_percentile_final(internal) IS 'Support function of approx_percentile; not for direct use.';
+
+CREATE AGGREGATE tidemark.ddsketch_agg(value double precision) (
+    SFUNC = tidemark.ddsketch_transition, STYPE = internal, SSPACE = 1024,
+    FINALFUNC = tidemark.ddsketch_final, COMBINEFUNC = tidemark.ddsketch_combine,
+    SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision) IS
+'A sketch of the values of a group, for quantiles with a relative error of 1 %. Rows need no order. NULLs are skipped; NaN and the infinities are an error (22023); no rows give the empty sketch.';
+
+CREATE AGGREGATE tidemark.ddsketch_agg(value double precision, relative_error double precision) (
+    SFUNC = tidemark.ddsketch_transition, STYPE = internal, SSPACE = 1024,
+    FINALFUNC = tidemark.ddsketch_final, COMBINEFUNC = tidemark.ddsketch_combine,
+    SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision, double precision) IS
+'A sketch of the values of a group, for quantiles with the given relative error: a whole number of per mille from 0.001 to 0.1 (22023 otherwise), constant. Otherwise as ddsketch_agg(value).';
+
+CREATE AGGREGATE tidemark.ddsketch_union_agg(sketch tidemark.ddsketch) (
+    SFUNC = tidemark.ddsketch_union_transition, STYPE = internal, SSPACE = 1024,
+    FINALFUNC = tidemark.ddsketch_final, COMBINEFUNC = tidemark.ddsketch_combine,
+    SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.ddsketch_union_agg(tidemark.ddsketch) IS
+'The sketch of all values of the sketches of a group (daily rollups to a month): equal in bytes to a sketch built from all values. Different relative errors are an error (22023), except of empty sketches. NULLs are skipped; no rows give the empty sketch.';
+
+CREATE AGGREGATE tidemark.approx_percentile(q double precision, value double precision) (
+    SFUNC = tidemark.approx_percentile_transition, STYPE = internal, SSPACE = 1024,
+    FINALFUNC = tidemark.approx_percentile_final, COMBINEFUNC = tidemark.ddsketch_combine,
+    SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precision) IS
+'About the q-quantile of the values of a group, q from 0 to 1 (22023 otherwise) and constant: within 1 % of the value of rank floor(q * (n - 1)) in ascending order; exact for the least and the greatest. NULL values are skipped; NaN and the infinities are an error (22023); no values give NULL.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -517,6 +996,8 @@ CREATE TABLE tidemark.partition_config (
     managed_since timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 SELECT pg_catalog.pg_extension_config_dump('tidemark.partition_config', '');
+-- Partitions are created with the rights of each table's owner, who has to read the settings.
+GRANT SELECT ON tidemark.partition_config TO PUBLIC;
 COMMENT ON TABLE tidemark.partition_config IS
 'Tables whose partitions tidemark creates. Written by tidemark.manage_partitions; dumped with the database.';
 COMMENT ON COLUMN tidemark.partition_config.parent IS 'The partitioned table.';
@@ -834,11 +1315,14 @@ BEGIN
         model_table := name::regclass;
         EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'model % has no column event_date of type date', name
             USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
+        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
     END IF;
 
     -- Marks distributed while the model is not yet visible would pass it by.
@@ -878,7 +1362,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) and a column event_date; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -941,7 +1425,11 @@ BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of this file).
             DELETE FROM tidemark.model_dirty d WHERE d.model = refreshed_model AND d.event_date = refreshed_date;
             EXECUTE format('DELETE FROM %s WHERE event_date = $1', m.target) USING refreshed_date;
-            EXECUTE format('INSERT INTO %s SELECT * FROM (%s) AS q WHERE q.event_date >= $1 AND q.event_date < $2', m.target, m.query)
+            EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s) AS q WHERE q.event_date >= $1 AND q.event_date < $2',
+                    m.target,
+                    (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+                      WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+                    m.query)
               USING refreshed_date, refreshed_date + 1;
             -- Only models that read this one care.
             IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
@@ -1104,5 +1592,11 @@ COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of th
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
 COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
 COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/funnel_stats.rs:214
+-- tidemark::funnel_stats::tidemark_funnel_table
+-- Skipped due to `#[pgrx(sql = false)]`
 /* </end connected objects> */
 
