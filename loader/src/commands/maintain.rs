@@ -51,7 +51,12 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             done
         };
         match result.await {
-            Ok(done) => tracing::debug!(partitions = done.partitions, dates = done.dates, views = done.views, "maintained"),
+            Ok(done) => tracing::debug!(
+                partitions = done.partitions,
+                dates = done.dates,
+                views = done.views,
+                "maintained"
+            ),
             Err(e) => {
                 tracing::warn!(
                     "maintenance failed, next try in {} s: {}",
