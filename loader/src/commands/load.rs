@@ -27,8 +27,8 @@ pub struct Args {
     /// File with one event a line, or - for standard input
     ///
     /// A file is known by its content: one that was loaded completely is not loaded again, and an interrupted load
-    /// continues at the line after the last one committed. Standard input has no such memory; there, only the event
-    /// ids keep events from being loaded twice.
+    /// continues at the line after the last one committed. Standard input and pipes have no such memory; there, only
+    /// the event ids keep events from being loaded twice.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -53,7 +53,9 @@ pub async fn run(args: Args) -> Result<()> {
     let limits = Limits { floor: args.event_time_floor, ..Limits::default() };
     let started = Instant::now();
     let stdin = args.file.as_os_str() == "-";
-    let identity = if stdin { None } else { Some(identify_file(&args.file).await?) };
+    // A pipe can be read only once, so there is no identity to be had from it.
+    let once = stdin || std::fs::metadata(&args.file).is_ok_and(|m| !m.is_file() && !m.is_dir());
+    let identity = if once { None } else { Some(identify_file(&args.file).await?) };
 
     let client = pg::connect_once(&config).await?;
     let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", &config, &e);
@@ -66,15 +68,11 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(identity) = &identity {
         let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
         if done.is_some_and(|done| done >= identity.lines as i64) {
-            println!(
-                "{}: all {} lines are loaded already, nothing to do",
-                args.file.display(),
-                identity.lines
-            );
+            say!("{}: all {} lines are loaded already, nothing to do", args.file.display(), identity.lines);
             return Ok(());
         }
         if identity.lines == 0 {
-            println!("{}: empty, nothing to do", args.file.display());
+            say!("{}: empty, nothing to do", args.file.display());
             return Ok(());
         }
     }
@@ -141,7 +139,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     progress.finish();
-    let read = joined(source.await)?;
+    // First the lane: when it has failed, the source may wait for input that never comes.
     match joined(lane.done.await)? {
         Ok(()) => {}
         Err(SinkError::Fatal(e)) => return Err(e),
@@ -155,7 +153,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
         Err(SinkError::Stopped) => return Err(Error::bug("cannot load", "stopped without being told to")),
     }
-    read.map_err(|e| unreadable(&args.file, e))?;
+    joined(source.await)?.map_err(|e| unreadable(&args.file, e))?;
     print_summary(&total, started.elapsed());
     Ok(())
 }
@@ -163,11 +161,17 @@ pub async fn run(args: Args) -> Result<()> {
 /// Prints the counts and the speed to standard output.
 pub fn print_summary(n: &Counts, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
-    println!(
+    say!(
         "read {} = loaded {} + duplicate {} + late_diverted {} + dead {} + filtered {} + tombstone {}",
-        n.read, n.loaded, n.duplicate, n.late, n.dead, n.filtered, n.tombstone
+        n.read,
+        n.loaded,
+        n.duplicate,
+        n.late,
+        n.dead,
+        n.filtered,
+        n.tombstone
     );
-    println!("{seconds:.1} seconds, {:.0} events/s", n.read as f64 / seconds.max(0.001));
+    say!("{seconds:.1} seconds, {:.0} events/s", n.read as f64 / seconds.max(0.001));
 }
 
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {

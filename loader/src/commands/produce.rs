@@ -146,7 +146,7 @@ fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
         return Err(Error::new(Kind::Temporary, "a record was not accepted", why, next));
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!(
+    say!(
         "produced {sent} records, {bytes} bytes, to {} in {seconds:.1} seconds, {:.0} records/s",
         args.topic,
         sent as f64 / seconds.max(0.001)
