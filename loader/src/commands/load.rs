@@ -98,6 +98,8 @@ pub async fn run(args: Args) -> Result<()> {
     let mut reader = Reader {
         lines: Lines::new(open(&args.file, stdin)?, limits.max_bytes),
         line: 0,
+        // What is appended meanwhile belongs to another content, which has another name.
+        end: identity.as_ref().map_or(i64::MAX, |i| i.lines as i64),
         slot,
         batch_rows: args.batch_rows as usize,
     };
@@ -204,6 +206,8 @@ async fn identify_file(file: &Path) -> Result<Identity> {
 struct Reader {
     lines: Lines<Box<dyn BufRead + Send>>,
     line: i64,
+    /// Line number to stop at.
+    end: i64,
     slot: Slot,
     batch_rows: usize,
 }
@@ -226,7 +230,7 @@ impl Reader {
 
     fn next_batch(&mut self) -> io::Result<Option<RawBatch>> {
         let mut batch = RawBatch::default();
-        while batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
+        while self.line < self.end && batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
             let Some((line, oversize)) = self.lines.next_line()? else { break };
             let blank = oversize.is_none() && is_blank(line);
             let kind = if blank { RecordKind::Filtered } else { RecordKind::Value };
@@ -290,5 +294,23 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_appended_while_loading_are_left_for_the_next_load() {
+        let input: Box<dyn BufRead + Send> = Box::new(&b"a\nb\nc\nappended\n"[..]);
+        let slot =
+            Slot { topic: Arc::from("f"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 0 };
+        let mut reader = Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batch_rows: 2 };
+        let mut ranges = Vec::new();
+        while let Some(batch) = reader.next_batch().unwrap() {
+            ranges.push((batch.len(), batch.slots[0].from, batch.slots[0].to));
+        }
+        assert_eq!(ranges, [(2, 0, 2), (1, 2, 3)]);
     }
 }

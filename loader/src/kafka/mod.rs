@@ -173,7 +173,10 @@ mod tests {
     #[test]
     fn the_default_settings_are_known_to_librdkafka() {
         let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: Vec::new() };
-        let consumer: Result<BaseConsumer, _> = kafka.consumer_config("g").create();
+        let config = kafka.consumer_config("g");
+        // With this on, the end of one topic was taken for the end of another and unread records were skipped.
+        assert_eq!(config.get("enable.partition.eof"), Some("false"));
+        let consumer: Result<BaseConsumer, _> = config.create();
         assert!(consumer.is_ok());
     }
 }
