@@ -35,6 +35,11 @@ COMMENT ON SCHEMA gold IS 'What dashboards read: sessions, daily actives, funnel
 -- The schema loader exists already: the migration runner keeps its history table there.
 ALTER SCHEMA loader OWNER TO tidemark_admin;
 COMMENT ON SCHEMA loader IS 'The loader''s own books: position, batches, dead letters';
+COMMENT ON TABLE loader.schema_history IS 'Versioned migrations that were applied; written by tidemark migrate';
+COMMENT ON COLUMN loader.schema_history.version IS 'Number of the migration';
+COMMENT ON COLUMN loader.schema_history.name IS 'Its name';
+COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied, RFC 3339';
+COMMENT ON COLUMN loader.schema_history.checksum IS 'Checksum of its text; another text under the same number is refused';
 
 -- The control file fixes the schema (tidemark), so none is named here.
 CREATE EXTENSION IF NOT EXISTS tidemark;
@@ -43,8 +48,6 @@ GRANT USAGE ON SCHEMA tidemark TO tidemark_admin, tidemark_loader, tidemark_read
 GRANT USAGE ON SCHEMA bronze, loader TO tidemark_loader;
 GRANT USAGE ON SCHEMA silver, gold TO tidemark_reader;
 
--- The extension makes partitions and refreshes models as the owner of the tables concerned.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark TO tidemark_admin;
 GRANT SELECT ON tidemark.model_status TO tidemark_loader, tidemark_reader;
 -- Who owns the models registers, marks and refreshes them; everybody else only sees tidemark.model_status.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark TO tidemark_admin;

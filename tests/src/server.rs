@@ -60,6 +60,7 @@ pub fn free_port() -> u16 {
 
 /// Runs a line of shell once this process has ended, be it by kill -9: a shell in a session of its own waits for the
 /// end of a pipe whose other end only we hold.
+#[expect(clippy::zombie_processes, reason = "it outlives us, that is its purpose")]
 fn when_we_are_gone(shell: &str, arguments: &[&std::ffi::OsStr]) {
     let guardian = Command::new("setsid")
         .args(["bash", "-c", &format!("cat >/dev/null; cd /; {shell}")])

@@ -238,7 +238,12 @@ BEGIN
             IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
                 PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
             END IF;
-            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp(), last_error = NULL, last_error_at = NULL WHERE x.name = refreshed_model;
+            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp() WHERE x.name = refreshed_model;
+            -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
+            UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
+             WHERE x.name = refreshed_model AND x.last_error IS NOT NULL
+               AND (starts_with(x.last_error, refreshed_date || ':')
+                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = refreshed_model));
         EXCEPTION WHEN OTHERS THEN
             error := SQLERRM;
             UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;

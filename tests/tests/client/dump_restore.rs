@@ -29,9 +29,9 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT source, event_date, reason FROM tidemark.dirty_log ORDER BY id",
         "SELECT model, event_date FROM tidemark.model_dirty ORDER BY id",
         "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark.partition_config",
-        "SELECT view, models, seen_count FROM tidemark.materialized_views",
+        "SELECT view, models, seen_count FROM tidemark.materialized_views ORDER BY view::text",
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('bronze.events')",
-        "SELECT c.oid::regclass, c.relkind, c.relowner::regrole, c.relacl FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        "SELECT c.oid::regclass::text, c.relkind, c.relowner::regrole, c.relacl FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
           WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader') ORDER BY 1",
     ]
     .iter()
@@ -111,8 +111,8 @@ fn a_dump_restored_into_another_cluster_is_complete_and_goes_on() {
     let mut dump_roles = Command::new(program("pg_dumpall"));
     let roles = run(dump_roles.args(["--roles-only", "-d"]).arg(original.superuser_url()));
     let roles = String::from_utf8(roles).unwrap();
-    let roles: Vec<&str> =
-        roles.lines().filter(|l| !l.contains("postgres") && !l.starts_with('\\')).collect();
+    let ours = |line: &&str| !line.contains(" ROLE postgres") && !line.starts_with('\\');
+    let roles: Vec<&str> = roles.lines().filter(ours).collect();
     cluster.connect("postgres").batch_execute(&roles.join("\n")).unwrap();
     let copy = cluster.empty_database();
     restore(&dump(&original), &copy);

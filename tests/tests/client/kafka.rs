@@ -221,6 +221,19 @@ fn a_run_that_was_frozen_inside_a_transaction_commits_nothing_after_another_took
 }
 
 #[test]
+fn a_run_whose_connections_are_cut_ends_exactly() {
+    let database = cluster::shared().database();
+    let file = crate::big_file();
+    let topic = topic_of(&file.path, "2");
+    let mut process = start(&database, &topic, &["--batch-rows", "2000", "--until-caught-up"]);
+    let cut = crate::cut_connections(&database, &mut process, 6);
+    assert!(cut >= 3, "the run was over after {cut} cuts");
+    let counts = process.wait().ok().counts();
+    assert_eq!(counts.read, file.number("lines"), "what it reports is what it did");
+    assert_exact(&database, &file.path);
+}
+
+#[test]
 fn records_without_a_value_and_odd_keys_are_counted_and_passed_over() {
     let database = cluster::shared().database();
     let content =

@@ -49,6 +49,12 @@ fn a_generated_file_ends_up_exactly_as_its_summary_says() {
     expected.sort();
     assert_eq!(database.column(reasons), expected);
 
+    let dirty = "SELECT DISTINCT event_date FROM tidemark.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
+    assert_eq!(
+        database.column(dirty),
+        database.column("SELECT DISTINCT event_date FROM bronze.events ORDER BY 1")
+    );
+
     let late = "SELECT count(*) FROM bronze.events WHERE received_at - event_time >= interval '1 hour'";
     assert_eq!(database.number(late) as u64, file.number("late"));
 }
@@ -141,4 +147,17 @@ fn an_empty_file_loads_nothing_and_is_no_error() {
         0
     );
     assert_eq!(database.number("SELECT count(*) FROM bronze.events"), 0);
+}
+
+#[test]
+fn a_load_whose_connections_are_cut_ends_exactly() {
+    let database = cluster::shared().database();
+    let file = crate::big_file();
+    let path = file.path.to_str().unwrap();
+    let mut process =
+        tidemark(&["load", path, "--batch-rows", "2000"]).database(&database.loader_url()).start();
+    let cut = crate::cut_connections(&database, &mut process, 6);
+    assert!(cut >= 3, "the load was over after {cut} cuts");
+    process.wait().ok();
+    assert_exact(&database, &file.path);
 }

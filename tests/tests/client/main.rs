@@ -14,10 +14,29 @@ mod roles;
 
 use std::sync::OnceLock;
 
+use tidemark_tests::cluster::Database;
 use tidemark_tests::events::Generated;
+use tidemark_tests::process::Process;
 
 /// 200,000 events with duplicates and malformed lines, to interrupt things in the middle of.
 fn big_file() -> &'static Generated {
     static FILE: OnceLock<Generated> = OnceLock::new();
     FILE.get_or_init(|| Generated::new("--events 200000 --days 6 --users 4000 --seed 7 --malformed 0.003"))
+}
+
+/// Ends all of a process's connections to a database, `times` times while it gets on; returns how often it could.
+fn cut_connections(database: &Database<'_>, process: &mut Process, times: u32) -> u32 {
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'tidemark'";
+    let position = || database.number("SELECT coalesce(sum(next_offset), 0) FROM loader.offsets");
+    let (mut before, mut done) = (0, 0);
+    while done < times && process.is_running() {
+        // Only after it got on, so that it can come to its end.
+        if position() > before && database.number(cut) > 0 {
+            before = position();
+            done += 1;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    done
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use postgres::Client;
-use tidemark_tests::cluster::{self, Database, connect, rows, sqlstate};
+use tidemark_tests::cluster::{self, Database, connect, rows};
 use tidemark_tests::events::{self, Generated, line, line_received};
 use tidemark_tests::process::tidemark;
 use tidemark_tests::wait_until;
@@ -293,7 +293,7 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
     let waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
     wait_until("the refresh to come to a date", PATIENCE, || database.number(&waiting) > 0);
     assert_eq!(database.value(&format!("SELECT pg_terminate_backend({pid})")), "t");
-    assert_eq!(sqlstate(thread.join().unwrap()), "57P01");
+    assert!(thread.join().unwrap().is_err(), "the refresh went on without its connection");
     blocker.batch_execute("ROLLBACK").unwrap();
 
     assert_eq!(database.number(refreshed), some, "the date in work was rolled back");
