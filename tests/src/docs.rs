@@ -117,7 +117,9 @@ pub fn check(name: &str, page: &str, url: &str, psql: &Path) -> Outcome {
         let Some((open, close)) = block.output else {
             // A block that prints nothing needs no output.
             if !printed.is_empty() {
-                outcome.failures.push(format!("{place}: the block prints, but no output follows it\n{printed}"));
+                outcome
+                    .failures
+                    .push(format!("{place}: the block prints, but no output follows it\n{printed}"));
             }
             continue;
         };

@@ -69,7 +69,10 @@ fn the_pages_say_what_the_server_says() {
         let page = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {name}: {e}"));
         let database = cluster.empty_database();
         if !page.contains("CREATE EXTENSION tidemark") {
-            database.connect().batch_execute("CREATE EXTENSION tidemark").expect("cannot create the extension");
+            database
+                .connect()
+                .batch_execute("CREATE EXTENSION tidemark")
+                .expect("cannot create the extension");
         }
         let outcome = docs::check(&name, &page, &database.superuser_url(), &psql);
         println!("{name}: {} blocks ran, {} outputs compared", outcome.ran, outcome.compared);
