@@ -48,8 +48,6 @@ GRANT USAGE ON SCHEMA tidemark TO tidemark_admin, tidemark_loader, tidemark_read
 GRANT USAGE ON SCHEMA bronze, loader TO tidemark_loader;
 GRANT USAGE ON SCHEMA silver, gold TO tidemark_reader;
 
--- The extension makes partitions and refreshes models as the owner of the tables concerned.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark TO tidemark_admin;
 GRANT SELECT ON tidemark.model_status TO tidemark_loader, tidemark_reader;
 -- Who owns the models registers, marks and refreshes them; everybody else only sees tidemark.model_status.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark TO tidemark_admin;

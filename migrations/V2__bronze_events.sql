@@ -20,7 +20,7 @@ ALTER TABLE bronze.events OWNER TO tidemark_admin;
 COMMENT ON TABLE bronze.events IS
     'Every accepted event as it was produced, one partition per UTC day of event_time; an event_id occurs once per day';
 COMMENT ON COLUMN bronze.events.event_id IS
-    'The producer''s messageId; one that is no UUID is mapped to a UUIDv5, an event without one gets the UUIDv5 of its source coordinates';
+    'The producer''s messageId; one that is no UUID is mapped to a UUIDv5, an event without one gets the UUIDv5 of its source coordinates and bytes';
 COMMENT ON COLUMN bronze.events.event_time IS 'When it happened, as the producer says; the partition key';
 COMMENT ON COLUMN bronze.events.event_date IS 'UTC date of event_time';
 COMMENT ON COLUMN bronze.events.event_type IS 'The event''s name (event), or its type where it has no name';
@@ -36,7 +36,9 @@ COMMENT ON COLUMN bronze.events.batch_id IS 'loader.batches.batch_id of the tran
 COMMENT ON COLUMN bronze.events.payload IS 'The whole event; jsonb, so key order and number spelling are not kept';
 
 -- COPY and INSERT through the parent check the parent's privileges only.
-GRANT SELECT, INSERT ON bronze.events TO tidemark_loader;
+GRANT INSERT ON bronze.events TO tidemark_loader;
+-- To look up which ids of a batch are there already; what the events say is none of its business.
+GRANT SELECT (event_id, event_time) ON bronze.events TO tidemark_loader;
 
 SELECT tidemark.manage_partitions(
     parent => 'bronze.events'::regclass,

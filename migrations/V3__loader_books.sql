@@ -138,7 +138,8 @@ CREATE TABLE loader.dead_letters (
     quarantined_at timestamptz NOT NULL DEFAULT now(),
     resolved_at timestamptz,
     resolved_by text,
-    PRIMARY KEY (pipeline_id, topic, partition, "offset")
+    -- A topic that was made anew uses its offsets again for other records.
+    PRIMARY KEY (pipeline_id, topic, partition, "offset", payload_sha256)
 );
 CREATE INDEX dead_letters_open ON loader.dead_letters (reason, quarantined_at) WHERE status = 'open';
 COMMENT ON TABLE loader.dead_letters IS 'Events that could not be loaded: whole, with where they came from and why';
@@ -158,7 +159,7 @@ COMMENT ON COLUMN loader.dead_letters.stage IS 'Where it failed: decode, envelop
 COMMENT ON COLUMN loader.dead_letters.reason IS 'Why, as a fixed word';
 COMMENT ON COLUMN loader.dead_letters.detail IS 'Why, in words';
 COMMENT ON COLUMN loader.dead_letters.sqlstate IS 'Error code where Postgres refused it; else NULL';
-COMMENT ON COLUMN loader.dead_letters.event_id IS 'As it would have been in bronze.events; NULL when unknown';
+COMMENT ON COLUMN loader.dead_letters.event_id IS 'As it would have been in bronze.events; NULL when unknown or none was given';
 COMMENT ON COLUMN loader.dead_letters.event_time IS 'As it would have been in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.event_type IS 'As it would have been in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.status IS 'open, replayed or discarded';
@@ -209,6 +210,10 @@ ALTER TABLE loader.dead_letters OWNER TO tidemark_admin;
 ALTER TABLE loader.offset_gaps OWNER TO tidemark_admin;
 ALTER TABLE loader.repeatable_scripts OWNER TO tidemark_admin;
 
-GRANT SELECT, INSERT, UPDATE ON loader.pipelines, loader.offsets, loader.dead_letters TO tidemark_loader;
+GRANT SELECT, INSERT, UPDATE ON loader.offsets TO tidemark_loader;
+GRANT SELECT, INSERT ON loader.pipelines, loader.dead_letters TO tidemark_loader;
+GRANT UPDATE (cluster_id) ON loader.pipelines TO tidemark_loader;
+-- What a record that fails once more changes of its letter: never its bytes, nor what people decided about it.
+GRANT UPDATE (batch_id, stage, reason, detail, sqlstate, attempts) ON loader.dead_letters TO tidemark_loader;
 GRANT SELECT, INSERT ON loader.topics, loader.batches, loader.batch_ranges, loader.offset_gaps TO tidemark_loader;
 GRANT USAGE ON SEQUENCE loader.batch_ids TO tidemark_loader;

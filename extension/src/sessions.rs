@@ -125,8 +125,10 @@ pg_function! {
 pg_function! {
     /// Deserialize function: (bytea, internal) -> internal.
     fn tidemark_sessions_deserialize(fcinfo) {
-        let context = context(fcinfo);
+        context(fcinfo);
         let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
+        // In the short-lived context: the combine function copies what it keeps.
+        let context = ContextAlloc::current();
         let state = decode(bytes, context).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "read a partial state of sessions");
         give(context.place(state))
     }

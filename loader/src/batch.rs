@@ -156,6 +156,16 @@ impl RawBatch {
         let start = r.start + r.key.unwrap_or(0) + r.headers.unwrap_or(0);
         &self.arena[start..start + r.value]
     }
+
+    /// Id, time and type of a record that is to be a dead letter, as far as it can be read at all.
+    fn known(&self, r: &RawRecord) -> (Option<Uuid>, Option<Micros>, Option<String>) {
+        if r.oversize.is_some() {
+            return (None, None, None);
+        }
+        // It was measured already.
+        let limits = Limits { max_bytes: usize::MAX, ..Limits::default() };
+        envelope::parse(self.value(r), &limits).map(envelope::Envelope::known).unwrap_or_default()
+    }
 }
 
 /// How many records ended how.
@@ -215,6 +225,8 @@ pub struct Dead {
     pub event_id: Option<Uuid>,
     /// As far as it is known.
     pub event_time: Option<Micros>,
+    /// As far as it is known.
+    pub event_type: Option<String>,
 }
 
 /// A dead letter with the bytes of its record.
@@ -292,7 +304,8 @@ impl Encoder {
                 RecordKind::Value => {
                     let slot = &raw.slots[record.slot];
                     if let Err(rejection) = self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
-                        batch.dead.push(Dead { record: index, rejection, event_id: None, event_time: None });
+                        let (event_id, event_time, event_type) = raw.known(record);
+                        batch.dead.push(Dead { record: index, rejection, event_id, event_time, event_type });
                     }
                 }
             }
@@ -321,7 +334,12 @@ impl Encoder {
             self.last_received = Some(received);
         }
         let received = self.last_received.unwrap_or_else(time::now);
-        let at = Coordinates { topic: &slot.topic, partition: slot.partition, offset: record.offset };
+        let at = Coordinates {
+            topic: &slot.topic,
+            partition: slot.partition,
+            offset: record.offset,
+            bytes: value,
+        };
         let event = envelope.into_event(at, received, &self.limits)?;
         let day = time::day_of(event.event_time);
         if !seen.insert((event.event_id, day)) {
@@ -343,6 +361,11 @@ impl Encoder {
         });
         Ok(())
     }
+}
+
+fn dead_row(raw: &RawBatch, row: &Row, rejection: Rejection) -> Dead {
+    let (_, _, event_type) = raw.known(&raw.records[row.record]);
+    Dead { record: row.record, rejection, event_id: Some(row.id), event_time: Some(row.time), event_type }
 }
 
 impl Batch {
@@ -371,12 +394,7 @@ impl Batch {
     /// Turns the row at this index into a dead letter.
     pub fn reject_row(&mut self, index: usize, rejection: Rejection) {
         let row = self.rows.remove(index);
-        self.dead.push(Dead {
-            record: row.record,
-            rejection,
-            event_id: Some(row.id),
-            event_time: Some(row.time),
-        });
+        self.dead.push(dead_row(&self.raw, &row, rejection));
     }
 
     /// Turns all rows of a date into dead letters.
@@ -384,12 +402,7 @@ impl Batch {
         let (gone, kept): (Vec<Row>, Vec<Row>) =
             std::mem::take(&mut self.rows).into_iter().partition(|r| r.day == day);
         self.rows = kept;
-        self.dead.extend(gone.into_iter().map(|row| Dead {
-            record: row.record,
-            rejection: rejection.clone(),
-            event_id: Some(row.id),
-            event_time: Some(row.time),
-        }));
+        self.dead.extend(gone.iter().map(|row| dead_row(&self.raw, row, rejection.clone())));
     }
 
     /// Takes out the rows whose id is in bronze already on their date. Bronze is append-only, so this holds whatever

@@ -42,6 +42,8 @@ pub struct Coordinates<'a> {
     pub partition: i32,
     /// Kafka offset or line number.
     pub offset: i64,
+    /// The record. Part of its name, because another cluster, or a topic made anew, has the same coordinates.
+    pub bytes: &'a [u8],
 }
 
 /// The columns of an event that can be loaded.
@@ -115,6 +117,16 @@ impl<'a> Envelope<'a> {
             Field::Text(text) => time::parse_rfc3339(text),
             _ => None,
         }
+    }
+
+    /// What is known about an event whatever is wrong with the rest: its own id, its time and its type, each as it
+    /// would be in bronze.
+    pub fn known(self) -> (Option<Uuid>, Option<Micros>, Option<String>) {
+        let plain = |field| text("", field).ok().flatten();
+        let time = if self.timestamp == Field::None { self.original_timestamp } else { self.timestamp };
+        let event_type = plain(self.event).or_else(|| plain(self.kind)).map(Cow::into_owned);
+        let id = plain(self.message_id).map(|id| id_from_text(&id));
+        (id, plain(time).and_then(|time| time::parse_rfc3339(&time)), event_type)
     }
 
     /// The identity that keeps a person's events in order: user id, else anonymous id.
@@ -198,14 +210,15 @@ fn id_from_text(id: &str) -> Uuid {
     Uuid::try_parse(id).unwrap_or_else(|_| Uuid::new_v5(&ID_NAMESPACE, id.as_bytes()))
 }
 
-/// The id of an event without one: the UUIDv5 of topic, partition and offset.
+/// The id of an event without one: the UUIDv5 of topic, partition, offset and bytes.
 fn id_from_coordinates(at: Coordinates<'_>) -> Uuid {
-    let mut name = Vec::with_capacity(at.topic.len() + 13);
+    let mut name = Vec::with_capacity(at.topic.len() + 13 + at.bytes.len());
     name.extend_from_slice(at.topic.as_bytes());
     // A NUL, so that no messageId can name the same bytes: Postgres text and our screen keep NUL out of those.
     name.push(0);
     name.extend_from_slice(&at.partition.to_be_bytes());
     name.extend_from_slice(&at.offset.to_be_bytes());
+    name.extend_from_slice(at.bytes);
     Uuid::new_v5(&ID_NAMESPACE, &name)
 }
 

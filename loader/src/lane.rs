@@ -24,8 +24,18 @@ pub fn start(
 ) -> Lane {
     let (batches, mut raw) = mpsc::channel::<RawBatch>(1);
     let (encoded, mut ready) = mpsc::channel(1);
+    let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
-        while let Some(batch) = raw.blocking_recv() {
+        loop {
+            // The writer may fail while no batch comes: the entrance must close then, or nobody hears of it.
+            let next = handle.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = encoded.closed() => None,
+                    batch = raw.recv() => batch,
+                }
+            });
+            let Some(batch) = next else { return };
             if encoded.blocking_send(encoder.encode(batch)).is_err() {
                 return;
             }
@@ -48,4 +58,32 @@ pub fn start(
         Ok(())
     });
     Lane { batches, done }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::envelope::Limits;
+    use crate::sink::Patience;
+
+    #[tokio::test]
+    async fn a_lane_that_cannot_write_closes_though_no_further_batch_comes() {
+        // Nobody listens there.
+        let config = crate::pg::parse_url("postgresql://nobody@127.0.0.1:1/none").unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let sink = Sink::new(config, 1, "test".into(), Patience::For(Duration::ZERO), stopped);
+        let lane = start(sink, Encoder::new(Limits::default(), None), |_, _| {});
+        let slot =
+            Slot { topic: Arc::from("t"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 1 };
+        let mut raw = RawBatch::default();
+        raw.slots.push(slot);
+        lane.batches.send(raw).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), lane.batches.closed()).await.unwrap();
+        assert!(matches!(lane.done.await.unwrap(), Err(SinkError::Fatal(_))));
+    }
 }

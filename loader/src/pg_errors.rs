@@ -37,9 +37,8 @@ pub fn classify_code(code: &str) -> Class {
         // Our binary encoding is wrong: no row is to blame.
         "22P04" => Class::Stop,
         "23502" | "23514" | "54000" | "54001" => Class::Row,
-        "57P01" | "57P02" | "57P03" | "57014" | "40001" | "40P01" | "55P03" | "25006" | "25P03" | "25P04" => {
-            Class::Retry
-        }
+        "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "40001" | "40P01" | "55P03" | "25006" | "25P03"
+        | "25P04" => Class::Retry,
         _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("58") => Class::Retry,
         _ if code.starts_with("22") => Class::Row,
         _ => Class::Stop,
@@ -65,6 +64,7 @@ mod tests {
             ("53100", Class::Retry),
             ("53300", Class::Retry),
             ("57P01", Class::Retry),
+            ("57P05", Class::Retry),
             ("57014", Class::Retry),
             ("40P01", Class::Retry),
             ("55P03", Class::Retry),

@@ -52,8 +52,8 @@ pub struct Sink {
 enum Attempt {
     Done(Written),
     NoPartition,
-    /// COMMIT got no answer.
-    Unknown(i64, String),
+    /// COMMIT got no answer, or one that does not tell whether it went through.
+    Unknown(i64, PgError),
 }
 
 impl Sink {
@@ -82,6 +82,7 @@ impl Sink {
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         let mut unknown: Option<i64> = None;
+        let mut refused: Option<PgError> = None;
         let mut give_up_partition = false;
         loop {
             let result = match unknown {
@@ -91,8 +92,12 @@ impl Sink {
                         return Ok(Written { batch_id, counts, path: WritePath::Direct });
                     }
                     Ok(None) => {
+                        // Rolled back, so the reason is like any other: wait, and not for ever.
                         unknown = None;
-                        continue;
+                        match refused.take() {
+                            Some(error) => Err(Failure::Postgres(error)),
+                            None => continue,
+                        }
                     }
                     Err(e) => Err(Failure::Postgres(e)),
                 },
@@ -106,9 +111,10 @@ impl Sink {
                     give_up_partition = true;
                     continue;
                 }
-                Ok(Attempt::Unknown(batch_id, why)) => {
-                    tracing::warn!(batch_id, "COMMIT got no answer, asking again: {why}");
+                Ok(Attempt::Unknown(batch_id, error)) => {
+                    tracing::warn!(batch_id, "COMMIT got no answer, asking again: {}", full_message(&error));
                     unknown = Some(batch_id);
+                    refused = Some(error);
                     self.client = None;
                     continue;
                 }
@@ -171,7 +177,7 @@ impl Sink {
             Err(failure) => return Err(failure),
         };
         if let Err(e) = client.batch_execute("COMMIT").await {
-            return Ok(Attempt::Unknown(batch_id, full_message(&e)));
+            return Ok(Attempt::Unknown(batch_id, e));
         }
         let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
@@ -225,11 +231,13 @@ impl Sink {
     }
 }
 
-/// Whether `ensure_partitions` refused the date itself (retired or frozen, or out of its bounds).
+/// Whether `ensure_partitions` refused the date itself (retired, frozen or detached, or out of its bounds).
 fn is_sealed(error: &PgError) -> bool {
     error.as_db_error().is_some_and(|db| {
         let code = db.code().code();
-        code == "55000" || code.starts_with("22") || code == "23514"
+        // 42P07: a table of the partition's name is there but detached. Its date is closed; whoever makes a partition
+        // at the same moment is no reason for this error, since both lock the parent first.
+        matches!(code, "55000" | "23514" | "42P07") || code.starts_with("22")
     })
 }
 

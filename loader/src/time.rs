@@ -64,9 +64,13 @@ pub fn now() -> Micros {
     }
 }
 
-/// Converts Unix milliseconds, as Kafka has them; `None` beyond about 290,000 years.
+/// Converts Unix milliseconds, as Kafka has them; `None` outside of what a timestamptz holds (4714 BC to 294276 AD,
+/// PostgreSQL documentation, "Date/Time Types"). A producer can set any record time, and Postgres would refuse such
+/// a one in the dead letter too.
 pub fn from_unix_millis(ms: i64) -> Option<Micros> {
-    ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US)
+    let first = days_from_civil(-4713, 11, 24) * DAY_US;
+    let end = days_from_civil(294_277, 1, 1) * DAY_US;
+    ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US).filter(|time| (first..end).contains(time))
 }
 
 /// Converts to Unix milliseconds, rounded down.
@@ -156,6 +160,20 @@ mod tests {
         ] {
             assert_eq!(parse_rfc3339(text), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn record_times_that_postgres_cannot_hold_are_unknown() {
+        assert_eq!(from_unix_millis(0), Some(UNIX_EPOCH_US));
+        // Postgres' own bounds, MIN_TIMESTAMP inclusive and END_TIMESTAMP exclusive.
+        let (first, end) = (-211_813_488_000_000_000, 9_223_371_331_200_000_000);
+        assert_eq!(from_unix_millis(to_unix_millis(first)), Some(first));
+        assert_eq!(from_unix_millis(to_unix_millis(first) - 1), None);
+        let end_ms = end / 1000 - UNIX_EPOCH_US / 1000;
+        // Their microseconds since 1970 need more than 64 bits, so the last years are unknown too.
+        assert_eq!(from_unix_millis(end_ms), None);
+        assert_eq!(from_unix_millis(i64::MAX), None);
+        assert_eq!(from_unix_millis(i64::MIN), None);
     }
 
     #[test]

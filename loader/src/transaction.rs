@@ -349,12 +349,13 @@ async fn insert_dead_letters(cx: &Context<'_>, batch: &Batch, batch_id: i64) -> 
     }
     let sql = "INSERT INTO loader.dead_letters AS d
                    (batch_id, pipeline_id, topic, partition, \"offset\", received_at, key, headers, payload,
-                    payload_truncated, payload_sha256, stage, reason, detail, sqlstate, event_id, event_time)
+                    payload_truncated, payload_sha256, stage, reason, detail, sqlstate, event_id, event_time,
+                    event_type)
                SELECT $1, $2, v.*
                  FROM unnest($3::text[], $4::int[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::bytea[],
                              $9::bytea[], $10::boolean[], $11::bytea[], $12::text[], $13::text[], $14::text[],
-                             $15::text[], $16::uuid[], $17::timestamptz[]) AS v
-               ON CONFLICT (pipeline_id, topic, partition, \"offset\") DO UPDATE
+                             $15::text[], $16::uuid[], $17::timestamptz[], $18::text[]) AS v
+               ON CONFLICT (pipeline_id, topic, partition, \"offset\", payload_sha256) DO UPDATE
                   SET batch_id = excluded.batch_id, reason = excluded.reason, stage = excluded.stage,
                       detail = excluded.detail, sqlstate = excluded.sqlstate, attempts = d.attempts + 1";
     cx.client
@@ -378,6 +379,7 @@ async fn insert_dead_letters(cx: &Context<'_>, batch: &Batch, batch_id: i64) -> 
                 &column!(|l| l.dead.rejection.sqlstate.as_deref()),
                 &column!(|l| l.dead.event_id),
                 &column!(|l| l.dead.event_time.map(PgTime)),
+                &column!(|l| l.dead.event_type.as_deref()),
             ],
         )
         .await?;

@@ -4,7 +4,7 @@ use tidemark_loader::dead_letter::Reason;
 use tidemark_loader::envelope::{Coordinates, Event, Limits, parse};
 use tidemark_loader::time::{self, parse_rfc3339};
 
-const AT: Coordinates<'_> = Coordinates { topic: "events", partition: 3, offset: 42 };
+const AT: Coordinates<'_> = Coordinates { topic: "events", partition: 3, offset: 42, bytes: b"{}" };
 const GOOD: &str = r#"{"messageId":"018f2f0e-0000-4000-8000-000000000001","type":"track","event":"page_viewed",
     "timestamp":"2026-09-01T08:15:22.123Z","userId":"u1","anonymousId":"a1","properties":{"price":1.5}}"#;
 
@@ -141,12 +141,28 @@ fn ids_are_deterministic() {
     assert_eq!(id(&with(&format!("\"{uuid}\""), "7")), id(&with(uuid, "7")));
 
     let none = with(&format!(r#""messageId":"{uuid}","#), "");
-    assert_eq!(id(&none).to_string(), "39201b0f-b34f-594f-9a82-0f244ff6914e");
+    assert_eq!(id(&none).to_string(), "c6f0aafc-28ae-5377-add4-f07445ef3170");
     assert_eq!(id(&none), id(&with(uuid, "")));
     let limits = Limits::default();
-    let next = Coordinates { offset: 43, ..AT };
-    let next = parse(none.as_bytes(), &limits).unwrap().into_event(next, received(), &limits).unwrap();
-    assert_ne!(next.event_id, id(&none));
+    // The next record, and the record at the same place of another cluster or of the topic made anew.
+    for other in [Coordinates { offset: 43, ..AT }, Coordinates { bytes: b"{ }", ..AT }] {
+        let other = parse(none.as_bytes(), &limits).unwrap().into_event(other, received(), &limits).unwrap();
+        assert_ne!(other.event_id, id(&none));
+    }
+}
+
+#[test]
+fn dead_letters_know_what_can_be_read_of_the_event() {
+    let limits = Limits::default();
+    let known = |text: &str| parse(text.as_bytes(), &limits).unwrap().known();
+    let (id, time, name) = known(GOOD);
+    assert_eq!(id.map(|id| id.to_string()).as_deref(), Some("018f2f0e-0000-4000-8000-000000000001"));
+    assert_eq!((time, name.as_deref()), (parse_rfc3339("2026-09-01T08:15:22.123Z"), Some("page_viewed")));
+    assert_eq!(
+        known(r#"{"messageId":[],"type":"track","timestamp":"x"}"#),
+        (None, None, Some("track".into()))
+    );
+    assert_eq!(known("{}"), (None, None, None));
 }
 
 #[test]

@@ -6,8 +6,11 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
 use tidemark_core::Allocator;
+
+use super::error::raise;
 
 use allocator_api2::alloc::AllocError;
 
@@ -42,13 +45,21 @@ impl ContextAlloc {
     }
 }
 
+/// A type that palloc cannot align is a bug; an ERROR, because an `AllocError` would abort the whole backend.
+fn check_alignment(layout: Layout) {
+    if layout.align() > PALLOC_ALIGN {
+        raise(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("a state needs memory aligned to {} bytes", layout.align()),
+        );
+    }
+}
+
 // SAFETY: blocks stay valid until freed or until the context is reset, after which nothing uses them; copies of the
 // allocator share the context, so any copy can free what another allocated.
 unsafe impl Allocator for ContextAlloc {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        if layout.align() > PALLOC_ALIGN {
-            return Err(AllocError);
-        }
+        check_alignment(layout);
         if layout.size() == 0 {
             return Ok(NonNull::slice_from_raw_parts(NonNull::<u64>::dangling().cast(), 0));
         }
@@ -68,9 +79,10 @@ unsafe impl Allocator for ContextAlloc {
     }
 
     unsafe fn grow(&self, block: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() == 0 || new.align() > PALLOC_ALIGN {
+        if old.size() == 0 {
             return self.allocate(new);
         }
+        check_alignment(new);
         // SAFETY: the block came from this context; repalloc keeps its content and its context.
         let block = unsafe { pg_sys::repalloc_huge(block.as_ptr().cast(), new.size()) };
         let block = NonNull::new(block.cast::<u8>()).ok_or(AllocError)?;

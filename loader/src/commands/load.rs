@@ -27,8 +27,8 @@ pub struct Args {
     /// File with one event a line, or - for standard input
     ///
     /// A file is known by its content: one that was loaded completely is not loaded again, and an interrupted load
-    /// continues at the line after the last one committed. Standard input has no such memory; there, only the event
-    /// ids keep events from being loaded twice.
+    /// continues at the line after the last one committed. Standard input and pipes have no such memory; there, only
+    /// the event ids keep events from being loaded twice.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -53,7 +53,9 @@ pub async fn run(args: Args) -> Result<()> {
     let limits = Limits { floor: args.event_time_floor, ..Limits::default() };
     let started = Instant::now();
     let stdin = args.file.as_os_str() == "-";
-    let identity = if stdin { None } else { Some(identify_file(&args.file).await?) };
+    // A pipe can be read only once, so there is no identity to be had from it.
+    let once = stdin || std::fs::metadata(&args.file).is_ok_and(|m| !m.is_file() && !m.is_dir());
+    let identity = if once { None } else { Some(identify_file(&args.file).await?) };
 
     let client = pg::connect_once(&config).await?;
     let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", &config, &e);
@@ -66,15 +68,11 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(identity) = &identity {
         let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
         if done.is_some_and(|done| done >= identity.lines as i64) {
-            println!(
-                "{}: all {} lines are loaded already, nothing to do",
-                args.file.display(),
-                identity.lines
-            );
+            say!("{}: all {} lines are loaded already, nothing to do", args.file.display(), identity.lines);
             return Ok(());
         }
         if identity.lines == 0 {
-            println!("{}: empty, nothing to do", args.file.display());
+            say!("{}: empty, nothing to do", args.file.display());
             return Ok(());
         }
     }
@@ -100,6 +98,8 @@ pub async fn run(args: Args) -> Result<()> {
     let mut reader = Reader {
         lines: Lines::new(open(&args.file, stdin)?, limits.max_bytes),
         line: 0,
+        // What is appended meanwhile belongs to another content, which has another name.
+        end: identity.as_ref().map_or(i64::MAX, |i| i.lines as i64),
         slot,
         batch_rows: args.batch_rows as usize,
     };
@@ -141,7 +141,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     progress.finish();
-    let read = joined(source.await)?;
+    // First the lane: when it has failed, the source may wait for input that never comes.
     match joined(lane.done.await)? {
         Ok(()) => {}
         Err(SinkError::Fatal(e)) => return Err(e),
@@ -155,7 +155,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
         Err(SinkError::Stopped) => return Err(Error::bug("cannot load", "stopped without being told to")),
     }
-    read.map_err(|e| unreadable(&args.file, e))?;
+    joined(source.await)?.map_err(|e| unreadable(&args.file, e))?;
     print_summary(&total, started.elapsed());
     Ok(())
 }
@@ -163,11 +163,17 @@ pub async fn run(args: Args) -> Result<()> {
 /// Prints the counts and the speed to standard output.
 pub fn print_summary(n: &Counts, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
-    println!(
+    say!(
         "read {} = loaded {} + duplicate {} + late_diverted {} + dead {} + filtered {} + tombstone {}",
-        n.read, n.loaded, n.duplicate, n.late, n.dead, n.filtered, n.tombstone
+        n.read,
+        n.loaded,
+        n.duplicate,
+        n.late,
+        n.dead,
+        n.filtered,
+        n.tombstone
     );
-    println!("{seconds:.1} seconds, {:.0} events/s", n.read as f64 / seconds.max(0.001));
+    say!("{seconds:.1} seconds, {:.0} events/s", n.read as f64 / seconds.max(0.001));
 }
 
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
@@ -200,6 +206,8 @@ async fn identify_file(file: &Path) -> Result<Identity> {
 struct Reader {
     lines: Lines<Box<dyn BufRead + Send>>,
     line: i64,
+    /// Line number to stop at.
+    end: i64,
     slot: Slot,
     batch_rows: usize,
 }
@@ -222,7 +230,7 @@ impl Reader {
 
     fn next_batch(&mut self) -> io::Result<Option<RawBatch>> {
         let mut batch = RawBatch::default();
-        while batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
+        while self.line < self.end && batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
             let Some((line, oversize)) = self.lines.next_line()? else { break };
             let blank = oversize.is_none() && is_blank(line);
             let kind = if blank { RecordKind::Filtered } else { RecordKind::Value };
@@ -286,5 +294,23 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_appended_while_loading_are_left_for_the_next_load() {
+        let input: Box<dyn BufRead + Send> = Box::new(&b"a\nb\nc\nappended\n"[..]);
+        let slot =
+            Slot { topic: Arc::from("f"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 0 };
+        let mut reader = Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batch_rows: 2 };
+        let mut ranges = Vec::new();
+        while let Some(batch) = reader.next_batch().unwrap() {
+            ranges.push((batch.len(), batch.slots[0].from, batch.slots[0].to));
+        }
+        assert_eq!(ranges, [(2, 0, 2), (1, 2, 3)]);
     }
 }

@@ -22,9 +22,9 @@ pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
     let mut client = pg::connect_once(&config).await?;
     let done = round(&mut client).await.map_err(|e| pg::explain("maintenance failed", &config, &e))?;
-    println!("partitions created: {}", done.partitions);
-    println!("dates of models recomputed: {}", done.dates);
-    println!("materialized views refreshed: {}", done.views);
+    say!("partitions created: {}", done.partitions);
+    say!("dates of models recomputed: {}", done.dates);
+    say!("materialized views refreshed: {}", done.views);
     Ok(())
 }
 

@@ -58,7 +58,7 @@ pub async fn run(args: Args) -> Result<()> {
         )
     })?;
     for migration in report.applied_migrations() {
-        println!("applied {migration}");
+        say!("applied {migration}");
     }
     let mut changed = report.applied_migrations().len();
     for (name, script) in SCRIPTS {
@@ -66,12 +66,12 @@ pub async fn run(args: Args) -> Result<()> {
             .await
             .map_err(|e| pg::explain(&format!("cannot apply sql/{name}"), &config, &e))?
         {
-            println!("applied sql/{name}");
+            say!("applied sql/{name}");
             changed += 1;
         }
     }
     if changed == 0 {
-        println!("nothing to do: the database is up to date");
+        say!("nothing to do: the database is up to date");
     }
     Ok(())
 }

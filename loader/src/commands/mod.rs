@@ -1,6 +1,14 @@
 //! What the `tidemark` binary offers, one module a command: arguments and dispatch. The work itself is in the modules
 //! beside this one.
 
+/// Prints a line to standard output. Whoever reads it may have gone (`| head`): that is no reason to fail.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 pub mod load;
 pub mod maintain;
 pub mod migrate;
@@ -69,7 +77,7 @@ pub fn run(cli: Cli) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Temporary, "cannot start", e, "free some resources and try again"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Load(args) => load::run(args).await,
@@ -79,7 +87,10 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Produce(args) => produce::run(args).await,
             Command::Status(args) => status::run(args).await,
         }
-    })
+    });
+    // Dropping it would wait for a thread that reads from a terminal or a pipe.
+    runtime.shutdown_background();
+    result
 }
 
 fn generate(args: &crate::generate::Args) -> Result<()> {

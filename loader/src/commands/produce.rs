@@ -76,20 +76,28 @@ async fn create_topic(args: &Args) -> Result<()> {
     let explain = |e: &KafkaError| args.kafka.explain(&what, e);
     let admin: AdminClient<DefaultClientContext> =
         args.kafka.client_config().create().map_err(|e| explain(&e))?;
-    // Record times are those of the events: with any retention by time the broker would delete old events at once.
-    let topic =
-        NewTopic::new(&args.topic, args.partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
     let timeout = Some(Duration::from_secs(20));
     let options = AdminOptions::new().operation_timeout(timeout).request_timeout(timeout);
-    let results = admin.create_topics([&topic], &options).await.map_err(|e| explain(&e))?;
-    for result in results {
-        match result {
-            Ok(_) => tracing::info!("created topic {} with {} partitions", args.topic, args.partitions),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => {
+    // Record times are those of the events: with any retention by time the broker would delete old events at once.
+    let plain =
+        NewTopic::new(&args.topic, args.partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+    // Kafka 4 refuses records from more than an hour ahead unless told, brokers before 3.6 do not know the setting.
+    let topic = NewTopic::new(&args.topic, args.partitions, TopicReplication::Fixed(-1))
+        .set("retention.ms", "-1")
+        .set("message.timestamp.after.max.ms", "9223372036854775807");
+    for (topic, last) in [(topic, false), (plain, true)] {
+        let results = admin.create_topics([&topic], &options).await.map_err(|e| explain(&e))?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::InvalidConfig))) if !last => continue,
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None => {}
+            Some(Ok(_)) => {
+                tracing::info!("created topic {} with {} partitions", args.topic, args.partitions);
+            }
+            Some(Err((_, code))) => {
                 return Err(Error::new(Kind::Config, what.as_str(), code, "correct --topic or --partitions"));
             }
         }
+        break;
     }
     Ok(())
 }
@@ -146,7 +154,7 @@ fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
         return Err(Error::new(Kind::Temporary, "a record was not accepted", why, next));
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!(
+    say!(
         "produced {sent} records, {bytes} bytes, to {} in {seconds:.1} seconds, {:.0} records/s",
         args.topic,
         sent as f64 / seconds.max(0.001)

@@ -56,13 +56,13 @@ pub async fn run(args: Args) -> Result<()> {
     for (title, sql) in SECTIONS {
         let (names, rows) =
             query(&client, sql).await.map_err(|e| pg::explain("cannot read the status", &config, &e))?;
-        println!("{title}");
+        say!("{title}");
         if rows.is_empty() {
-            println!("  none");
+            say!("  none");
         } else {
-            print!("{}", table(&names, &rows));
+            say!("{}", table(&names, &rows).trim_end_matches('\n'));
         }
-        println!();
+        say!("");
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Kafka: settings, and what has to be known about topics before reading them. Reading is in `session`, the books
-//! that it keeps in `books`.
+//! that it keeps in `books`, rebalances in `membership`.
 
 pub mod books;
 pub mod in_flight;
+pub mod membership;
 pub mod plan;
 pub mod session;
 
@@ -71,8 +72,9 @@ impl Kafka {
         config
     }
 
-    /// The settings of the consumer of a group. `bounded` makes it report the ends of partitions.
-    pub fn consumer_config(&self, group: &str, bounded: bool) -> ClientConfig {
+    /// The settings of the consumer of a group. It does not report the ends of partitions: the event does not name its
+    /// topic, and whoever reads two topics cannot tell which one has ended.
+    pub fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
@@ -85,7 +87,7 @@ impl Kafka {
         }
         config.set("bootstrap.servers", &self.brokers);
         config.set("group.id", group);
-        config.set("enable.partition.eof", if bounded { "true" } else { "false" });
+        config.set("enable.partition.eof", "false");
         config
     }
 
@@ -122,12 +124,10 @@ impl Kafka {
                 return Err(Error::new(Kind::Config, format!("cannot read topic {topic}"), why, next));
             };
             for partition in found.partitions().iter().filter(|_| with_offsets) {
-                let (low, high) = client
+                let (_, high) = client
                     .fetch_watermarks(topic, partition.id(), TIMEOUT)
                     .map_err(|e| self.explain("cannot read the end of a partition", &e))?;
-                if high > low {
-                    survey.ends.push(End { topic: topic.clone(), partition: partition.id(), high });
-                }
+                survey.ends.push(End { topic: topic.clone(), partition: partition.id(), high });
             }
         }
         survey.cluster_id = client.client().fetch_cluster_id(TIMEOUT);
@@ -135,7 +135,7 @@ impl Kafka {
     }
 }
 
-/// The end of a partition that is not empty.
+/// The end of a partition. An empty one has an end too: our position may lie before or behind it.
 #[derive(Clone, Debug)]
 pub struct End {
     /// Its topic.
@@ -173,7 +173,10 @@ mod tests {
     #[test]
     fn the_default_settings_are_known_to_librdkafka() {
         let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: Vec::new() };
-        let consumer: Result<BaseConsumer, _> = kafka.consumer_config("g", true).create();
+        let config = kafka.consumer_config("g");
+        // With this on, the end of one topic was taken for the end of another and unread records were skipped.
+        assert_eq!(config.get("enable.partition.eof"), Some("false"));
+        let consumer: Result<BaseConsumer, _> = config.create();
         assert!(consumer.is_ok());
     }
 }
