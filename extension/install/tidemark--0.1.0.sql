@@ -50,11 +50,11 @@ COMMENT ON COLUMN tidemark.session.ended_at IS 'Time of the last event of the se
 COMMENT ON COLUMN tidemark.session.events IS 'Number of events in the session, at least 1.';
 
 CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
 COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz, gap interval) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
 COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz, interval) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sessions_combine(state internal, other internal) RETURNS internal
@@ -154,11 +154,11 @@ COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
 -- every row, which costs more than the rest of the call. VARIADIC with an array still works.
 
 CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_transition';
 COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_mode_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_mode_transition';
 COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.window_funnel_combine(state internal, other internal) RETURNS internal
@@ -203,19 +203,19 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 -- Conditions are VARIADIC "any", checked to be boolean at run time, for the reason given in funnels.sql.
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, event_type text, steps text[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, event_type text, steps text[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_combine(state internal, other internal) RETURNS internal
@@ -358,7 +358,7 @@ COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 -- Conditions are VARIADIC "any" and checked to be boolean at run time, as in funnels.sql.
 
 CREATE FUNCTION tidemark.sequence_transition(state internal, pattern text, event_time timestamptz, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
 COMMENT ON FUNCTION tidemark.sequence_transition(internal, text, timestamptz, "any") IS 'Support function of sequence_match and sequence_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sequence_combine(state internal, other internal) RETURNS internal
@@ -398,7 +398,7 @@ COMMENT ON AGGREGATE tidemark.sequence_count(text, timestamptz, "any") IS
 'How often the events of a group (GROUP BY person) contain a pattern, without overlap: the match that ends first counts, and the search goes on behind it. Patterns and rules as in tidemark.sequence_match; no rows give 0.';
 
 CREATE FUNCTION tidemark.sequence_next_node_transition(state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
 COMMENT ON FUNCTION tidemark.sequence_next_node_transition(internal, text, text, timestamptz, text, boolean, "any") IS 'Support function of sequence_next_node; not for direct use.';
 
 CREATE FUNCTION tidemark.sequence_next_node_combine(state internal, other internal) RETURNS internal
@@ -443,7 +443,7 @@ COMMENT ON COLUMN tidemark.cohort_member.cohort IS 'First UTC day of the calenda
 COMMENT ON COLUMN tidemark.cohort_member.retained IS 'Element 1 is period 0, the start itself, and always true; element k + 1 says whether the person returned in period k, NULL while that period is incomplete.';
 
 CREATE FUNCTION tidemark.retention_transition(state internal, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
 COMMENT ON FUNCTION tidemark.retention_transition(internal, "any") IS 'Support function of retention; not for direct use.';
 
 CREATE FUNCTION tidemark.retention_combine(state internal, other internal) RETURNS internal
@@ -471,7 +471,7 @@ COMMENT ON AGGREGATE tidemark.retention("any") IS
 'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person) met together with the first one, as ClickHouse''s retention: element 1 is true if condition 1 was true on any row, element i if condition 1 and condition i both were, on whatever rows. The order of time is not looked at. A NULL condition is false; no rows give {}.';
 
 CREATE FUNCTION tidemark.cohort_member_transition(state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
 COMMENT ON FUNCTION tidemark.cohort_member_transition(internal, text, text, integer, timestamptz, timestamptz, boolean, boolean) IS 'Support function of cohort_member; not for direct use.';
 
 CREATE FUNCTION tidemark.cohort_member_combine(state internal, other internal) RETURNS internal
@@ -499,7 +499,7 @@ COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, ti
 'The cohorts that a person belongs to (GROUP BY person), ordered by cohort, each with the periods in which the person came back; read with unnest, one element without recurring. period: day, week, month or quarter (UTC). mode: a comma separated list, empty for the defaults, of on (default: came back in that period) or on_or_after (in that or a later one); first_time (default: the person''s earliest start) or recurring (every period with a start is a cohort); calendar (default) or rolling periods measured from the person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored, and a period that ends after it is incomplete: NULL, not false; usually now() or tidemark.watermark(...). is_start, is_return: whether the row starts a person and whether it counts as coming back. NULL counts as false, a NULL event_time is skipped, no start gives {}. All but the last three arguments must be constant and not NULL; unknown words are errors (22023). For first_time do not cut the rows to a date range: the earliest start would move.';
 
 CREATE FUNCTION tidemark.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
 COMMENT ON FUNCTION tidemark.cohort_retention_transition(internal, boolean[]) IS 'Support function of cohort_retention; not for direct use.';
 
 CREATE FUNCTION tidemark.cohort_retention_combine(state internal, other internal) RETURNS internal
@@ -548,7 +548,7 @@ COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
 -- (FINALFUNC_EXTRA), which tells Postgres its result type.
 
 CREATE FUNCTION tidemark.first_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
 COMMENT ON FUNCTION tidemark.first_transition(internal, anyelement, timestamptz) IS 'Support function of first; not for direct use.';
 
 CREATE FUNCTION tidemark.first_combine(state internal, other internal) RETURNS internal
@@ -556,7 +556,7 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_first
 COMMENT ON FUNCTION tidemark.first_combine(internal, internal) IS 'Support function of first; not for direct use.';
 
 CREATE FUNCTION tidemark.last_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
 COMMENT ON FUNCTION tidemark.last_transition(internal, anyelement, timestamptz) IS 'Support function of last; not for direct use.';
 
 CREATE FUNCTION tidemark.last_combine(state internal, other internal) RETURNS internal
@@ -659,13 +659,13 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_em
 COMMENT ON FUNCTION tidemark.hll_empty(integer) IS 'The sketch of no values, with the given log2m (4 to 17; anything else is an error, 22023).';
 
 CREATE FUNCTION tidemark.hll_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
 COMMENT ON FUNCTION tidemark.hll_combine(internal, internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
 COMMENT ON FUNCTION tidemark.hll_serialize(internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
 COMMENT ON FUNCTION tidemark.hll_deserialize(bytea, internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_final(state internal) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_final';
@@ -687,10 +687,10 @@ COMMENT ON AGGREGATE tidemark.hll_union_agg(tidemark.hll) IS
 
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value text) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value text, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -715,10 +715,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -743,10 +743,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -771,10 +771,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -799,10 +799,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -827,10 +827,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,

@@ -41,7 +41,7 @@ pg_function! {
         let context = context(fcinfo);
         let state = match state::<Seen>(fcinfo, 0) {
             Some(state) => state,
-            None => &mut *context.place(Seen { conditions: Conditions::of_call(fcinfo, 1, 1), bits: 0 }),
+            None => &mut *context.place(Seen { conditions: Conditions::of_call(fcinfo, 1, 1, "condition"), bits: 0 }),
         };
         state.bits |= state.conditions.bits(fcinfo);
         give(state)

@@ -96,7 +96,7 @@ pg_function! {
                 state
             }
             None => {
-                let conditions = Conditions::of_call(fcinfo, 3, 1);
+                let conditions = Conditions::of_call(fcinfo, 3, 1, "condition");
                 parsed(fcinfo, pattern, conditions.count());
                 &mut *context.place(State { pattern: copy(pattern, context), conditions, log: EventLog::new_in(context) })
             }
@@ -228,7 +228,7 @@ pg_function! {
                 state
             }
             None => {
-                let conditions = Conditions::of_call(fcinfo, 6, 0);
+                let conditions = Conditions::of_call(fcinfo, 6, 0, "condition");
                 if let Err(error) = Search::new(direction, base, conditions.count()) {
                     raise_hint(INVALID, error.to_string(),
                         "Go forward from head, backward from tail, or from first_match or last_match either way.");

@@ -7,7 +7,6 @@ pub mod args;
 pub mod conditions;
 pub mod error;
 pub mod interval;
-pub mod steps;
 pub mod stored;
 
 /// Exports a function that Postgres can call by its plain name, with the version-1 calling convention.

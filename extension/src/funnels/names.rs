@@ -6,8 +6,8 @@ use tidemark_core::{AVec, Allocator};
 
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
+use crate::support::conditions::check_count;
 use crate::support::error::{invalid_argument, raise};
-use crate::support::steps::check_number;
 
 /// The names of the steps, ready to be compared with the name in a row, byte by byte.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Names<ContextAlloc> {
                 &mut nulls,
                 &mut len,
             );
-            check_number(len.max(0) as usize);
+            check_count(len.max(0) as usize, 1, "step");
             for step in 0..len as usize {
                 if *nulls.add(step) {
                     raise(

@@ -16,9 +16,9 @@ use super::names::Names;
 use crate::support::aggregate::{context, give, give_none, state};
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
+use crate::support::conditions::Conditions;
 use crate::support::error::{OrRaise, raise, raise_hint};
 use crate::support::interval::fixed_microseconds;
-use crate::support::steps::Steps;
 
 /// Format of a partial state: version, configuration, events.
 const STATE_VERSION: u8 = 1;
@@ -92,7 +92,7 @@ impl Question {
 /// How the conditions of a row are found.
 #[derive(Clone)]
 enum Source {
-    Conditions(Steps),
+    Conditions(Conditions),
     Names(Names<ContextAlloc>),
     /// In a state that was sent: no row is added to it.
     Nowhere,
@@ -162,8 +162,8 @@ impl Config {
                 let number = names.number();
                 (Source::Names(names), number)
             } else {
-                let steps = Steps::read(fcinfo, layout.steps);
-                (Source::Conditions(steps), steps.number())
+                let steps = Conditions::of_call(fcinfo, layout.steps, 1, "step");
+                (Source::Conditions(steps), steps.count())
             };
             let window = fixed_microseconds(window_written, "win");
             let question = Question::new(layout.kind, mode, conditions, window).or_raise(INVALID, "mode");
@@ -337,7 +337,7 @@ pub unsafe fn transition(fcinfo: FunctionCallInfo, layout: Layout) -> Datum {
         if let Some(time) = args::event_time(fcinfo, layout.time) {
             let config = state.config();
             let conditions = match &config.source {
-                Source::Conditions(steps) => steps.conditions(fcinfo),
+                Source::Conditions(steps) => steps.bits(fcinfo),
                 Source::Names(names) => args::bytes(fcinfo, layout.steps).map_or(0, |name| names.bits(name)),
                 Source::Nowhere => 0,
             };

@@ -3,7 +3,7 @@
 -- (FINALFUNC_EXTRA), which tells Postgres its result type.
 
 CREATE FUNCTION tidemark.first_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
 COMMENT ON FUNCTION tidemark.first_transition(internal, anyelement, timestamptz) IS 'Support function of first; not for direct use.';
 
 CREATE FUNCTION tidemark.first_combine(state internal, other internal) RETURNS internal
@@ -11,7 +11,7 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_first
 COMMENT ON FUNCTION tidemark.first_combine(internal, internal) IS 'Support function of first; not for direct use.';
 
 CREATE FUNCTION tidemark.last_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
 COMMENT ON FUNCTION tidemark.last_transition(internal, anyelement, timestamptz) IS 'Support function of last; not for direct use.';
 
 CREATE FUNCTION tidemark.last_combine(state internal, other internal) RETURNS internal

@@ -2,19 +2,19 @@
 -- Conditions are VARIADIC "any", checked to be boolean at run time, for the reason given in funnels.sql.
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, event_time timestamptz, event_type text, steps text[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_transition(state internal, win interval, mode text, event_time timestamptz, event_type text, steps text[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
 COMMENT ON FUNCTION tidemark.funnel_transition(internal, interval, text, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.funnel_combine(state internal, other internal) RETURNS internal

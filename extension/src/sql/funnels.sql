@@ -3,11 +3,11 @@
 -- every row, which costs more than the rest of the call. VARIADIC with an array still works.
 
 CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_transition';
 COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_mode_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_mode_transition';
 COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
 CREATE FUNCTION tidemark.window_funnel_combine(state internal, other internal) RETURNS internal

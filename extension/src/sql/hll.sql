@@ -55,13 +55,13 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_em
 COMMENT ON FUNCTION tidemark.hll_empty(integer) IS 'The sketch of no values, with the given log2m (4 to 17; anything else is an error, 22023).';
 
 CREATE FUNCTION tidemark.hll_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
 COMMENT ON FUNCTION tidemark.hll_combine(internal, internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
 COMMENT ON FUNCTION tidemark.hll_serialize(internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
 COMMENT ON FUNCTION tidemark.hll_deserialize(bytea, internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark.hll_final(state internal) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_final';
@@ -83,10 +83,10 @@ COMMENT ON AGGREGATE tidemark.hll_union_agg(tidemark.hll) IS
 
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value text) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value text, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -111,10 +111,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -139,10 +139,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -167,10 +167,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -195,10 +195,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
@@ -223,10 +223,10 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
 'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
 COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,

@@ -10,7 +10,7 @@ COMMENT ON COLUMN tidemark.cohort_member.cohort IS 'First UTC day of the calenda
 COMMENT ON COLUMN tidemark.cohort_member.retained IS 'Element 1 is period 0, the start itself, and always true; element k + 1 says whether the person returned in period k, NULL while that period is incomplete.';
 
 CREATE FUNCTION tidemark.retention_transition(state internal, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
 COMMENT ON FUNCTION tidemark.retention_transition(internal, "any") IS 'Support function of retention; not for direct use.';
 
 CREATE FUNCTION tidemark.retention_combine(state internal, other internal) RETURNS internal
@@ -38,7 +38,7 @@ COMMENT ON AGGREGATE tidemark.retention("any") IS
 'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person) met together with the first one, as ClickHouse''s retention: element 1 is true if condition 1 was true on any row, element i if condition 1 and condition i both were, on whatever rows. The order of time is not looked at. A NULL condition is false; no rows give {}.';
 
 CREATE FUNCTION tidemark.cohort_member_transition(state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
 COMMENT ON FUNCTION tidemark.cohort_member_transition(internal, text, text, integer, timestamptz, timestamptz, boolean, boolean) IS 'Support function of cohort_member; not for direct use.';
 
 CREATE FUNCTION tidemark.cohort_member_combine(state internal, other internal) RETURNS internal
@@ -66,7 +66,7 @@ COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, ti
 'The cohorts that a person belongs to (GROUP BY person), ordered by cohort, each with the periods in which the person came back; read with unnest, one element without recurring. period: day, week, month or quarter (UTC). mode: a comma separated list, empty for the defaults, of on (default: came back in that period) or on_or_after (in that or a later one); first_time (default: the person''s earliest start) or recurring (every period with a start is a cohort); calendar (default) or rolling periods measured from the person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored, and a period that ends after it is incomplete: NULL, not false; usually now() or tidemark.watermark(...). is_start, is_return: whether the row starts a person and whether it counts as coming back. NULL counts as false, a NULL event_time is skipped, no start gives {}. All but the last three arguments must be constant and not NULL; unknown words are errors (22023). For first_time do not cut the rows to a date range: the earliest start would move.';
 
 CREATE FUNCTION tidemark.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
 COMMENT ON FUNCTION tidemark.cohort_retention_transition(internal, boolean[]) IS 'Support function of cohort_retention; not for direct use.';
 
 CREATE FUNCTION tidemark.cohort_retention_combine(state internal, other internal) RETURNS internal

@@ -2,7 +2,7 @@
 -- Conditions are VARIADIC "any" and checked to be boolean at run time, as in funnels.sql.
 
 CREATE FUNCTION tidemark.sequence_transition(state internal, pattern text, event_time timestamptz, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
 COMMENT ON FUNCTION tidemark.sequence_transition(internal, text, timestamptz, "any") IS 'Support function of sequence_match and sequence_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sequence_combine(state internal, other internal) RETURNS internal
@@ -42,7 +42,7 @@ COMMENT ON AGGREGATE tidemark.sequence_count(text, timestamptz, "any") IS
 'How often the events of a group (GROUP BY person) contain a pattern, without overlap: the match that ends first counts, and the search goes on behind it. Patterns and rules as in tidemark.sequence_match; no rows give 0.';
 
 CREATE FUNCTION tidemark.sequence_next_node_transition(state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
 COMMENT ON FUNCTION tidemark.sequence_next_node_transition(internal, text, text, timestamptz, text, boolean, "any") IS 'Support function of sequence_next_node; not for direct use.';
 
 CREATE FUNCTION tidemark.sequence_next_node_combine(state internal, other internal) RETURNS internal

@@ -12,11 +12,11 @@ COMMENT ON COLUMN tidemark.session.ended_at IS 'Time of the last event of the se
 COMMENT ON COLUMN tidemark.session.events IS 'Number of events in the session, at least 1.';
 
 CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
 COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz, gap interval) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
 COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz, interval) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
 CREATE FUNCTION tidemark.sessions_combine(state internal, other internal) RETURNS internal

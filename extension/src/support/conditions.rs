@@ -15,6 +15,8 @@ use super::error::{invalid_argument, raise, raise_hint};
 /// Where the conditions of a call stand and how many they are; the same for all rows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
+    /// What messages call one of them: "step" or "condition".
+    noun: &'static str,
     /// The argument at which they start.
     first: usize,
     count: usize,
@@ -23,11 +25,17 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// The conditions from argument `first` on, after checking that they are boolean and `minimum` to 32.
+    /// The conditions from argument `first` on, after checking that they are boolean and `minimum` to 32. Messages
+    /// call one of them `noun`.
     ///
     /// # Safety
     /// `fcinfo` must be the frame of a function declared with `VARIADIC "any"` as argument `first`.
-    pub unsafe fn of_call(fcinfo: FunctionCallInfo, first: usize, minimum: usize) -> Self {
+    pub unsafe fn of_call(
+        fcinfo: FunctionCallInfo,
+        first: usize,
+        minimum: usize,
+        noun: &'static str,
+    ) -> Self {
         // SAFETY: the type of each argument is checked before its value is read.
         unsafe {
             let as_array = pg_sys::get_fn_expr_variadic((*fcinfo).flinfo);
@@ -38,25 +46,29 @@ impl Conditions {
                 if actual != expected {
                     raise_hint(
                         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                        format!("condition {} must be boolean, not {}", i + 1, type_name(actual)),
+                        format!("{noun} {} must be boolean, not {}", i + 1, type_name(actual)),
                         "Write a condition, for example event_type = 'purchase_completed'.",
                     );
                 }
             }
             let count = if as_array { array(fcinfo, first).map_or(0, |array| array.len()) } else { given };
-            if count < minimum || count > MAX_CONDITIONS {
-                invalid_argument(
-                    format!("expected {minimum} to {MAX_CONDITIONS} conditions, not {count}"),
-                    "Merge or leave out conditions.",
-                );
-            }
-            Self { first, count, as_array }
+            check_count(count, minimum, noun);
+            Self { noun, first, count, as_array }
         }
     }
 
     /// How many conditions there are.
     pub fn count(self) -> usize {
         self.count
+    }
+
+    /// Whether a row has as many conditions as these; with an array that can change from row to row.
+    ///
+    /// # Safety
+    /// `fcinfo` must be a frame of the call that `self` was made from.
+    pub unsafe fn fits(self, fcinfo: FunctionCallInfo) -> bool {
+        // SAFETY: types were checked when `self` was made.
+        !self.as_array || unsafe { array(fcinfo, self.first) }.is_some_and(|array| array.len() == self.count)
     }
 
     /// The conditions of a row as bits, the first one lowest; NULL counts as false.
@@ -82,7 +94,7 @@ impl Conditions {
         let Some(array) = array else {
             raise(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "the number of conditions must be the same for all rows of a group",
+                format!("the number of {}s must be the same for all rows of a group", self.noun),
             )
         };
         array
@@ -102,7 +114,17 @@ impl Conditions {
         if count > MAX_CONDITIONS {
             return Err(DecodeError::Malformed("number of conditions is out of range"));
         }
-        Ok(Self { first, count, as_array })
+        Ok(Self { noun: "condition", first, count, as_array })
+    }
+}
+
+/// Raises 22023 unless a number of conditions is `minimum` to 32.
+pub fn check_count(count: usize, minimum: usize, noun: &str) {
+    if count < minimum || count > MAX_CONDITIONS {
+        invalid_argument(
+            format!("{noun}s must be {minimum} to {MAX_CONDITIONS} booleans, not {count}"),
+            format!("Merge or leave out {noun}s."),
+        );
     }
 }
 

@@ -124,14 +124,14 @@ mod tests {
             error("'1 day', now(), 'a'::text, '{a,NULL}'"),
             "22004 steps must not contain NULL (step 2)"
         );
-        assert_eq!(error("'1 day', now(), 'a'::text, '{}'"), "22023 steps must be 1 to 32 conditions, not 0");
+        assert_eq!(error("'1 day', now(), 'a'::text, '{}'"), "22023 steps must be 1 to 32 booleans, not 0");
         assert_eq!(
             error("'1 day', now(), 'a'::text, '{{a,b},{c,d}}'"),
             "22023 steps must be a one-dimensional array"
         );
         assert_eq!(
             error("'1 day', now(), 'a'::text, array_fill('a'::text, ARRAY[33])"),
-            "22023 steps must be 1 to 32 conditions, not 33"
+            "22023 steps must be 1 to 32 booleans, not 33"
         );
         assert_eq!(
             error("'1 day', now(), 'a'::text, ARRAY['a', 'b' || t]"),

@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(error("'1 day', now(), 1"), "42804 step 1 must be boolean, not integer");
         assert_eq!(
             error("'1 day', now(), VARIADIC array_fill(true, ARRAY[33])"),
-            "22023 steps must be 1 to 32 conditions, not 33"
+            "22023 steps must be 1 to 32 booleans, not 33"
         );
         assert_eq!(
             error("make_interval(days => t), now(), true"),

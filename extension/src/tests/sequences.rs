@@ -86,11 +86,11 @@ mod tests {
             ("sequence_match('(?1)', now(), 1)", "42804 condition 1 must be boolean, not integer"),
             (
                 "sequence_match('', now(), VARIADIC '{}'::boolean[])",
-                "22023 expected 1 to 32 conditions, not 0",
+                "22023 conditions must be 1 to 32 booleans, not 0",
             ),
             (
                 "sequence_match('(?1)', now(), VARIADIC array_fill(true, ARRAY[33]))",
-                "22023 expected 1 to 32 conditions, not 33",
+                "22023 conditions must be 1 to 32 booleans, not 33",
             ),
             (
                 "sequence_next_node('up', 'head', now(), 'v', true, true)",

@@ -209,10 +209,16 @@ fn a_run_that_was_frozen_inside_a_transaction_commits_nothing_after_another_took
         assert!(heir.is_running(), "{}", heir.errors());
         database.number("SELECT max(epoch) FROM loader.offsets") >= 2
     });
+    let owner = database.value("SELECT owner FROM loader.offsets");
     zombie.signal("CONT");
     wait_until("everything to be loaded", PATIENCE, || position(&database) == file.number("lines") as i64);
     wait_until("the first run to notice", PATIENCE, || zombie.errors().contains("claimed"));
     assert_exact(&database, &file.path);
+    // The batch that was open when the other one claimed the partition is the other one's.
+    let next = format!(
+        "SELECT owner FROM loader.batch_ranges JOIN loader.batches USING (batch_id) WHERE from_offset = {before}"
+    );
+    assert_eq!(database.value(&next), owner, "a stale epoch has committed");
     for process in [zombie, heir] {
         process.signal("TERM");
         process.wait().ok();
