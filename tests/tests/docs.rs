@@ -87,3 +87,34 @@ fn the_pages_say_what_the_server_says() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     assert!(ran > 0 && compared > 0, "no block was run: is docs/ empty?");
 }
+
+#[test]
+fn every_public_function_and_type_is_described() {
+    let cluster = Cluster::start("docs-names");
+    let database = cluster.empty_database();
+    database.connect().batch_execute("CREATE EXTENSION tidemark").expect("cannot create the extension");
+    let text: String = docs::pages()
+        .iter()
+        .map(|(_, path)| std::fs::read_to_string(path).expect("cannot read a page"))
+        .collect();
+    // Support functions and those behind types and other functions say so in their comments.
+    let names = database.column(
+        "SELECT DISTINCT p.proname::text FROM pg_proc p
+          WHERE p.pronamespace = 'tidemark'::regnamespace
+            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
+         UNION
+         SELECT t.typname::text FROM pg_type t
+          WHERE t.typnamespace = 'tidemark'::regnamespace AND obj_description(t.oid, 'pg_type') IS NOT NULL
+         UNION
+         SELECT c.relname::text FROM pg_class c
+          WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind = 'v'
+          ORDER BY 1",
+    );
+    assert!(names.len() > 40, "only {} names: {names:?}", names.len());
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == **name))
+        .collect();
+    assert!(missing.is_empty(), "no page mentions {missing:?}");
+    println!("docs: {} public names, all of them mentioned", names.len());
+}
