@@ -13,6 +13,7 @@
 # data is a link to /var/lib/tidemark/<hash of DIR>. Without PORT: the remembered one, else a free one from 54329.
 # A name=value is a server setting for this and later starts.
 set -euo pipefail
+unset RUST_BACKTRACE # a server that inherits it shows Rust frames in the DETAIL of some errors
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
