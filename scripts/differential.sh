@@ -29,7 +29,7 @@ chmod 755 "$DIR"
 # Also the end of a run that was interrupted.
 trap '"$ROOT/scripts/pg.sh" destroy "$DIR/pg"; rm -rf "$DIR"' EXIT
 "$ROOT/scripts/pg.sh" start "$DIR/pg" "" fsync=off synchronous_commit=off max_parallel_workers_per_gather=3 \
-    max_wal_size=8GB log_min_messages=fatal log_min_error_statement=panic >/dev/null
+    max_wal_size=8GB log_min_messages=log log_min_error_statement=panic >/dev/null
 URL=$("$ROOT/scripts/pg.sh" url "$DIR/pg")
 "$PGBIN/psql" -X -q -v ON_ERROR_STOP=1 "$URL" <<'SQL'
 CREATE EXTENSION tidemark;

@@ -6,7 +6,10 @@ import sys
 import numpy
 
 import funnels
+import hostile
+import scale
 import sequences
+import sketches
 from engines import ClickHouse, Postgres, Report
 
 
@@ -68,6 +71,19 @@ PARTS = {
         ),
         True,
     ),
+    "peer": (
+        lambda report, pg, ch, random, given: sketches.compare_peer(report, pg, random, 300 if given.quick else 2000),
+        False,
+    ),
+    "hostile": (
+        lambda report, pg, ch, random, given: hostile.attack(
+            report, pg, random, given.log, 20000 if given.quick else 1000000
+        ),
+        False,
+    ),
+    "estimate": (lambda report, pg, ch, random, given: sketches.estimate(report, pg, given.quick), False),
+    "memory": (lambda report, pg, ch, random, given: scale.memory_of_groups(report, pg, given.quick), False),
+    "one_group": (lambda report, pg, ch, random, given: scale.one_group(report, pg, given.quick), False),
 }
 
 

@@ -45,6 +45,15 @@ def compare(report, postgres, clickhouse, random, groups, quick):
                 ):
                     ours = ask_postgres(report, postgres, source, steps, window, chosen, settings)
                     matrix(report, f"{title} {plan}", labels, ours, theirs, show)
+    control(report, postgres, clickhouse, steady)
+
+
+def control(report, postgres, clickhouse, sets):
+    """That a difference would be seen: windows a second apart must not give equal answers, in any set of modes."""
+    theirs = ask_clickhouse(clickhouse, "funnel_4", 4, 1, sets)
+    ours = ask_postgres(report, postgres, "funnel_4", 4, 2, sets, postgres.SERIAL)
+    seen = (ours[:, 1:] != theirs[:, 1:]).sum(axis=0)
+    report.check("control: another window is noticed", seen.all(), f"{seen.sum()} differences, as it should be")
 
 
 def ask_postgres(report, postgres, source, steps, window, sets, settings):
