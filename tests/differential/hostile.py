@@ -21,7 +21,8 @@ TYPES = {
         "(SELECT tidemark.ddsketch_agg(CASE WHEN n % 2 = 0 THEN x ELSE (x - 20) ^ 3 END)::bytea AS b "
         "FROM (VALUES (1), (2), (5), (40), (41), (200)) AS n (n), LATERAL "
         "(SELECT generate_series(1, n)::float8 AS x) AS s GROUP BY n) AS s",
-        "tidemark.ddsketch_quantile({0}, 0.5)::text || tidemark.ddsketch_union({0}, {0})::text",
+        # The quantile of an empty sketch is NULL, and an empty sketch is valid.
+        "coalesce(tidemark.ddsketch_quantile({0}, 0.5)::text, '') || tidemark.ddsketch_union({0}, {0})::text",
     ),
     "funnel_stats": (
         "array_agg(b)",

@@ -64,9 +64,11 @@ def one_group(report, postgres, quick):
     """Events a second apart, an hour of silence after every 10 000th; event types take turns in fives."""
     events = 200000 if quick else 10000000
     rows = (
-        f"(SELECT i, to_timestamp(i + (i / 10000) * 3600) AS t, i % 5 AS k FROM "
+        "(SELECT i, to_timestamp(i + (i / 10000) * 3600) AS t, i % 5 AS k FROM "
         f"(SELECT generate_series(0, {events - 1})) AS r (i)) AS e"
     )
+    # The same events in another order: the factor has no divisor in common with their number.
+    shuffled = rows.replace("AS r (i)", f"AS o (o), LATERAL (SELECT ((o * 7654321::bigint) % {events})::integer) AS r (i)")
     steps = "k = 0, k = 1, k = 2"
     whole = (
         ("session_count", "tidemark.session_count(t, interval '30 minutes')", events // 10000),
@@ -80,20 +82,30 @@ def one_group(report, postgres, quick):
         ("sequence_match", f"tidemark.sequence_match('(?3)(?t>10)(?2)(?3)(?3)', t, {steps})", False),
         ("retention", f"tidemark.retention({steps}, k = 9)", [True, True, True, False]),
     )
+    worst = "true, true, true, k = 9"
+    unordered = (
+        whole[0], whole[1], whole[4], whole[6], whole[7],
+        ("window_funnel strict_once all true", f"tidemark.window_funnel(interval '1 hour', 'strict_once', t, {worst})", 3),
+        ("funnel all true", f"cardinality(tidemark.funnel(interval '1 hour', t, {worst}))", 3),
+        ("sequence_match with limits all true",
+         f"tidemark.sequence_match('(?1)(?t<=1h)(?2)(?t<=1h)(?3)(?t<=1h)(?4)', t, {worst})", False),
+    )
     near = (
         ("hll_agg", "tidemark.hll_cardinality(tidemark.hll_agg(i))", events, 0.03),
         ("approx_percentile", "tidemark.approx_percentile(0.5, (i + 1)::float8)", events / 2, 0.0101),
     )
     base = measured(postgres, f"SELECT count(t) + sum(k) FROM {rows}")
     report.note(f"{events} events in one group; reading them costs {base[1]:.1f} s")
-    report.note(f"{'aggregate':<30} {'seconds':>8} {'peak MB':>8}")
-    for name, call, wanted in whole:
-        answer, seconds, peak = measured(postgres, f"SELECT {call} FROM {rows}")
-        report.note(f"{name:<30} {seconds:>8.1f} {peak:>8.0f}")
+    report.note(f"{'aggregate':<46} {'seconds':>8} {'peak MB':>8}")
+    for name, call, wanted, source in [(*one, rows) for one in whole] + [
+        (one[0] + ", shuffled", *one[1:], shuffled) for one in unordered
+    ]:
+        answer, seconds, peak = measured(postgres, f"SELECT {call} FROM {source}")
+        report.note(f"{name:<46} {seconds:>8.1f} {peak:>8.0f}")
         report.check(f"{name} over {events} events in one group", answer == wanted,
                      "" if answer == wanted else f"{answer} and not {wanted}")
     for name, call, wanted, tolerance in near:
         answer, seconds, peak = measured(postgres, f"SELECT {call} FROM {rows}")
-        report.note(f"{name:<30} {seconds:>8.1f} {peak:>8.0f}")
+        report.note(f"{name:<46} {seconds:>8.1f} {peak:>8.0f}")
         report.check(f"{name} over {events} events in one group", abs(answer / wanted - 1) <= tolerance,
                      f"{answer} for {wanted:.0f}")
