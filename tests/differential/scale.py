@@ -85,6 +85,7 @@ def one_group(report, postgres, quick):
     worst = "true, true, true, k = 9"
     unordered = (
         whole[0], whole[1], whole[4], whole[6], whole[7],
+        ("session_count each a session", "tidemark.session_count(t, interval '0.5 seconds')", events),
         ("window_funnel strict_once all true", f"tidemark.window_funnel(interval '1 hour', 'strict_once', t, {worst})", 3),
         ("funnel all true", f"cardinality(tidemark.funnel(interval '1 hour', t, {worst}))", 3),
         ("sequence_match with limits all true",
