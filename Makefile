@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot
+.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
 export EVENTS DAYS USERS SEED KAFKA DEMO_PORT DEMO_DIR PG_CONFIG
@@ -14,6 +14,7 @@ help:
 	@echo 'make schema                    regenerate extension/install/ after a change of the SQL surface'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
+	@echo 'make differential              compare with ClickHouse and postgresql-hll (ARGS="--quick")'
 
 demo:
 	@scripts/demo.sh
@@ -41,3 +42,6 @@ fmt:
 
 bare-chroot:
 	@scripts/bare-chroot.sh
+
+differential:
+	@scripts/differential.sh $(ARGS)
