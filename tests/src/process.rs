@@ -102,7 +102,8 @@ impl Process {
     /// Sends a signal, such as TERM, STOP or CONT.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        // The shell's own kill: a minimal Debian has no program of that name.
+        let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, &pid]).status();
         assert!(sent.is_ok_and(|s| s.success()), "cannot send {signal} to {}: {}", self.name, self.errors());
     }
 
