@@ -13,6 +13,7 @@ pub mod funnel_stats;
 pub mod funnels;
 pub mod hll;
 pub mod maintenance;
+pub mod models;
 pub mod retention;
 pub mod sequences;
 pub mod sessions;
@@ -34,7 +35,15 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/hll.sql", name = "hll", requires = ["attribution"]);
 ::pgrx::extension_sql_file!("./sql/ddsketch.sql", name = "ddsketch", requires = ["hll"]);
 ::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["ddsketch"]);
-::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["partitions"]);
+::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
+::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["retirement"]);
+::pgrx::extension_sql_file!(
+    "./sql/materialized_views.sql",
+    name = "materialized_views",
+    requires = ["models"]
+);
+::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
+::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["live"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.
 #[cfg(test)]

@@ -7,12 +7,15 @@
 mod attribution;
 mod chains;
 mod ddsketch;
+mod freshness;
 mod funnel_stats;
 mod funnels;
 mod general;
 mod hll;
 mod maintenance;
+mod models;
 mod retention;
+mod retirement;
 mod sequences;
 mod sessions;
 mod support;

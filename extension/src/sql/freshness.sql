@@ -1,0 +1,1 @@
+-- What was loaded and how late: watermark, lateness, and the trigger that marks dates for other writers.

@@ -1,0 +1,1 @@
+-- Live views: the stored rows of clean dates and the rows of stale dates computed at the time of the query.

@@ -1,0 +1,1 @@
+-- Materialized views over models: which there are, and when each one is due.

@@ -1,0 +1,1 @@
+-- Retirement of old partitions: the plan, the guard that refuses a date somebody still needs, the steps, and what happened.

@@ -1,0 +1,1 @@
+//! Watermark, lateness, change tracking.

@@ -1,0 +1,1 @@
+//! Models, their live views, verification, frozen dates.

@@ -1,0 +1,1 @@
+//! Retirement of partitions: plan, guard, steps.
