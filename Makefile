@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential
+.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential bench-loader
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
 export EVENTS DAYS USERS SEED KAFKA DEMO_PORT DEMO_DIR PG_CONFIG
@@ -15,6 +15,7 @@ help:
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
 	@echo 'make differential              compare with ClickHouse and postgresql-hll (ARGS="--quick")'
+	@echo 'make bench-loader              the loader beside COPY and a Python consumer (ARGS="--events 200000")'
 
 demo:
 	@scripts/demo.sh
@@ -45,3 +46,6 @@ bare-chroot:
 
 differential:
 	@scripts/differential.sh $(ARGS)
+
+bench-loader:
+	@scripts/bench-loader.sh $(ARGS)
