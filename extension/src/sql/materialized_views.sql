@@ -11,7 +11,7 @@ SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
 COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
 COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
 COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
-COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' change_count before the last refresh of the view; -1 before the first.';
 COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
 COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
 
@@ -49,7 +49,7 @@ DECLARE
 BEGIN
     FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
         -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
-        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        SELECT coalesce(sum(m.change_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
         EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
         UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
