@@ -4,7 +4,7 @@
 CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
 COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
-'Checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner. Part of maintenance.';
+'The work behind maintenance: checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner.';
 
 CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -57,7 +57,7 @@ BEGIN ATOMIC
     SELECT count(*) FROM gone;
 END;
 COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
-'Removes the settings and retired dates of tables that were dropped; returns how many tables were managed. Part of maintenance.';
+'The work behind maintenance: removes the settings and retired dates of tables that were dropped; returns how many tables were managed.';
 
 CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
 LANGUAGE plpgsql
@@ -271,7 +271,7 @@ BEGIN
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The figures of tidemark.partition_health for one table.';
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The work behind maintenance: the figures of tidemark.partition_health for one table.';
 
 CREATE VIEW tidemark.partition_health AS
 SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlaps, f.pending_detach,

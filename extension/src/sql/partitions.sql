@@ -186,7 +186,7 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
-'The UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+'The work behind maintenance: the UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
 
 CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -208,7 +208,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
-'Raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+'The work behind maintenance: raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
 
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000

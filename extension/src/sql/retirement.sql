@@ -103,7 +103,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
-'Why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+'The work behind maintenance: why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
 
 CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -114,7 +114,7 @@ BEGIN ATOMIC
       FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
 END;
 COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
-'Partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+'The work behind maintenance: partitions that end at or before this time are due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
@@ -128,7 +128,7 @@ BEGIN ATOMIC
      ORDER BY b.from_time;
 END;
 COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
-'The attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+'The work behind maintenance: the attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
@@ -154,7 +154,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
-'Why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+'The work behind maintenance: why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
 
 CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -167,7 +167,7 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'Writes the rows of tidemark.retired_dates for the dates of one partition. Part of maintenance.';
+'The work behind maintenance: writes the rows of tidemark.retired_dates for the dates of one partition.';
 
 CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -197,7 +197,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
-'Attaches a detached partition with its old bounds. Part of maintenance and of tidemark.restore_partition.';
+'The work behind maintenance: attaches a detached partition with its old bounds.';
 
 CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -252,7 +252,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_step(regclass) IS
-'Creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing. Part of maintenance.';
+'The work behind maintenance: creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing.';
 
 CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -344,7 +344,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
-'Takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -396,7 +396,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
-'Drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -454,4 +454,4 @@ BEGIN ATOMIC
     RETURNING ARRAY['record', '', '', ''];
 END;
 COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
-'Notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed. Part of maintenance.';
+'The work behind maintenance: notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed.';
