@@ -36,6 +36,8 @@ ALTER TABLE tidemark.partition_config ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.partition_config FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.partition_config
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+-- A row whose table was dropped is nobody's: every maintainer may remove it.
+CREATE POLICY nobodys ON tidemark.partition_config FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.partition_config TO PUBLIC;
 
 CREATE FUNCTION tidemark.partition_bounds(parent regclass)

@@ -32,6 +32,7 @@ ALTER TABLE tidemark.retired_dates ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retired_dates FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retired_dates
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retired_dates FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retired_dates TO PUBLIC;
 
 CREATE TABLE tidemark.retention_holds (
@@ -50,6 +51,7 @@ ALTER TABLE tidemark.retention_holds ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retention_holds FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retention_holds
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retention_holds FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retention_holds TO PUBLIC;
 
 CREATE FUNCTION tidemark.maintenance_lock_key(parent regclass) RETURNS integer
@@ -302,7 +304,9 @@ BEGIN
                  WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
                 RETURN ARRAY['forget', half.event_date::text, half.partition, ''];
             END IF;
-            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now.
+            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now. Without
+            -- its row, that is: dates that read a retired date are frozen and would not ask for it.
+            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
             blocked := CASE WHEN half.to_time <= tidemark.retention_limit(parent) THEN tidemark.retirement_blocker(parent, half.from_time, half.to_time)
                             ELSE 'it is not due any more' END;
             IF blocked IS NULL THEN
@@ -310,7 +314,8 @@ BEGIN
                 RETURN ARRAY['detached', half.event_date::text, half.partition, ''];
             END IF;
             PERFORM tidemark.attach_again(parent, half.partition_id, half.from_time, half.to_time);
-            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+            -- Whoever read the table meanwhile missed these rows.
+            PERFORM tidemark.mark_dirty(parent, ARRAY(SELECT d::date FROM generate_series(half.from_time::date::timestamp, (half.to_time - interval '1 microsecond')::date::timestamp, interval '1 day') AS d), 'attached again');
             RETURN ARRAY['attach', half.event_date::text, half.partition, blocked];
         ELSIF pending THEN
             EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, half.partition_id);
