@@ -163,6 +163,19 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn spans_are_whole_numbers_with_a_unit() {
+        assert_eq!(parse_span("0s"), Ok(0));
+        assert_eq!(parse_span("5m"), Ok(300_000_000));
+        assert_eq!(parse_span("36h"), Ok(36 * 3_600_000_000));
+        assert_eq!(parse_span("7d"), Ok(7 * DAY_US));
+        for bad in
+            ["", "s", "7", "-1d", "+1d", "1.5h", "1 d", "1w", "30é", "100001d", "99999999999999999999s"]
+        {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn reads_the_forms_of_rfc_3339() {
         let base = days_from_civil(2026, 9, 1) * DAY_US + 29_722_000_000;
         for (text, expected) in [

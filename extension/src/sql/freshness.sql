@@ -179,13 +179,13 @@ BEGIN
         ON CONFLICT ON CONSTRAINT lateness_counts_pkey DO UPDATE SET rows = c.rows + excluded.rows
     ), by_source AS (
         SELECT l.source, sum(l.rows) AS n, coalesce(sum(l.late_rows), 0) AS late, max(l.marked_at) AS loaded_at,
-               max(least(l.max_event_time, l.marked_at + coalesce(w.max_skew, interval '5 minutes'))) AS max_time,
+               max(least(l.max_event_time, (l.marked_at AT TIME ZONE 'UTC' + coalesce(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) AS max_time,
                coalesce(min(w.allowed_lateness), interval '7 days') AS allowed
           FROM load l LEFT JOIN tidemark.watermarks w ON w.source = l.source
          GROUP BY l.source
     )
     INSERT INTO tidemark.watermarks AS w (source, max_event_time, watermark, events_loaded, late_events, last_loaded_at)
-    SELECT s.source, s.max_time, s.max_time - s.allowed, s.n, s.late, s.loaded_at FROM by_source s
+    SELECT s.source, s.max_time, (s.max_time AT TIME ZONE 'UTC' - s.allowed) AT TIME ZONE 'UTC', s.n, s.late, s.loaded_at FROM by_source s
     ON CONFLICT ON CONSTRAINT watermarks_pkey DO UPDATE
        SET max_event_time = greatest(w.max_event_time, excluded.max_event_time),
            watermark = greatest(w.watermark, excluded.watermark),
@@ -201,7 +201,7 @@ COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
 CREATE VIEW tidemark.source_status AS
 WITH pending AS (
     SELECT u.source, pg_catalog.sum(u.rows) AS n, pg_catalog.sum(u.late_rows) AS late, pg_catalog.max(u.marked_at) AS loaded_at,
-           pg_catalog.max(LEAST(u.max_event_time, u.marked_at + COALESCE(w.max_skew, interval '5 minutes'))) AS max_time
+           pg_catalog.max(LEAST(u.max_event_time, (u.marked_at AT TIME ZONE 'UTC' + COALESCE(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) AS max_time
       FROM tidemark.unfolded u LEFT JOIN tidemark.watermarks w ON w.source = u.source
      GROUP BY u.source
 ), merged AS (
@@ -216,7 +216,8 @@ WITH pending AS (
       FROM tidemark.watermarks w FULL JOIN pending p ON p.source = w.source
 )
 SELECT m.source,
-       GREATEST(m.watermark, m.max_event_time - m.allowed_lateness) AS watermark,
+       -- In UTC a day has 24 hours, whatever the session's time zone.
+       GREATEST(m.watermark, (m.max_event_time AT TIME ZONE 'UTC' - m.allowed_lateness) AT TIME ZONE 'UTC') AS watermark,
        m.max_event_time,
        m.events_loaded,
        m.late_events,
@@ -322,6 +323,9 @@ BEGIN
         RAISE EXCEPTION 'allowed_lateness must not be null or negative' USING ERRCODE = '22023';
     ELSIF set_watermark_policy.max_skew IS NULL OR set_watermark_policy.max_skew < interval '0' THEN
         RAISE EXCEPTION 'max_skew must not be null or negative' USING ERRCODE = '22023';
+    ELSIF extract(year FROM set_watermark_policy.allowed_lateness) <> 0 OR extract(month FROM set_watermark_policy.allowed_lateness) <> 0
+       OR extract(year FROM set_watermark_policy.max_skew) <> 0 OR extract(month FROM set_watermark_policy.max_skew) <> 0 THEN
+        RAISE EXCEPTION 'allowed_lateness and max_skew must not contain months or years' USING ERRCODE = '22023', HINT = 'Write days: their length is fixed.';
     END IF;
     -- Waits for whoever folds; who comes meanwhile sets its statistics aside and does not wait for us.
     PERFORM pg_advisory_xact_lock('tidemark.watermarks'::regclass::oid::bigint);
@@ -335,4 +339,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.set_watermark_policy(regclass, interval, interval) IS
-'Sets how far the watermark of source stays behind its latest event time (allowed_lateness), and how far an event time may lie after its load before it counts as no later than that (max_skew; for loads consumed from now on). Returns the watermark, which never moves back, so a larger allowed_lateness only slows it down. Raises 22023 for NULL or negative intervals, 42501 for who does not own source.';
+'Sets how far the watermark of source stays behind its latest event time (allowed_lateness), and how far an event time may lie after its load before it counts as no later than that (max_skew; for loads consumed from now on). Returns the watermark, which never moves back, so a larger allowed_lateness only slows it down. Raises 22023 for intervals that are NULL, negative or contain months, 42501 for who does not own source.';
