@@ -179,7 +179,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT lateness_counts_pkey DO UPDATE SET rows = c.rows + excluded.rows
     ), by_source AS (
         SELECT l.source, sum(l.rows) AS n, coalesce(sum(l.late_rows), 0) AS late, max(l.marked_at) AS loaded_at,
-               max(least(l.max_event_time, (l.marked_at AT TIME ZONE 'UTC' + coalesce(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) AS max_time,
+               max(least(l.max_event_time, (l.marked_at AT TIME ZONE 'UTC' + coalesce(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE l.max_event_time IS NOT NULL) AS max_time,
                coalesce(min(w.allowed_lateness), interval '7 days') AS allowed
           FROM load l LEFT JOIN tidemark.watermarks w ON w.source = l.source
          GROUP BY l.source
@@ -201,7 +201,7 @@ COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
 CREATE VIEW tidemark.source_status AS
 WITH pending AS (
     SELECT u.source, pg_catalog.sum(u.rows) AS n, pg_catalog.sum(u.late_rows) AS late, pg_catalog.max(u.marked_at) AS loaded_at,
-           pg_catalog.max(LEAST(u.max_event_time, (u.marked_at AT TIME ZONE 'UTC' + COALESCE(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) AS max_time
+           pg_catalog.max(LEAST(u.max_event_time, (u.marked_at AT TIME ZONE 'UTC' + COALESCE(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE u.max_event_time IS NOT NULL) AS max_time
       FROM tidemark.unfolded u LEFT JOIN tidemark.watermarks w ON w.source = u.source
      GROUP BY u.source
 ), merged AS (
@@ -229,7 +229,7 @@ SELECT m.source,
  WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = m.source);
 COMMENT ON VIEW tidemark.source_status IS
 'One row per table that was loaded with statistics (tidemark.mark_loaded, tidemark.track_changes) or has a watermark policy: what is in it, marks not yet consumed included.';
-COMMENT ON COLUMN tidemark.source_status.source IS 'The table.';
+COMMENT ON COLUMN tidemark.source_status.source IS 'Table that the rows went into.';
 COMMENT ON COLUMN tidemark.source_status.watermark IS 'No event older than this is expected any more: max_event_time - allowed_lateness, and never back; NULL before the first load.';
 COMMENT ON COLUMN tidemark.source_status.max_event_time IS 'Latest event time loaded, each held down to its load plus max_skew; NULL before the first load.';
 COMMENT ON COLUMN tidemark.source_status.events_loaded IS 'Rows loaded, as the writers said.';

@@ -180,7 +180,10 @@ mod tests {
         run(TABLE);
         run("CREATE ROLE freshness_owner; CREATE ROLE freshness_other;
              GRANT USAGE ON SCHEMA tidemark TO freshness_owner, freshness_other;
-             ALTER TABLE public.source OWNER TO freshness_owner; SET LOCAL ROLE freshness_other");
+             ALTER TABLE public.source OWNER TO freshness_owner");
+        let error_as = |role: &str, sql: &str| {
+            error_of(&format!("DO $do$ BEGIN SET LOCAL ROLE {role}; {sql}; RESET ROLE; END $do$"))
+        };
         for sql in [
             "SELECT tidemark.set_watermark_policy('public.source', '1 day')",
             "SELECT tidemark.track_changes('public.source')",
@@ -190,13 +193,21 @@ mod tests {
             "INSERT INTO tidemark.lateness_counts VALUES ('public.source', '2026-01-01', 1, 1)",
             "SELECT tidemark.absorb_marks('{}')",
         ] {
-            assert!(error_of(sql).starts_with("42501"), "{sql}: {}", error_of(sql));
+            let error = error_as("freshness_other", &sql.replacen("SELECT", "PERFORM", 1));
+            assert!(error.starts_with("42501"), "{sql}: {error}");
         }
-        run("SET LOCAL ROLE freshness_owner");
-        assert_eq!(error_of("SELECT tidemark.set_watermark_policy('public.source', '1 day')"), "no error");
-        assert_eq!(error_of("SELECT tidemark.set_watermark_policy('public.source', '2 days')"), "no error");
-        assert_eq!(error_of("SELECT tidemark.track_changes('public.source')"), "no error");
-        run("RESET ROLE");
+        assert_eq!(
+            error_as("freshness_owner", "PERFORM tidemark.set_watermark_policy('public.source', '1 day')"),
+            "no error"
+        );
+        assert_eq!(
+            error_as("freshness_owner", "PERFORM tidemark.set_watermark_policy('public.source', '2 days')"),
+            "no error"
+        );
+        assert_eq!(
+            error_as("freshness_owner", "PERFORM tidemark.track_changes('public.source')"),
+            "no error"
+        );
         assert_eq!(one("SELECT allowed_lateness FROM tidemark.watermarks"), "2 days");
     }
 
@@ -233,7 +244,7 @@ mod tests {
         );
         write("DELETE FROM public.source WHERE event_time = '2026-01-03 00:00Z'");
         write(
-            "MERGE INTO public.source s USING (VALUES (1)) v(k) ON s.k = v.k AND s.event_time >= '2026-01-02' WHEN MATCHED THEN DELETE",
+            "MERGE INTO public.source s USING (VALUES (1)) v(k) ON s.k = v.k AND s.event_time >= '2026-01-02Z' WHEN MATCHED THEN DELETE",
         );
         write("DELETE FROM public.source WHERE k = 99");
         run("RESET ROLE");
