@@ -303,8 +303,8 @@ fn a_retired_date_costs_its_own_events_only() {
     database
         .connect()
         .batch_execute(
-            "INSERT INTO tidemark.retired_dates (parent, event_date, partition, state)
-             VALUES ('bronze.events', '2026-09-01', 'bronze_partitions.gone', 'dropped');
+            "INSERT INTO tidemark.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
+             VALUES ('bronze.events', '2026-09-01', 'bronze_partitions.gone', 'dropped', '2026-09-01', '2026-09-02', 'drop');
              DO $$ DECLARE p regclass; BEGIN
                  SELECT partition INTO p FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-09-01';
                  EXECUTE format('ALTER TABLE bronze.events DETACH PARTITION %s', p);
