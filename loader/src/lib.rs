@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod lane;
 pub mod late;
 pub mod lines;
+pub mod partitions;
 pub mod pg;
 pub mod pg_errors;
 pub mod position;
