@@ -120,9 +120,6 @@ mod tests {
         assert_eq!(stray, "NULL", "search_path is the caller's:\n{stray}");
     }
 
-    /// Bookkeeping that users must not do by hand: what they take is data, never code or names.
-    const SECURITY_DEFINER: &str = "absorb_marks, mark_changes";
-
     #[pg_test]
     fn only_bookkeeping_runs_with_the_rights_of_its_owner() {
         let stray = text(&format!(
