@@ -90,25 +90,27 @@ SELECT f.event_date, f.session_id, f.person,
   FROM gold.session_facts AS f;
 
 -- Up to the first date that waits for a refresh the stored rows say how many sessions a person had; from there on rows
--- are numbered as they come out of the live view. min() of nothing: no date waits, so everything is stored.
+-- are numbered as they come out of the live view. Numbers are put together outside the UNION ALL, which computes all
+-- columns of its branches, wanted or not.
 CREATE OR REPLACE VIEW gold.sessions_live AS
 WITH changed AS MATERIALIZED (
+    -- No date waits: everything is stored.
     SELECT COALESCE(min(d.day), 'infinity') AS since FROM unnest(tidemark.stale_dates('gold.session_facts')) AS d(day)
 )
-SELECT f.event_date, f.session_id, f.person,
-       (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
-       f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page, f.exit_page,
-       f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country
-  FROM gold.session_facts AS f
- WHERE f.event_date < (SELECT c.since FROM changed AS c)
-UNION ALL
-SELECT n.event_date, n.session_id, n.person,
-       (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = n.person AND before.event_date < (SELECT c.since FROM changed AS c)) + n.number,
-       n.started_at, n.ended_at, n.duration_seconds, n.events, n.page_views, n.purchases, n.bounced, n.entry_page, n.exit_page,
-       n.channel, n.utm_source, n.utm_medium, n.utm_campaign, n.referrer_host, n.platform, n.device, n.country
-  FROM (SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
+SELECT u.event_date, u.session_id, u.person,
+       CASE WHEN u.number IS NULL
+            THEN (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.started_at <= u.started_at)
+            ELSE (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
+       END AS session_number,
+       u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page, u.exit_page,
+       u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country
+  FROM (SELECT f.*, NULL::bigint AS number
+          FROM gold.session_facts AS f
+         WHERE f.event_date < (SELECT c.since FROM changed AS c)
+        UNION ALL
+        SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
           FROM gold.session_facts_live AS l
-         WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS n;
+         WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
 
 DO $$
 DECLARE
