@@ -21,7 +21,8 @@ DECLARE
     path text;
     values_of text;
     selected text := '';
-    comments text[] := '{}';
+    described text[] := '{}';
+    meanings text[] := '{}';
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,39}$' THEN
         RAISE EXCEPTION 'name must be lower case letters, digits and underscores, at most 40, got %', quote_nullable(name) USING ERRCODE = '22023';
@@ -69,8 +70,8 @@ BEGIN
           INTO values_of FROM unnest(paths) WITH ORDINALITY AS x(p, n);
         selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
         EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS %I %s', target_table, entry.column_name, types ->> kind);
-        comments := comments || format('COMMENT ON COLUMN %%s.%I IS %L', entry.column_name,
-            format('Property %s as %s; NULL where it is missing or is no such value.', array_to_string(paths, ' or '), types ->> kind));
+        described := described || entry.column_name;
+        meanings := meanings || format('Property %s as %s; NULL where it is missing or is no such value.', array_to_string(paths, ' or '), types ->> kind);
     END LOOP;
     IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped
                   AND a.attname <> ALL (taken) AND NOT (columns::jsonb ? a.attname::text)) THEN
@@ -79,19 +80,14 @@ BEGIN
             USING ERRCODE = '22023', HINT = 'Name them too; columns can be added, not taken away.';
     END IF;
 
-    comments := comments || ARRAY[
-        format('COMMENT ON TABLE %%s IS %L', format('Events %s with their properties typed; made by silver.create_event_table.', array_to_string(spelled, ', '))),
-        'COMMENT ON COLUMN %s.event_id IS ''Identity of the event; unique within its event_date.''',
-        'COMMENT ON COLUMN %s.event_time IS ''When it happened.''',
-        'COMMENT ON COLUMN %s.event_date IS ''UTC date of event_time.''',
-        'COMMENT ON COLUMN %s.event_type IS ''Name of the event in one spelling, as in silver.events.''',
-        'COMMENT ON COLUMN %s.person IS ''Who did it, as in silver.events.''',
-        'COMMENT ON COLUMN %s.user_id IS ''Known user; NULL before login.''',
-        'COMMENT ON COLUMN %s.anonymous_id IS ''Device or browser identity.''',
-        'COMMENT ON COLUMN %s.platform IS ''Where it ran, for example web, ios or android.''',
-        'COMMENT ON COLUMN %s.country IS ''ISO 3166 country code.'''];
-    FOREACH path IN ARRAY comments LOOP
-        EXECUTE replace(path, '%s', target_table);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', target_table,
+        format('Events %s with their properties typed; made by silver.create_event_table.', array_to_string(spelled, ', ')));
+    described := described || taken;
+    meanings := meanings || ARRAY['Identity of the event; unique within its event_date.', 'When it happened.', 'UTC date of event_time.',
+        'Name of the event in one spelling, as in silver.events.', 'Who did it, as in silver.events.', 'Known user; NULL before login.',
+        'Device or browser identity.', 'Where it ran, for example web, ios or android.', 'ISO 3166 country code.'];
+    FOR entry IN SELECT d.column_name, d.meaning FROM unnest(described, meanings) AS d(column_name, meaning) LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, entry.column_name, entry.meaning);
     END LOOP;
     RETURN tidemark.create_model(target_table, ARRAY['bronze.events']::regclass[], format($query$
     SELECT /* silver.create_event_table */ e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
