@@ -6,9 +6,11 @@ mod tests {
     use pgrx::prelude::*;
 
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
-    const PARALLEL_UNSAFE: &str = "create_model, create_partitions, distribute_dirty, ensure_partitions,
-        ensure_partitions_as_owner, manage_materialized_view, manage_partitions, mark_dirty, premake_partitions,
-        refresh_materialized_view_step, refresh_step";
+    const PARALLEL_UNSAFE: &str = "attach_again, create_model, create_partitions, create_step, distribute_dirty, drop_step, ensure_partitions,
+        ensure_partitions_as_owner, forget_missing_tables, maintenance_step, manage_materialized_view, manage_partitions,
+        mark_dirty, partition_work_as_owner, premake_partitions, record_maintenance, record_step,
+        refresh_materialized_view_step, refresh_step, release_maintenance_lock, restore_partition, restore_step,
+        retire_step, set_retired, try_maintenance_lock, unmanage_partitions";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "
