@@ -47,6 +47,7 @@ mod tests;
 );
 ::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
 ::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["live"]);
+::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["freshness"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A batch on its way: raw records in one arena, then encoded rows and dead letters. Every record ends in exactly
 //! one of the outcomes counted in [`Counts`]. No I/O here.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -9,6 +10,8 @@ use uuid::Uuid;
 use crate::copy;
 use crate::dead_letter::{Reason, Rejection};
 use crate::envelope::{self, Coordinates, Limits, sha256};
+use crate::fingerprint::fingerprint;
+use crate::late::{LatePolicy, lateness};
 use crate::time::{self, Micros};
 
 /// A stretch of one partition that a batch covers, and the claim under which it was read.
@@ -208,6 +211,10 @@ pub struct Row {
     pub time: Micros,
     /// Event id.
     pub id: Uuid,
+    /// How long after it happened it was received, in microseconds; `None` when nobody knows when it was received.
+    pub lateness: Option<Micros>,
+    /// What it says, without what differs from one sending to the next.
+    pub hash: i64,
     /// Index of its record.
     pub record: usize,
     start: usize,
@@ -258,6 +265,8 @@ pub struct Batch {
     raw: RawBatch,
     /// Events in the order in which they go to Postgres: by date, then as they came.
     pub rows: Vec<Row>,
+    /// Late events that go to `bronze.late_events`, in the same order.
+    pub late: Vec<Row>,
     /// Events that go to the dead letters.
     pub dead: Vec<Dead>,
     /// Duplicates within the batch.
@@ -267,7 +276,13 @@ pub struct Batch {
     encoded: Vec<u8>,
     filtered: u64,
     tombstones: u64,
+    /// From which lateness on a row counts as late.
+    pub allowed_lateness: Micros,
 }
+
+/// Ids that are in bronze already, each with its date and the hash of what it says (`None`: loaded before there were
+/// hashes).
+pub type Known = HashMap<(Uuid, i32), Option<i64>>;
 
 /// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
 #[derive(Debug)]
@@ -289,14 +304,16 @@ impl Encoder {
         let mut batch = Batch {
             rows: Vec::with_capacity(raw.records.len()),
             encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
+            late: Vec::new(),
             dead: Vec::new(),
+            allowed_lateness: self.limits.allowed_lateness,
             duplicates: 0,
             known: 0,
             filtered: 0,
             tombstones: 0,
             raw: RawBatch::default(),
         };
-        let mut seen = HashSet::with_capacity(raw.records.len());
+        let mut seen = HashMap::with_capacity(raw.records.len());
         for (index, record) in raw.records.iter().enumerate() {
             match record.kind {
                 RecordKind::Tombstone => batch.tombstones += 1,
@@ -312,6 +329,7 @@ impl Encoder {
         }
         // Stable, so that events of one day stay in the order in which they came.
         batch.rows.sort_by_key(|r| r.day);
+        batch.late.sort_by_key(|r| r.day);
         batch.raw = raw;
         batch
     }
@@ -321,7 +339,7 @@ impl Encoder {
         raw: &RawBatch,
         index: usize,
         slot: &Slot,
-        seen: &mut HashSet<(Uuid, i32)>,
+        seen: &mut HashMap<(Uuid, i32), i64>,
         batch: &mut Batch,
     ) -> Result<(), Rejection> {
         let record = &raw.records[index];
@@ -333,7 +351,9 @@ impl Encoder {
         if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
             self.last_received = Some(received);
         }
-        let received = self.last_received.unwrap_or_else(time::now);
+        // Where nobody knows the receipt, there is no lateness either: that by our clock would change with each try.
+        let known_receipt = self.last_received;
+        let received = known_receipt.unwrap_or_else(time::now);
         let at = Coordinates {
             topic: &slot.topic,
             partition: slot.partition,
@@ -342,25 +362,56 @@ impl Encoder {
         };
         let event = envelope.into_event(at, received, &self.limits)?;
         let day = time::day_of(event.event_time);
-        if !seen.insert((event.event_id, day)) {
-            batch.duplicates += 1;
-            return Ok(());
+        let lateness = known_receipt.map(|received| lateness(event.event_time, received));
+        let late = lateness.is_some_and(|lateness| lateness > self.limits.allowed_lateness);
+        if late && self.limits.late_policy == LatePolicy::Refuse {
+            return Err(too_late(lateness.unwrap_or_default(), &self.limits));
+        }
+        let hash = fingerprint(value);
+        match seen.entry((event.event_id, day)) {
+            Entry::Vacant(entry) => {
+                entry.insert(hash);
+            }
+            Entry::Occupied(first) if *first.get() == hash => {
+                batch.duplicates += 1;
+                return Ok(());
+            }
+            Entry::Occupied(_) => return Err(conflict("in the same batch")),
         }
         let start = batch.encoded.len();
-        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, value).map_err(|what| {
+        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {
             batch.encoded.truncate(start);
             Rejection::new(Reason::TooLarge, what)
         })?;
-        batch.rows.push(Row {
+        let len = batch.encoded.len() - start;
+        let row = Row {
             day,
             time: event.event_time,
             id: event.event_id,
+            lateness,
+            hash,
             record: index,
             start,
-            len: batch.encoded.len() - start,
-        });
+            len,
+        };
+        let divert = late && self.limits.late_policy == LatePolicy::Divert;
+        if divert { &mut batch.late } else { &mut batch.rows }.push(row);
         Ok(())
     }
+}
+
+fn too_late(lateness: Micros, limits: &Limits) -> Rejection {
+    let seconds = |span: Micros| span / 1_000_000;
+    let (late, allowed) = (seconds(lateness), seconds(limits.allowed_lateness));
+    Rejection::new(
+        Reason::TooLate,
+        format!("received {late} s after it happened, more than the {allowed} s allowed"),
+    )
+}
+
+fn conflict(place: &str) -> Rejection {
+    let detail = format!("another event with this id and date was first {place}, and says something else");
+    Rejection::new(Reason::DuplicateIdConflict, detail)
 }
 
 fn dead_row(raw: &RawBatch, row: &Row, rejection: Rejection) -> Dead {
@@ -405,21 +456,34 @@ impl Batch {
         self.dead.extend(gone.iter().map(|row| dead_row(&self.raw, row, rejection.clone())));
     }
 
-    /// Takes out the rows whose id is in bronze already on their date. Bronze is append-only, so this holds whatever
-    /// becomes of the transaction that found out.
-    pub fn drop_known(&mut self, known: &HashSet<(Uuid, i32)>) {
-        let before = self.rows.len();
-        self.rows.retain(|row| !known.contains(&(row.id, row.day)));
-        self.known += (before - self.rows.len()) as u64;
+    /// Takes out the rows whose id is in bronze already on their date: as duplicates, or as dead letters where bronze
+    /// has something else under that id. Bronze is append-only, so this holds whatever becomes of the transaction that
+    /// found out.
+    pub fn drop_known(&mut self, known: &Known) {
+        if known.is_empty() {
+            return;
+        }
+        for row in std::mem::take(&mut self.rows) {
+            match known.get(&(row.id, row.day)) {
+                None => self.rows.push(row),
+                Some(hash) if hash.is_none_or(|hash| hash == row.hash) => self.known += 1,
+                Some(_) => self.dead.push(dead_row(&self.raw, &row, conflict("loaded"))),
+            }
+        }
     }
 
-    /// The outcome of each record when `loaded` of the rows were new.
-    pub fn counts(&self, loaded: u64) -> Counts {
+    /// Exchanges the rows with the late ones, so that what writes the one writes the other.
+    pub fn swap_late(&mut self) {
+        std::mem::swap(&mut self.rows, &mut self.late);
+    }
+
+    /// The outcome of each record when the rows and late rows left are those that were new.
+    pub fn counts(&self) -> Counts {
         Counts {
             read: self.raw.records.len() as u64,
-            loaded,
-            duplicate: self.duplicates + self.known + (self.rows.len() as u64).saturating_sub(loaded),
-            late: 0,
+            loaded: self.rows.len() as u64,
+            duplicate: self.duplicates + self.known,
+            late: self.late.len() as u64,
             dead: self.dead.len() as u64,
             filtered: self.filtered,
             tombstone: self.tombstones,

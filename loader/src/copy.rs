@@ -8,15 +8,15 @@ use crate::envelope::Event;
 
 /// The columns, in the order of [`encode_row`]. Those of fixed width come first: `batch_id` is filled in at the end.
 pub const COLUMNS: &str = "batch_id, event_time, received_at, source_topic, source_partition, source_offset, \
-                           event_id, event_type, user_id, anonymous_id, payload";
+                           payload_hash, event_id, event_type, user_id, anonymous_id, payload";
 /// The same with types, for the staging table.
 pub const TYPED_COLUMNS: &str = "batch_id bigint, event_time timestamptz, received_at timestamptz, \
-     source_topic integer, source_partition integer, source_offset bigint, event_id uuid, event_type text, \
+     source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, event_id uuid, event_type text, \
      user_id text, anonymous_id text, payload jsonb";
 /// More than a row needs beside its texts and its payload.
 pub const ROW_OVERHEAD: usize = 200;
 
-const N_COLUMNS: i16 = 11;
+const N_COLUMNS: i16 = 12;
 /// Where the batch id lies in an encoded row: behind the number of columns and its own length.
 const BATCH_ID_AT: usize = 6;
 /// Size of the pieces handed to the driver.
@@ -47,6 +47,7 @@ pub fn encode_row(
     event: &Event<'_>,
     slot: &Slot,
     offset: i64,
+    hash: i64,
     payload: &[u8],
 ) -> Result<(), String> {
     out.extend_from_slice(&N_COLUMNS.to_be_bytes());
@@ -56,6 +57,7 @@ pub fn encode_row(
     put(out, &slot.topic_id.to_be_bytes())?;
     put(out, &slot.partition.to_be_bytes())?;
     put(out, &offset.to_be_bytes())?;
+    put(out, &hash.to_be_bytes())?;
     put(out, event.event_id.as_bytes())?;
     put_text(out, Some(&event.event_type))?;
     put_text(out, event.user_id.as_deref())?;

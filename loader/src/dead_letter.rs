@@ -76,7 +76,13 @@ reasons! {
     EventTimeInFuture = Envelope, "event_time_in_future";
     /// A field of the envelope has a type that its column cannot take.
     InvalidField = Envelope, "invalid_field";
-    /// The partition of its date is retired, or cannot be made.
+    /// Received later than allowed, and the policy is to refuse such events.
+    TooLate = Envelope, "too_late";
+    /// Another event with the same id and date was there first, and this one says something else.
+    DuplicateIdConflict = Envelope, "duplicate_id_conflict";
+    /// The partition of its date was retired.
+    PartitionRetired = Partition, "partition_retired";
+    /// The partition of its date cannot be made or takes no rows.
     PartitionSealed = Partition, "partition_sealed";
     /// Postgres refused the row.
     RefusedByDatabase = Database, "refused_by_database";

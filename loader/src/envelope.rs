@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::dead_letter::{Reason, Rejection};
+use crate::late::LatePolicy;
 use crate::screen::screen;
 use crate::time::{self, Micros};
 
@@ -25,11 +26,21 @@ pub struct Limits {
     pub floor: Micros,
     /// How far the event time may lie after the receipt, inclusive, in microseconds.
     pub max_skew: i64,
+    /// What becomes of an event that was received later than allowed.
+    pub late_policy: LatePolicy,
+    /// How long after it happened an event may be received, inclusive, in microseconds.
+    pub allowed_lateness: i64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_bytes: 1 << 20, floor: time::UNIX_EPOCH_US, max_skew: 300_000_000 }
+        Limits {
+            max_bytes: 1 << 20,
+            floor: time::UNIX_EPOCH_US,
+            max_skew: 300_000_000,
+            late_policy: LatePolicy::Recompute,
+            allowed_lateness: 7 * time::DAY_US,
+        }
     }
 }
 

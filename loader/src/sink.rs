@@ -209,8 +209,13 @@ impl Sink {
                             Err(e) if is_sealed(&e) => {
                                 let sqlstate = e.as_db_error().map(|db| db.code().code().to_owned());
                                 let detail = full_message(&e);
-                                let rejection =
-                                    Rejection { reason: Reason::PartitionSealed, detail, sqlstate };
+                                let reason =
+                                    if sqlstate.as_deref() == Some("55000") && detail.contains("retired") {
+                                        Reason::PartitionRetired
+                                    } else {
+                                        Reason::PartitionSealed
+                                    };
+                                let rejection = Rejection { reason, detail, sqlstate };
                                 batch.reject_day(day, &rejection);
                             }
                             Err(e) => return Err(e),

@@ -78,6 +78,25 @@ pub fn to_unix_millis(time: Micros) -> i64 {
     (time - UNIX_EPOCH_US).div_euclid(1000)
 }
 
+/// Reads a length of time: a whole number with s, m, h or d, at most about 270 years. In microseconds.
+pub fn parse_span(text: &str) -> Result<Micros, String> {
+    let bad = || "write a whole number with s, m, h or d, such as 5m or 7d".to_owned();
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let unit = match unit {
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => DAY_US,
+        _ => return Err(bad()),
+    };
+    // Digits only: parse would take a sign.
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let number: i64 = number.parse().map_err(|_| bad())?;
+    number.checked_mul(unit).filter(|span| *span <= 100_000 * DAY_US).ok_or_else(bad)
+}
+
 fn number(b: &[u8]) -> Option<u32> {
     b.iter().try_fold(0u32, |n, c| c.is_ascii_digit().then(|| n * 10 + u32::from(c - b'0')))
 }
@@ -142,6 +161,19 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn spans_are_whole_numbers_with_a_unit() {
+        assert_eq!(parse_span("0s"), Ok(0));
+        assert_eq!(parse_span("5m"), Ok(300_000_000));
+        assert_eq!(parse_span("36h"), Ok(36 * 3_600_000_000));
+        assert_eq!(parse_span("7d"), Ok(7 * DAY_US));
+        for bad in
+            ["", "s", "7", "-1d", "+1d", "1.5h", "1 d", "1w", "30é", "100001d", "99999999999999999999s"]
+        {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn reads_the_forms_of_rfc_3339() {

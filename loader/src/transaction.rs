@@ -9,13 +9,14 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error as PgError};
 use uuid::Uuid;
 
-use crate::batch::{Batch, Counts};
+use crate::batch::{Batch, Counts, Known, Row};
 use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
 use crate::dead_letter::{Reason, Rejection};
+use crate::late::Statistics;
 use crate::pg::{PgDay, PgTime, full_message};
 use crate::pg_errors::{Class, classify, copy_row};
 use crate::position;
-use crate::time::DAY_US;
+use crate::time::{DAY_US, Micros};
 
 /// COPYs of one whole batch that may fail on a row before it is written in pieces.
 const MAX_ROW_RETRIES: u32 = 8;
@@ -111,18 +112,22 @@ pub async fn run(
              SAVEPOINT rows",
         )
         .await?;
-    let mut writer = RowWriter { cx, batch, batch_id, give_up_partition, retries: 0 };
-    let (loaded, path) = writer.write(prefer).await?;
-    let retries = writer.retries;
-
-    let counts = batch.counts(loaded);
-    insert_dead_letters(cx, batch, batch_id).await?;
-    if loaded > 0 {
-        let days: Vec<PgDay> = batch.days().into_iter().map(PgDay).collect();
-        cx.client
-            .execute("SELECT tidemark.mark_dirty('bronze.events'::regclass, $1::date[], 'loaded')", &[&days])
-            .await?;
+    let mut writer = RowWriter { cx, batch, target: &EVENTS, batch_id, give_up_partition, retries: 0 };
+    let path = writer.write(prefer).await?;
+    let mut retries = writer.retries;
+    if !batch.late.is_empty() {
+        cx.client.batch_execute("SAVEPOINT late").await?;
+        batch.swap_late();
+        let mut writer = RowWriter { cx, batch, target: &LATE, batch_id, give_up_partition, retries: 0 };
+        let result = writer.write(WritePath::Probed).await;
+        retries += writer.retries;
+        batch.swap_late();
+        result?;
     }
+
+    let counts = batch.counts();
+    insert_dead_letters(cx, batch, batch_id).await?;
+    mark_loaded(cx, batch).await?;
     insert_batch(cx, batch, batch_id, counts, path, retries).await?;
     position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await.map_err(|e| {
         // The range is there already: another owner has loaded it since we read it.
@@ -134,19 +139,46 @@ pub async fn run(
     Ok(Written { batch_id, counts, path })
 }
 
+/// A table that rows go to.
+struct Target {
+    name: &'static str,
+    /// Where the transaction stood before its rows.
+    savepoint: &'static str,
+    /// Finds what is there already of ids ($3) with a time from $1 to before $2.
+    lookup: &'static str,
+}
+
+const EVENTS: Target = Target {
+    name: "bronze.events",
+    savepoint: "rows",
+    lookup: "SELECT event_id, payload_hash FROM bronze.events
+              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)",
+};
+
+const LATE: Target = Target {
+    name: "bronze.late_events",
+    savepoint: "late",
+    lookup: "SELECT event_id, payload_hash FROM bronze.events
+              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)
+              UNION ALL
+             SELECT event_id, payload_hash FROM bronze.late_events
+              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)",
+};
+
 struct RowWriter<'a, 'b> {
     cx: &'a Context<'b>,
     batch: &'a mut Batch,
+    target: &'static Target,
     batch_id: i64,
     give_up_partition: bool,
     retries: u32,
 }
 
 impl RowWriter<'_, '_> {
-    /// Returns how many rows are new, and the path that they took.
-    async fn write(&mut self, prefer: WritePath) -> Result<(u64, WritePath), Failure> {
+    /// Leaves in the batch the rows that were new, and returns the path that they took.
+    async fn write(&mut self, prefer: WritePath) -> Result<WritePath, Failure> {
         if self.batch.rows.is_empty() {
-            return Ok((0, WritePath::Direct));
+            return Ok(WritePath::Direct);
         }
         let mut path = prefer;
         while path != WritePath::Staged && self.retries < MAX_ROW_RETRIES {
@@ -154,17 +186,17 @@ impl RowWriter<'_, '_> {
                 self.take_known_out().await?;
             }
             if self.batch.rows.is_empty() {
-                return Ok((0, path));
+                return Ok(path);
             }
-            let error = match self.copy("bronze.events", 0, self.batch.rows.len()).await {
-                Ok(_) => return Ok((self.batch.rows.len() as u64, path)),
+            let error = match self.copy(self.target.name, 0, self.batch.rows.len()).await {
+                Ok(_) => return Ok(path),
                 Err(error) => error,
             };
             let class = self.class(&error)?;
             if !matches!(class, Class::Row | Class::Duplicate) {
                 return Err(error.into());
             }
-            self.back_to("rows").await?;
+            self.back_to(self.target.savepoint).await?;
             if class == Class::Duplicate {
                 // A duplicate after the ids were looked up was committed since: only the staged path is sure to end.
                 path = if path == WritePath::Direct { WritePath::Probed } else { WritePath::Staged };
@@ -174,20 +206,25 @@ impl RowWriter<'_, '_> {
             let Some(row) = self.row_to_blame(&error, 0, self.batch.rows.len()) else { break };
             self.batch.reject_row(row, refused(&error));
         }
-        Ok((self.write_pieces().await?, WritePath::Staged))
+        self.write_pieces().await?;
+        Ok(WritePath::Staged)
     }
 
     /// Looks the ids up in the partitions of their dates and takes those out that are there. Cheaper than the staged
-    /// path, which writes every row twice. A row with a known id but other content goes the same way: to tell those
-    /// apart, have this query return what bronze holds for the id.
+    /// path, which writes every row twice.
     async fn take_known_out(&mut self) -> Result<(), PgError> {
+        let known = self.lookup(&self.batch.rows.iter().collect::<Vec<_>>()).await?;
+        self.batch.drop_known(&known);
+        Ok(())
+    }
+
+    /// Which of these rows, which are sorted by date, the target has.
+    async fn lookup(&self, rows: &[&Row]) -> Result<Known, PgError> {
         // A freshly filled partition has no statistics; a scan of all of it would cost more than the lookups.
         self.cx.client.batch_execute("SET LOCAL enable_seqscan = off").await?;
-        let sql = "SELECT event_id FROM bronze.events
-                    WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)";
-        let client = self.cx.client;
+        let (sql, client) = (self.target.lookup, self.cx.client);
         // One query a date, planned with its bounds, so that each one opens a single partition.
-        let lookups = self.batch.rows.chunk_by(|a, b| a.day == b.day).map(|rows| {
+        let lookups = rows.chunk_by(|a, b| a.day == b.day).map(|rows| {
             let day = rows[0].day;
             let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
             let from = PgTime(i64::from(day) * DAY_US);
@@ -200,22 +237,20 @@ impl RowWriter<'_, '_> {
             }
         });
         let found = try_join_all(lookups).await?;
-        let known: HashSet<(Uuid, i32)> =
-            found.iter().flat_map(|(day, rows)| rows.iter().map(|row| (row.get(0), *day))).collect();
-        self.batch.drop_known(&known);
-        client.batch_execute("SET LOCAL enable_seqscan = on").await
+        client.batch_execute("SET LOCAL enable_seqscan = on").await?;
+        let rows = found.iter().flat_map(|(day, rows)| rows.iter().map(|row| (row, *day)));
+        Ok(rows.map(|(row, day)| ((row.get(0), day), row.get(1))).collect())
     }
 
     /// Writes piece by piece, so that a batch full of bad rows or duplicates takes no more than a few times as long as
     /// a clean one. A piece that fails shrinks to the rows before the one to blame, and grows again from there.
-    async fn write_pieces(&mut self) -> Result<u64, Failure> {
-        let mut loaded = 0;
+    async fn write_pieces(&mut self) -> Result<(), Failure> {
         let mut from = 0;
         let mut size = self.batch.rows.len();
         while from < self.batch.rows.len() {
             let to = self.batch.rows.len().min(from + size);
             self.cx.client.batch_execute("SAVEPOINT piece").await?;
-            let mut result = self.copy("bronze.events", from, to).await;
+            let mut result = self.copy(self.target.name, from, to).await;
             if let Err(error) = &result
                 && classify(error) == Class::Duplicate
             {
@@ -225,8 +260,7 @@ impl RowWriter<'_, '_> {
             let error = match result {
                 Ok(n) => {
                     self.cx.client.batch_execute("RELEASE SAVEPOINT piece").await?;
-                    loaded += n;
-                    from = to;
+                    from += n as usize;
                     size = size.saturating_mul(2);
                     continue;
                 }
@@ -245,17 +279,29 @@ impl RowWriter<'_, '_> {
                 None => ((to - from) / 2).max(1),
             };
         }
-        Ok(loaded)
+        Ok(())
     }
 
-    /// Writes some rows but those whose id exists on their date; returns how many were new.
-    async fn stage(&self, from: usize, to: usize) -> Result<u64, PgError> {
+    /// Writes some rows but those whose id exists on their date, and takes those out; returns how many were new.
+    async fn stage(&mut self, from: usize, to: usize) -> Result<u64, PgError> {
         self.cx.client.batch_execute("TRUNCATE pg_temp.tidemark_stage").await?;
         self.copy("pg_temp.tidemark_stage", from, to).await?;
         let sql = format!(
-            "INSERT INTO bronze.events ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING"
+            "INSERT INTO {} ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING
+             RETURNING event_id, (event_time AT TIME ZONE 'UTC')::date - date '2000-01-01'",
+            self.target.name
         );
-        self.cx.client.execute(&sql, &[]).await
+        let inserted = self.cx.client.query(&sql, &[]).await?;
+        if inserted.len() < to - from {
+            let new: HashSet<(Uuid, i32)> = inserted.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let piece = self.batch.rows[from..to].iter();
+            let old: Vec<&Row> = piece.filter(|row| !new.contains(&(row.id, row.day))).collect();
+            let found = self.lookup(&old).await?;
+            let known = old.iter().map(|row| (row.id, row.day));
+            let known = known.map(|key| (key, found.get(&key).copied().flatten())).collect();
+            self.batch.drop_known(&known);
+        }
+        Ok(inserted.len() as u64)
     }
 
     async fn copy(&self, table: &str, from: usize, to: usize) -> Result<u64, PgError> {
@@ -293,6 +339,21 @@ fn refused(error: &PgError) -> Rejection {
         (_, db) => (Reason::RefusedByDatabase, db.map(|db| db.code().code().to_owned())),
     };
     Rejection { reason, detail: full_message(error), sqlstate }
+}
+
+/// Says which dates got how many rows, and how late they were.
+async fn mark_loaded(cx: &Context<'_>, batch: &Batch) -> Result<(), PgError> {
+    if batch.rows.is_empty() {
+        return Ok(());
+    }
+    let s = Statistics::of(&batch.rows, batch.allowed_lateness);
+    let days: Vec<PgDay> = s.days.into_iter().map(PgDay).collect();
+    let times = |times: Vec<Micros>| times.into_iter().map(PgTime).collect::<Vec<_>>();
+    let sql = "SELECT tidemark.mark_loaded('bronze.events'::regclass, $1, $2, $3, $4, $5, $6)";
+    cx.client
+        .execute(sql, &[&days, &s.rows, &s.late, &times(s.min_times), &times(s.max_times), &s.lateness])
+        .await?;
+    Ok(())
 }
 
 async fn insert_batch(

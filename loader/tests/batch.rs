@@ -7,6 +7,7 @@ use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot};
 use tidemark_loader::copy::Chunks;
 use tidemark_loader::dead_letter::Reason;
 use tidemark_loader::envelope::{Limits, sha256};
+use tidemark_loader::late::{BOUNDS, LatePolicy, Statistics};
 use tidemark_loader::time::parse_rfc3339;
 
 fn slot() -> Slot {
@@ -78,28 +79,29 @@ fn rows_decode_to_what_went_in() {
     // Sorted by date, so the second line comes first.
     let row = &rows[0];
     let time = parse_rfc3339("2026-09-01T00:00:00Z").unwrap();
-    assert_eq!(row.len(), 11);
+    assert_eq!(row.len(), 12);
     assert_eq!(row[0].as_deref(), Some(99i64.to_be_bytes().as_slice()));
     assert_eq!(row[1].as_deref(), Some(time.to_be_bytes().as_slice()));
     assert_eq!(row[3].as_deref(), Some(7i32.to_be_bytes().as_slice()));
     assert_eq!(row[4].as_deref(), Some(3i32.to_be_bytes().as_slice()));
     assert_eq!(row[5].as_deref(), Some(1i64.to_be_bytes().as_slice()));
-    assert_eq!(row[6].as_ref().map(Vec::len), Some(16));
-    assert_eq!(row[7].as_deref(), Some(b"x".as_slice()));
-    assert_eq!(row[8], None);
-    assert_eq!(row[9].as_deref(), Some("é".as_bytes()));
+    assert_eq!(row[6].as_ref().map(Vec::len), Some(8));
+    assert_eq!(row[7].as_ref().map(Vec::len), Some(16));
+    assert_eq!(row[8].as_deref(), Some(b"x".as_slice()));
+    assert_eq!(row[9], None);
+    assert_eq!(row[10].as_deref(), Some("é".as_bytes()));
     let payload: Vec<u8> = [b"\x01".as_slice(), &lines[1]].concat();
-    assert_eq!(row[10], Some(payload));
+    assert_eq!(row[11], Some(payload));
 }
 
 #[test]
 fn an_id_counts_once_a_day() {
-    let batch = encode(&[line(1, 1, 1), line(1, 1, 2), line(1, 2, 3)]);
+    let batch = encode(&[line(1, 1, 1), line(1, 1, 1), line(1, 2, 3)]);
     assert_eq!(batch.rows.len(), 2);
-    let counts = batch.counts(2);
+    let counts = batch.counts();
     assert_eq!((counts.read, counts.loaded, counts.duplicate), (3, 2, 1));
     // The first one is kept.
-    assert_eq!(decode(&stream(&batch, 0, 1))[0][10].as_ref().map(Vec::len), Some(line(1, 1, 1).len() + 1));
+    assert_eq!(decode(&stream(&batch, 0, 1))[0][11].as_ref().map(Vec::len), Some(line(1, 1, 1).len() + 1));
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn rejected_rows_become_dead_letters_and_the_rest_stays() {
     batch.reject_day(day, &rejection);
     assert_eq!(batch.rows.len(), 2);
     batch.reject_row(0, rejection);
-    let counts = batch.counts(1);
+    let counts = batch.counts();
     assert_eq!((counts.loaded, counts.dead, counts.read), (1, 3, 4));
     assert_eq!(decode(&stream(&batch, 0, 1))[0][5].as_deref(), Some(3i64.to_be_bytes().as_slice()));
 }
@@ -143,7 +145,104 @@ fn lines_without_a_receipt_take_that_of_the_line_before() {
     assert_eq!(batch.dead[0].rejection.reason, Reason::EventTimeInFuture);
 }
 
+#[test]
+fn the_same_id_with_another_content_is_a_dead_letter() {
+    let batch = encode(&[line(1, 1, 1), line(1, 1, 2), line(1, 1, 1)]);
+    let counts = batch.counts();
+    assert_eq!((counts.loaded, counts.dead, counts.duplicate), (1, 1, 1));
+    assert_eq!(batch.dead[0].rejection.reason, Reason::DuplicateIdConflict);
+    assert_eq!(batch.dead[0].record, 1, "the first one is kept");
+}
+
+#[test]
+fn known_ids_are_duplicates_or_conflicts() {
+    let mut batch = encode(&[line(1, 1, 1), line(2, 1, 1), line(3, 1, 1), line(4, 1, 1)]);
+    let key = |i: usize| (batch.rows[i].id, batch.rows[i].day);
+    let hash = batch.rows[0].hash;
+    let known = [(key(0), Some(hash)), (key(1), Some(hash)), (key(2), None)].into_iter().collect();
+    batch.drop_known(&known);
+    let counts = batch.counts();
+    assert_eq!((counts.loaded, counts.dead, counts.duplicate, counts.read), (1, 1, 2, 4));
+    assert_eq!(batch.dead[0].rejection.reason, Reason::DuplicateIdConflict);
+    assert_eq!(batch.dead[0].record, 1);
+    assert_eq!(batch.rows[0].record, 3);
+}
+
+/// Received at the beginning of 2026-09-30: the event of the first day is 29 days late, that of the 23rd is not late.
+fn judged(policy: LatePolicy) -> Batch {
+    let limits = Limits { late_policy: policy, ..Limits::default() };
+    let received = parse_rfc3339("2026-09-30T00:00:00Z");
+    Encoder::new(limits, received).encode(batch_of(&[line(1, 1, 1), line(2, 23, 1), line(3, 22, 1)]))
+}
+
+#[test]
+fn late_events_go_where_the_policy_says() {
+    let recompute = judged(LatePolicy::Recompute);
+    assert_eq!((recompute.rows.len(), recompute.late.len(), recompute.dead.len()), (3, 0, 0));
+    let divert = judged(LatePolicy::Divert);
+    assert_eq!((divert.rows.len(), divert.late.len(), divert.dead.len()), (1, 2, 0));
+    assert_eq!(divert.rows[0].record, 1, "exactly as late as allowed is not late");
+    let counts = divert.counts();
+    assert_eq!((counts.read, counts.loaded, counts.late), (3, 1, 2));
+    let refuse = judged(LatePolicy::Refuse);
+    assert_eq!((refuse.rows.len(), refuse.late.len()), (1, 0));
+    assert!(
+        refuse.dead.iter().all(|dead| dead.rejection.reason == Reason::TooLate && dead.event_id.is_some())
+    );
+    assert_eq!(refuse.dead.len(), 2);
+}
+
+#[test]
+fn statistics_count_lateness_by_date() {
+    let batch = judged(LatePolicy::Recompute);
+    let s = Statistics::of(&batch.rows, batch.allowed_lateness);
+    assert_eq!(s.days, batch.days());
+    assert_eq!((s.rows, s.late), (vec![1, 1, 1], vec![1, 1, 0]));
+    assert_eq!(s.min_times, s.max_times);
+    let buckets: Vec<usize> =
+        s.lateness.chunks(BOUNDS.len() + 1).map(|b| b.iter().position(|n| *n == 1).unwrap()).collect();
+    // 29, 8 and exactly 7 days.
+    assert_eq!(buckets, [9, 9, 9]);
+    assert_eq!(s.lateness.iter().sum::<i64>(), 3);
+}
+
+#[test]
+fn an_event_whose_receipt_nobody_knows_is_not_late() {
+    let limits = Limits { late_policy: LatePolicy::Refuse, ..Limits::default() };
+    let batch = Encoder::new(limits, None).encode(batch_of(&[line(1, 1, 1)]));
+    assert_eq!((batch.rows.len(), batch.dead.len()), (1, 0));
+    let s = Statistics::of(&batch.rows, batch.allowed_lateness);
+    assert_eq!((s.rows, s.late, s.lateness.iter().sum::<i64>()), (vec![1], vec![0], 0));
+}
+
 proptest! {
+    /// Whatever the policy and however a stream is cut into batches, an event is classified alike.
+    #[test]
+    fn lateness_does_not_depend_on_batches(
+        days in proptest::collection::vec(1u32..30, 1..60), cut in 0usize..60, policy in 0usize..3
+    ) {
+        let policy = [LatePolicy::Recompute, LatePolicy::Divert, LatePolicy::Refuse][policy];
+        let lines: Vec<Vec<u8>> = days.iter().enumerate().map(|(i, day)| line(i as u32, *day, 0)).collect();
+        let limits = Limits { late_policy: policy, ..Limits::default() };
+        let received = parse_rfc3339("2026-09-30T00:00:00Z");
+        let outcome = |batch: &Batch, from: usize| {
+            let mut all = Vec::new();
+            all.extend(batch.rows.iter().map(|r| (from + r.record, "row")));
+            all.extend(batch.late.iter().map(|r| (from + r.record, "late")));
+            all.extend(batch.dead.iter().map(|d| (from + d.record, "dead")));
+            all
+        };
+        let mut whole = outcome(&Encoder::new(limits, received).encode(batch_of(&lines)), 0);
+        let cut = cut.min(lines.len());
+        let mut encoder = Encoder::new(limits, received);
+        let mut parts = outcome(&encoder.encode(batch_of(&lines[..cut])), 0);
+        parts.extend(outcome(&encoder.encode(batch_of(&lines[cut..])), cut));
+        whole.sort_unstable();
+        parts.sort_unstable();
+        prop_assert_eq!(whole.len(), lines.len());
+        prop_assert_eq!(whole, parts);
+    }
+
     /// I2 of the loader's invariants, and: whatever the pieces, the stream is one and complete.
     #[test]
     fn every_record_has_one_outcome(
@@ -159,7 +258,7 @@ proptest! {
             .collect();
         let batch = encode(&lines);
         let n = batch.rows.len();
-        let counts = batch.counts(n as u64);
+        let counts = batch.counts();
         prop_assert_eq!(counts.read, lines.len() as u64);
         prop_assert_eq!(counts.read, counts.loaded + counts.duplicate + counts.dead);
         let rows = decode(&stream(&batch, 0, n));

@@ -11,12 +11,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{mpsc, watch};
 
 use super::Database;
+use super::limits::Times;
 use crate::batch::{Counts, Encoder, RawBatch, RecordKind, Slot};
 use crate::envelope::{self, Limits};
 use crate::error::{Error, Kind, Result};
 use crate::lines::{Identity, Lines, identify, is_blank};
 use crate::sink::{Patience, Sink, SinkError};
-use crate::time::{self, Micros};
+use crate::time::Micros;
 use crate::{lane, pg, position};
 
 const MAX_BATCH_BYTES: usize = 16 << 20;
@@ -36,21 +37,14 @@ pub struct Args {
     /// Most events in one transaction
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_rows: u32,
-    /// Earliest date that an event may have; earlier ones become dead letters
-    #[arg(long, default_value = "1970-01-01", value_name = "DATE", value_parser = parse_floor)]
-    event_time_floor: Micros,
-}
-
-/// Reads a date as the first moment of it.
-pub fn parse_floor(text: &str) -> Result<Micros, String> {
-    let day = time::parse_day(text).ok_or("not a date of the form YYYY-MM-DD")?;
-    Ok(i64::from(day) * time::DAY_US)
+    #[command(flatten)]
+    times: Times,
 }
 
 /// Loads the file and prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
-    let limits = Limits { floor: args.event_time_floor, ..Limits::default() };
+    let limits = args.times.limits();
     let started = Instant::now();
     let stdin = args.file.as_os_str() == "-";
     // A pipe can be read only once, so there is no identity to be had from it.

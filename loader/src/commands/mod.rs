@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+pub mod limits;
 pub mod load;
 pub mod maintain;
 pub mod migrate;

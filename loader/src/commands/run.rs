@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::limits::Times;
 use super::{Database, load, maintain};
 use crate::batch::{Counts, Encoder};
 use crate::envelope::Limits;
@@ -16,7 +17,6 @@ use crate::kafka::in_flight::InFlight;
 use crate::kafka::plan::{BatchLimits, Ended, OutOfRange, Settings};
 use crate::kafka::session;
 use crate::sink::{Patience, Sink, SinkError};
-use crate::time::Micros;
 use crate::{lane, pg, position};
 
 /// Shorter than the 30 s that systemd waits before it kills.
@@ -53,9 +53,8 @@ pub struct Args {
     /// Longest time that a record waits for others before it is committed, in milliseconds
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     batch_delay_ms: u64,
-    /// Earliest date that an event may have; earlier ones become dead letters
-    #[arg(long, default_value = "1970-01-01", value_name = "DATE", value_parser = load::parse_floor)]
-    event_time_floor: Micros,
+    #[command(flatten)]
+    times: Times,
 }
 
 /// How often to do something; `None` is never.
@@ -113,7 +112,7 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(every) = args.maintain_every {
         tokio::spawn(maintain::every(config.clone(), every, stop.clone()));
     }
-    let limits = Limits { floor: args.event_time_floor, ..Limits::default() };
+    let limits = args.times.limits();
     let settings = Arc::new(Settings {
         group: args.group.unwrap_or_else(|| format!("tidemark-{}", args.pipeline)),
         kafka: args.kafka,

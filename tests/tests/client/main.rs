@@ -5,6 +5,7 @@
 mod bad_lines;
 mod dump_restore;
 mod kafka;
+mod late;
 mod load;
 mod migrate;
 mod models;

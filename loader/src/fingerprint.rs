@@ -1,0 +1,88 @@
+//! What tells two events with the same id apart: a hash of the event's members that does not change when a producer
+//! sends the event once more. It is stored (`bronze.events.payload_hash`), so it must never be computed differently.
+//!
+//! XXH3 of each top-level member, keyed by its name, added up: the order of the members does not matter, whitespace
+//! between them neither. Inside a value every byte counts, the order of nested members and the spelling of numbers
+//! included: producers send the same bytes again, and nothing has to be parsed a second time.
+
+use memchr::memchr2;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Members that differ from one sending of an event to the next.
+const PER_SENDING: [&[u8]; 2] = [b"sentAt", b"receivedAt"];
+
+/// The fingerprint of an event, which must be the text of a JSON object. `timestamp` counts only where there is no
+/// `originalTimestamp`: Segment computes it from `sentAt` and the receipt, anew for each sending.
+pub fn fingerprint(object: &[u8]) -> i64 {
+    let mut sum = 0u64;
+    let mut timestamp = None;
+    let mut original = false;
+    let mut at = skip_space(object, 0) + 1;
+    loop {
+        at = skip_space(object, at);
+        if object.get(at) != Some(&b'"') {
+            break;
+        }
+        let key_end = string_end(object, at);
+        let key = object.get(at + 1..key_end - 1).unwrap_or_default();
+        let from = skip_space(object, skip_space(object, key_end) + 1);
+        let to = value_end(object, from);
+        let value = object.get(from..to).unwrap_or_default();
+        if !PER_SENDING.contains(&key) {
+            let hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, 0));
+            if key == b"timestamp" {
+                timestamp = Some(hash);
+            } else {
+                original |= key == b"originalTimestamp" && value != b"null";
+                sum = sum.wrapping_add(hash);
+            }
+        }
+        at = skip_space(object, to) + 1;
+    }
+    if !original {
+        sum = sum.wrapping_add(timestamp.unwrap_or(0));
+    }
+    sum.cast_signed()
+}
+
+fn skip_space(text: &[u8], mut at: usize) -> usize {
+    while matches!(text.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        at += 1;
+    }
+    at
+}
+
+/// Behind the string that begins at `at`.
+fn string_end(text: &[u8], at: usize) -> usize {
+    let mut at = at + 1;
+    loop {
+        match text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+            Some(n) if text[at + n] == b'"' => return at + n + 1,
+            Some(n) => at += n + 2,
+            None => return text.len(),
+        }
+    }
+}
+
+/// Behind the value that begins at `at`.
+fn value_end(text: &[u8], mut at: usize) -> usize {
+    let mut depth = 0u32;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(text, at);
+                if depth == 0 {
+                    return at;
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth > 1 => depth -= 1,
+            b'}' | b']' if depth == 1 => return at + 1,
+            b'}' | b',' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}

@@ -1,0 +1,95 @@
+//! The fingerprint of an event: the same for each sending of it, another one for another event, and fixed for ever.
+
+use proptest::prelude::*;
+use tidemark_loader::fingerprint::fingerprint;
+
+fn of(text: &str) -> i64 {
+    fingerprint(text.as_bytes())
+}
+
+#[test]
+fn it_is_stored_so_it_never_changes() {
+    assert_eq!(of("{}"), 0);
+    assert_eq!(of(r#"{"messageId":"a","n":1}"#), 7_140_756_065_450_954_258);
+}
+
+#[test]
+fn what_a_second_sending_changes_does_not_count() {
+    let first = r#"{"messageId":"a","sentAt":"2026-01-01T00:00:00Z","p":{"x":[1,{"y":"}"}]}}"#;
+    for same in [
+        r#"{"messageId":"a","sentAt":"2026-01-02T00:00:00Z","p":{"x":[1,{"y":"}"}]}}"#,
+        r#"{"messageId":"a","receivedAt":"2026-01-02T00:00:00Z","p":{"x":[1,{"y":"}"}]}}"#,
+        r#" { "p" : {"x":[1,{"y":"}"}]} , "messageId" : "a" } "#,
+    ] {
+        assert_eq!(of(first), of(same), "{same}");
+    }
+    for other in [
+        r#"{"messageId":"a","p":{"x":[1,{"y":"]"}]}}"#,
+        r#"{"messageId":"a","p":{"x":[1,{"y":"}"}]},"q":null}"#,
+        r#"{"messageId":"a","q":{"x":[1,{"y":"}"}]}}"#,
+        r#"{"messageId":"a"}"#,
+    ] {
+        assert_ne!(of(first), of(other), "{other}");
+    }
+}
+
+#[test]
+fn members_do_not_cancel_or_trade_places() {
+    assert_ne!(of(r#"{"a":1,"b":2}"#), of(r#"{"a":2,"b":1}"#));
+    assert_ne!(of(r#"{"a":1,"b":1}"#), of(r#"{"a":2,"b":2}"#));
+    assert_ne!(of(r#"{"a":"\"","b":1}"#), of(r#"{"a":"\\","b":1}"#));
+}
+
+#[test]
+fn the_computed_timestamp_counts_only_without_the_original() {
+    let with = |time: &str| format!(r#"{{"timestamp":"{time}","originalTimestamp":"2026-01-01T00:00:00Z"}}"#);
+    assert_eq!(of(&with("2026-01-01T00:00:01Z")), of(&with("2026-01-01T00:00:02Z")));
+    assert_ne!(of(r#"{"timestamp":"a"}"#), of(r#"{"timestamp":"b"}"#));
+    assert_ne!(
+        of(r#"{"timestamp":"a","originalTimestamp":null}"#),
+        of(r#"{"timestamp":"b","originalTimestamp":null}"#)
+    );
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        ".{0,8}".prop_map(serde_json::Value::from),
+        r#"["\\{}\[\],: ]{0,8}"#.prop_map(serde_json::Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::btree_map(r#"[a-c"\\{}]{0,3}"#, inner, 0..4)
+                .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn order_and_space_between_members_do_not_matter_and_every_member_does(
+        members in proptest::collection::btree_map(r#"[a-z"\\{}]{1,4}"#, json(), 1..6), seed in any::<u64>()
+    ) {
+        let mut members: Vec<String> = members
+            .iter()
+            .map(|(k, v)| format!("{}:{v}", serde_json::Value::from(k.as_str())))
+            .collect();
+        let plain = format!("{{{}}}", members.join(","));
+        let gone = format!("{{{}}}", members[1..].join(","));
+        let n = members.len() as u64;
+        members.rotate_left((seed % n) as usize);
+        members.insert((seed / n % (n + 1)) as usize, "\"sentAt\": [1, \"}\"]".to_owned());
+        let shuffled = format!(" {{\n{} }}\r\n", members.join(" ,\t"));
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&shuffled).is_ok());
+        prop_assert_eq!(of(&plain), of(&shuffled));
+        prop_assert_ne!(of(&plain), of(&gone));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_hang(bytes in r#"[{}\[\]",:\\ a]{0,30}"#) {
+        of(&bytes);
+    }
+}
