@@ -1,11 +1,13 @@
--- gold.sessions: one row per session of a person; a session belongs to the UTC date on which it starts.
--- The query reads one day back, to see whether the first event of the date goes on with an older session, and two
--- days ahead, to follow sessions over midnight. A session longer than 48 hours without a pause ends there.
+-- gold.sessions: one row per session of a person; a session belongs to the UTC date on which it starts. The rows are in
+-- gold.session_facts; the view numbers them, which no model by date could keep right: one late session renumbers all
+-- later ones of its person. Whoever does not select session_number does not pay for it.
+-- The query reads one day back, to see whether the first event of a date goes on with an older session, and two days
+-- ahead, to follow sessions over midnight: a session is whole if it ends within 48 hours after the date it starts on.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold.sessions (
+CREATE TABLE IF NOT EXISTS gold.session_facts (
     event_date date NOT NULL,
-    session_id uuid PRIMARY KEY,
+    session_id uuid NOT NULL,
     person text NOT NULL,
     started_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
@@ -13,54 +15,141 @@ CREATE TABLE IF NOT EXISTS gold.sessions (
     events bigint NOT NULL,
     page_views bigint NOT NULL,
     purchases bigint NOT NULL,
+    bounced boolean NOT NULL,
     entry_page text,
     exit_page text,
+    channel text NOT NULL,
+    utm_source text,
+    utm_medium text,
+    utm_campaign text,
+    referrer_host text,
     platform text,
-    country text
+    device text,
+    country text,
+    PRIMARY KEY (event_date, session_id)
 );
-CREATE INDEX IF NOT EXISTS sessions_event_date ON gold.sessions (event_date);
-CREATE INDEX IF NOT EXISTS sessions_person ON gold.sessions (person, started_at);
+CREATE INDEX IF NOT EXISTS session_facts_person ON gold.session_facts (person, started_at);
 
-COMMENT ON TABLE gold.sessions IS 'Sessions of a person: events with no gap greater than 30 minutes. Kept right for late events by tidemark.refresh.';
-COMMENT ON COLUMN gold.sessions.event_date IS 'UTC date on which the session starts.';
-COMMENT ON COLUMN gold.sessions.session_id IS 'Stable key: tidemark.session_id(person, started_at).';
-COMMENT ON COLUMN gold.sessions.person IS 'The user_id, or the anonymous_id before login.';
-COMMENT ON COLUMN gold.sessions.started_at IS 'Time of its first event.';
-COMMENT ON COLUMN gold.sessions.ended_at IS 'Time of its last event.';
-COMMENT ON COLUMN gold.sessions.duration_seconds IS 'ended_at - started_at in seconds; 0 for a session of one event.';
-COMMENT ON COLUMN gold.sessions.events IS 'Number of events.';
-COMMENT ON COLUMN gold.sessions.page_views IS 'Number of page_viewed events.';
-COMMENT ON COLUMN gold.sessions.purchases IS 'Number of purchase_completed events.';
-COMMENT ON COLUMN gold.sessions.entry_page IS 'Path of the first page seen; NULL without one.';
-COMMENT ON COLUMN gold.sessions.exit_page IS 'Path of the last page seen; NULL without one.';
-COMMENT ON COLUMN gold.sessions.platform IS 'Platform of the first event.';
-COMMENT ON COLUMN gold.sessions.country IS 'Country of the first event.';
+COMMENT ON TABLE gold.session_facts IS 'Storage of gold.sessions; read that view instead.';
 
-SELECT tidemark.create_model('gold.sessions', ARRAY['bronze.events']::regclass[], $query$
+SELECT tidemark.create_model('gold.session_facts', ARRAY['silver.events']::regclass[], $query$
     WITH events AS (
-        SELECT e.person, e.event_time, e.event_id, e.event_type, e.page_path, e.platform, e.country,
+        SELECT e.*,
                tidemark.sessionize(e.event_time, interval '30 minutes') OVER (PARTITION BY e.person ORDER BY e.event_time) AS started_at
-          FROM silver.events e
+          FROM silver.events AS e
          WHERE e.event_time >= ($1 - 1)::timestamp AT TIME ZONE 'UTC'
            AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
            AND e.person IS NOT NULL
+    ), sessions AS (
+        SELECT s.person,
+               s.started_at,
+               max(s.event_time) AS ended_at,
+               count(*) AS events,
+               count(*) FILTER (WHERE s.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
+               count(*) FILTER (WHERE s.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS purchases,
+               tidemark.first(s.page_path, s.event_time) AS entry_page,
+               tidemark.last(s.page_path, s.event_time) AS exit_page,
+               -- One event's values together: a mixture of two touches would be no touch at all.
+               tidemark.first(ARRAY[s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id], s.event_time)
+                   FILTER (WHERE COALESCE(s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id) IS NOT NULL) AS touch,
+               tidemark.first(s.platform, s.event_time) AS platform,
+               tidemark.first(s.device, s.event_time) AS device,
+               tidemark.first(s.country, s.event_time) AS country
+          FROM events AS s
+         WHERE s.started_at >= $1::timestamp AT TIME ZONE 'UTC' AND s.started_at < $2::timestamp AT TIME ZONE 'UTC'
+         GROUP BY s.person, s.started_at
     )
     SELECT (s.started_at AT TIME ZONE 'UTC')::date AS event_date,
            tidemark.session_id(s.person, s.started_at) AS session_id,
            s.person,
            s.started_at,
-           max(s.event_time) AS ended_at,
-           extract(epoch FROM max(s.event_time) - s.started_at)::numeric(12, 3) AS duration_seconds,
-           count(*) AS events,
-           count(*) FILTER (WHERE s.event_type = 'page_viewed') AS page_views,
-           count(*) FILTER (WHERE s.event_type = 'purchase_completed') AS purchases,
-           (array_agg(s.page_path ORDER BY s.event_time, s.event_id) FILTER (WHERE s.page_path IS NOT NULL))[1] AS entry_page,
-           (array_agg(s.page_path ORDER BY s.event_time DESC, s.event_id DESC) FILTER (WHERE s.page_path IS NOT NULL))[1] AS exit_page,
-           (array_agg(s.platform ORDER BY s.event_time, s.event_id))[1] AS platform,
-           (array_agg(s.country ORDER BY s.event_time, s.event_id))[1] AS country
-      FROM events s
-     WHERE s.started_at >= $1::timestamp AT TIME ZONE 'UTC' AND s.started_at < $2::timestamp AT TIME ZONE 'UTC'
-     GROUP BY s.person, s.started_at
-$query$, ARRAY['session_id']::name[], 1, 2);
+           s.ended_at,
+           extract(epoch FROM s.ended_at - s.started_at)::numeric(12, 3) AS duration_seconds,
+           s.events,
+           s.page_views,
+           s.purchases,
+           s.page_views < 2 AND s.purchases = 0 AND s.ended_at - s.started_at <= interval '10 seconds' AS bounced,
+           s.entry_page,
+           s.exit_page,
+           tidemark.channel_group(s.touch[1], s.touch[2], s.touch[3], s.touch[4], s.touch[5]) AS channel,
+           s.touch[1] AS utm_source,
+           s.touch[2] AS utm_medium,
+           s.touch[3] AS utm_campaign,
+           s.touch[4] AS referrer_host,
+           s.platform,
+           s.device,
+           s.country
+      FROM sessions AS s
+$query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true);
 
-GRANT SELECT ON gold.sessions TO tidemark_reader;
+CREATE OR REPLACE VIEW gold.sessions AS
+SELECT f.event_date, f.session_id, f.person,
+       (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
+       f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page, f.exit_page,
+       f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country
+  FROM gold.session_facts AS f;
+
+-- Up to the first date that waits for a refresh the stored rows say how many sessions a person had; from there on rows
+-- are numbered as they come out of the live view. Numbers are put together outside the UNION ALL, which computes all
+-- columns of its branches, wanted or not.
+CREATE OR REPLACE VIEW gold.sessions_live AS
+WITH changed AS MATERIALIZED (
+    -- No date waits: everything is stored.
+    SELECT COALESCE(min(d.day), 'infinity') AS since FROM unnest(tidemark.stale_dates('gold.session_facts')) AS d(day)
+)
+SELECT u.event_date, u.session_id, u.person,
+       CASE WHEN u.number IS NULL
+            THEN (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.started_at <= u.started_at)
+            ELSE (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
+       END AS session_number,
+       u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page, u.exit_page,
+       u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country
+  FROM (SELECT f.*, NULL::bigint AS number
+          FROM gold.session_facts AS f
+         WHERE f.event_date < (SELECT c.since FROM changed AS c)
+        UNION ALL
+        SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
+          FROM gold.session_facts_live AS l
+         WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
+
+DO $$
+DECLARE
+    relation text;
+    entry record;
+BEGIN
+    COMMENT ON VIEW gold.sessions IS 'Sessions of a person: events with no gap greater than 30 minutes, whole up to 48 hours after the date they start on. Filter on event_date. As of the last refresh; gold.sessions_live is exact at any moment.';
+    COMMENT ON VIEW gold.sessions_live IS 'As gold.sessions, with events that came in since the last refresh: dates that wait for one are computed when the view is read. Filter on event_date.';
+    FOREACH relation IN ARRAY ARRAY['gold.session_facts', 'gold.session_facts_live', 'gold.sessions', 'gold.sessions_live'] LOOP
+        FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
+            ('event_date', 'UTC date on which the session starts.'),
+            ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),
+            ('person', 'The user_id, or the anonymous_id before login.'),
+            ('session_number', 'How many sessions the person had with this one, 1 for the first; costs an index look-up per row, nothing when it is not selected.'),
+            ('started_at', 'Time of its first event.'),
+            ('ended_at', 'Time of its last event.'),
+            ('duration_seconds', 'ended_at - started_at in seconds; 0 for a session of one event.'),
+            ('events', 'Number of events.'),
+            ('page_views', 'Number of page views.'),
+            ('purchases', 'Number of purchases.'),
+            ('bounced', 'Neither two page views nor a purchase nor longer than 10 seconds.'),
+            ('entry_page', 'Path of the first page seen; NULL without one.'),
+            ('exit_page', 'Path of the last page seen; NULL without one.'),
+            ('channel', 'Marketing channel of the first touch in the session that is known (tidemark.channel_group); Direct without any.'),
+            ('utm_source', 'Campaign source of that touch.'),
+            ('utm_medium', 'Campaign medium of that touch.'),
+            ('utm_campaign', 'Campaign name of that touch.'),
+            ('referrer_host', 'Site that referred it.'),
+            ('platform', 'First platform known in the session.'),
+            ('device', 'First kind of device known in the session.'),
+            ('country', 'First country known in the session, ISO 3166.')
+        ) AS c(column_name, meaning)
+        LOOP
+            IF EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass(relation) AND a.attname = entry.column_name) THEN
+                EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', relation, entry.column_name, entry.meaning);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+GRANT SELECT ON gold.sessions, gold.sessions_live TO tidemark_reader;

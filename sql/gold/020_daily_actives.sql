@@ -1,49 +1,87 @@
--- Daily activity: exact counts, and a sketch of the persons of each day from which any longer span is a union.
--- The sketch stays in a table of its own; dashboards read plain numbers from the view.
+-- Daily activity: exact counts, and a sketch of the persons from which any longer span is a union. One model with one
+-- scan per date: a row for the whole date (grain total) and one per platform and country, since persons of two
+-- platforms must not count twice in the total. Sketches stay here; dashboards read plain numbers from the views.
 SET LOCAL ROLE tidemark_admin;
 
 CREATE TABLE IF NOT EXISTS gold.daily_activity (
-    event_date date PRIMARY KEY,
+    event_date date NOT NULL,
+    grain text NOT NULL CHECK (grain IN ('total', 'platform_country')),
+    platform text NOT NULL,
+    country text NOT NULL,
     events bigint NOT NULL,
     late_events bigint NOT NULL,
     persons bigint NOT NULL,
     persons_sketch tidemark.hll NOT NULL,
+    page_views bigint NOT NULL,
+    purchases bigint NOT NULL,
     last_event_at timestamptz NOT NULL,
-    last_loaded_at timestamptz NOT NULL
+    last_loaded_at timestamptz NOT NULL,
+    PRIMARY KEY (event_date, grain, platform, country)
 );
-COMMENT ON TABLE gold.daily_activity IS 'One row per UTC date with events: counts and the sketch of its persons. Read gold.daily_actives instead.';
+COMMENT ON TABLE gold.daily_activity IS 'Storage of gold.daily_actives and gold.daily_actives_by_platform_country; read those views instead.';
 COMMENT ON COLUMN gold.daily_activity.event_date IS 'UTC date.';
+COMMENT ON COLUMN gold.daily_activity.grain IS 'total: the whole date; platform_country: one platform and country of it.';
+COMMENT ON COLUMN gold.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
+COMMENT ON COLUMN gold.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
 COMMENT ON COLUMN gold.daily_activity.events IS 'Number of events.';
 COMMENT ON COLUMN gold.daily_activity.late_events IS 'Events received on a later UTC date than they happened on.';
 COMMENT ON COLUMN gold.daily_activity.persons IS 'Distinct persons, exact.';
 COMMENT ON COLUMN gold.daily_activity.persons_sketch IS 'HyperLogLog sketch of the persons (log2m 14).';
+COMMENT ON COLUMN gold.daily_activity.page_views IS 'Number of page views.';
+COMMENT ON COLUMN gold.daily_activity.purchases IS 'Number of purchases.';
 COMMENT ON COLUMN gold.daily_activity.last_event_at IS 'Latest event time.';
-COMMENT ON COLUMN gold.daily_activity.last_loaded_at IS 'When the latest loaded event of the date was committed.';
+COMMENT ON COLUMN gold.daily_activity.last_loaded_at IS 'When the latest loaded event was committed.';
 
-SELECT tidemark.create_model('gold.daily_activity', ARRAY['bronze.events']::regclass[], $query$
-    SELECT (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
+SELECT tidemark.create_model('gold.daily_activity', ARRAY['silver.events']::regclass[], $query$
+    SELECT e.event_date,
+           CASE WHEN GROUPING(e.platform) = 1 THEN 'total' ELSE 'platform_country' END AS grain,
+           CASE WHEN GROUPING(e.platform) = 1 THEN '' ELSE e.platform END AS platform,
+           CASE WHEN GROUPING(e.platform) = 1 THEN '' ELSE e.country END AS country,
            count(*) AS events,
-           count(*) FILTER (WHERE (e.received_at AT TIME ZONE 'UTC')::date > (e.event_time AT TIME ZONE 'UTC')::date) AS late_events,
-           count(DISTINCT coalesce(e.user_id, e.anonymous_id)) AS persons,
-           tidemark.hll_agg(coalesce(e.user_id, e.anonymous_id)) AS persons_sketch,
+           count(*) FILTER (WHERE (e.received_at AT TIME ZONE 'UTC')::date > e.event_date) AS late_events,
+           count(DISTINCT e.person) AS persons,
+           tidemark.hll_agg(e.person) AS persons_sketch,
+           count(*) FILTER (WHERE e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
+           count(*) FILTER (WHERE e.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS purchases,
            max(e.event_time) AS last_event_at,
            max(e.loaded_at) AS last_loaded_at
-      FROM bronze.events e
-     WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-     GROUP BY 1
-$query$, ARRAY['event_date']::name[]);
+      FROM (SELECT s.event_date, COALESCE(s.platform, 'unknown') AS platform, COALESCE(s.country, 'unknown') AS country,
+                   s.received_at, s.person, s.event_type, s.event_time, s.loaded_at
+              FROM silver.events AS s
+             WHERE s.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND s.event_time < $2::timestamp AT TIME ZONE 'UTC') AS e
+     GROUP BY GROUPING SETS ((e.event_date), (e.event_date, e.platform, e.country))
+$query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], live => true);
 
 CREATE OR REPLACE VIEW gold.daily_actives AS
-SELECT event_date, events, persons AS active_persons, tidemark.hll_cardinality(persons_sketch) AS active_persons_estimate,
-       late_events, last_event_at, last_loaded_at
-  FROM gold.daily_activity;
-COMMENT ON VIEW gold.daily_actives IS 'Daily actives: one row per UTC date with events.';
+SELECT a.event_date, a.events, a.persons AS active_persons, tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate,
+       a.page_views, a.purchases, a.late_events, a.last_event_at, a.last_loaded_at
+  FROM gold.daily_activity AS a
+ WHERE a.grain = 'total';
+COMMENT ON VIEW gold.daily_actives IS 'Daily actives: one row per UTC date with events, as of the last refresh.';
 COMMENT ON COLUMN gold.daily_actives.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.daily_actives.events IS 'Number of events.';
 COMMENT ON COLUMN gold.daily_actives.active_persons IS 'Distinct persons, exact.';
 COMMENT ON COLUMN gold.daily_actives.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
+COMMENT ON COLUMN gold.daily_actives.page_views IS 'Number of page views.';
+COMMENT ON COLUMN gold.daily_actives.purchases IS 'Number of purchases.';
 COMMENT ON COLUMN gold.daily_actives.late_events IS 'Events received on a later UTC date than they happened on.';
 COMMENT ON COLUMN gold.daily_actives.last_event_at IS 'Latest event time.';
 COMMENT ON COLUMN gold.daily_actives.last_loaded_at IS 'When the latest loaded event of the date was committed.';
 
-GRANT SELECT ON gold.daily_actives TO tidemark_reader;
+CREATE OR REPLACE VIEW gold.daily_actives_by_platform_country AS
+SELECT a.event_date, a.platform, a.country, a.events, a.persons AS active_persons,
+       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases, a.late_events
+  FROM gold.daily_activity AS a
+ WHERE a.grain = 'platform_country';
+COMMENT ON VIEW gold.daily_actives_by_platform_country IS 'Daily actives by platform and country, as of the last refresh. Persons who used two platforms or countries on a date are in two rows: take totals from gold.daily_actives.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.event_date IS 'UTC date.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.platform IS 'Platform; unknown where events name none.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.country IS 'ISO 3166 country code; unknown where events name none.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.events IS 'Number of events.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons IS 'Distinct persons, exact.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.page_views IS 'Number of page views.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.purchases IS 'Number of purchases.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.late_events IS 'Events received on a later UTC date than they happened on.';
+
+GRANT SELECT ON gold.daily_actives, gold.daily_actives_by_platform_country TO tidemark_reader;

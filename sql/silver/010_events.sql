@@ -1,44 +1,113 @@
--- silver.events: the events as analysts want them, typed, without the raw payload.
--- A view for now: cheap to change, and always as fresh as bronze.
+-- silver.events: every event once, typed, without the raw payload. What an event type carries beyond these columns is in
+-- the tables by type (030 and on); properties as such are not here, since readers must see nothing that nobody chose.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE OR REPLACE VIEW silver.events AS
-SELECT e.event_id,
-       e.event_time,
-       e.event_date,
-       e.event_type,
-       COALESCE(e.user_id, e.anonymous_id) AS person,
-       e.user_id,
-       e.anonymous_id,
-       e.payload #>> '{context,page,path}' AS page_path,
-       e.payload #>> '{context,page,referrer}' AS referrer,
-       e.payload #>> '{context,campaign,source}' AS utm_source,
-       e.payload #>> '{context,campaign,medium}' AS utm_medium,
-       e.payload #>> '{context,campaign,name}' AS utm_campaign,
-       e.payload #>> '{context,platform}' AS platform,
-       e.payload #>> '{context,device,type}' AS device,
-       e.payload #>> '{context,country}' AS country,
-       e.received_at,
-       e.loaded_at
-  FROM bronze.events e;
+CREATE TABLE IF NOT EXISTS silver.events (
+    event_id uuid NOT NULL,
+    event_time timestamptz NOT NULL,
+    event_date date NOT NULL,
+    event_type text NOT NULL,
+    person text,
+    user_id text,
+    anonymous_id text,
+    page_path text,
+    page_url text,
+    page_title text,
+    referrer text,
+    referrer_host text,
+    utm_source text,
+    utm_medium text,
+    utm_campaign text,
+    utm_term text,
+    utm_content text,
+    click_id text,
+    platform text,
+    device text,
+    os text,
+    country text,
+    locale text,
+    received_at timestamptz NOT NULL,
+    loaded_at timestamptz NOT NULL
+) PARTITION BY RANGE (event_time);
+-- Rows of a person in order: sessions, funnels and look-ups of one person read along it.
+CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
+SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,
+    partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);
 
-COMMENT ON VIEW silver.events IS 'Every event once, typed. Filter on event_time or on literal dates of event_date: both prune partitions.';
+COMMENT ON TABLE silver.events IS 'Every event once, typed; one partition per UTC date. Filter on event_time or on literal dates of event_date: both prune partitions. silver.events_live has what came in since the last refresh as well.';
 COMMENT ON COLUMN silver.events.event_id IS 'Identity of the event; unique within its event_date.';
 COMMENT ON COLUMN silver.events.event_time IS 'When it happened.';
 COMMENT ON COLUMN silver.events.event_date IS 'UTC date of event_time.';
-COMMENT ON COLUMN silver.events.event_type IS 'Name of the event, for example page_viewed.';
+COMMENT ON COLUMN silver.events.event_type IS 'Name of the event in one spelling: lower case with underscores (page_viewed; Order Completed becomes order_completed).';
 COMMENT ON COLUMN silver.events.person IS 'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither. Anonymous events are not yet linked to the user who logs in later.';
 COMMENT ON COLUMN silver.events.user_id IS 'Known user; NULL before login.';
 COMMENT ON COLUMN silver.events.anonymous_id IS 'Device or browser identity.';
 COMMENT ON COLUMN silver.events.page_path IS 'Path of the page it happened on.';
+COMMENT ON COLUMN silver.events.page_url IS 'Address of that page.';
+COMMENT ON COLUMN silver.events.page_title IS 'Title of that page.';
 COMMENT ON COLUMN silver.events.referrer IS 'Address of the page before.';
+COMMENT ON COLUMN silver.events.referrer_host IS 'Host of the page before where that is another site; NULL for pages of the own site.';
 COMMENT ON COLUMN silver.events.utm_source IS 'Campaign source.';
 COMMENT ON COLUMN silver.events.utm_medium IS 'Campaign medium.';
 COMMENT ON COLUMN silver.events.utm_campaign IS 'Campaign name.';
-COMMENT ON COLUMN silver.events.platform IS 'web, ios or android.';
+COMMENT ON COLUMN silver.events.utm_term IS 'Campaign term.';
+COMMENT ON COLUMN silver.events.utm_content IS 'Campaign content.';
+COMMENT ON COLUMN silver.events.click_id IS 'Mark of a click on an advertisement as name=value (gclid, dclid, gbraid, wbraid, fbclid, msclkid, ttclid, twclid, li_fat_id, epik).';
+COMMENT ON COLUMN silver.events.platform IS 'Where it ran, for example web, ios or android.';
 COMMENT ON COLUMN silver.events.device IS 'Kind of device: desktop, mobile, tablet.';
+COMMENT ON COLUMN silver.events.os IS 'Operating system.';
 COMMENT ON COLUMN silver.events.country IS 'ISO 3166 country code.';
+COMMENT ON COLUMN silver.events.locale IS 'Language and region of the client, for example en-GB.';
 COMMENT ON COLUMN silver.events.received_at IS 'When the broker got it; received_at - event_time is its lateness.';
 COMMENT ON COLUMN silver.events.loaded_at IS 'When it was committed to Postgres.';
-
 GRANT SELECT ON silver.events TO tidemark_reader;
+
+-- OFFSET 0 keeps the objects of the context from being looked up again for each of their columns.
+SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[], $query$
+    SELECT e.event_id,
+           e.event_time,
+           (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
+           silver.event_name(e.event_type) AS event_type,
+           silver.person_key(e.user_id, e.anonymous_id) AS person,
+           e.user_id,
+           e.anonymous_id,
+           e.page_path,
+           e.page_url,
+           e.page_title,
+           e.referrer,
+           CASE WHEN silver.url_host(e.referrer) IS DISTINCT FROM silver.url_host(e.page_url) THEN silver.url_host(e.referrer) END AS referrer_host,
+           silver.json_text(e.campaign -> 'source') AS utm_source,
+           silver.json_text(e.campaign -> 'medium') AS utm_medium,
+           silver.json_text(e.campaign -> 'name') AS utm_campaign,
+           silver.json_text(e.campaign -> 'term') AS utm_term,
+           silver.json_text(e.campaign -> 'content') AS utm_content,
+           COALESCE(
+               (SELECT k.name || '=' || silver.json_text(e.campaign -> k.name)
+                  FROM unnest(ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid', 'twclid', 'li_fat_id', 'epik']) WITH ORDINALITY AS k(name, n)
+                 WHERE e.campaign IS NOT NULL AND e.campaign ? k.name ORDER BY k.n LIMIT 1),
+               CASE WHEN e.page_url LIKE '%?%' THEN
+                   substring(e.page_url from '[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid|li_fat_id|epik)=[^&#]+)') END) AS click_id,
+           silver.json_text(e.context -> 'platform') AS platform,
+           silver.json_text(e.device -> 'type') AS device,
+           COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device -> 'os')) AS os,
+           COALESCE(silver.json_text(e.context -> 'country'), silver.json_text(e.context #> '{location,country}')) AS country,
+           silver.json_text(e.context -> 'locale') AS locale,
+           e.received_at,
+           e.loaded_at
+      FROM (SELECT c.*,
+                   COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'), silver.page_key(silver.json_text(c.page -> 'url'))) AS page_path,
+                   COALESCE(silver.json_text(c.page -> 'url'), silver.json_text(c.properties -> 'url')) AS page_url,
+                   COALESCE(silver.json_text(c.page -> 'title'), silver.json_text(c.properties -> 'title')) AS page_title,
+                   COALESCE(silver.json_text(c.page -> 'referrer'), silver.json_text(c.properties -> 'referrer')) AS referrer
+              FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at, b.loaded_at, b.context,
+                           b.context -> 'page' AS page, b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,
+                           -- Only page and screen calls describe their page in properties.
+                           CASE WHEN lower(b.event_type) IN ('page', 'screen') THEN b.payload -> 'properties' END AS properties
+                      FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at, r.loaded_at, r.payload,
+                                   r.payload -> 'context' AS context
+                              FROM bronze.events AS r
+                             WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                            OFFSET 0) AS b
+                    OFFSET 0) AS c
+            OFFSET 0) AS e
+$query$, key => ARRAY['event_date', 'event_id']::name[], live => true);

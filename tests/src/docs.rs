@@ -10,6 +10,9 @@
 //!
 //! A fence without a language, or with `text`, that follows a SQL block with nothing but empty lines between them is its
 //! output. Set-up that readers need not see is a block inside an HTML comment.
+//!
+//! A page gets an empty database with the extension, unless it creates that itself; one with the comment
+//! `<!-- database: migrated -->` gets the whole warehouse.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,12 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
     [
         "SELECT * FROM bronze.events ORDER BY event_id, event_time",
         "SELECT * FROM gold.sessions ORDER BY session_id",
-        "SELECT * FROM gold.daily_actives ORDER BY 1",
+        "SELECT * FROM silver.events ORDER BY event_id, event_time",
+        "SELECT * FROM silver.purchases ORDER BY event_id, event_time",
+        "SELECT * FROM gold.daily_activity ORDER BY 1, 2, 3, 4",
+        "SELECT * FROM gold.funnel_daily ORDER BY 1, 2",
+        "SELECT * FROM gold.retention_weekly ORDER BY 1, 2",
+        "SELECT * FROM gold.sessions_live ORDER BY session_id",
         "SELECT * FROM gold.weekly_actives ORDER BY 1",
         "SELECT * FROM loader.offsets ORDER BY 1, 2, 3",
         "SELECT * FROM loader.batches ORDER BY 1",
@@ -28,11 +33,12 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT model, source FROM tidemark.model_sources ORDER BY 1, 2",
         "SELECT source, event_date, reason FROM tidemark.dirty_log ORDER BY id",
         "SELECT model, event_date FROM tidemark.model_dirty ORDER BY id",
-        "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark.partition_config",
+        "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark.partition_config ORDER BY parent::text",
         "SELECT view, models, seen_count FROM tidemark.materialized_views ORDER BY view::text",
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('bronze.events')",
+        "SELECT partition, from_date, to_date, state FROM tidemark.partitions('silver.events')",
         "SELECT c.oid::regclass::text, c.relkind, c.relowner::regrole, c.relacl FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader') ORDER BY 1",
+          WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'loader') ORDER BY 1",
     ]
     .iter()
     .flat_map(|sql| database.rows(sql))
@@ -85,7 +91,7 @@ fn assert_goes_on(copy: &Database<'_>, original: &Database<'_>, more: &Generated
         "SELECT event_date, events, active_persons, active_persons_estimate, late_events FROM gold.daily_actives ORDER BY 1",
         "SELECT * FROM gold.weekly_actives ORDER BY 1",
         "SELECT partition, from_date, to_date FROM tidemark.partitions('bronze.events')",
-        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'bronze_partitions' ORDER BY 1",
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname IN ('bronze_partitions', 'silver_partitions') ORDER BY 1",
     ] {
         assert!(copy.rows(sql) == original.rows(sql), "differs: {sql}");
     }

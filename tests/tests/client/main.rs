@@ -13,6 +13,7 @@ mod models;
 mod plans;
 mod refusals;
 mod roles;
+mod warehouse;
 
 use std::sync::OnceLock;
 

@@ -5,7 +5,56 @@ use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
 /// Storage behind views that readers use instead.
-const STORAGE: [&str; 2] = ["gold.daily_activity", "gold.weekly_actives_stored"];
+const STORAGE: [&str; 11] = [
+    "gold.daily_activity",
+    "gold.daily_activity_live",
+    "gold.funnel_facts",
+    "gold.funnel_facts_live",
+    "gold.lifecycle_stored",
+    "gold.load_times",
+    "gold.load_times_live",
+    "gold.retention_stored",
+    "gold.rolling_actives_stored",
+    "gold.session_facts",
+    "gold.session_facts_live",
+];
+
+/// What readers are there for.
+const READABLE: &[&str] = &[
+    "gold.daily_actives",
+    "gold.daily_actives_by_platform_country",
+    "gold.daily_actives_by_platform_country_live",
+    "gold.daily_actives_live",
+    "gold.dead_letters_by_reason",
+    "gold.freshness",
+    "gold.funnel_daily",
+    "gold.funnel_daily_live",
+    "gold.funnel_total",
+    "gold.latency_daily",
+    "gold.latency_daily_by_platform",
+    "gold.latency_daily_by_platform_live",
+    "gold.latency_daily_live",
+    "gold.lifecycle_daily",
+    "gold.lifecycle_weekly",
+    "gold.monthly_actives",
+    "gold.person_days",
+    "gold.person_days_live",
+    "gold.retention_weekly",
+    "gold.revenue_daily",
+    "gold.revenue_daily_live",
+    "gold.sessions",
+    "gold.sessions_live",
+    "gold.stickiness",
+    "gold.weekly_actives",
+    "silver.events",
+    "silver.events_live",
+    "silver.page_views",
+    "silver.page_views_live",
+    "silver.purchases",
+    "silver.purchases_live",
+    "silver.sign_ups",
+    "silver.sign_ups_live",
+];
 
 /// Tables and views, partitions left out.
 const RELATIONS: &str =
@@ -20,27 +69,39 @@ fn a_reader_reads_silver_and_gold_and_nothing_else() {
     tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
     let mut reader = connect(&database.reader_url());
 
-    let mut hidden = Vec::new();
+    let (mut hidden, mut readable) = (Vec::new(), Vec::new());
     for relation in database.column(&format!("{RELATIONS} AND n.nspname IN ('silver', 'gold') ORDER BY 1")) {
         match reader.simple_query(&format!("SELECT * FROM {relation} LIMIT 10")) {
-            Ok(_) => {}
+            Ok(_) => readable.push(relation),
             Err(e) if e.code().is_some_and(|code| code.code() == "42501") => hidden.push(relation),
             Err(e) => panic!("{relation}: {e:?}"),
         }
     }
     assert_eq!(hidden, STORAGE, "what a reader may not see");
-    for view in
-        ["silver.events", "gold.sessions", "gold.daily_actives", "gold.weekly_actives", "gold.freshness"]
-    {
+    assert_eq!(readable, READABLE, "what a reader may see");
+    for view in READABLE {
         let sql = format!("SELECT count(*) FROM {view}");
-        assert!(rows(&mut reader, &sql)[0][0] != "0", "{view} is empty");
+        assert!(
+            *view == "gold.dead_letters_by_reason" || rows(&mut reader, &sql)[0][0] != "0",
+            "{view} is empty"
+        );
     }
+    // Whoever asks the catalog as BI tools do sees the same and no partition.
+    let listed = format!(
+        "{RELATIONS} AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tidemark')
+        AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') ORDER BY 1"
+    );
+    let listed = listed.replace(" AND NOT c.relispartition", "");
+    let listed: Vec<String> = rows(&mut reader, &listed).into_iter().map(|mut row| row.remove(0)).collect();
+    assert_eq!(listed, READABLE, "what a BI tool would list");
 
     // Nothing of bronze, of the loader's books, of any partition.
     let forbidden = "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'v', 'm') AND (n.nspname IN ('bronze', 'bronze_partitions', 'loader') OR c.relispartition)";
+         WHERE c.relkind IN ('r', 'p', 'v', 'm') AND (n.nspname IN ('bronze', 'bronze_partitions', 'silver_partitions', 'loader') OR c.relispartition)";
     let forbidden = database.column(forbidden);
-    assert!(forbidden.iter().any(|r| r.starts_with("bronze_partitions.")), "no partition to try");
+    for schema in ["bronze_partitions.", "silver_partitions."] {
+        assert!(forbidden.iter().any(|r| r.starts_with(schema)), "no partition of {schema} to try");
+    }
     for relation in forbidden {
         let result = reader.simple_query(&format!("SELECT 1 FROM {relation}"));
         assert_eq!(sqlstate(result), "42501", "{relation}");
@@ -72,11 +133,31 @@ fn a_reader_writes_nothing() {
     );
     assert!(schemas.is_empty(), "{schemas:?}");
     let mut reader = connect(&database.reader_url());
+    for relation in database
+        .column(&format!("{RELATIONS} AND n.nspname IN ('bronze', 'silver', 'gold', 'loader') ORDER BY 1"))
+    {
+        let column = database.value(&format!(
+            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '{relation}'::regclass AND attnum = 1"
+        ));
+        for sql in [
+            format!("INSERT INTO {relation} ({column}) VALUES (NULL)"),
+            format!("UPDATE {relation} SET {column} = NULL"),
+            format!("DELETE FROM {relation}"),
+            format!("TRUNCATE {relation}"),
+            format!("CREATE VIEW {}.made AS SELECT 1", relation.split('.').next().unwrap()),
+        ] {
+            // Not allowed, or nothing that can be written to: a view that aggregates, a materialized view.
+            let state = sqlstate(reader.simple_query(&sql));
+            assert!(["42501", "55000", "42809"].contains(&state.as_str()), "{sql}: {state}");
+        }
+    }
     for sql in [
-        "SELECT tidemark.mark_dirty('gold.sessions'::regclass, ARRAY[current_date], 'x')",
+        "SELECT tidemark.mark_dirty('silver.events'::regclass, ARRAY[current_date], 'x')",
         "SELECT tidemark.ensure_partitions('bronze.events'::regclass, '2030-01-01', '2030-01-01')",
-        "SELECT tidemark.create_model('gold.sessions', ARRAY['bronze.events']::regclass[], 'SELECT 1', ARRAY['x']::name[])",
+        "SELECT tidemark.create_model('gold.session_facts', ARRAY['bronze.events']::regclass[], 'SELECT 1', ARRAY['x']::name[])",
         "SELECT tidemark.manage_partitions('bronze.events'::regclass, 1)",
+        "SELECT silver.create_event_table('x', ARRAY['x'], '{}')",
+        "SET ROLE tidemark_admin",
     ] {
         assert_eq!(sqlstate(reader.simple_query(sql)), "42501", "{sql}");
     }
@@ -103,6 +184,9 @@ fn a_loader_appends_and_can_do_nothing_else() {
         "DELETE FROM loader.batches",
         "SELECT * FROM gold.sessions",
         "SELECT * FROM silver.events",
+        "SELECT * FROM silver.events_live",
+        "SELECT * FROM silver_partitions.events_p20260901",
+        "SELECT silver.create_event_table('x', ARRAY['x'], '{}')",
         "CREATE TABLE bronze.x (i int)",
         "CREATE TABLE public.x (i int)",
         "SELECT tidemark.manage_partitions('bronze.events'::regclass, 1)",
@@ -130,11 +214,11 @@ fn everything_has_a_comment() {
             AND n.nspname IN ('bronze', 'silver', 'gold', 'loader', 'tidemark') AND col_description(c.oid, a.attnum) IS NULL
           UNION ALL
          SELECT 'schema ' || nspname FROM pg_namespace AS n
-          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader', 'tidemark')
+          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'loader', 'tidemark')
             AND obj_description(oid, 'pg_namespace') IS NULL
           UNION ALL
          SELECT p.oid::regprocedure::text FROM pg_proc AS p
-          WHERE p.pronamespace = 'tidemark'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL
+          WHERE p.pronamespace IN ('tidemark'::regnamespace, 'silver'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
           UNION ALL
          SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'tidemark\\_%' AND shobj_description(oid, 'pg_authid') IS NULL
           ORDER BY 1",
@@ -154,7 +238,7 @@ fn the_group_roles_cannot_log_in_and_own_what_they_should() {
         .to_vec();
     assert_eq!(database.rows(roles), expected);
     let strangers = "SELECT c.oid::regclass, c.relowner::regrole FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'gold', 'loader') AND c.relowner <> 'tidemark_admin'::regrole
+         WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'loader') AND c.relowner <> 'tidemark_admin'::regrole
            AND c.relname NOT LIKE 'schema\\_history%'";
     let strangers = database.rows(strangers);
     assert!(strangers.is_empty(), "not owned by tidemark_admin: {strangers:?}");

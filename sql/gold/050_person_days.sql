@@ -1,0 +1,124 @@
+-- Who was active when: one row per person and date, from which retention and the lifecycle across dates are computed.
+SET LOCAL ROLE tidemark_admin;
+
+CREATE TABLE IF NOT EXISTS gold.person_days (
+    event_date date NOT NULL,
+    person text NOT NULL,
+    events bigint NOT NULL,
+    PRIMARY KEY (event_date, person)
+);
+CREATE INDEX IF NOT EXISTS person_days_person ON gold.person_days (person, event_date);
+COMMENT ON TABLE gold.person_days IS 'One row per person and UTC date with events, as of the last refresh: for retention, lifecycle and anything else by person and day.';
+COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
+COMMENT ON COLUMN gold.person_days.person IS 'The user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
+GRANT SELECT ON gold.person_days TO tidemark_reader;
+
+SELECT tidemark.create_model('gold.person_days', ARRAY['silver.events']::regclass[], $query$
+    SELECT e.event_date, e.person, count(*) AS events
+      FROM silver.events AS e
+     WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
+       AND e.person IS NOT NULL
+     GROUP BY e.event_date, e.person
+$query$, key => ARRAY['event_date', 'person']::name[], live => true);
+
+-- Weekly retention. Complete is a week that ended before the last date with events did: the answer depends on what was
+-- loaded and not on the clock.
+CREATE MATERIALIZED VIEW IF NOT EXISTS gold.retention_stored AS
+WITH person AS (
+    SELECT tidemark.cohort_member('week', 'on', 13, (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC' FROM gold.person_days AS x),
+                                  d.event_date::timestamp AT TIME ZONE 'UTC', true, true) AS cohorts
+      FROM gold.person_days AS d
+     GROUP BY d.person
+), cohort AS (
+    SELECT m.cohort, tidemark.cohort_retention(m.retained) AS retained
+      FROM person AS p CROSS JOIN LATERAL unnest(p.cohorts) AS m
+     GROUP BY m.cohort
+)
+SELECT (c.cohort AT TIME ZONE 'UTC')::date AS cohort_week, t.period AS weeks_since, c.retained[1] AS cohort_persons, t.persons, t.pct
+  FROM cohort AS c CROSS JOIN LATERAL tidemark.cohort_table(c.retained) AS t;
+CREATE UNIQUE INDEX IF NOT EXISTS retention_stored_cohort ON gold.retention_stored (cohort_week, weeks_since);
+COMMENT ON MATERIALIZED VIEW gold.retention_stored IS 'Storage of gold.retention_weekly; read that view instead.';
+COMMENT ON COLUMN gold.retention_stored.cohort_week IS 'Monday of the cohort.';
+COMMENT ON COLUMN gold.retention_stored.weeks_since IS 'Weeks since.';
+COMMENT ON COLUMN gold.retention_stored.cohort_persons IS 'Size of the cohort.';
+COMMENT ON COLUMN gold.retention_stored.persons IS 'Persons who were active in that week.';
+COMMENT ON COLUMN gold.retention_stored.pct IS 'They in percent.';
+SELECT tidemark.manage_materialized_view('gold.retention_stored', ARRAY['gold.person_days']);
+
+CREATE OR REPLACE VIEW gold.retention_weekly AS
+SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold.retention_stored AS r;
+COMMENT ON VIEW gold.retention_weekly IS 'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, and how many of them were active in each of the 12 weeks after.';
+COMMENT ON COLUMN gold.retention_weekly.cohort_week IS 'Monday of the week of the first event ever.';
+COMMENT ON COLUMN gold.retention_weekly.weeks_since IS 'Weeks since then: 0 is that week itself, up to 12.';
+COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS 'Persons in the cohort.';
+COMMENT ON COLUMN gold.retention_weekly.persons IS 'Those of them who were active in that week; NULL while it is not over.';
+COMMENT ON COLUMN gold.retention_weekly.pct IS 'They in percent of the cohort; NULL while the week is not over.';
+
+-- Lifecycle by day and by week.
+CREATE MATERIALIZED VIEW IF NOT EXISTS gold.lifecycle_stored AS
+WITH unit AS (
+    SELECT * FROM (VALUES ('day', 1), ('week', 7)) AS u(name, days)
+), activity AS (
+    SELECT DISTINCT u.name, u.days, d.person, date_trunc(u.name, d.event_date::timestamp)::date AS period
+      FROM gold.person_days AS d CROSS JOIN unit AS u
+), neighbours AS (
+    SELECT a.name, a.days, a.person, a.period,
+           lag(a.period) OVER person_by_time AS previous_active,
+           lead(a.period) OVER person_by_time AS next_active,
+           max(a.period) OVER (PARTITION BY a.name) AS last_period
+      FROM activity AS a
+    WINDOW person_by_time AS (PARTITION BY a.name, a.person ORDER BY a.period)
+), states AS (
+    SELECT n.name, n.period,
+           CASE WHEN n.previous_active IS NULL THEN 'new'
+                WHEN n.previous_active + n.days = n.period THEN 'returning'
+                ELSE 'resurrected' END AS state
+      FROM neighbours AS n
+    UNION ALL
+    SELECT n.name, n.period + n.days, 'dormant'
+      FROM neighbours AS n
+     WHERE n.next_active IS DISTINCT FROM n.period + n.days AND n.period + n.days <= n.last_period
+)
+SELECT s.name AS unit, s.period,
+       count(*) FILTER (WHERE s.state = 'new') AS new_persons,
+       count(*) FILTER (WHERE s.state = 'returning') AS returning_persons,
+       count(*) FILTER (WHERE s.state = 'resurrected') AS resurrected_persons,
+       count(*) FILTER (WHERE s.state = 'dormant') AS dormant_persons
+  FROM states AS s
+ GROUP BY s.name, s.period;
+CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold.lifecycle_stored (unit, period);
+COMMENT ON MATERIALIZED VIEW gold.lifecycle_stored IS 'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
+COMMENT ON COLUMN gold.lifecycle_stored.unit IS 'day or week.';
+COMMENT ON COLUMN gold.lifecycle_stored.period IS 'First UTC date of the period.';
+COMMENT ON COLUMN gold.lifecycle_stored.new_persons IS 'Active for the first time.';
+COMMENT ON COLUMN gold.lifecycle_stored.returning_persons IS 'Active in this period and the one before.';
+COMMENT ON COLUMN gold.lifecycle_stored.resurrected_persons IS 'Active again after a pause.';
+COMMENT ON COLUMN gold.lifecycle_stored.dormant_persons IS 'Active in the period before only.';
+SELECT tidemark.manage_materialized_view('gold.lifecycle_stored', ARRAY['gold.person_days']);
+
+DO $$
+DECLARE
+    unit text;
+    entry record;
+BEGIN
+    FOREACH unit IN ARRAY ARRAY['day', 'week'] LOOP
+        EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW gold.lifecycle_%s AS
+            SELECT l.period, l.new_persons, l.returning_persons, l.resurrected_persons, l.dormant_persons
+              FROM gold.lifecycle_stored AS l WHERE l.unit = %L', CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
+    END LOOP;
+    FOR entry IN SELECT v.view_name, c.column_name, c.meaning FROM (VALUES
+            ('period', 'First UTC date of the period; weeks begin on Monday.'),
+            ('new_persons', 'Persons active for the first time ever.'),
+            ('returning_persons', 'Persons active in this period and in the one before.'),
+            ('resurrected_persons', 'Persons active in this period, not in the one before, but earlier.'),
+            ('dormant_persons', 'Persons not active in this period, but in the one before. They are not lost yet while the last period runs.')
+        ) AS c(column_name, meaning) CROSS JOIN (VALUES ('gold.lifecycle_daily'), ('gold.lifecycle_weekly')) AS v(view_name)
+    LOOP
+        EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', entry.view_name, entry.column_name, entry.meaning);
+    END LOOP;
+END
+$$;
+COMMENT ON VIEW gold.lifecycle_daily IS 'Growth accounting by UTC date: new, returning, resurrected and dormant persons. new + returning + resurrected are the active persons of the date, returning + dormant those of the date before.';
+COMMENT ON VIEW gold.lifecycle_weekly IS 'Growth accounting by calendar week (UTC, from Monday): new, returning, resurrected and dormant persons. new + returning + resurrected are the active persons of the week, returning + dormant those of the week before.';
+GRANT SELECT ON gold.retention_weekly, gold.lifecycle_daily, gold.lifecycle_weekly TO tidemark_reader;

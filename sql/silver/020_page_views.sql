@@ -1,0 +1,53 @@
+-- silver.page_views: page views with how long the page took to load. The largest of the typed tables, hence partitioned.
+SET LOCAL ROLE tidemark_admin;
+
+CREATE TABLE IF NOT EXISTS silver.page_views (
+    event_id uuid NOT NULL,
+    event_time timestamptz NOT NULL,
+    event_date date NOT NULL,
+    person text,
+    page_path text,
+    page_title text,
+    page_url text,
+    referrer text,
+    platform text,
+    country text,
+    load_ms integer
+) PARTITION BY RANGE (event_time);
+CREATE INDEX IF NOT EXISTS page_views_person ON silver.page_views (person, event_time);
+SELECT tidemark.manage_partitions(parent => 'silver.page_views'::regclass, premake_days => 4,
+    partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);
+
+COMMENT ON TABLE silver.page_views IS 'Page views (events page_viewed, page, screen and screen_viewed), one partition per UTC date. Filter on event_time or on literal dates of event_date.';
+COMMENT ON COLUMN silver.page_views.event_id IS 'Identity of the event; unique within its event_date.';
+COMMENT ON COLUMN silver.page_views.event_time IS 'When it happened.';
+COMMENT ON COLUMN silver.page_views.event_date IS 'UTC date of event_time.';
+COMMENT ON COLUMN silver.page_views.person IS 'Who did it, as in silver.events.';
+COMMENT ON COLUMN silver.page_views.page_path IS 'Path of the page.';
+COMMENT ON COLUMN silver.page_views.page_title IS 'Title of the page.';
+COMMENT ON COLUMN silver.page_views.page_url IS 'Address of the page.';
+COMMENT ON COLUMN silver.page_views.referrer IS 'Address of the page before.';
+COMMENT ON COLUMN silver.page_views.platform IS 'Where it ran, for example web, ios or android.';
+COMMENT ON COLUMN silver.page_views.country IS 'ISO 3166 country code.';
+COMMENT ON COLUMN silver.page_views.load_ms IS 'How long the page took to load, in milliseconds; NULL where it was not measured, below 0 or above an hour.';
+GRANT SELECT ON silver.page_views TO tidemark_reader;
+
+SELECT tidemark.create_model('silver.page_views', ARRAY['bronze.events']::regclass[], $query$
+    SELECT e.event_id,
+           e.event_time,
+           (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
+           silver.person_key(e.user_id, e.anonymous_id) AS person,
+           COALESCE(silver.json_text(e.payload #> '{context,page,path}'), silver.json_text(e.payload #> '{properties,path}')) AS page_path,
+           COALESCE(silver.json_text(e.payload #> '{context,page,title}'), silver.json_text(e.payload #> '{properties,title}')) AS page_title,
+           COALESCE(silver.json_text(e.payload #> '{context,page,url}'), silver.json_text(e.payload #> '{properties,url}')) AS page_url,
+           COALESCE(silver.json_text(e.payload #> '{context,page,referrer}'), silver.json_text(e.payload #> '{properties,referrer}')) AS referrer,
+           silver.json_text(e.payload #> '{context,platform}') AS platform,
+           COALESCE(silver.json_text(e.payload #> '{context,country}'), silver.json_text(e.payload #> '{context,location,country}')) AS country,
+           CASE WHEN e.load BETWEEN 0 AND 3600000 THEN round(e.load)::integer END AS load_ms
+      FROM (SELECT b.*, COALESCE(silver.json_numeric(b.payload #> '{properties,performance,load_ms}'),
+                                 silver.json_numeric(b.payload #> '{properties,load_ms}')) AS load
+              FROM bronze.events AS b
+             WHERE b.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND b.event_time < $2::timestamp AT TIME ZONE 'UTC'
+               AND silver.event_name(b.event_type) IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+            OFFSET 0) AS e
+$query$, key => ARRAY['event_date', 'event_id']::name[], live => true);
