@@ -1,1 +1,79 @@
--- Materialized views over models: which there are, and when each one is due.
+-- Materialized views across dates that follow models: refreshed, without blocking readers, when a model below changed.
+
+CREATE TABLE tidemark.materialized_views (
+    view regclass PRIMARY KEY,
+    models text[] NOT NULL,
+    seen_count bigint NOT NULL DEFAULT -1,
+    refresh_count bigint NOT NULL DEFAULT 0,
+    refreshed_at timestamptz
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
+COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
+COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
+COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
+COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    unknown text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
+        RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
+        RAISE EXCEPTION 'view % has no unique index on plain columns', view
+            USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
+    END IF;
+    SELECT n INTO unknown FROM unnest(models) AS n WHERE NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = n);
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', unknown USING ERRCODE = '42704';
+    END IF;
+    INSERT INTO tidemark.materialized_views AS v (view, models) VALUES (view, models)
+    ON CONFLICT ON CONSTRAINT materialized_views_pkey DO UPDATE SET models = excluded.models, seen_count = -1;
+END
+$$;
+COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+
+CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v tidemark.materialized_views;
+    now_count bigint;
+BEGIN
+    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+        -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
+        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        CONTINUE WHEN now_count = v.seen_count;
+        EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
+        UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
+        RETURN v.view;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
+'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
+
+CREATE PROCEDURE tidemark.refresh_materialized_views()
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit.
+DECLARE
+    refreshed pg_catalog.regclass;
+BEGIN
+    LOOP
+        refreshed := tidemark.refresh_materialized_view_step();
+        COMMIT;
+        EXIT WHEN refreshed IS NULL;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';

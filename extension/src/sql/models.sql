@@ -46,7 +46,12 @@ CREATE TABLE tidemark.dirty_log (
     source regclass NOT NULL,
     event_date date NOT NULL,
     reason text,
-    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    rows bigint,
+    late_rows bigint,
+    min_event_time timestamptz,
+    max_event_time timestamptz,
+    lateness bigint[]
 );
 COMMENT ON TABLE tidemark.dirty_log IS
 'Append-only log: one row for each table, date and transaction that changed rows of that date. Consumed by tidemark.refresh.';
@@ -55,6 +60,11 @@ COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
 COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
 COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.lateness IS 'How many of them fell into each bucket of lateness; NULL if it did not say.';
 
 CREATE TABLE tidemark.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -90,7 +100,7 @@ END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
 'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. Needs INSERT on tidemark.dirty_log.';
 
-CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0) RETURNS regclass
+CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -161,10 +171,14 @@ BEGIN
                 name, source, -lookahead_days, lookback_days);
         END LOOP;
     END IF;
+    IF live THEN
+        -- For now the name only: the view shows what is stored.
+        EXECUTE format('CREATE OR REPLACE VIEW %I.%I AS SELECT * FROM %s', parts[1], parts[2] || '_live', model_table);
+    END IF;
     RETURN model_table;
 END
 $$;
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
 'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
@@ -287,84 +301,6 @@ END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
-
-CREATE TABLE tidemark.materialized_views (
-    view regclass PRIMARY KEY,
-    models text[] NOT NULL,
-    seen_count bigint NOT NULL DEFAULT -1,
-    refresh_count bigint NOT NULL DEFAULT 0,
-    refreshed_at timestamptz
-);
-SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
-COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
-COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
-COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
-COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
-COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
-COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
-
-CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    unknown text;
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
-        RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
-    ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
-        RAISE EXCEPTION 'view % has no unique index on plain columns', view
-            USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
-    END IF;
-    SELECT n INTO unknown FROM unnest(models) AS n WHERE NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = n);
-    IF FOUND THEN
-        RAISE EXCEPTION 'model % does not exist', unknown USING ERRCODE = '42704';
-    END IF;
-    INSERT INTO tidemark.materialized_views AS v (view, models) VALUES (view, models)
-    ON CONFLICT ON CONSTRAINT materialized_views_pkey DO UPDATE SET models = excluded.models, seen_count = -1;
-END
-$$;
-COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
-
-CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v tidemark.materialized_views;
-    now_count bigint;
-BEGIN
-    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
-        -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
-        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
-        CONTINUE WHEN now_count = v.seen_count;
-        EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
-        UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
-        RETURN v.view;
-    END LOOP;
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
-'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
-
-CREATE PROCEDURE tidemark.refresh_materialized_views()
-LANGUAGE plpgsql
-AS $$
--- No SET search_path here: a procedure with one may not commit.
-DECLARE
-    refreshed pg_catalog.regclass;
-BEGIN
-    LOOP
-        refreshed := tidemark.refresh_materialized_view_step();
-        COMMIT;
-        EXIT WHEN refreshed IS NULL;
-    END LOOP;
-END
-$$;
-COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
 
 CREATE VIEW tidemark.model_status AS
 WITH waiting AS (
