@@ -7,7 +7,7 @@ The ordering of items is not stable, it is driven by a dependency graph.
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:26
+-- extension/src/lib.rs:27
 -- What every family uses: rights on the schema, and the bar that psql reports are drawn with.
 
 COMMENT ON SCHEMA tidemark IS
@@ -32,7 +32,7 @@ COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:27
+-- extension/src/lib.rs:28
 -- requires:
 --   general
 
@@ -145,7 +145,7 @@ COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:28
+-- extension/src/lib.rs:29
 -- requires:
 --   sessions
 
@@ -195,7 +195,7 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:29
+-- extension/src/lib.rs:30
 -- requires:
 --   funnels
 
@@ -268,7 +268,7 @@ COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:30
+-- extension/src/lib.rs:31
 -- requires:
 --   funnel
 
@@ -350,7 +350,7 @@ COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:31
+-- extension/src/lib.rs:32
 -- requires:
 --   funnel_stats
 
@@ -427,7 +427,7 @@ COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:32
+-- extension/src/lib.rs:33
 -- requires:
 --   sequences
 
@@ -539,7 +539,7 @@ COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:33
+-- extension/src/lib.rs:34
 -- requires:
 --   retention
 
@@ -598,7 +598,7 @@ COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:34
+-- extension/src/lib.rs:35
 -- requires:
 --   attribution
 
@@ -856,7 +856,7 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:35
+-- extension/src/lib.rs:36
 -- requires:
 --   hll
 
@@ -980,7 +980,7 @@ COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precisi
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:36
+-- extension/src/lib.rs:37
 -- requires:
 --   ddsketch
 
@@ -1191,9 +1191,17 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:37
+-- extension/src/lib.rs:38
 -- requires:
 --   partitions
+
+-- Retirement of old partitions: the plan, the guard that refuses a date somebody still needs, the steps, and what happened.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:39
+-- requires:
+--   retirement
 
 -- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date, and
 -- the append-only log of dates that changed. First version: no live view, no verify, no retention guard.
@@ -1243,7 +1251,12 @@ CREATE TABLE tidemark.dirty_log (
     source regclass NOT NULL,
     event_date date NOT NULL,
     reason text,
-    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    rows bigint,
+    late_rows bigint,
+    min_event_time timestamptz,
+    max_event_time timestamptz,
+    lateness bigint[]
 );
 COMMENT ON TABLE tidemark.dirty_log IS
 'Append-only log: one row for each table, date and transaction that changed rows of that date. Consumed by tidemark.refresh.';
@@ -1252,6 +1265,11 @@ COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
 COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
 COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.lateness IS 'How many of them fell into each bucket of lateness; NULL if it did not say.';
 
 CREATE TABLE tidemark.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1287,7 +1305,7 @@ END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
 'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. Needs INSERT on tidemark.dirty_log.';
 
-CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0) RETURNS regclass
+CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -1358,10 +1376,14 @@ BEGIN
                 name, source, -lookahead_days, lookback_days);
         END LOOP;
     END IF;
+    IF live THEN
+        -- For now the name only: the view shows what is stored.
+        EXECUTE format('CREATE OR REPLACE VIEW %I.%I AS SELECT * FROM %s', parts[1], parts[2] || '_live', model_table);
+    END IF;
     RETURN model_table;
 END
 $$;
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
 'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
@@ -1485,6 +1507,44 @@ $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
 
+CREATE VIEW tidemark.model_status AS
+WITH waiting AS (
+    SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d
+    UNION ALL
+    SELECT s.model, l.event_date + shift.days, l.marked_at
+      FROM tidemark.dirty_log l
+      JOIN tidemark.model_sources s ON s.source = l.source
+      JOIN tidemark.models m ON m.name = s.model
+     CROSS JOIN LATERAL pg_catalog.generate_series(-m.lookahead_days, m.lookback_days) AS shift(days)
+), per_model AS (
+    SELECT w.model, pg_catalog.count(DISTINCT w.event_date) AS dirty_dates, pg_catalog.min(w.event_date) AS oldest_dirty_date,
+           pg_catalog.min(w.marked_at) AS dirty_since
+      FROM waiting w GROUP BY w.model
+)
+SELECT m.name AS model,
+       COALESCE(p.dirty_dates, 0) AS dirty_dates,
+       p.oldest_dirty_date,
+       m.last_refreshed_at,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - p.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       m.last_error
+  FROM tidemark.models m
+  LEFT JOIN per_model p ON p.model = m.name;
+COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
+COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
+COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates wait for a recompute, marks not yet distributed included.';
+COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
+COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:40
+-- requires:
+--   models
+
+-- Materialized views across dates that follow models: refreshed, without blocking readers, when a model below changed.
+
 CREATE TABLE tidemark.materialized_views (
     view regclass PRIMARY KEY,
     models text[] NOT NULL,
@@ -1562,36 +1622,22 @@ END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
 'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
+/* </end connected objects> */
 
-CREATE VIEW tidemark.model_status AS
-WITH waiting AS (
-    SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d
-    UNION ALL
-    SELECT s.model, l.event_date + shift.days, l.marked_at
-      FROM tidemark.dirty_log l
-      JOIN tidemark.model_sources s ON s.source = l.source
-      JOIN tidemark.models m ON m.name = s.model
-     CROSS JOIN LATERAL pg_catalog.generate_series(-m.lookahead_days, m.lookback_days) AS shift(days)
-), per_model AS (
-    SELECT w.model, pg_catalog.count(DISTINCT w.event_date) AS dirty_dates, pg_catalog.min(w.event_date) AS oldest_dirty_date,
-           pg_catalog.min(w.marked_at) AS dirty_since
-      FROM waiting w GROUP BY w.model
-)
-SELECT m.name AS model,
-       COALESCE(p.dirty_dates, 0) AS dirty_dates,
-       p.oldest_dirty_date,
-       m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - p.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
-       m.last_error
-  FROM tidemark.models m
-  LEFT JOIN per_model p ON p.model = m.name;
-COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
-COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
-COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates wait for a recompute, marks not yet distributed included.';
-COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
-COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
-COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+/* <begin connected objects> */
+-- extension/src/lib.rs:45
+-- requires:
+--   materialized_views
+
+-- Live views: the stored rows of clean dates and the rows of stale dates computed at the time of the query.
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:46
+-- requires:
+--   live
+
+-- What was loaded and how late: watermark, lateness, and the trigger that marks dates for other writers.
 /* </end connected objects> */
 
 /* <begin connected objects> */
