@@ -208,8 +208,8 @@ impl Race<'_> {
         let warnings = Arc::clone(&self.warnings);
         config.application_name(name).notice_callback(move |notice| {
             let mut warnings = warnings.lock().unwrap_or_else(PoisonError::into_inner);
-            // Beside what every session is told when the server crashes.
-            if notice.severity() == "WARNING" && notice.code().code() != "57P02" {
+            // Beside what every session is told when the server crashes, and about our superfluous ROLLBACK.
+            if notice.severity() == "WARNING" && !["57P02", "25P01"].contains(&notice.code().code()) {
                 warnings.push_back(notice.message().to_owned());
                 if warnings.len() > 5 {
                     warnings.pop_front();

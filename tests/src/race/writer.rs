@@ -310,7 +310,7 @@ impl Writer<'_> {
         let deleted = if self.random.percent(10) {
             // A whole day.
             let day = self.day() as i32;
-            let sql = format!("DELETE FROM race.events WHERE event_date = date '{FIRST_DAY}' + $1");
+            let sql = format!("DELETE FROM race.events WHERE event_date = date '{FIRST_DAY}' + $1::int");
             let deleted = client.execute(&sql, &[&day])?;
             done.unmarked[0].insert(day);
             deleted
@@ -329,9 +329,9 @@ impl Writer<'_> {
         let day = self.day() as i32;
         done.unmarked[1].insert(day);
         let sql = if self.random.percent(60) {
-            format!("INSERT INTO race.refunds (event_date, cents) VALUES (date '{FIRST_DAY}' + $1, 100)")
+            format!("INSERT INTO race.refunds (event_date, cents) VALUES (date '{FIRST_DAY}' + $1::int, 100)")
         } else {
-            format!("DELETE FROM race.refunds WHERE event_date = date '{FIRST_DAY}' + $1")
+            format!("DELETE FROM race.refunds WHERE event_date = date '{FIRST_DAY}' + $1::int")
         };
         done.events += client.execute(&sql, &[&day])?;
         Ok(())
