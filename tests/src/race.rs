@@ -24,7 +24,8 @@ use crate::cluster::{self, Cluster};
 use crate::random::Random;
 
 pub use actors::kill_9;
-pub use world::{MODELS, Model};
+pub use judge::{state, wrong};
+pub use world::{MODELS, Model, create, fill};
 
 /// How a writer breaks the rule that a mark commits with its rows. What the race test must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Options {
             seed,
             duration,
             round: Duration::from_secs(60),
-            writers: 5,
+            writers: 8,
             refreshers: 3,
             judges: 2,
             rows: 6000,
@@ -255,7 +256,7 @@ impl Race<'_> {
 pub fn run(options: &Options, name: &str) -> Report {
     let cluster = Cluster::start_with(name, &["max_prepared_transactions=20", "deadlock_timeout=100ms"]);
     let database = cluster.empty_database();
-    world::create(&mut database.connect());
+    create(&mut database.connect());
     let race = Race {
         options,
         url: database.superuser_url(),

@@ -93,13 +93,10 @@ pub(super) fn at_rest(race: &Race<'_>) {
     }
     let before = refreshed(&mut client);
     refresh_all(race, &mut client);
+    for what in wrong(&mut client, "true") {
+        race.wrong(format!("at rest, {what}"));
+    }
     for model in MODELS {
-        for kind in ["", "_live"] {
-            let table = format!("race.{}{kind}", model.name);
-            for row in rows(&mut client, &model.differences(&table, "true")) {
-                race.wrong(format!("at rest, {table}: {} {} rows, such as {}", row[0], row[1], row[2]));
-            }
-        }
         verify(race, &mut client, model);
     }
     for row in rows(&mut client, "SELECT name, last_error FROM tidemark.models WHERE last_error IS NOT NULL")
@@ -196,18 +193,6 @@ fn verify(race: &Race<'_>, client: &mut Client, model: Model) {
 
 /// Another refresh changes nothing at all.
 fn nothing_twice(race: &Race<'_>, client: &mut Client) {
-    let state = |client: &mut Client| {
-        let mut state =
-            rows(client, "SELECT name, refresh_count, last_refreshed_at FROM tidemark.models ORDER BY name");
-        for model in MODELS {
-            let sql = format!(
-                "SELECT '{0}', count(*), md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",
-                model.name
-            );
-            state.extend(rows(client, &sql));
-        }
-        state
-    };
     let before = state(client);
     client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
     for (before, after) in before.iter().zip(state(client)) {
@@ -215,4 +200,33 @@ fn nothing_twice(race: &Race<'_>, client: &mut Client) {
             race.wrong(format!("at rest, a second refresh changed {before:?} to {after:?}"));
         }
     }
+}
+
+/// What differs from a recompute, in the tables of the models and in their live views. `filter` is a condition on
+/// `event_date`, or `true`.
+pub fn wrong(client: &mut Client, filter: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for model in MODELS {
+        for kind in ["", "_live"] {
+            let table = format!("race.{}{kind}", model.name);
+            for row in rows(client, &model.differences(&table, filter)) {
+                wrong.push(format!("{table}: {} {} rows, such as {}", row[0], row[1], row[2]));
+            }
+        }
+    }
+    wrong
+}
+
+/// Everything that a refresh may write: counters of the models, where each row is and which transaction put it there.
+pub fn state(client: &mut Client) -> Vec<Vec<String>> {
+    let mut state =
+        rows(client, "SELECT name, refresh_count, last_refreshed_at FROM tidemark.models ORDER BY name");
+    for model in MODELS {
+        let sql = format!(
+            "SELECT '{0}', count(*), md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",
+            model.name
+        );
+        state.extend(rows(client, &sql));
+    }
+    state
 }

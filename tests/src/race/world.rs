@@ -17,7 +17,7 @@ pub(super) const DAYS: u64 = 30;
 pub(super) const FIRST_TODAY: u64 = 15;
 /// People.
 pub(super) const PEOPLE: u64 = 25;
-/// Days without a partition of `race.clean` until a refresh makes it.
+/// The first of these dates.
 pub(super) const FIRST_DAY: &str = "2026-03-01";
 
 /// A model: its name, what it depends on and what it is.
@@ -178,8 +178,8 @@ impl Model {
     }
 }
 
-/// Creates everything, with a first load that nothing is derived from yet.
-pub(super) fn create(client: &mut Client) {
+/// Creates the tables, empty, and the models.
+pub fn create(client: &mut Client) {
     let run = |client: &mut Client, sql: &str| {
         client.batch_execute(sql).unwrap_or_else(|e| panic!("{}\nin {sql}", crate::cluster::explain(&e)));
     };
@@ -216,4 +216,24 @@ pub(super) fn create(client: &mut Client) {
         run(client, &format!("INSERT INTO race.factors VALUES ('{}', 1)", model.name));
         run(client, &model.definition(1));
     }
+}
+
+/// Events on every date and some refunds, always the same, in one transaction with their marks.
+pub fn fill(client: &mut Client) {
+    let sql = format!(
+        "BEGIN;
+         INSERT INTO race.events (event_time, person, kind, amount)
+         SELECT timestamptz '{FIRST_DAY} 00:00:00+00' + day * interval '1 day' + (hash % 86400) * interval '1 second',
+                'person ' || person, (ARRAY['view', 'buy', 'junk'])[1 + (hash % 3)::int], nullif(hash % 50, 7)
+           FROM generate_series(0, {}) AS day, generate_series(0, {}) AS person, generate_series(1, 4) AS n,
+                LATERAL (SELECT abs(hashint8(day * 1000 + person * 10 + n)::bigint) AS hash) AS h
+          WHERE (day + person) % 5 < 3;
+         INSERT INTO race.refunds (event_date, cents) SELECT date '{FIRST_DAY}' + day, 100 FROM generate_series(2, 20, 3) AS day;
+         SELECT tidemark.mark_dirty('race.events', ARRAY(SELECT DISTINCT event_date FROM race.events));
+         SELECT tidemark.mark_dirty('race.refunds', ARRAY(SELECT DISTINCT event_date FROM race.refunds));
+         COMMIT",
+        DAYS - 1,
+        PEOPLE - 1
+    );
+    client.batch_execute(&sql).unwrap_or_else(|e| panic!("{}\nin {sql}", crate::cluster::explain(&e)));
 }
