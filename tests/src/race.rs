@@ -257,6 +257,10 @@ pub fn run(options: &Options, name: &str) -> Report {
     let cluster = Cluster::start_with(name, &["max_prepared_transactions=20", "deadlock_timeout=100ms"]);
     let database = cluster.empty_database();
     create(&mut database.connect());
+    let reader = "CREATE ROLE race_reader; GRANT USAGE ON SCHEMA race TO race_reader;
+                  GRANT SELECT ON ALL TABLES IN SCHEMA race TO race_reader;
+                  REVOKE ALL ON race.events, race.refunds FROM race_reader";
+    database.rows(reader);
     let race = Race {
         options,
         url: database.superuser_url(),

@@ -46,6 +46,9 @@ pub(super) fn watch(race: &Race<'_>, number: u64) {
             client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
             for model in MODELS {
                 compare(race, client, model, &filter)?;
+                if random.percent(10) {
+                    as_reader(race, client, model)?;
+                }
                 if random.percent(20) {
                     // The world goes on, the snapshot stays.
                     race.sleep(Duration::from_millis(random.below(500)));
@@ -76,6 +79,28 @@ fn compare(race: &Race<'_>, client: &mut Client, model: Model, filter: &str) -> 
             race.tell(&what);
             race.note(|r| r.live_differences.push(what));
         }
+    }
+    Ok(())
+}
+
+/// Who may only read the view sees the same in it.
+fn as_reader(race: &Race<'_>, client: &mut Client, model: Model) -> Result<(), postgres::Error> {
+    let sql = format!(
+        "SELECT count(*), sum(hashtextextended(x::text, 0)::numeric)::text FROM race.{}_live AS x",
+        model.name
+    );
+    let mut look = |role| -> Result<(i64, Option<String>), postgres::Error> {
+        client.batch_execute(&format!("SET LOCAL ROLE {role}"))?;
+        let row = client.query_one(&sql, &[])?;
+        Ok((row.get(0), row.get(1)))
+    };
+    let (owner, reader) = (look("none")?, look("race_reader")?);
+    look("none")?;
+    if owner != reader {
+        race.wrong(format!(
+            "race.{}_live has {} rows for its owner and {} for a reader, or others",
+            model.name, owner.0, reader.0
+        ));
     }
     Ok(())
 }
