@@ -37,10 +37,12 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["ddsketch"]);
 ::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
 ::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["retirement"]);
+::pgrx::extension_sql_file!("./sql/refresh.sql", name = "refresh", requires = ["models"]);
+::pgrx::extension_sql_file!("./sql/create_model.sql", name = "create_model", requires = ["refresh"]);
 ::pgrx::extension_sql_file!(
     "./sql/materialized_views.sql",
     name = "materialized_views",
-    requires = ["models"]
+    requires = ["create_model"]
 );
 ::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
 ::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["live"]);

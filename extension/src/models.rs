@@ -1,1 +1,8 @@
-//! What models need beyond SQL: the rewriting of their queries, and running them as the owner of their table.
+//! What models need beyond SQL: rewriting the text of their queries, asking Postgres what a query reads and returns,
+//! and running statements as the owner of a model's table.
+//!
+//! The statements themselves are put together in plpgsql (`sql/models.sql`, `sql/live.sql`).
+
+mod describe;
+mod owner;
+mod rewrite;

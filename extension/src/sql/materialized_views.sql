@@ -11,9 +11,14 @@ SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
 COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
 COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
 COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
-COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' change_count before the last refresh of the view; -1 before the first.';
 COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
 COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+ALTER TABLE tidemark.materialized_views ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.materialized_views FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.materialized_views USING (tidemark.is_member_of_owner(view));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.materialized_views TO PUBLIC;
 
 CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -24,6 +29,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
         RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT tidemark.is_member_of_owner(view) THEN
+        RAISE EXCEPTION 'must be owner of materialized view %', view USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
     ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
         RAISE EXCEPTION 'view % has no unique index on plain columns', view
             USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
@@ -37,7 +44,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index; the caller must be a member of the role that owns it.';
 
 CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -47,9 +54,10 @@ DECLARE
     v tidemark.materialized_views;
     now_count bigint;
 BEGIN
-    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+    -- Only those that the caller may refresh; Postgres itself runs their queries as their owners.
+    FOR v IN SELECT * FROM tidemark.materialized_views x WHERE tidemark.is_member_of_owner(x.view) ORDER BY x.view::text FOR UPDATE SKIP LOCKED LOOP
         -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
-        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        SELECT coalesce(sum(m.change_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
         EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
         UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
@@ -68,6 +76,11 @@ AS $$
 DECLARE
     refreshed pg_catalog.regclass;
 BEGIN
+    IF EXISTS (SELECT FROM tidemark.materialized_views)
+       AND NOT EXISTS (SELECT FROM tidemark.materialized_views v WHERE tidemark.is_member_of_owner(v.view)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any materialized view'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns a registered one.';
+    END IF;
     LOOP
         refreshed := tidemark.refresh_materialized_view_step();
         COMMIT;
@@ -76,4 +89,4 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, as a member of the role that owns the views; those of others are passed over.';

@@ -1,10 +1,14 @@
--- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date, and
--- the append-only log of dates that changed. First version: no live view, no verify, no retention guard.
+-- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date. Here:
+-- what is known of them, the append-only log of dates that changed, and which dates are stale, frozen or needed.
 --
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
 -- mark behind, and the date is recomputed once more.
+--
+-- Whose rights: these tables are open to everybody under row level security, which lets only members of the role
+-- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
+-- one's code. Users' queries run as the owner of the model's table, never as the caller (models/owner.rs).
 
 CREATE TABLE tidemark.models (
     name text PRIMARY KEY,
@@ -14,12 +18,14 @@ CREATE TABLE tidemark.models (
     lookback_days integer NOT NULL CHECK (lookback_days >= 0),
     lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
+    change_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
     last_error text,
     last_error_at timestamptz
 );
-COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model and tidemark.refresh.';
+COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model, tidemark.drop_model and tidemark.refresh.';
 COMMENT ON COLUMN tidemark.models.name IS 'Name of the model: its target table as schema.table.';
 COMMENT ON COLUMN tidemark.models.target IS 'Table that holds the rows; has a column event_date.';
 COMMENT ON COLUMN tidemark.models.query IS 'SELECT with $1 (first date) and $2 (end date, exclusive) that computes the rows of those dates.';
@@ -27,7 +33,9 @@ COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the tar
 COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
 COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
 COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
-COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all; moves with every change of the target.';
+COMMENT ON COLUMN tidemark.models.live_view IS 'View that is exact at any moment; NULL without one.';
+COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all.';
+COMMENT ON COLUMN tidemark.models.change_count IS 'How many of these recomputes changed rows; materialized views follow it.';
 COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
 COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
 COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
@@ -80,12 +88,73 @@ COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
 COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
 
+CREATE TABLE tidemark.refresh_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run timestamptz NOT NULL,
+    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+    event_date date NOT NULL,
+    refreshed_at timestamptz NOT NULL,
+    rows_inserted bigint NOT NULL,
+    rows_updated bigint NOT NULL,
+    rows_deleted bigint NOT NULL,
+    seconds numeric(12, 3) NOT NULL
+);
+CREATE INDEX ON tidemark.refresh_log (model, event_date);
+COMMENT ON TABLE tidemark.refresh_log IS
+'Which dates were recomputed and what that changed: one row per recompute, kept for 30 days and for the last 100,000. run = (SELECT max(run) ...) gives the last refresh.';
+COMMENT ON COLUMN tidemark.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
+COMMENT ON COLUMN tidemark.refresh_log.run IS 'When the refresh began that did it.';
+COMMENT ON COLUMN tidemark.refresh_log.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark.refresh_log.event_date IS 'Date that was recomputed.';
+COMMENT ON COLUMN tidemark.refresh_log.refreshed_at IS 'When it was done.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not there before.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
+COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
+
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log_id_seq', '');
+
+CREATE FUNCTION tidemark.is_member_of_owner(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
+COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
+'Whether the current user is the owner of a relation or a member of the role that owns it; superusers always are. false when the relation is NULL or does not exist.';
+
+CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 20
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
+COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
+'Whether the current user is a member of the role that owns the table of a model, and so may refresh it. false when there is no such model or its table is gone.';
+
+ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.models USING (tidemark.is_member_of_owner(target));
+CREATE POLICY orphans_go ON tidemark.models FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = target));
+ALTER TABLE tidemark.model_sources ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_sources FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_sources USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.model_dirty ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_dirty FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_dirty USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.refresh_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.refresh_log FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.refresh_log USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.dirty_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY writers_read ON tidemark.dirty_log FOR SELECT
+    USING (pg_catalog.has_table_privilege(source, 'SELECT, INSERT') OR tidemark.is_member_of_owner(source));
+CREATE POLICY writers_mark ON tidemark.dirty_log FOR INSERT
+    WITH CHECK (pg_catalog.has_table_privilege(source, 'INSERT, UPDATE, DELETE') OR tidemark.is_member_of_owner(source));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.models, tidemark.model_sources, tidemark.model_dirty, tidemark.refresh_log TO PUBLIC;
+GRANT SELECT, INSERT ON tidemark.dirty_log TO PUBLIC;
 
 CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100
@@ -98,102 +167,31 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. Needs INSERT on tidemark.dirty_log.';
-
-CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
-SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    parts text[] := parse_ident(name);
-    model_table regclass;
-    old tidemark.models;
-    source regclass;
-    first_date date;
-    last_date date;
-BEGIN
-    IF cardinality(parts) <> 2 THEN
-        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
-    ELSIF sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
-        RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
-    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
-        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
-    END IF;
-    name := format('%I.%I', parts[1], parts[2]);
-    model_table := to_regclass(name);
-    IF model_table IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
-            regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        model_table := name::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
-            (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
-        RAISE EXCEPTION 'model % has no column event_date of type date', name
-            USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
-        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
-    END IF;
-
-    -- Marks distributed while the model is not yet visible would pass it by.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
-    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
-    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
-    ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
-       SET target = excluded.target, query = excluded.query, key = excluded.key,
-           lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
-    DELETE FROM tidemark.model_sources s WHERE s.model = name;
-    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
-    IF EXISTS (
-        WITH RECURSIVE reads(target, path) AS (
-            SELECT model_table, ARRAY[model_table]
-            UNION ALL
-            SELECT s.source, r.path || s.source
-              FROM reads r
-              JOIN tidemark.models m ON m.target = r.target
-              JOIN tidemark.model_sources s ON s.model = m.name
-             WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
-        RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
-    END IF;
-
-    -- A new definition makes every date that the sources hold dirty.
-    IF old IS NULL OR (old.query, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (query, lookback_days, lookahead_days) THEN
-        FOREACH source IN ARRAY sources LOOP
-            EXECUTE format(
-                'INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-                 SELECT DISTINCT %L, d + shift, now()
-                   FROM (SELECT DISTINCT event_date AS d FROM %s) AS x, generate_series(%s, %s) AS shift',
-                name, source, -lookahead_days, lookback_days);
-        END LOOP;
-    END IF;
-    IF live THEN
-        -- For now the name only: the view shows what is stored.
-        EXECUTE format('CREATE OR REPLACE VIEW %I.%I AS SELECT * FROM %s', parts[1], parts[2] || '_live', model_table);
-    END IF;
-    RETURN model_table;
-END
-$$;
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    ids bigint[];
     moved bigint;
 BEGIN
+    -- Who only looks must not hold marks in an open transaction. The current user is the definer here.
+    IF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (
+        SELECT FROM tidemark.models m JOIN pg_class c ON c.oid = m.target WHERE pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
+        RAISE EXCEPTION 'permission denied to distribute marks'
+            USING ERRCODE = '42501', HINT = 'The session''s user must be a member of a role that owns a model.';
+    END IF;
     -- Shared with the other refreshers, exclusive with create_model.
     PERFORM pg_advisory_xact_lock_shared(('tidemark.models'::regclass)::oid::bigint);
+    ids := ARRAY(SELECT l.id FROM tidemark.dirty_log l ORDER BY l.id FOR UPDATE SKIP LOCKED);
+    IF cardinality(ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM tidemark.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l
-         WHERE l.id = ANY (ARRAY(SELECT id FROM tidemark.dirty_log FOR UPDATE SKIP LOCKED))
-        RETURNING l.source, l.event_date, l.marked_at)
+        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at)
     INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
     SELECT m.name, k.event_date + shift, min(k.marked_at)
       FROM marks k
@@ -206,128 +204,128 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.distribute_dirty() IS
-'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh.';
+'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh; the session''s user must be a member of a role that owns a model.';
 
-CREATE FUNCTION tidemark.refresh_step(model text, skip text[], OUT refreshed_model text, OUT refreshed_date date, OUT error text)
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
 SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    m tidemark.models;
-BEGIN
-    PERFORM tidemark.distribute_dirty();
-    -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
-    FOR refreshed_model, refreshed_date IN
-        WITH RECURSIVE depth(name, target, level) AS (
-            SELECT name, target, 0 FROM tidemark.models
-            UNION
-            SELECT d.name, d.target, b.level + 1
-              FROM depth b
-              JOIN tidemark.model_sources s ON s.source = b.target
-              JOIN tidemark.models d ON d.name = s.model
-             WHERE b.level < 100)
-        SELECT d.model, d.event_date
-          FROM tidemark.model_dirty d
-          JOIN (SELECT x.name, max(x.level) AS level FROM depth x GROUP BY x.name) AS o ON o.name = d.model
-         WHERE (refresh_step.model IS NULL OR d.model = refresh_step.model)
-           AND NOT (d.model || ' ' || d.event_date) = ANY (skip)
-         GROUP BY d.model, d.event_date, o.level
-         ORDER BY o.level, d.model, d.event_date DESC
-    LOOP
-        -- One refresher per model; if another session has it, look for other work.
-        SELECT * INTO m FROM tidemark.models x WHERE x.name = refreshed_model FOR UPDATE SKIP LOCKED;
-        CONTINUE WHEN NOT FOUND;
-        BEGIN
-            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of this file).
-            DELETE FROM tidemark.model_dirty d WHERE d.model = refreshed_model AND d.event_date = refreshed_date;
-            EXECUTE format('DELETE FROM %s WHERE event_date = $1', m.target) USING refreshed_date;
-            EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s) AS q WHERE q.event_date >= $1 AND q.event_date < $2',
-                    m.target,
-                    (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
-                      WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-                    m.query)
-              USING refreshed_date, refreshed_date + 1;
-            -- Only models that read this one care.
-            IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
-            END IF;
-            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp() WHERE x.name = refreshed_model;
-            -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
-            UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
-             WHERE x.name = refreshed_model AND x.last_error IS NOT NULL
-               AND (starts_with(x.last_error, refreshed_date || ':')
-                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = refreshed_model));
-        EXCEPTION WHEN OTHERS THEN
-            error := SQLERRM;
-            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;
-        END;
-        RETURN;
-    END LOOP;
-    refreshed_model := NULL;
-    refreshed_date := NULL;
-END
-$$;
-COMMENT ON FUNCTION tidemark.refresh_step(text, text[]) IS
-'Recomputes one dirty date of one model and says which; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over. Part of tidemark.refresh.';
+RETURN EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.model_sources s ON s.model = m.name
+                 JOIN tidemark.retired_dates r ON r.parent = s.source
+                WHERE m.name = is_frozen.model
+                  AND r.event_date BETWEEN is_frozen.event_date - m.lookback_days AND is_frozen.event_date + m.lookahead_days)
+    OR EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.retired_dates r ON r.parent = m.target
+                WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
+COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
+'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
-CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
-LANGUAGE plpgsql
+CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- The model, and the models that it reads, directly or through others.
+    WITH RECURSIVE below(name) AS (
+        SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
+        UNION
+        SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+    ), marks AS (
+        SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
+          FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+                UNION ALL
+                SELECT m.name, l.event_date + shift, l.marked_at
+                  FROM (SELECT g.source, g.event_date, min(g.marked_at) AS marked_at FROM tidemark.dirty_log g GROUP BY 1, 2) AS l
+                  JOIN tidemark.model_sources s ON s.source = l.source
+                  JOIN tidemark.models m ON m.name = s.model
+                  JOIN below b ON b.name = m.name
+                 CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
+         GROUP BY 1, 2
+    ), waiting AS (
+        SELECT k.model, k.event_date, k.marked_at, tidemark.is_frozen(k.model, k.event_date) AS frozen FROM marks k
+        UNION
+        -- What is stale below is stale here, except where it will stay as it is.
+        SELECT m.name, w.event_date + shift, w.marked_at, tidemark.is_frozen(m.name, w.event_date + shift)
+          FROM waiting w
+          JOIN tidemark.models a ON a.name = w.model
+          JOIN tidemark.model_sources s ON s.source = a.target
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN below b ON b.name = m.name
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+         WHERE NOT w.frozen)
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+     WHERE w.model = waiting_dates.model
+     GROUP BY w.event_date;
+END;
+COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
+'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
+
+CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
 AS $$
--- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
-DECLARE
-    step pg_catalog.record;
-    failed pg_catalog.text[] := '{}';
-    dates pg_catalog.int4 := 0;
 BEGIN
-    IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
+    IF NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = stale_dates.model) THEN
         RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
     END IF;
-    WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
-        SELECT * INTO step FROM tidemark.refresh_step(model, failed);
-        COMMIT;
-        EXIT WHEN step.refreshed_model IS NULL;
-        dates := dates OPERATOR(pg_catalog.+) 1;
-        IF step.error IS NOT NULL THEN
-            failed := pg_catalog.array_append(failed, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
-            RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
-        END IF;
-    END LOOP;
-    IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
-        RAISE EXCEPTION '% model dates could not be refreshed', pg_catalog.cardinality(failed)
-            USING HINT = 'The warnings above and tidemark.model_status say why; the dates stay dirty.';
-    END IF;
+    RETURN ARRAY(SELECT w.event_date FROM tidemark.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
 END
 $$;
-COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
-'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+COMMENT ON FUNCTION tidemark.stale_dates(text) IS
+'The dates on which the stored rows of a model may differ from what its query would return, as seen by the calling query: those with marks, those that read a stale date of another model; frozen dates are not among them. Ascending; empty when the model is clean. Live views compute exactly these dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH readers AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, m.last_refreshed_at
+          FROM tidemark.model_sources s
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN pg_class c ON c.oid = m.target  -- a model whose table is gone needs nothing
+         WHERE s.source = date_blockers.source)
+    SELECT r.name, w.event_date, 'waits for a recompute'
+      FROM readers r
+     CROSS JOIN LATERAL tidemark.waiting_dates(r.name) w
+     WHERE NOT w.frozen
+       AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days AND date_blockers.event_date + r.lookback_days
+    UNION ALL
+    SELECT r.name, date_blockers.event_date, 'the model was never refreshed'
+      FROM readers r WHERE r.last_refreshed_at IS NULL
+    UNION ALL
+    SELECT r.name, date_blockers.event_date + r.lookback_days, 'the date is not over yet'
+      FROM readers r
+     WHERE date_blockers.event_date + r.lookback_days >= (now() AT TIME ZONE 'UTC')::date
+    ORDER BY 1, 2, 3;
+END;
+COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
+'Why a date of a table must not be retired yet, one row per reason: a model that reads the table has a date that needs this one and waits for a recompute, was never refreshed, or the last date that reads this one is not over yet (UTC). No rows: nothing stands in the way. Frozen dates block nothing.';
 
 CREATE VIEW tidemark.model_status AS
-WITH waiting AS (
-    SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d
-    UNION ALL
-    SELECT s.model, l.event_date + shift.days, l.marked_at
-      FROM tidemark.dirty_log l
-      JOIN tidemark.model_sources s ON s.source = l.source
-      JOIN tidemark.models m ON m.name = s.model
-     CROSS JOIN LATERAL pg_catalog.generate_series(-m.lookahead_days, m.lookback_days) AS shift(days)
-), per_model AS (
-    SELECT w.model, pg_catalog.count(DISTINCT w.event_date) AS dirty_dates, pg_catalog.min(w.event_date) AS oldest_dirty_date,
-           pg_catalog.min(w.marked_at) AS dirty_since
-      FROM waiting w GROUP BY w.model
-)
 SELECT m.name AS model,
-       COALESCE(p.dirty_dates, 0) AS dirty_dates,
-       p.oldest_dirty_date,
+       w.dirty_dates,
+       w.oldest_dirty_date,
+       w.newest_dirty_date,
+       w.frozen_dirty_dates,
        m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - p.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
-       m.last_error
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       m.last_error,
+       m.last_error_at
   FROM tidemark.models m
-  LEFT JOIN per_model p ON p.model = m.name;
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
+              pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
+              pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
+              pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
+              pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
+         FROM tidemark.waiting_dates(m.name) d) AS w;
+GRANT SELECT ON tidemark.model_status TO PUBLIC;
 COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
 COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
-COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates wait for a recompute, marks not yet distributed included.';
+COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';
 COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS 'How many dates have marks but stay as they are, because source dates that they read were retired.';
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
-COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits. Frozen dates do not count. The live view is never behind.';
+COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL once that date succeeded.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';

@@ -1,0 +1,271 @@
+//! Rewriting the text of a query: Postgres's own parser says where its parameters and tables stand, and only these
+//! places are replaced. Strings, comments and quoted names are never mistaken for them.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_guard};
+
+use crate::support::args;
+use crate::support::error::{invalid_argument, raise, raise_hint};
+use crate::support::pg_function;
+
+/// A place in the query that may be replaced.
+enum Place {
+    /// A parameter and its number.
+    Parameter(i32),
+    /// A table with its schema; whether it has an alias.
+    Table { schema: String, table: String, parts: usize, alias: bool },
+    /// A column written as schema.table.column.
+    Column { schema: String, table: String },
+}
+
+/// What the walk through the parse tree collects: places by their byte offset.
+#[derive(Default)]
+struct Places(Vec<(usize, Place)>);
+
+/// A table to be replaced, and the SQL that stands in its place.
+struct Replacement {
+    schema: String,
+    table: String,
+    by: String,
+}
+
+unsafe fn owned(text: *const c_char) -> String {
+    // SAFETY: the parser's strings end with a zero byte.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Called for every node of the parse tree; `context` is the `Places` of the walk.
+#[pg_guard]
+unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: the tag says which node it is; the context is what `parse` passed.
+    unsafe {
+        let places = &mut (*context.cast::<Places>()).0;
+        match (*node).type_ {
+            NodeTag::T_ParamRef => {
+                let parameter = &*node.cast::<pg_sys::ParamRef>();
+                places.push((parameter.location.max(0) as usize, Place::Parameter(parameter.number)));
+                return false;
+            }
+            NodeTag::T_RangeVar => {
+                let table = &*node.cast::<pg_sys::RangeVar>();
+                if !table.schemaname.is_null() {
+                    places.push((
+                        table.location.max(0) as usize,
+                        Place::Table {
+                            schema: owned(table.schemaname),
+                            table: owned(table.relname),
+                            parts: if table.catalogname.is_null() { 2 } else { 3 },
+                            alias: !table.alias.is_null(),
+                        },
+                    ));
+                }
+            }
+            NodeTag::T_ColumnRef => {
+                let column = &*node.cast::<pg_sys::ColumnRef>();
+                let name = |n: usize| {
+                    let field = (*(*column.fields).elements.add(n)).ptr_value.cast::<pg_sys::Node>();
+                    ((*field).type_ == NodeTag::T_String).then(|| owned((*field.cast::<pg_sys::String>()).sval))
+                };
+                if (*column.fields).length == 3
+                    && let (Some(schema), Some(table)) = (name(0), name(1))
+                {
+                    places.push((column.location.max(0) as usize, Place::Column { schema, table }));
+                }
+            }
+            _ => {}
+        }
+        pg_sys::raw_expression_tree_walker(node, Some(collect), context)
+    }
+}
+
+/// The text of the query without a semicolon, and its places in ascending order. An ERROR unless it is one SELECT.
+fn parse(query: &str) -> (&str, Vec<(usize, Place)>) {
+    let Ok(text) = CString::new(query) else {
+        raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
+    };
+    let mut places = Places::default();
+    // SAFETY: the parser's result lives in the current memory context, longer than this function.
+    let (start, length) = unsafe {
+        let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        if list.is_null() || (*list).length != 1 {
+            invalid_argument("query must be one SELECT", "Several statements do not make a model.");
+        }
+        let raw = &*(*(*list).elements).ptr_value.cast::<pg_sys::RawStmt>();
+        if (*raw.stmt).type_ != NodeTag::T_SelectStmt {
+            invalid_argument("query must be one SELECT", "A model's rows are what a SELECT returns.");
+        }
+        if !(*raw.stmt.cast::<pg_sys::SelectStmt>()).intoClause.is_null() {
+            invalid_argument("query must not have an INTO", "A model's rows are what a SELECT returns.");
+        }
+        collect(raw.stmt, (&raw mut places).cast());
+        (raw.stmt_location.max(0) as usize, raw.stmt_len.max(0) as usize)
+    };
+    let end = if length == 0 { query.len() } else { (start + length).min(query.len()) };
+    // A node that the grammar uses twice has one place.
+    places.0.sort_by_key(|(at, _)| *at);
+    places.0.dedup_by_key(|(at, _)| *at);
+    (&query[..end], places.0)
+}
+
+/// The end of `$12` that begins at `at`.
+fn parameter_end(query: &str, at: usize) -> usize {
+    let digits = query[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+    at + 1 + digits
+}
+
+/// The end of the white space and comments that begin at `at`.
+fn skip_space(query: &str, mut at: usize) -> usize {
+    let bytes = query.as_bytes();
+    loop {
+        match &bytes[at.min(bytes.len())..] {
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => at += 1,
+            [b'-', b'-', rest @ ..] => {
+                at += 2 + rest.iter().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count();
+            }
+            [b'/', b'*', ..] => {
+                let mut depth = 0;
+                while at < bytes.len() {
+                    match &bytes[at..] {
+                        [b'/', b'*', ..] => {
+                            depth += 1;
+                            at += 2;
+                        }
+                        [b'*', b'/', ..] => {
+                            depth -= 1;
+                            at += 2;
+                        }
+                        _ => at += 1,
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+            _ => return at,
+        }
+    }
+}
+
+/// The end of one name, quoted or not, that begins at `at`; `None` if there is none, as for U&"...".
+fn name_end(query: &str, at: usize) -> Option<usize> {
+    let bytes = query.as_bytes();
+    if bytes.get(at) == Some(&b'"') {
+        let mut end = at + 1;
+        loop {
+            match &bytes[end.min(bytes.len())..] {
+                [b'"', b'"', ..] => end += 2,
+                [b'"', ..] => return Some(end + 1),
+                [_, ..] => end += 1,
+                [] => return None,
+            }
+        }
+    }
+    let length = bytes[at.min(bytes.len())..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..))
+        .count();
+    let end = at + length;
+    (length > 0 && !matches!(&bytes[end..], [b'&', b'"', ..])).then_some(end)
+}
+
+/// The end of a name of several parts with dots between them; an ERROR when it is written in a way not understood.
+fn qualified_end(query: &str, at: usize, parts: usize) -> usize {
+    let mut end = at;
+    for part in 0..parts {
+        if part > 0 {
+            end = skip_space(query, end);
+            if query.as_bytes().get(end) != Some(&b'.') {
+                unreadable(query, at);
+            }
+            end = skip_space(query, end + 1);
+        }
+        end = name_end(query, end).unwrap_or_else(|| unreadable(query, at));
+    }
+    end
+}
+
+fn unreadable(query: &str, at: usize) -> ! {
+    let shown: String = query[at.min(query.len())..].chars().take(40).collect();
+    raise_hint(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("query names a table in a way that cannot be rewritten: {shown}"),
+        "Write it as schema.table, in plain or double-quoted names.",
+    )
+}
+
+/// A name in double quotes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The query with its two parameters and some of its tables replaced. `None` leaves the parameters as they are.
+fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replacement]) -> String {
+    let (query, places) = parse(query);
+    let by = |schema: &str, table: &str| replacements.iter().find(|r| r.schema == schema && r.table == table);
+    let mut written = String::with_capacity(query.len() * 2);
+    let mut done = 0;
+    for (at, place) in places {
+        let (end, text) = match place {
+            Place::Parameter(number) => {
+                if !(1..=2).contains(&number) {
+                    raise_hint(
+                        PgSqlErrorCode::ERRCODE_UNDEFINED_PARAMETER,
+                        format!("query has a parameter ${number}"),
+                        "There are two: $1 is the first date, $2 the end date (exclusive).",
+                    );
+                }
+                let Some((first, second)) = parameters else { continue };
+                (parameter_end(query, at), if number == 1 { first } else { second }.to_owned())
+            }
+            Place::Table { schema, table, parts, alias } => {
+                let Some(replacement) = by(&schema, &table) else { continue };
+                let mut end = qualified_end(query, at, parts);
+                // FROM t *, which means the same as FROM t.
+                let star = skip_space(query, end);
+                if query.as_bytes().get(star) == Some(&b'*') {
+                    end = star + 1;
+                }
+                let alias = if alias { String::new() } else { format!(" AS {}", quoted(&table)) };
+                (end, format!("{}{alias}", replacement.by))
+            }
+            Place::Column { schema, table } => {
+                if by(&schema, &table).is_none() {
+                    continue;
+                }
+                (qualified_end(query, at, 2), quoted(&table))
+            }
+        };
+        written.push_str(&query[done..at]);
+        written.push_str(&text);
+        done = end;
+    }
+    written.push_str(&query[done..]);
+    written
+}
+
+pg_function! {
+    /// `rewrite_query(query text, first text, last text, schemas text[], tables text[], replacements text[]) -> text`.
+    fn tidemark_rewrite_query(fcinfo) {
+        let Some(query) = args::text(fcinfo, 0, "query") else {
+            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "query must not be NULL")
+        };
+        let parameters = args::text(fcinfo, 1, "first").zip(args::text(fcinfo, 2, "last"));
+        let list = |index| {
+            args::datum(fcinfo, index)
+                .and_then(|datum| <Vec<String> as pgrx::FromDatum>::from_datum(datum, false))
+                .unwrap_or_default()
+        };
+        let replacements: Vec<Replacement> = list(3).into_iter().zip(list(4)).zip(list(5))
+            .map(|((schema, table), by)| Replacement { schema, table, by })
+            .collect();
+        match rewrite(query, parameters, &replacements).into_datum() {
+            Some(datum) => datum,
+            None => args::return_null(fcinfo),
+        }
+    }
+}

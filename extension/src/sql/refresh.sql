@@ -1,0 +1,314 @@
+-- Recomputing dates of models by minimal diff, and checking stored dates against a recompute.
+--
+-- One statement computes the rows of a date, compares them byte by byte with the stored ones and writes only what
+-- differs, all under one snapshot. It runs as the owner of the model's table.
+
+CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
+COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
+'Runs a statement as the owner of a relation, in a security-restricted operation, with event_date as $1 and the day after as $2 (both NULL without event_date). Returns the first column of the first row as text, or the number of rows written by a statement that returns none. The caller must be a member of the role that owns the relation (42501), so it gives nobody a right that SET ROLE would not. Part of tidemark.refresh.';
+
+CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
+COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
+'Like tidemark.execute_as_owner for a statement that only reads, under the snapshot of the calling query. Part of tidemark.verify_model.';
+
+CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    columns text;      -- "a", "b"
+    computed text;     -- CAST(q."a" AS type) AS "a", ...
+    new_row text;
+    old_row text;
+    assigned text;
+    join_keys text;
+    keys text;
+    null_key text;
+    example text;      -- a key as JSON
+BEGIN
+    -- Compared as what the table would store: numeric(12, 3) of a numeric, say. A cast to varchar(n) would cut in silence.
+    SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname,
+                             format_type(a.atttypid, CASE WHEN a.atttypid = 'varchar'::regtype THEN -1 ELSE a.atttypmod END)), ', ' ORDER BY a.attnum),
+           string_agg(format('new.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('old.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('%1$I = d.%1$I', a.attname), ', ' ORDER BY a.attnum)
+      INTO columns, computed, new_row, old_row, assigned
+      FROM pg_attribute a
+     WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+    SELECT string_agg(format('new.%1$I = old.%1$I', k), ' AND ' ORDER BY n), string_agg(format('%I', k), ', ' ORDER BY n),
+           string_agg(format('%I IS NULL', k), ' OR ' ORDER BY n),
+           format('jsonb_build_object(%s)::text', string_agg(format('%1$L, %1$I', k), ', ' ORDER BY n))
+      INTO join_keys, keys, null_key, example
+      FROM unnest(model.key) WITH ORDINALITY AS x(k, n);
+    CASE kind
+        WHEN 'build' THEN
+            RETURN format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1', model.target, columns, model.query);
+        WHEN 'built' THEN
+            RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
+        WHEN 'diff', 'compare' THEN
+            -- Deleted before updated before inserted: each part waits for the count of the one before, so that a value
+            -- which is unique in the table can move from one row to another.
+            RETURN format(
+                'WITH new AS MATERIALIZED (SELECT true AS tidemark_new, %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1),
+                 old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM %1$s AS t WHERE t.event_date = $1),
+                 wrong AS (SELECT %4$s AS key FROM new GROUP BY %5$s HAVING count(*) > 1 OR %6$s LIMIT 1),
+                 diff AS MATERIALIZED (
+                    SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, %7$s FROM new FULL JOIN old ON %8$s
+                     WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL OR ROW(%7$s)::record OPERATOR(pg_catalog.*<>) ROW(%9$s)::record)',
+                model.target, computed, model.query, example, keys, null_key, new_row, join_keys, old_row)
+                || CASE kind WHEN 'diff' THEN format(
+                ', deleted AS (DELETE FROM %1$s AS t USING diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new IS NULL RETURNING 1),
+                 updated AS (UPDATE %1$s AS t SET %2$s FROM diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new
+                       AND (SELECT count(*) FROM deleted) >= 0 RETURNING t.event_date),
+                 inserted AS (INSERT INTO %1$s (%3$s) SELECT %3$s FROM diff AS d
+                     WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date)
+                 SELECT json_build_object(''deleted'', (SELECT count(*) FROM deleted), ''updated'', (SELECT count(*) FROM updated),
+                    ''inserted'', (SELECT count(*) FROM inserted), ''wrong'', (SELECT key FROM wrong),
+                    ''elsewhere'', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1))',
+                model.target, assigned, columns)
+                ELSE format(
+                ' SELECT json_build_object(''missing'', count(*) FILTER (WHERE d.tidemark_row IS NULL), ''extra'', count(*) FILTER (WHERE d.tidemark_new IS NULL),
+                    ''different'', count(*) FILTER (WHERE d.tidemark_row IS NOT NULL AND d.tidemark_new),
+                    ''stored'', (SELECT count(*) FROM old), ''computed'', (SELECT count(*) FROM new), ''wrong'', (SELECT key FROM wrong),
+                    ''example'', (SELECT %1$s FROM (SELECT %2$s FROM diff JOIN old ON old.tidemark_table = diff.tidemark_table AND old.tidemark_row = diff.tidemark_row
+                                  UNION ALL SELECT %3$s FROM diff WHERE diff.tidemark_row IS NULL) AS e ORDER BY %4$s LIMIT 1)) FROM diff AS d',
+                example, (SELECT string_agg(format('old.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)),
+                (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
+                END;
+        ELSE
+            RAISE EXCEPTION 'kind must be build, built, diff or compare, got %', kind USING ERRCODE = '22023';
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
+'The statement that works on one date ($1, and the day after as $2) of a model: kind build inserts it, built looks for a doubled or NULL key afterwards, diff brings the stored rows in line, compare only says how they differ. Part of tidemark.refresh and tidemark.verify_model; useful to EXPLAIN.';
+
+CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    wrong text;
+    elsewhere bigint := 0;
+    result json;
+BEGIN
+    IF isfinite(event_date) AND EXISTS (
+        SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+         WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) THEN
+        PERFORM tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM tidemark.ensure_partitions(%L, $1, $1)', model.target::text), event_date);
+    END IF;
+    IF tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
+        inserted := result ->> 'inserted';
+        updated := result ->> 'updated';
+        deleted := result ->> 'deleted';
+        wrong := result ->> 'wrong';
+        elsewhere := result ->> 'elsewhere';
+    ELSE
+        inserted := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'build'), event_date)::bigint;
+        updated := 0;
+        deleted := 0;
+        -- A unique index on columns of the key, none of them NULL, has checked it already.
+        IF inserted > 0 AND NOT EXISTS (
+            SELECT FROM pg_index i
+             WHERE i.indrelid = model.target AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND NOT EXISTS (SELECT FROM unnest(i.indkey[:i.indnkeyatts - 1]::smallint[]) AS c(attnum)
+                                 JOIN pg_attribute a ON a.attrelid = model.target AND a.attnum = c.attnum
+                                WHERE NOT a.attname = ANY (model.key))
+               AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = ANY (model.key) AND NOT a.attnotnull)) THEN
+            wrong := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'built'), event_date);
+        END IF;
+        IF inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
+            elsewhere := inserted - tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM %s WHERE event_date = $1', model.target), event_date)::bigint;
+        END IF;
+    END IF;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'query of model % returns a key that is NULL or not unique', model.name
+            USING ERRCODE = '21000', DETAIL = format('On %s it returns %s.', event_date, wrong),
+                  HINT = format('The key is (%s): group by it, or give create_model another key.', array_to_string(model.key, ', '));
+    ELSIF elsewhere <> 0 THEN
+        RAISE EXCEPTION 'query of model % returns rows whose stored event_date is not the one it says', model.name
+            USING ERRCODE = '22023', DETAIL = format('On %s these are %s rows.', event_date, elsewhere),
+                  HINT = 'event_date is a generated column of the table; the query must compute it in the same way.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
+'Brings the stored rows of one date in line with what the query returns, as the owner of the table, and says how many rows that took. Makes the partition of the date if the table has daily ones. Takes no marks away: part of tidemark.refresh. 21000: the query returns a key that is NULL or not unique.';
+
+CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
+    OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    candidate text;
+    m tidemark.models;
+    began timestamptz;
+    change record;
+    changed boolean;
+BEGIN
+    -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
+    FOR candidate IN
+        WITH RECURSIVE depth(name, target, level) AS (
+            SELECT x.name, x.target, 0 FROM tidemark.models x
+            UNION
+            SELECT d.name, d.target, b.level + 1
+              FROM depth b
+              JOIN tidemark.model_sources s ON s.source = b.target
+              JOIN tidemark.models d ON d.name = s.model
+             WHERE b.level < 100)
+        SELECT x.name FROM depth x
+         WHERE refresh_step.model IS NULL OR x.name = refresh_step.model
+         GROUP BY x.name ORDER BY max(x.level), x.name
+    LOOP
+        CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
+        CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
+        -- One refresher per model; if another session has it, look for other work.
+        SELECT * INTO m FROM tidemark.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        SELECT d.event_date INTO refreshed_date
+          FROM tidemark.model_dirty d
+         WHERE d.model = candidate AND NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
+         ORDER BY d.event_date DESC LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        refreshed_model := candidate;
+        began := clock_timestamp();
+        BEGIN
+            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
+            DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
+            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            changed := change.inserted + change.updated + change.deleted > 0;
+            -- Only models that read this one care, and only if there is something new to read.
+            IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
+                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || candidate);
+            END IF;
+            UPDATE tidemark.models x
+               SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
+             WHERE x.name = candidate;
+            -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
+            UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
+             WHERE x.name = candidate AND x.last_error IS NOT NULL
+               AND (starts_with(x.last_error, refreshed_date || ':')
+                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
+            VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
+                    extract(epoch FROM clock_timestamp() - began));
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            detail := nullif(detail, '');
+            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
+        END;
+        RETURN;
+    END LOOP;
+    refreshed_date := NULL;
+    -- Nothing left to do: a good time to keep the log small.
+    DELETE FROM tidemark.refresh_log l WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark.refresh_log x);
+    DELETE FROM tidemark.refresh_log l
+     WHERE l.refreshed_at < now() - interval '30 days' AND l.id < (SELECT min(x.id) + 10000 FROM tidemark.refresh_log x);
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
+'Recomputes one dirty date of one model, of those whose owner the caller is a member of, and says which, with the error if it failed; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over, run is what the refresh log records. Marks must have been distributed before. Part of tidemark.refresh.';
+
+CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
+DECLARE
+    step pg_catalog.record;
+    failed pg_catalog.text[] := '{}';
+    dates pg_catalog.int4 := 0;
+    run pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
+        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF model IS NOT NULL AND NOT tidemark.is_member_of_model(model) THEN
+        RAISE EXCEPTION 'permission denied to refresh model %', model
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns its table.';
+    ELSIF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (SELECT FROM tidemark.models m WHERE tidemark.is_member_of_owner(m.target)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any model'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
+    END IF;
+    WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
+        -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
+        PERFORM tidemark.distribute_dirty();
+        COMMIT;
+        SELECT * INTO step FROM tidemark.refresh_step(model, failed, run);
+        COMMIT;
+        EXIT WHEN step.refreshed_model IS NULL;
+        dates := dates OPERATOR(pg_catalog.+) 1;
+        IF step.error IS NOT NULL THEN
+            failed := pg_catalog.array_append(failed, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
+            IF step.detail IS NULL THEN
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
+            ELSE
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error USING DETAIL = step.detail;
+            END IF;
+        END IF;
+    END LOOP;
+    IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
+        RAISE EXCEPTION '% model dates could not be refreshed', pg_catalog.cardinality(failed)
+            USING HINT = 'The warnings above and tidemark.model_status say why; the dates stay dirty.';
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
+'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is done in a transaction of its own, and only rows that differ are written; an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Queries run as the owner of each model''s table; models whose owner the caller is no member of are passed over (42501 if named, or if there is no other). Frozen dates are left alone. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+
+CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) RETURNS TABLE (event_date date, status text, detail text)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    m tidemark.models;
+    stale date[];
+    statement text;
+    result json;
+BEGIN
+    SELECT * INTO m FROM tidemark.models x WHERE x.name = verify_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
+        RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
+    ELSIF to_date < from_date THEN
+        RAISE EXCEPTION 'to_date must not be before from_date' USING ERRCODE = '22023';
+    END IF;
+    stale := tidemark.stale_dates(name);
+    statement := tidemark.model_statement(m, 'compare');
+    FOR event_date IN SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d LOOP
+        detail := NULL;
+        IF tidemark.is_frozen(name, event_date) THEN
+            status := 'frozen';
+            detail := 'source rows were retired: the stored rows stay as they are';
+        ELSIF event_date = ANY (stale) THEN
+            status := 'stale';
+            detail := 'marks wait: refresh first';
+        ELSE
+            result := tidemark.read_as_owner(m.target, statement, event_date)::json;
+            IF result ->> 'wrong' IS NOT NULL THEN
+                status := 'different';
+                detail := format('the query returns a key that is NULL or not unique: %s', result ->> 'wrong');
+            ELSIF result ->> 'example' IS NOT NULL OR (result ->> 'stored')::bigint <> (result ->> 'computed')::bigint THEN
+                status := 'different';
+                detail := format('of %s stored and %s computed rows %s are missing, %s too many, %s different',
+                                 result ->> 'stored', result ->> 'computed', result ->> 'missing', result ->> 'extra', result ->> 'different')
+                          || coalesce(', for example ' || (result ->> 'example'), '');
+            ELSE
+                status := 'ok';
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
+'Recomputes each date from from_date to to_date (both inclusive) and compares it with the stored rows byte by byte, under the snapshot of the calling query and without writing anything. status: ok; different (detail counts rows that are missing, too many or different, with the key of one); stale (marks wait for a refresh, so it was not compared); frozen (cannot be compared: source rows were retired). The caller must be a member of the role that owns the table. 42704: no such model; 22023: bad dates.';
