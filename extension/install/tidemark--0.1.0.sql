@@ -1195,7 +1195,32 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 -- requires:
 --   partitions
 
--- Retirement of old partitions: the plan, the guard that refuses a date somebody still needs, the steps, and what happened.
+-- Retention: which dates of a table are or were detached, and the functions that detach, drop and restore partitions.
+
+CREATE TABLE tidemark.retired_dates (
+    parent regclass NOT NULL,
+    event_date date NOT NULL,
+    partition text NOT NULL,
+    state text NOT NULL CHECK (state IN ('detaching', 'detached', 'dropped')),
+    retired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    partition_id regclass,
+    from_time timestamptz NOT NULL,
+    to_time timestamptz NOT NULL,
+    retention_action text NOT NULL CHECK (retention_action IN ('drop', 'keep')),
+    PRIMARY KEY (parent, event_date)
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.retired_dates', '');
+COMMENT ON TABLE tidemark.retired_dates IS
+'Dates whose partition is being or was detached by retention. tidemark.ensure_partitions refuses them, and models do not recompute what needs them. Written by tidemark.run_maintenance and tidemark maintain, and by tidemark.restore_partition, which removes a date.';
+COMMENT ON COLUMN tidemark.retired_dates.parent IS 'The partitioned table.';
+COMMENT ON COLUMN tidemark.retired_dates.event_date IS 'A UTC date of the partition; a partition of several days has a row for each of them.';
+COMMENT ON COLUMN tidemark.retired_dates.partition IS 'Qualified name that the partition had when it was retired.';
+COMMENT ON COLUMN tidemark.retired_dates.state IS 'detaching: about to be detached, perhaps half done; detached: a table of its own; dropped: gone.';
+COMMENT ON COLUMN tidemark.retired_dates.retired_at IS 'When the row got its present state.';
+COMMENT ON COLUMN tidemark.retired_dates.partition_id IS 'The table itself; NULL once it is dropped.';
+COMMENT ON COLUMN tidemark.retired_dates.from_time IS 'Lower bound of the partition, inclusive.';
+COMMENT ON COLUMN tidemark.retired_dates.to_time IS 'Upper bound of the partition, exclusive.';
+COMMENT ON COLUMN tidemark.retired_dates.retention_action IS 'drop: the table is dropped once it is detached; keep: it stays.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1203,13 +1228,17 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 -- requires:
 --   retirement
 
--- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date, and
--- the append-only log of dates that changed. First version: no live view, no verify, no retention guard.
+-- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date. Here:
+-- what is known of them, the append-only log of dates that changed, and which dates are stale, frozen or needed.
 --
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
 -- mark behind, and the date is recomputed once more.
+--
+-- Whose rights: these tables are open to everybody under row level security, which lets only members of the role
+-- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
+-- one's code. Users' queries run as the owner of the model's table, never as the caller (models/owner.rs).
 
 CREATE TABLE tidemark.models (
     name text PRIMARY KEY,
@@ -1219,12 +1248,14 @@ CREATE TABLE tidemark.models (
     lookback_days integer NOT NULL CHECK (lookback_days >= 0),
     lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
+    change_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
     last_error text,
     last_error_at timestamptz
 );
-COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model and tidemark.refresh.';
+COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model, tidemark.drop_model and tidemark.refresh.';
 COMMENT ON COLUMN tidemark.models.name IS 'Name of the model: its target table as schema.table.';
 COMMENT ON COLUMN tidemark.models.target IS 'Table that holds the rows; has a column event_date.';
 COMMENT ON COLUMN tidemark.models.query IS 'SELECT with $1 (first date) and $2 (end date, exclusive) that computes the rows of those dates.';
@@ -1232,7 +1263,9 @@ COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the tar
 COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
 COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
 COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
-COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all; moves with every change of the target.';
+COMMENT ON COLUMN tidemark.models.live_view IS 'View that is exact at any moment; NULL without one.';
+COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all.';
+COMMENT ON COLUMN tidemark.models.change_count IS 'How many of these recomputes changed rows; materialized views follow it.';
 COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
 COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
 COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
@@ -1285,12 +1318,73 @@ COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
 COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
 
+CREATE TABLE tidemark.refresh_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run timestamptz NOT NULL,
+    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+    event_date date NOT NULL,
+    refreshed_at timestamptz NOT NULL,
+    rows_inserted bigint NOT NULL,
+    rows_updated bigint NOT NULL,
+    rows_deleted bigint NOT NULL,
+    seconds numeric(12, 3) NOT NULL
+);
+CREATE INDEX ON tidemark.refresh_log (model, event_date);
+COMMENT ON TABLE tidemark.refresh_log IS
+'Which dates were recomputed and what that changed: one row per recompute, kept for 30 days and for the last 100,000. run = (SELECT max(run) ...) gives the last refresh.';
+COMMENT ON COLUMN tidemark.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
+COMMENT ON COLUMN tidemark.refresh_log.run IS 'When the refresh began that did it.';
+COMMENT ON COLUMN tidemark.refresh_log.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark.refresh_log.event_date IS 'Date that was recomputed.';
+COMMENT ON COLUMN tidemark.refresh_log.refreshed_at IS 'When it was done.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not there before.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
+COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
+
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log_id_seq', '');
+
+CREATE FUNCTION tidemark.is_member_of_owner(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
+COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
+'Whether the current user is the owner of a relation or a member of the role that owns it; superusers always are. false when the relation is NULL or does not exist.';
+
+CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 20
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
+COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
+'Whether the current user is a member of the role that owns the table of a model, and so may refresh it. false when there is no such model or its table is gone.';
+
+ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.models USING (tidemark.is_member_of_owner(target));
+CREATE POLICY orphans_go ON tidemark.models FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = target));
+ALTER TABLE tidemark.model_sources ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_sources FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_sources USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.model_dirty ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_dirty FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_dirty USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.refresh_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.refresh_log FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.refresh_log USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.dirty_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY writers_read ON tidemark.dirty_log FOR SELECT
+    USING (pg_catalog.has_table_privilege(source, 'SELECT, INSERT') OR tidemark.is_member_of_owner(source));
+CREATE POLICY writers_mark ON tidemark.dirty_log FOR INSERT
+    WITH CHECK (pg_catalog.has_table_privilege(source, 'INSERT, UPDATE, DELETE') OR tidemark.is_member_of_owner(source));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.models, tidemark.model_sources, tidemark.model_dirty, tidemark.refresh_log TO PUBLIC;
+GRANT SELECT, INSERT ON tidemark.dirty_log TO PUBLIC;
 
 CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100
@@ -1303,102 +1397,31 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. Needs INSERT on tidemark.dirty_log.';
-
-CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
-SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    parts text[] := parse_ident(name);
-    model_table regclass;
-    old tidemark.models;
-    source regclass;
-    first_date date;
-    last_date date;
-BEGIN
-    IF cardinality(parts) <> 2 THEN
-        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
-    ELSIF sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
-        RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
-    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
-        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
-    END IF;
-    name := format('%I.%I', parts[1], parts[2]);
-    model_table := to_regclass(name);
-    IF model_table IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
-            regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        model_table := name::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
-            (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
-        RAISE EXCEPTION 'model % has no column event_date of type date', name
-            USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
-        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
-    END IF;
-
-    -- Marks distributed while the model is not yet visible would pass it by.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
-    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
-    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
-    ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
-       SET target = excluded.target, query = excluded.query, key = excluded.key,
-           lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
-    DELETE FROM tidemark.model_sources s WHERE s.model = name;
-    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
-    IF EXISTS (
-        WITH RECURSIVE reads(target, path) AS (
-            SELECT model_table, ARRAY[model_table]
-            UNION ALL
-            SELECT s.source, r.path || s.source
-              FROM reads r
-              JOIN tidemark.models m ON m.target = r.target
-              JOIN tidemark.model_sources s ON s.model = m.name
-             WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
-        RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
-    END IF;
-
-    -- A new definition makes every date that the sources hold dirty.
-    IF old IS NULL OR (old.query, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (query, lookback_days, lookahead_days) THEN
-        FOREACH source IN ARRAY sources LOOP
-            EXECUTE format(
-                'INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-                 SELECT DISTINCT %L, d + shift, now()
-                   FROM (SELECT DISTINCT event_date AS d FROM %s) AS x, generate_series(%s, %s) AS shift',
-                name, source, -lookahead_days, lookback_days);
-        END LOOP;
-    END IF;
-    IF live THEN
-        -- For now the name only: the view shows what is stored.
-        EXECUTE format('CREATE OR REPLACE VIEW %I.%I AS SELECT * FROM %s', parts[1], parts[2] || '_live', model_table);
-    END IF;
-    RETURN model_table;
-END
-$$;
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    ids bigint[];
     moved bigint;
 BEGIN
+    -- Who only looks must not hold marks in an open transaction. The current user is the definer here.
+    IF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (
+        SELECT FROM tidemark.models m JOIN pg_class c ON c.oid = m.target WHERE pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
+        RAISE EXCEPTION 'permission denied to distribute marks'
+            USING ERRCODE = '42501', HINT = 'The session''s user must be a member of a role that owns a model.';
+    END IF;
     -- Shared with the other refreshers, exclusive with create_model.
     PERFORM pg_advisory_xact_lock_shared(('tidemark.models'::regclass)::oid::bigint);
+    ids := ARRAY(SELECT l.id FROM tidemark.dirty_log l ORDER BY l.id FOR UPDATE SKIP LOCKED);
+    IF cardinality(ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM tidemark.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l
-         WHERE l.id = ANY (ARRAY(SELECT id FROM tidemark.dirty_log FOR UPDATE SKIP LOCKED))
-        RETURNING l.source, l.event_date, l.marked_at)
+        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at)
     INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
     SELECT m.name, k.event_date + shift, min(k.marked_at)
       FROM marks k
@@ -1411,70 +1434,357 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.distribute_dirty() IS
-'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh.';
+'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh; the session''s user must be a member of a role that owns a model.';
 
-CREATE FUNCTION tidemark.refresh_step(model text, skip text[], OUT refreshed_model text, OUT refreshed_date date, OUT error text)
+CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
+SET search_path = pg_catalog, pg_temp
+RETURN EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.model_sources s ON s.model = m.name
+                 JOIN tidemark.retired_dates r ON r.parent = s.source
+                WHERE m.name = is_frozen.model
+                  AND r.event_date BETWEEN is_frozen.event_date - m.lookback_days AND is_frozen.event_date + m.lookahead_days)
+    OR EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.retired_dates r ON r.parent = m.target
+                WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
+COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
+'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
+
+CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- The model, and the models that it reads, directly or through others.
+    WITH RECURSIVE below(name) AS (
+        SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
+        UNION
+        SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+    ), marks AS (
+        SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
+          FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+                UNION ALL
+                SELECT m.name, l.event_date + shift, l.marked_at
+                  FROM (SELECT g.source, g.event_date, min(g.marked_at) AS marked_at FROM tidemark.dirty_log g GROUP BY 1, 2) AS l
+                  JOIN tidemark.model_sources s ON s.source = l.source
+                  JOIN tidemark.models m ON m.name = s.model
+                  JOIN below b ON b.name = m.name
+                 CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
+         GROUP BY 1, 2
+    ), waiting AS (
+        SELECT k.model, k.event_date, k.marked_at, tidemark.is_frozen(k.model, k.event_date) AS frozen FROM marks k
+        UNION
+        -- What is stale below is stale here, except where it will stay as it is.
+        SELECT m.name, w.event_date + shift, w.marked_at, tidemark.is_frozen(m.name, w.event_date + shift)
+          FROM waiting w
+          JOIN tidemark.models a ON a.name = w.model
+          JOIN tidemark.model_sources s ON s.source = a.target
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN below b ON b.name = m.name
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+         WHERE NOT w.frozen)
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+     WHERE w.model = waiting_dates.model
+     GROUP BY w.event_date;
+END;
+COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
+'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
+
+CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = stale_dates.model) THEN
+        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    END IF;
+    RETURN ARRAY(SELECT w.event_date FROM tidemark.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
+END
+$$;
+COMMENT ON FUNCTION tidemark.stale_dates(text) IS
+'The dates on which the stored rows of a model may differ from what its query would return, as seen by the calling query: those with marks, those that read a stale date of another model; frozen dates are not among them. Ascending; empty when the model is clean. Live views compute exactly these dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH readers AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, m.last_refreshed_at
+          FROM tidemark.model_sources s
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN pg_class c ON c.oid = m.target  -- a model whose table is gone needs nothing
+         WHERE s.source = date_blockers.source)
+    SELECT r.name, w.event_date, 'waits for a recompute'
+      FROM readers r
+     CROSS JOIN LATERAL tidemark.waiting_dates(r.name) w
+     WHERE NOT w.frozen
+       AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days AND date_blockers.event_date + r.lookback_days
+    UNION ALL
+    SELECT r.name, date_blockers.event_date, 'the model was never refreshed'
+      FROM readers r WHERE r.last_refreshed_at IS NULL
+    UNION ALL
+    SELECT r.name, date_blockers.event_date + r.lookback_days, 'the date is not over yet'
+      FROM readers r
+     WHERE date_blockers.event_date + r.lookback_days >= (now() AT TIME ZONE 'UTC')::date
+    ORDER BY 1, 2, 3;
+END;
+COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
+'Why a date of a table must not be retired yet, one row per reason: a model that reads the table has a date that needs this one and waits for a recompute, was never refreshed, or the last date that reads this one is not over yet (UTC). No rows: nothing stands in the way. Frozen dates block nothing.';
+
+CREATE VIEW tidemark.model_status AS
+SELECT m.name AS model,
+       w.dirty_dates,
+       w.oldest_dirty_date,
+       w.newest_dirty_date,
+       w.frozen_dirty_dates,
+       m.last_refreshed_at,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       m.last_error,
+       m.last_error_at
+  FROM tidemark.models m
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
+              pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
+              pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
+              pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
+              pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
+         FROM tidemark.waiting_dates(m.name) d) AS w;
+GRANT SELECT ON tidemark.model_status TO PUBLIC;
+COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
+COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
+COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';
+COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS 'How many dates have marks but stay as they are, because source dates that they read were retired.';
+COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits. Frozen dates do not count. The live view is never behind.';
+COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL once that date succeeded.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:40
+-- requires:
+--   models
+
+-- Recomputing dates of models by minimal diff, and checking stored dates against a recompute.
+--
+-- One statement computes the rows of a date, compares them byte by byte with the stored ones and writes only what
+-- differs, all under one snapshot. It runs as the owner of the model's table.
+
+CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
+COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
+'Runs a statement as the owner of a relation, in a security-restricted operation, with event_date as $1 and the day after as $2 (both NULL without event_date). Returns the first column of the first row as text, or the number of rows written by a statement that returns none. The caller must be a member of the role that owns the relation (42501), so it gives nobody a right that SET ROLE would not. Part of tidemark.refresh.';
+
+CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
+COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
+'Like tidemark.execute_as_owner for a statement that only reads, under the snapshot of the calling query. Part of tidemark.verify_model.';
+
+CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    columns text;      -- "a", "b"
+    computed text;     -- CAST(q."a" AS type) AS "a", ...
+    new_row text;
+    old_row text;
+    assigned text;
+    join_keys text;
+    keys text;
+    null_key text;
+    example text;      -- a key as JSON
+BEGIN
+    -- Compared as what the table would store: numeric(12, 3) of a numeric, say. A cast to varchar(n) would cut in silence.
+    SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname,
+                             format_type(a.atttypid, CASE WHEN a.atttypid = 'varchar'::regtype THEN -1 ELSE a.atttypmod END)), ', ' ORDER BY a.attnum),
+           string_agg(format('new.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('old.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('%1$I = d.%1$I', a.attname), ', ' ORDER BY a.attnum)
+      INTO columns, computed, new_row, old_row, assigned
+      FROM pg_attribute a
+     WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+    SELECT string_agg(format('new.%1$I = old.%1$I', k), ' AND ' ORDER BY n), string_agg(format('%I', k), ', ' ORDER BY n),
+           string_agg(format('%I IS NULL', k), ' OR ' ORDER BY n),
+           format('jsonb_build_object(%s)::text', string_agg(format('%1$L, %1$I', k), ', ' ORDER BY n))
+      INTO join_keys, keys, null_key, example
+      FROM unnest(model.key) WITH ORDINALITY AS x(k, n);
+    CASE kind
+        WHEN 'build' THEN
+            RETURN format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1', model.target, columns, model.query);
+        WHEN 'built' THEN
+            RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
+        WHEN 'diff', 'compare' THEN
+            -- Deleted before updated before inserted: each part waits for the count of the one before, so that a value
+            -- which is unique in the table can move from one row to another.
+            RETURN format(
+                'WITH new AS MATERIALIZED (SELECT true AS tidemark_new, %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1),
+                 old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM %1$s AS t WHERE t.event_date = $1),
+                 wrong AS (SELECT %4$s AS key FROM new GROUP BY %5$s HAVING count(*) > 1 OR %6$s LIMIT 1),
+                 diff AS MATERIALIZED (
+                    SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, %7$s FROM new FULL JOIN old ON %8$s
+                     WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL OR ROW(%7$s)::record OPERATOR(pg_catalog.*<>) ROW(%9$s)::record)',
+                model.target, computed, model.query, example, keys, null_key, new_row, join_keys, old_row)
+                || CASE kind WHEN 'diff' THEN format(
+                ', deleted AS (DELETE FROM %1$s AS t USING diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new IS NULL RETURNING 1),
+                 updated AS (UPDATE %1$s AS t SET %2$s FROM diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new
+                       AND (SELECT count(*) FROM deleted) >= 0 RETURNING t.event_date),
+                 inserted AS (INSERT INTO %1$s (%3$s) SELECT %3$s FROM diff AS d
+                     WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date)
+                 SELECT json_build_object(''deleted'', (SELECT count(*) FROM deleted), ''updated'', (SELECT count(*) FROM updated),
+                    ''inserted'', (SELECT count(*) FROM inserted), ''wrong'', (SELECT key FROM wrong),
+                    ''elsewhere'', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1))',
+                model.target, assigned, columns)
+                ELSE format(
+                ' SELECT json_build_object(''missing'', count(*) FILTER (WHERE d.tidemark_row IS NULL), ''extra'', count(*) FILTER (WHERE d.tidemark_new IS NULL),
+                    ''different'', count(*) FILTER (WHERE d.tidemark_row IS NOT NULL AND d.tidemark_new),
+                    ''stored'', (SELECT count(*) FROM old), ''computed'', (SELECT count(*) FROM new), ''wrong'', (SELECT key FROM wrong),
+                    ''example'', (SELECT %1$s FROM (SELECT %2$s FROM diff JOIN old ON old.tidemark_table = diff.tidemark_table AND old.tidemark_row = diff.tidemark_row
+                                  UNION ALL SELECT %3$s FROM diff WHERE diff.tidemark_row IS NULL) AS e ORDER BY %4$s LIMIT 1)) FROM diff AS d',
+                example, (SELECT string_agg(format('old.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)),
+                (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
+                END;
+        ELSE
+            RAISE EXCEPTION 'kind must be build, built, diff or compare, got %', kind USING ERRCODE = '22023';
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
+'The statement that works on one date ($1, and the day after as $2) of a model: kind build inserts it, built looks for a doubled or NULL key afterwards, diff brings the stored rows in line, compare only says how they differ. Part of tidemark.refresh and tidemark.verify_model; useful to EXPLAIN.';
+
+CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-    m tidemark.models;
+    wrong text;
+    elsewhere bigint := 0;
+    result json;
 BEGIN
-    PERFORM tidemark.distribute_dirty();
+    IF isfinite(event_date) AND EXISTS (
+        SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+         WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) THEN
+        PERFORM tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM tidemark.ensure_partitions(%L, $1, $1)', model.target::text), event_date);
+    END IF;
+    IF tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
+        inserted := result ->> 'inserted';
+        updated := result ->> 'updated';
+        deleted := result ->> 'deleted';
+        wrong := result ->> 'wrong';
+        elsewhere := result ->> 'elsewhere';
+    ELSE
+        inserted := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'build'), event_date)::bigint;
+        updated := 0;
+        deleted := 0;
+        -- A unique index on columns of the key, none of them NULL, has checked it already.
+        IF inserted > 0 AND NOT EXISTS (
+            SELECT FROM pg_index i
+             WHERE i.indrelid = model.target AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND NOT EXISTS (SELECT FROM unnest(i.indkey[:i.indnkeyatts - 1]::smallint[]) AS c(attnum)
+                                 JOIN pg_attribute a ON a.attrelid = model.target AND a.attnum = c.attnum
+                                WHERE NOT a.attname = ANY (model.key))
+               AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = ANY (model.key) AND NOT a.attnotnull)) THEN
+            wrong := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'built'), event_date);
+        END IF;
+        IF inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
+            elsewhere := inserted - tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM %s WHERE event_date = $1', model.target), event_date)::bigint;
+        END IF;
+    END IF;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'query of model % returns a key that is NULL or not unique', model.name
+            USING ERRCODE = '21000', DETAIL = format('On %s it returns %s.', event_date, wrong),
+                  HINT = format('The key is (%s): group by it, or give create_model another key.', array_to_string(model.key, ', '));
+    ELSIF elsewhere <> 0 THEN
+        RAISE EXCEPTION 'query of model % returns rows whose stored event_date is not the one it says', model.name
+            USING ERRCODE = '22023', DETAIL = format('On %s these are %s rows.', event_date, elsewhere),
+                  HINT = 'event_date is a generated column of the table; the query must compute it in the same way.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
+'Brings the stored rows of one date in line with what the query returns, as the owner of the table, and says how many rows that took. Makes the partition of the date if the table has daily ones. Takes no marks away: part of tidemark.refresh. 21000: the query returns a key that is NULL or not unique.';
+
+CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
+    OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    candidate text;
+    m tidemark.models;
+    began timestamptz;
+    change record;
+    changed boolean;
+BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
-    FOR refreshed_model, refreshed_date IN
+    FOR candidate IN
         WITH RECURSIVE depth(name, target, level) AS (
-            SELECT name, target, 0 FROM tidemark.models
+            SELECT x.name, x.target, 0 FROM tidemark.models x
             UNION
             SELECT d.name, d.target, b.level + 1
               FROM depth b
               JOIN tidemark.model_sources s ON s.source = b.target
               JOIN tidemark.models d ON d.name = s.model
              WHERE b.level < 100)
-        SELECT d.model, d.event_date
-          FROM tidemark.model_dirty d
-          JOIN (SELECT x.name, max(x.level) AS level FROM depth x GROUP BY x.name) AS o ON o.name = d.model
-         WHERE (refresh_step.model IS NULL OR d.model = refresh_step.model)
-           AND NOT (d.model || ' ' || d.event_date) = ANY (skip)
-         GROUP BY d.model, d.event_date, o.level
-         ORDER BY o.level, d.model, d.event_date DESC
+        SELECT x.name FROM depth x
+         WHERE refresh_step.model IS NULL OR x.name = refresh_step.model
+         GROUP BY x.name ORDER BY max(x.level), x.name
     LOOP
+        CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
+        CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
         -- One refresher per model; if another session has it, look for other work.
-        SELECT * INTO m FROM tidemark.models x WHERE x.name = refreshed_model FOR UPDATE SKIP LOCKED;
+        SELECT * INTO m FROM tidemark.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
+        SELECT d.event_date INTO refreshed_date
+          FROM tidemark.model_dirty d
+         WHERE d.model = candidate AND NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
+         ORDER BY d.event_date DESC LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        refreshed_model := candidate;
+        began := clock_timestamp();
         BEGIN
-            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of this file).
-            DELETE FROM tidemark.model_dirty d WHERE d.model = refreshed_model AND d.event_date = refreshed_date;
-            EXECUTE format('DELETE FROM %s WHERE event_date = $1', m.target) USING refreshed_date;
-            EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s) AS q WHERE q.event_date >= $1 AND q.event_date < $2',
-                    m.target,
-                    (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
-                      WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-                    m.query)
-              USING refreshed_date, refreshed_date + 1;
-            -- Only models that read this one care.
-            IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
+            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
+            DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
+            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            changed := change.inserted + change.updated + change.deleted > 0;
+            -- Only models that read this one care, and only if there is something new to read.
+            IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
+                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || candidate);
             END IF;
-            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp() WHERE x.name = refreshed_model;
+            UPDATE tidemark.models x
+               SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
+             WHERE x.name = candidate;
             -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
             UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
-             WHERE x.name = refreshed_model AND x.last_error IS NOT NULL
+             WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
-                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = refreshed_model));
+                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
+            VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
+                    extract(epoch FROM clock_timestamp() - began));
         EXCEPTION WHEN OTHERS THEN
-            error := SQLERRM;
-            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;
+            GET STACKED DIAGNOSTICS error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            detail := nullif(detail, '');
+            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
         END;
         RETURN;
     END LOOP;
-    refreshed_model := NULL;
     refreshed_date := NULL;
+    -- Nothing left to do: a good time to keep the log small.
+    DELETE FROM tidemark.refresh_log l WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark.refresh_log x);
+    DELETE FROM tidemark.refresh_log l
+     WHERE l.refreshed_at < now() - interval '30 days' AND l.id < (SELECT min(x.id) + 10000 FROM tidemark.refresh_log x);
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_step(text, text[]) IS
-'Recomputes one dirty date of one model and says which; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over. Part of tidemark.refresh.';
+COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
+'Recomputes one dirty date of one model, of those whose owner the caller is a member of, and says which, with the error if it failed; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over, run is what the refresh log records. Marks must have been distributed before. Part of tidemark.refresh.';
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE plpgsql
@@ -1484,18 +1794,32 @@ DECLARE
     step pg_catalog.record;
     failed pg_catalog.text[] := '{}';
     dates pg_catalog.int4 := 0;
+    run pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
         RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF model IS NOT NULL AND NOT tidemark.is_member_of_model(model) THEN
+        RAISE EXCEPTION 'permission denied to refresh model %', model
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns its table.';
+    ELSIF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (SELECT FROM tidemark.models m WHERE tidemark.is_member_of_owner(m.target)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any model'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
     WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
-        SELECT * INTO step FROM tidemark.refresh_step(model, failed);
+        -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
+        PERFORM tidemark.distribute_dirty();
+        COMMIT;
+        SELECT * INTO step FROM tidemark.refresh_step(model, failed, run);
         COMMIT;
         EXIT WHEN step.refreshed_model IS NULL;
         dates := dates OPERATOR(pg_catalog.+) 1;
         IF step.error IS NOT NULL THEN
             failed := pg_catalog.array_append(failed, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
-            RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
+            IF step.detail IS NULL THEN
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
+            ELSE
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error USING DETAIL = step.detail;
+            END IF;
         END IF;
     END LOOP;
     IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
@@ -1505,43 +1829,292 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
-'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is done in a transaction of its own, and only rows that differ are written; an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Queries run as the owner of each model''s table; models whose owner the caller is no member of are passed over (42501 if named, or if there is no other). Frozen dates are left alone. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
 
-CREATE VIEW tidemark.model_status AS
-WITH waiting AS (
-    SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d
-    UNION ALL
-    SELECT s.model, l.event_date + shift.days, l.marked_at
-      FROM tidemark.dirty_log l
-      JOIN tidemark.model_sources s ON s.source = l.source
-      JOIN tidemark.models m ON m.name = s.model
-     CROSS JOIN LATERAL pg_catalog.generate_series(-m.lookahead_days, m.lookback_days) AS shift(days)
-), per_model AS (
-    SELECT w.model, pg_catalog.count(DISTINCT w.event_date) AS dirty_dates, pg_catalog.min(w.event_date) AS oldest_dirty_date,
-           pg_catalog.min(w.marked_at) AS dirty_since
-      FROM waiting w GROUP BY w.model
-)
-SELECT m.name AS model,
-       COALESCE(p.dirty_dates, 0) AS dirty_dates,
-       p.oldest_dirty_date,
-       m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - p.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
-       m.last_error
-  FROM tidemark.models m
-  LEFT JOIN per_model p ON p.model = m.name;
-COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
-COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
-COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates wait for a recompute, marks not yet distributed included.';
-COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
-COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
-COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) RETURNS TABLE (event_date date, status text, detail text)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    m tidemark.models;
+    stale date[];
+    statement text;
+    result json;
+BEGIN
+    SELECT * INTO m FROM tidemark.models x WHERE x.name = verify_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
+        RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
+    ELSIF to_date < from_date THEN
+        RAISE EXCEPTION 'to_date must not be before from_date' USING ERRCODE = '22023';
+    END IF;
+    stale := tidemark.stale_dates(name);
+    statement := tidemark.model_statement(m, 'compare');
+    FOR event_date IN SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d LOOP
+        detail := NULL;
+        IF tidemark.is_frozen(name, event_date) THEN
+            status := 'frozen';
+            detail := 'source rows were retired: the stored rows stay as they are';
+        ELSIF event_date = ANY (stale) THEN
+            status := 'stale';
+            detail := 'marks wait: refresh first';
+        ELSE
+            result := tidemark.read_as_owner(m.target, statement, event_date)::json;
+            IF result ->> 'wrong' IS NOT NULL THEN
+                status := 'different';
+                detail := format('the query returns a key that is NULL or not unique: %s', result ->> 'wrong');
+            ELSIF result ->> 'example' IS NOT NULL OR (result ->> 'stored')::bigint <> (result ->> 'computed')::bigint THEN
+                status := 'different';
+                detail := format('of %s stored and %s computed rows %s are missing, %s too many, %s different',
+                                 result ->> 'stored', result ->> 'computed', result ->> 'missing', result ->> 'extra', result ->> 'different')
+                          || coalesce(', for example ' || (result ->> 'example'), '');
+            ELSE
+                status := 'ok';
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
+'Recomputes each date from from_date to to_date (both inclusive) and compares it with the stored rows byte by byte, under the snapshot of the calling query and without writing anything. status: ok; different (detail counts rows that are missing, too many or different, with the key of one); stale (marks wait for a refresh, so it was not compared); frozen (cannot be compared: source rows were retired). The caller must be a member of the role that owns the table. 42704: no such model; 22023: bad dates.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:40
+-- extension/src/lib.rs:41
 -- requires:
---   models
+--   refresh
+
+-- Registering models and taking them away again.
+
+CREATE FUNCTION tidemark.source_dates(target regclass, source regclass) RETURNS date[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    key_column name;
+BEGIN
+    SELECT a.attname INTO key_column
+      FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+     WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0 AND a.atttypid = 'timestamptz'::regtype;
+    IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
+        -- One look into each day's partition instead of a scan of all rows.
+        RETURN tidemark.execute_as_owner(target, format(
+            'SELECT coalesce(array_agg(x.d), ''{}'') FROM (
+                SELECT DISTINCT d::date AS d FROM tidemark.partitions(%1$L) p, generate_series(p.from_date::timestamp, p.to_date::timestamp, interval ''1 day'') AS d) AS x
+              WHERE EXISTS (SELECT FROM %2$s s WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC'' AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'')',
+            source::text, source, key_column))::date[];
+    ELSIF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
+        RAISE EXCEPTION 'source % has no column event_date of type date', source
+            USING ERRCODE = '42703', HINT = 'Add one, generated from its event time, or partition the table by range of one timestamptz column.';
+    END IF;
+    RETURN tidemark.execute_as_owner(target, format(
+        'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT event_date AS d FROM %s) AS x WHERE d IS NOT NULL', source))::date[];
+END
+$$;
+COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
+'The UTC dates that a source holds rows of, read as the owner of target. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.check_model(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    columns text[];
+    wrong text;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = check_model.model;
+    columns := tidemark.query_columns(m.query);
+    SELECT c INTO wrong FROM unnest(columns) AS c
+     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % returns column %, which the table does not have', m.name, quote_ident(wrong)
+            USING ERRCODE = '42703', HINT = format('Add it first: ALTER TABLE %s ADD COLUMN %I ...;', m.target, wrong);
+    END IF;
+    SELECT a.attname INTO wrong FROM pg_attribute a
+     WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND NOT a.attname = ANY (columns)
+     ORDER BY a.attnum LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % does not return column % of the table', m.name, quote_ident(wrong)
+            USING ERRCODE = '42703', HINT = format('Select it in the query, or drop it: ALTER TABLE %s DROP COLUMN %I;', m.target, wrong);
+    ELSIF NOT 'event_date' = ANY (columns) OR NOT EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
+        RAISE EXCEPTION 'model % has no column event_date of type date', m.name
+            USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
+    END IF;
+    SELECT k INTO wrong FROM unnest(m.key) AS k
+     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = k AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'key of model % names column %, which its query does not fill', m.name, quote_ident(wrong) USING ERRCODE = '42703';
+    END IF;
+    SELECT a.name INTO wrong FROM unnest(tidemark.query_relations(m.query)) AS r JOIN tidemark.models a ON a.target = r
+     WHERE NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE s.model = m.name AND s.source = r) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % reads model %, which is not among its sources', m.name, wrong
+            USING ERRCODE = '42P17', HINT = CASE WHEN wrong = m.name THEN 'A model must not read itself.' ELSE format('Add %s to sources, so that its changes are followed.', wrong) END;
+    END IF;
+    -- Postgres's own judgement of types, privileges and comparability of the key, as the owner of the table.
+    PERFORM tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'build'), '2000-01-01'),
+            tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'diff'), '2000-01-01');
+END
+$$;
+COMMENT ON FUNCTION tidemark.check_model(text) IS
+'Raises an error unless the query and the key of a registered model fit its table and its sources. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    parts text[];
+    model_table regclass;
+    old tidemark.models;
+    old_sources regclass[];
+    source regclass;
+BEGIN
+    IF name IS NULL OR sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
+        RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
+    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
+        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
+    ELSIF array_position(sources, NULL::regclass) IS NOT NULL OR array_position(key, NULL::name) IS NOT NULL THEN
+        RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
+    ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- An older snapshot would miss dates whose marks were distributed while the model was not there.
+        RAISE EXCEPTION 'create_model needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
+    END IF;
+    parts := parse_ident(name);
+    IF cardinality(parts) <> 2 THEN
+        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
+    END IF;
+    name := format('%I.%I', parts[1], parts[2]);
+    query := tidemark.rewrite_query(query, NULL, NULL);
+    FOREACH source IN ARRAY sources LOOP
+        IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'f')) THEN
+            RAISE EXCEPTION 'source % is not a table', source
+                USING ERRCODE = '42809', HINT = 'Marks are about tables: name those that the view reads, or the table of a model instead of its live view.';
+        END IF;
+    END LOOP;
+    model_table := to_regclass(name);
+    IF model_table IS NULL THEN
+        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s' || E'\n' || ') AS q WITH NO DATA', name,
+            tidemark.rewrite_query(query, '(NULL::pg_catalog.date)', '(NULL::pg_catalog.date)'));
+        model_table := name::regclass;
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
+            (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
+    ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind IN ('r', 'p')) THEN
+        RAISE EXCEPTION '% is not a table', model_table USING ERRCODE = '42809';
+    ELSIF NOT tidemark.is_member_of_owner(model_table) THEN
+        RAISE EXCEPTION 'must be owner of table %', model_table
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
+    END IF;
+    FOREACH source IN ARRAY sources LOOP
+        IF NOT (SELECT has_table_privilege(c.relowner, source, 'SELECT') OR has_any_column_privilege(c.relowner, source, 'SELECT')
+                  FROM pg_class c WHERE c.oid = model_table) THEN
+            RAISE EXCEPTION 'permission denied for source %', source
+                USING ERRCODE = '42501', HINT = format('The query runs as the owner of %s, who needs SELECT on it.', model_table);
+        END IF;
+    END LOOP;
+
+    -- Marks distributed while the model is not yet visible would pass it by.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
+    old_sources := ARRAY(SELECT s.source FROM tidemark.model_sources s WHERE s.model = create_model.name ORDER BY s.source);
+    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
+    ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
+       SET target = excluded.target, query = excluded.query, key = excluded.key,
+           lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
+    DELETE FROM tidemark.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
+    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s ON CONFLICT DO NOTHING;
+    IF EXISTS (
+        WITH RECURSIVE reads(target, path) AS (
+            SELECT model_table, ARRAY[model_table]
+            UNION ALL
+            SELECT s.source, r.path || s.source
+              FROM reads r
+              JOIN tidemark.models m ON m.target = r.target
+              JOIN tidemark.model_sources s ON s.model = m.name
+             WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
+        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
+        RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
+    END IF;
+    PERFORM tidemark.check_model(name);
+    -- In a partition of a day nobody looks for a date.
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
+       AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
+        PERFORM tidemark.execute_as_owner(model_table, format('CREATE INDEX ON %s (event_date)', model_table));
+    END IF;
+
+    -- A new definition makes every date dirty that a source or the table holds.
+    IF old.name IS NULL OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days)
+       OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1) THEN
+        FOREACH source IN ARRAY sources LOOP
+            INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+            SELECT DISTINCT name, d + shift, now()
+              FROM unnest(tidemark.source_dates(model_table, source)) AS d, generate_series(-lookahead_days, lookback_days) AS shift;
+        END LOOP;
+        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+        SELECT name, d, now() FROM unnest(tidemark.source_dates(model_table, model_table)) AS d;
+    END IF;
+
+    IF live THEN
+        PERFORM tidemark.create_live_view(name);
+    ELSIF old.live_view IS NOT NULL THEN
+        UPDATE tidemark.models m SET live_view = NULL WHERE m.name = create_model.name;
+        PERFORM tidemark.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
+    END IF;
+    RETURN model_table;
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
+'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is one SELECT with $1 (first date) and $2 (end date, exclusive) and schema-qualified names, which has every column of the table by name, event_date among them; it may read its sources (tables, also those of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table. live: also a view <name>_live that is exact at any moment. All dates that the sources and the table hold become dirty when the model is new or query, sources, key, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+
+CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    reader text;
+BEGIN
+    SELECT * INTO m FROM tidemark.models x WHERE x.name = drop_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    END IF;
+    SELECT s.model INTO reader FROM tidemark.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % is read by model %', name, reader USING ERRCODE = '2BP01', HINT = 'Drop the models that read it first.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
+        IF NOT tidemark.is_member_of_owner(m.target) THEN
+            RAISE EXCEPTION 'must be owner of table %', m.target USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
+        END IF;
+        IF m.live_view IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view) THEN
+            PERFORM tidemark.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
+        END IF;
+    END IF;
+    -- Not while a refresher has it.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    DELETE FROM tidemark.models x WHERE x.name = drop_model.name;
+    IF drop_table AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
+        PERFORM tidemark.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
+'Takes a model away: its registration, marks and live view, and with drop_table (default false) its table. Without it the table stays as it is and is no longer kept up to date. 42704: no such model; 2BP01: other models or views need it; 42501: the caller is not a member of the role that owns the table.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:42
+-- requires:
+--   create_model
 
 -- Materialized views across dates that follow models: refreshed, without blocking readers, when a model below changed.
 
@@ -1556,9 +2129,14 @@ SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
 COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
 COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
 COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
-COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' change_count before the last refresh of the view; -1 before the first.';
 COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
 COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+ALTER TABLE tidemark.materialized_views ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.materialized_views FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.materialized_views USING (tidemark.is_member_of_owner(view));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.materialized_views TO PUBLIC;
 
 CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1569,6 +2147,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
         RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT tidemark.is_member_of_owner(view) THEN
+        RAISE EXCEPTION 'must be owner of materialized view %', view USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
     ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
         RAISE EXCEPTION 'view % has no unique index on plain columns', view
             USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
@@ -1582,7 +2162,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index; the caller must be a member of the role that owns it.';
 
 CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -1592,9 +2172,10 @@ DECLARE
     v tidemark.materialized_views;
     now_count bigint;
 BEGIN
-    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+    -- Only those that the caller may refresh; Postgres itself runs their queries as their owners.
+    FOR v IN SELECT * FROM tidemark.materialized_views x WHERE tidemark.is_member_of_owner(x.view) ORDER BY x.view::text FOR UPDATE SKIP LOCKED LOOP
         -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
-        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        SELECT coalesce(sum(m.change_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
         EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
         UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
@@ -1613,6 +2194,11 @@ AS $$
 DECLARE
     refreshed pg_catalog.regclass;
 BEGIN
+    IF EXISTS (SELECT FROM tidemark.materialized_views)
+       AND NOT EXISTS (SELECT FROM tidemark.materialized_views v WHERE tidemark.is_member_of_owner(v.view)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any materialized view'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns a registered one.';
+    END IF;
     LOOP
         refreshed := tidemark.refresh_materialized_view_step();
         COMMIT;
@@ -1621,19 +2207,130 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, as a member of the role that owns the views; those of others are passed over.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:45
+-- extension/src/lib.rs:47
 -- requires:
 --   materialized_views
 
--- Live views: the stored rows of clean dates and the rows of stale dates computed at the time of the query.
+-- Live views: the stored rows of clean dates and, computed now, those of stale dates. Exact under any snapshot, since
+-- rows, marks and stored rows are seen by one query.
+
+CREATE FUNCTION tidemark.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_rewrite_query';
+COMMENT ON FUNCTION tidemark.rewrite_query(text, text, text, text[], text[], text[]) IS
+'The text of a query with $1 and $2 replaced by the SQL expressions first and last (as they are if one of these is NULL), and each table schemas[i].tables[i] by replacements[i], wherever Postgres''s own parser finds them; names in strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for a parameter other than $1 and $2. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.query_columns(query text) RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_columns';
+COMMENT ON FUNCTION tidemark.query_columns(text) IS
+'The names of the columns of a query with two parameters of type date, in order. Nothing is executed. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.query_relations(query text) RETURNS regclass[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_relations';
+COMMENT ON FUNCTION tidemark.query_relations(text) IS
+'The tables that a query with two parameters of type date reads, those below views included. Nothing is executed. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    schema_name name;
+    table_name name;
+    view_name text;
+    schemas text[] := '{}';
+    tables text[] := '{}';
+    replacements text[] := '{}';
+    source record;
+    live_query text;
+    hidden text;
+    step text;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = create_live_view.model;
+    SELECT n.nspname, c.relname INTO schema_name, table_name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = m.target;
+    IF octet_length(table_name) > 58 THEN
+        RAISE EXCEPTION 'name % is too long for a live view', m.name USING ERRCODE = '42622', HINT = 'The name of the table and _live together must not exceed 63 bytes.';
+    END IF;
+    view_name := format('%I.%I', schema_name, table_name || '_live');
+    IF to_regclass(view_name) IS NOT NULL AND to_regclass(view_name) IS DISTINCT FROM m.live_view THEN
+        RAISE EXCEPTION 'relation % exists and is not the live view of model %', view_name, m.name
+            USING ERRCODE = '42P07', HINT = 'Rename it: live views have the name of the table with _live behind it.';
+    END IF;
+    FOR source IN
+        SELECT n.nspname, c.relname, a.name, a.live_view
+          FROM tidemark.model_sources s
+          JOIN tidemark.models a ON a.target = s.source
+          JOIN pg_class c ON c.oid = s.source
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.model = m.name
+    LOOP
+        IF source.live_view IS NULL THEN
+            RAISE EXCEPTION 'model % reads model %, which has no live view', m.name, source.name
+                USING ERRCODE = '55000', HINT = format('Create %s with live => true first.', source.name);
+        END IF;
+        schemas := schemas || source.nspname::text;
+        tables := tables || source.relname::text;
+        replacements := replacements || source.live_view::text;
+    END LOOP;
+    live_query := tidemark.rewrite_query(m.query, 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', schemas, tables, replacements);
+    PERFORM tidemark.execute_as_owner(m.target, format(
+        'CREATE OR REPLACE VIEW %1$s AS
+         SELECT %2$s FROM %3$s AS t WHERE t.event_date <> ALL ((SELECT tidemark.stale_dates(%4$L))::pg_catalog.date[])
+         UNION ALL
+         SELECT %5$s FROM pg_catalog.unnest((SELECT tidemark.stale_dates(%4$L))) AS tidemark_stale(stale_date)
+          CROSS JOIN LATERAL (%6$s' || E'\n' || ') AS q WHERE q.event_date = tidemark_stale.stale_date',
+        view_name, string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum), m.target, m.name,
+        string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum), live_query))
+      FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped;
+    UPDATE tidemark.models x SET live_view = view_name::regclass WHERE x.name = m.name;
+
+    -- A view between the query and a model would show the model's stored rows, stale ones too.
+    WITH RECURSIVE reads(relation) AS (
+        SELECT view_name::regclass
+        UNION
+        SELECT d.refobjid::regclass
+          FROM reads r
+          JOIN pg_rewrite w ON w.ev_class = r.relation
+          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+         WHERE r.relation = view_name::regclass OR NOT EXISTS (SELECT FROM tidemark.models a WHERE a.live_view = r.relation))
+    SELECT a.name INTO hidden FROM reads r JOIN tidemark.models a ON a.target = r.relation WHERE a.target <> m.target LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % reads model % through a view', m.name, hidden
+            USING ERRCODE = '0A000', HINT = 'A live view needs the table itself in the query, so that it can read its live view instead.';
+    END IF;
+
+    -- Described and readable like the table.
+    FOR step IN
+        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', obj_description(m.target, 'pg_class'),
+                      format('Live view of model %s: the same rows, exact at any moment; dates that wait for a refresh are computed while you read.', m.name)))
+        UNION ALL
+        SELECT format('COMMENT ON COLUMN %s.%I IS %L', view_name, a.attname, col_description(m.target, a.attnum))
+          FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT format('GRANT SELECT ON %s TO %s%s', view_name, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END,
+                      CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+          FROM pg_class c, aclexplode(c.relacl) AS x WHERE c.oid = m.target AND x.privilege_type = 'SELECT' AND x.grantee <> c.relowner
+        UNION ALL
+        SELECT format('GRANT SELECT (%I) ON %s TO %s%s', a.attname, view_name, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END,
+                      CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+          FROM pg_attribute a, aclexplode(a.attacl) AS x
+         WHERE a.attrelid = m.target AND NOT a.attisdropped AND x.privilege_type = 'SELECT'
+    LOOP
+        PERFORM tidemark.execute_as_owner(m.target, step);
+    END LOOP;
+    RETURN view_name::regclass;
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_live_view(text) IS
+'Creates or replaces the live view of a model, owned by the owner of its table, and copies the table''s comments and SELECT grants to it. Part of tidemark.create_model. 55000: a model that it reads has no live view; 0A000: it reads a model through a view; 42P07: the name is taken.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:46
+-- extension/src/lib.rs:48
 -- requires:
 --   live
 
