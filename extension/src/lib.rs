@@ -36,7 +36,8 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/ddsketch.sql", name = "ddsketch", requires = ["hll"]);
 ::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["ddsketch"]);
 ::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
-::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["retirement"]);
+::pgrx::extension_sql_file!("./sql/maintenance.sql", name = "maintenance", requires = ["retirement"]);
+::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["maintenance"]);
 ::pgrx::extension_sql_file!("./sql/refresh.sql", name = "refresh", requires = ["models"]);
 ::pgrx::extension_sql_file!("./sql/create_model.sql", name = "create_model", requires = ["refresh"]);
 ::pgrx::extension_sql_file!(

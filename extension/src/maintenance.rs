@@ -1,6 +1,7 @@
 //! Work that runs with the rights of a table's owner on behalf of a caller who may write to the table.
 //!
-//! The statements themselves are plpgsql (see `sql/partitions.sql`); here is the check of the caller and the switch.
+//! The statements themselves are plpgsql (see `sql/partitions.sql` and `sql/retirement.sql`); here is the check of the
+//! caller and the switch.
 
 use std::ffi::c_int;
 
@@ -9,7 +10,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi};
 
 use crate::support::args;
-use crate::support::error::{OrRaise, raise, raise_hint};
+use crate::support::error::{OrRaise, invalid_argument, raise, raise_hint};
 use crate::support::pg_function;
 
 /// Runs `work` as the owner of a relation, in a security-restricted operation, and switches back.
@@ -28,8 +29,17 @@ fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The owner of a table into which the current user may insert, or an ERROR.
-fn owner_for_writer(table: Oid) -> Oid {
+/// Whom a piece of work is open to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Whoever may insert: what is done is what the owner configured.
+    Writers,
+    /// Members of the owner.
+    Owner,
+}
+
+/// The owner of a table on which the current user may ask for this work, or an ERROR.
+fn owner_of(table: Oid, open_to: For, what: &str) -> Oid {
     // SAFETY: plain catalog look-ups; the tuple is released after its one field is copied.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(table));
@@ -47,12 +57,17 @@ fn owner_for_writer(table: Oid) -> Oid {
         #[allow(clippy::unnecessary_cast)]
         let insert = pg_sys::ACL_INSERT as pg_sys::AclMode;
         let allowed = pg_sys::has_privs_of_role(user, owner)
-            || pg_sys::pg_class_aclcheck(table, user, insert) == pg_sys::AclResult::ACLCHECK_OK;
+            || open_to == For::Writers
+                && pg_sys::pg_class_aclcheck(table, user, insert) == pg_sys::AclResult::ACLCHECK_OK;
         if !allowed {
             raise_hint(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied to create partitions of table {name}"),
-                "The caller needs INSERT on the table.",
+                format!("permission denied to {what} partitions of table {name}"),
+                if open_to == For::Owner {
+                    "Only the owner of the table may."
+                } else {
+                    "The caller needs INSERT on the table."
+                },
             );
         }
         owner
@@ -69,7 +84,7 @@ pg_function! {
         };
         let parent = Oid::from(parent.value() as u32);
         let date = |d: Datum| Date::from_polymorphic_datum(d, false, pg_sys::DATEOID);
-        let created = as_owner(owner_for_writer(parent), || {
+        let created = as_owner(owner_of(parent, For::Writers, "create"), || {
             Spi::get_one_with_args::<Vec<Oid>>(
                 "SELECT tidemark.create_partitions($1::pg_catalog.regclass, $2, $3)::pg_catalog.oid[]",
                 &[parent.into(), date(from).into(), date(to).into()],
@@ -79,5 +94,40 @@ pg_function! {
         let mut datums: Vec<Datum> = created.into_iter().filter_map(IntoDatum::into_datum).collect();
         Datum::from(pg_sys::construct_array(
             datums.as_mut_ptr(), datums.len() as c_int, pg_sys::REGCLASSOID, 4, true, b'i' as _))
+    }
+}
+
+/// What can be done as the owner of a table: the statement, which gets the table, a date and a text, and who may ask.
+fn work(name: &str) -> Option<(&'static str, For, &'static str)> {
+    Some(match name {
+        "create" => ("SELECT tidemark.create_step($1)", For::Writers, "create"),
+        "retire" => ("SELECT tidemark.retire_step($1, false)", For::Writers, "retire"),
+        "retire concurrently" => ("SELECT tidemark.retire_step($1, true)", For::Writers, "retire"),
+        "drop" => ("SELECT tidemark.drop_step($1)", For::Writers, "drop"),
+        "record" => ("SELECT tidemark.record_step($1, $3)", For::Writers, "retire"),
+        "restore" => ("SELECT tidemark.restore_step($1, $2, $3::pg_catalog.interval)", For::Owner, "restore"),
+        _ => return None,
+    })
+}
+
+pg_function! {
+    /// `partition_work_as_owner(parent regclass, work text, event_date date, detail text) -> text[]`.
+    fn tidemark_partition_work(fcinfo) {
+        let Some(parent) = args::datum(fcinfo, 0) else {
+            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "parent must not be NULL")
+        };
+        let parent = Oid::from(parent.value() as u32);
+        let Some((sql, open_to, what)) = args::text(fcinfo, 1, "work").and_then(work) else {
+            invalid_argument("work is not known", "Call the functions described in the documentation instead.")
+        };
+        let date = args::datum(fcinfo, 2).and_then(|d| Date::from_polymorphic_datum(d, false, pg_sys::DATEOID));
+        let detail = args::text(fcinfo, 3, "detail");
+        let done = as_owner(owner_of(parent, open_to, what), || {
+            Spi::get_one_with_args::<Vec<String>>(sql, &[parent.into(), date.into(), detail.into()])
+        });
+        match done.or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "partition work").and_then(IntoDatum::into_datum) {
+            Some(datum) => datum,
+            None => args::return_null(fcinfo),
+        }
     }
 }

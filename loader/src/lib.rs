@@ -14,6 +14,7 @@ pub mod generate;
 pub mod kafka;
 pub mod lane;
 pub mod lines;
+pub mod partitions;
 pub mod pg;
 pub mod pg_errors;
 pub mod position;

@@ -131,6 +131,9 @@ pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Er
             "grant the role what it lacks (GRANT tidemark_loader for loading, tidemark_admin for maintenance)",
         ),
         Some("3D000") => Error::new(Kind::Config, what, why, "create the database or correct the URL"),
+        Some("55P03" | "40P01" | "40001") => {
+            Error::new(Kind::Temporary, what, why, "others use the same tables; try again")
+        }
         Some(c) if c.starts_with("28") => {
             Error::new(Kind::Permission, what, why, "check user and password in the database URL")
         }

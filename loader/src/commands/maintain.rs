@@ -1,5 +1,5 @@
-//! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, then the materialized views
-//! below which a model changed.
+//! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, the materialized views below
+//! which a model changed, and partitions past their retention. What is done to partitions is in `crate::partitions`.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Config};
 
 use super::Database;
 use crate::error::Result;
+use crate::partitions::{self, Failure, Work};
 use crate::pg;
 
 /// Arguments of `tidemark maintain`.
@@ -15,17 +16,35 @@ use crate::pg;
 pub struct Args {
     #[command(flatten)]
     database: Database,
+    /// Print what would be done to partitions, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
-/// Does one round and prints what it did to standard output.
+/// Does one round and prints what it did to standard output; what failed is said at its end.
 pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
     let mut client = pg::connect_once(&config).await?;
-    let done = round(&mut client).await.map_err(|e| pg::explain("maintenance failed", &config, &e))?;
-    say!("partitions created: {}", done.partitions);
+    if args.dry_run {
+        let plan = partitions::plan(&client).await;
+        for line in plan.map_err(|e| pg::explain("cannot plan maintenance", &config, &e))? {
+            say!("{line}");
+        }
+        return Ok(());
+    }
+    let done = round(&mut client).await;
+    say!("partitions created: {}", done.created);
+    say!("partitions retired: {}", done.retired);
+    say!("dates that a model still needs: {}", done.refused);
     say!("dates of models recomputed: {}", done.dates);
     say!("materialized views refreshed: {}", done.views);
-    Ok(())
+    for failure in done.failures.iter().skip(1) {
+        tracing::warn!("{} failed: {}", failure.what, pg::full_message(&failure.error));
+    }
+    match done.failures.first() {
+        Some(first) => Err(pg::explain(&format!("{} failed", first.what), &config, &first.error)),
+        None => Ok(()),
+    }
 }
 
 /// Does a round every now and then until told to stop. What fails is logged and tried again the next time: loading
@@ -41,50 +60,77 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             _ = timer.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        let result = async {
-            let mut open = match client.take().filter(|c| !c.is_closed()) {
-                Some(open) => open,
-                None => pg::connect(&config).await?,
-            };
-            let done = round(&mut open).await;
-            client = Some(open);
-            done
+        let mut open = match client.take().filter(|c| !c.is_closed()) {
+            Some(open) => open,
+            None => match pg::connect(&config).await {
+                Ok(open) => open,
+                Err(e) => {
+                    let why = pg::full_message(&e);
+                    tracing::warn!("maintenance failed, next try in {} s: {why}", period.as_secs());
+                    continue;
+                }
+            },
         };
-        match result.await {
-            Ok(done) => tracing::debug!(
-                partitions = done.partitions,
-                dates = done.dates,
-                views = done.views,
-                "maintained"
-            ),
-            Err(e) => {
-                tracing::warn!(
-                    "maintenance failed, next try in {} s: {}",
-                    period.as_secs(),
-                    pg::full_message(&e)
-                );
-                client = None;
-            }
+        let done = round(&mut open).await;
+        tracing::debug!(
+            created = done.created,
+            retired = done.retired,
+            refused = done.refused,
+            dates = done.dates,
+            views = done.views,
+            "maintained"
+        );
+        for failure in &done.failures {
+            let why = pg::full_message(&failure.error);
+            tracing::warn!("{} failed, next try in {} s: {why}", failure.what, period.as_secs());
         }
+        // A connection on which something failed is not used again.
+        client = done.failures.is_empty().then_some(open);
     }
 }
 
+#[derive(Default)]
 struct Done {
-    partitions: usize,
+    created: i64,
+    retired: i64,
+    refused: i64,
     dates: i64,
     views: i64,
+    failures: Vec<Failure>,
 }
 
-/// Everything that is due, through the extension. The procedures commit within, so none of this stands in a
-/// transaction; what an interrupted round leaves undone, the next one finds.
-async fn round(client: &mut Client) -> Result<Done, tokio_postgres::Error> {
-    let premake = "SELECT p::text FROM tidemark.partition_config c, tidemark.premake_partitions(c.parent) p";
-    let partitions = client.query(premake, &[]).await?.len();
-    let (dates, views) = counters(client).await?;
-    client.batch_execute("CALL tidemark.refresh(NULL, NULL)").await?;
-    client.batch_execute("CALL tidemark.refresh_materialized_views()").await?;
-    let (dates_after, views_after) = counters(client).await?;
-    Ok(Done { partitions, dates: dates_after - dates, views: views_after - views })
+/// Everything that is due, through the extension; what fails stops nothing else. Retention comes last, when the models
+/// have read what they were waiting for. The procedures commit within, so none of this stands in a transaction; what an
+/// interrupted round leaves undone, the next one finds.
+async fn round(client: &mut Client) -> Done {
+    let mut done = Done::default();
+    partitions::maintain(client, &[Work::Create], &mut done.created, &mut done.failures).await;
+
+    let before = counters(client).await.ok();
+    for (what, sql) in [
+        ("refreshing models", "CALL tidemark.refresh(NULL, NULL)"),
+        ("refreshing materialized views", "CALL tidemark.refresh_materialized_views()"),
+    ] {
+        if let Err(error) = client.batch_execute(sql).await {
+            done.failures.push(Failure { what: what.to_owned(), error });
+        }
+    }
+    match (before, counters(client).await) {
+        (Some((dates, views)), Ok((dates_after, views_after))) => {
+            done.dates = dates_after - dates;
+            done.views = views_after - views;
+        }
+        (_, Err(error)) => done.failures.push(Failure { what: "counting".to_owned(), error }),
+        (None, Ok(_)) => {}
+    }
+
+    let retention = [Work::Retire, Work::Drop];
+    partitions::maintain(client, &retention, &mut done.retired, &mut done.failures).await;
+    match partitions::refused(client).await {
+        Ok(refused) => done.refused = refused,
+        Err(error) => done.failures.push(Failure { what: "looking at retention".to_owned(), error }),
+    }
+    done
 }
 
 /// How many dates of models and how many materialized views have been refreshed in all.
