@@ -4,6 +4,7 @@
 #
 #   EVENTS=10000000 DAYS=30 USERS=200000 SEED=42   what is generated
 #   DAYS_BACK=20                                   how many days before the last one the late event happened
+#   TIDEMARK_BIN=...                               this loader, and the extension as it is installed: nothing is built
 #   LATE_DIR=.run/late-event                       where the private Postgres is kept (KEEP=1) or was (otherwise deleted)
 #
 # Fails unless exactly those dates are recomputed that the chain of lookback and lookahead reaches from what changed, and
@@ -16,7 +17,7 @@ EVENTS=${EVENTS:-10000000} DAYS=${DAYS:-30} USERS=${USERS:-200000} SEED=${SEED:-
 mkdir -p "${LATE_DIR:=$RUN/late-event}"
 LATE_DIR=$(cd "$LATE_DIR" && pwd)
 PG=$LATE_DIR/pg
-TIDEMARK=$ROOT/target/release/tidemark
+TIDEMARK=${TIDEMARK_BIN:-$ROOT/target/release/tidemark}
 
 for number in EVENTS DAYS USERS SEED DAYS_BACK; do
     case ${!number} in '' | *[!0-9]*) die "$number=${!number} is not a number" "make late-event $number=20" ;; esac
@@ -101,8 +102,10 @@ need_mb=$((EVENTS * 2 / 1024 + 2500)) have_mb=$(($(df -Pk "$LATE_DIR" | awk 'NR 
     die "this needs about $need_mb MiB of disk in $LATE_DIR, there are $have_mb" "free some, give another place (LATE_DIR=...) or fewer EVENTS"
 step "install what is missing" install_packages
 use_postgres
-step "build extension and loader in release mode (some minutes the first time)" build
-step "install the extension into $("$PG_CONFIG" --version)" install_extension
+if [ -z "${TIDEMARK_BIN:-}" ]; then
+    step "build extension and loader in release mode (some minutes the first time)" build
+    step "install the extension into $("$PG_CONFIG" --version)" install_extension
+fi
 trap 'if [ -z "${KEEP:-}" ]; then "$ROOT/scripts/pg.sh" destroy "$PG" || true; fi' EXIT
 step "start a private Postgres" start_postgres
 step "create the database" create_database
