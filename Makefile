@@ -1,9 +1,9 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential bench-loader
+.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential bench-loader race late-event
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
-export EVENTS DAYS USERS SEED KAFKA DEMO_PORT DEMO_DIR PG_CONFIG
+export EVENTS DAYS USERS SEED KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK LATE_DIR KEEP
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'
@@ -14,6 +14,8 @@ help:
 	@echo 'make schema                    regenerate extension/install/ after a change of the SQL surface'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
+	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
+	@echo 'make late-event                what one late event among 10 million costs (EVENTS=200000 for a try)'
 	@echo 'make differential              compare with ClickHouse and postgresql-hll (ARGS="--quick")'
 	@echo 'make bench-loader              the loader beside COPY and a Python consumer (ARGS="--events 200000")'
 
@@ -49,3 +51,9 @@ differential:
 
 bench-loader:
 	@scripts/bench-loader.sh $(ARGS)
+
+race:
+	@scripts/race.sh
+
+late-event:
+	@scripts/late-event.sh

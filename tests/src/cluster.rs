@@ -33,8 +33,15 @@ pub fn shared() -> &'static Cluster {
 impl Cluster {
     /// Starts a server of its own under this name.
     pub fn start(name: &str) -> Cluster {
+        Cluster::start_with(name, &[])
+    }
+
+    /// Starts a server of its own under this name, with more settings (name=value).
+    pub fn start_with(name: &str, more: &[&str]) -> Cluster {
         // Nobody pulls the plug here: what is tested does not depend on fsync.
-        let settings = ["fsync=off", "full_page_writes=off", "max_connections=200", "autovacuum_naptime=10"];
+        let mut settings =
+            vec!["fsync=off", "full_page_writes=off", "max_connections=200", "autovacuum_naptime=10"];
+        settings.extend(more);
         let (directory, address) = server::start("pg.sh", name, &settings);
         let password: String = std::fs::read_to_string(directory.join("password"))
             .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));

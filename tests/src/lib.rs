@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod docs;
 pub mod events;
 pub mod process;
+pub mod race;
+pub mod random;
 mod server;
 
 pub use server::free_port;
