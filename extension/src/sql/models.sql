@@ -172,6 +172,7 @@ COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     ids bigint[];
@@ -220,9 +221,31 @@ RETURN EXISTS (SELECT FROM tidemark.models m
 COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
+CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE depth(name, target, level) AS (
+        SELECT m.name, m.target, 0 FROM tidemark.models m
+        UNION
+        SELECT d.name, d.target, b.level + 1
+          FROM depth b
+          JOIN tidemark.model_sources s ON s.source = b.target
+          JOIN tidemark.models d ON d.name = s.model
+         WHERE b.level < 100)
+    SELECT x.name FROM depth x GROUP BY x.name ORDER BY max(x.level), x.name;
+END
+$$;
+COMMENT ON FUNCTION tidemark.models_in_order() IS
+'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
 #variable_conflict use_column
 BEGIN
