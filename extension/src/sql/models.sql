@@ -15,8 +15,8 @@ CREATE TABLE tidemark.models (
     target regclass NOT NULL UNIQUE,
     query text NOT NULL,
     key name[] NOT NULL,
-    lookback_days integer NOT NULL CHECK (lookback_days >= 0),
-    lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
+    lookback_days integer NOT NULL CHECK (lookback_days BETWEEN 0 AND 1000),
+    lookahead_days integer NOT NULL CHECK (lookahead_days BETWEEN 0 AND 1000),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
@@ -52,7 +52,8 @@ COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
-    event_date date NOT NULL,
+    -- Leaves room to widen: one impossible date must not stop the marks of everybody.
+    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rows bigint,
@@ -167,7 +168,7 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
