@@ -7,6 +7,7 @@ mod dump_restore;
 mod kafka;
 mod load;
 mod migrate;
+mod model_schedules;
 mod models;
 mod plans;
 mod refusals;
