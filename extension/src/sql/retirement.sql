@@ -59,7 +59,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
 RETURN parent::oid::bigint::bit(32)::integer;
 COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
-'Second key of the advisory lock that a maintainer of a table holds; the first is 1953064045.';
+'The work behind tidemark.try_maintenance_lock: the second key of the advisory lock of a table; the first is 1953064045.';
 
 CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
