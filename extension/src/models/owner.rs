@@ -13,7 +13,8 @@ use crate::support::pg_function;
 fn owner_for_member(relation: Oid) -> Oid {
     // SAFETY: plain catalog look-ups; the tuple is released after its fields are copied.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(relation));
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(relation));
         if tuple.is_null() {
             raise(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -100,10 +101,7 @@ fn run(statement: &str, date: Option<i32>, read_only: bool) -> Option<String> {
             0,
         );
         if code < 0 {
-            raise(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("statement failed with SPI code {code}"),
-            );
+            raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("statement failed with SPI code {code}"));
         }
         let table = pg_sys::SPI_tuptable;
         // A statement without rows answers with the number of rows it wrote.

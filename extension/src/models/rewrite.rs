@@ -69,7 +69,8 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
                 let column = &*node.cast::<pg_sys::ColumnRef>();
                 let name = |n: usize| {
                     let field = (*(*column.fields).elements.add(n)).ptr_value.cast::<pg_sys::Node>();
-                    ((*field).type_ == NodeTag::T_String).then(|| owned((*field.cast::<pg_sys::String>()).sval))
+                    ((*field).type_ == NodeTag::T_String)
+                        .then(|| owned((*field.cast::<pg_sys::String>()).sval))
                 };
                 if (*column.fields).length == 3
                     && let (Some(schema), Some(table)) = (name(0), name(1))

@@ -221,14 +221,29 @@ COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query.
+    RETURN QUERY
     -- The model, and the models that it reads, directly or through others.
     WITH RECURSIVE below(name) AS (
         SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
         UNION
         SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+    ), cold(name, event_date) AS (
+        -- See tidemark.is_frozen.
+        SELECT m.name, r.event_date + shift
+          FROM below b
+          JOIN tidemark.models m ON m.name = b.name
+          JOIN tidemark.model_sources s ON s.model = m.name
+          JOIN tidemark.retired_dates r ON r.parent = s.source
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+        UNION
+        SELECT m.name, r.event_date
+          FROM below b JOIN tidemark.models m ON m.name = b.name JOIN tidemark.retired_dates r ON r.parent = m.target
     ), marks AS (
         SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
           FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
@@ -241,10 +256,10 @@ BEGIN ATOMIC
                  CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
          GROUP BY 1, 2
     ), waiting AS (
-        SELECT k.model, k.event_date, k.marked_at, tidemark.is_frozen(k.model, k.event_date) AS frozen FROM marks k
+        SELECT k.model, k.event_date, k.marked_at, (k.model, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen FROM marks k
         UNION
         -- What is stale below is stale here, except where it will stay as it is.
-        SELECT m.name, w.event_date + shift, w.marked_at, tidemark.is_frozen(m.name, w.event_date + shift)
+        SELECT m.name, w.event_date + shift, w.marked_at, (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
           FROM waiting w
           JOIN tidemark.models a ON a.name = w.model
           JOIN tidemark.model_sources s ON s.source = a.target
@@ -255,7 +270,8 @@ BEGIN ATOMIC
     SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
      WHERE w.model = waiting_dates.model
      GROUP BY w.event_date;
-END;
+END
+$$;
 COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
 

@@ -8,6 +8,7 @@ mod kafka;
 mod late;
 mod load;
 mod migrate;
+mod model_schedules;
 mod models;
 mod plans;
 mod refusals;

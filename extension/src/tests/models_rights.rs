@@ -1,0 +1,144 @@
+//! Whose rights models run with: users' queries as the owner of the table, bookkeeping for members of that role only.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::tests::models_support::{run, step};
+    use crate::tests::support_grouped::{error_of, text};
+    use pgrx::prelude::*;
+
+    /// A model of role mallory whose query calls a function of his, which does what `body` says.
+    fn trap(body: &str) {
+        run(&format!(
+            "CREATE ROLE mallory; CREATE ROLE stranger; CREATE SCHEMA w AUTHORIZATION mallory; GRANT USAGE ON SCHEMA w TO PUBLIC;
+             CREATE TABLE public.witness (who text, what text); GRANT INSERT, SELECT ON public.witness TO PUBLIC;
+             SET LOCAL ROLE mallory;
+             CREATE TABLE w.events (event_date date, person text);
+             INSERT INTO w.events VALUES ('2026-01-01', 'a');
+             CREATE FUNCTION w.trap() RETURNS integer LANGUAGE plpgsql VOLATILE AS $f$ BEGIN {body}; RETURN 1; END $f$;
+             SELECT tidemark.create_model('w.m', '{{w.events}}', 'SELECT event_date, w.trap() AS x FROM w.events WHERE event_date = $1', '{{event_date}}', live => true);
+             RESET ROLE"
+        ));
+    }
+
+    #[pg_test]
+    fn a_superuser_runs_nobodys_query_with_his_own_rights() {
+        trap("INSERT INTO public.witness VALUES (current_user, session_user)");
+        assert_eq!(step("NULL", ""), "w.m 2026-01-01");
+        assert_eq!(text("SELECT string_agg(DISTINCT who, ' ') FROM public.witness"), "mallory");
+        assert_eq!(text("SELECT current_user = session_user"), "true", "the switch is undone");
+        assert_eq!(
+            text(
+                "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class WHERE oid IN ('w.m'::regclass, 'w.m_live'::regclass)"
+            ),
+            "mallory"
+        );
+        run("TRUNCATE public.witness");
+        text("SELECT count(*) FROM tidemark.verify_model('w.m', '2026-01-01', '2026-01-01')");
+        assert_eq!(
+            text("SELECT string_agg(DISTINCT who, ' ') FROM public.witness"),
+            "mallory",
+            "verification"
+        );
+        // Creating the model again, as a superuser, reads the table as its owner, too.
+        run(
+            "SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT event_date, w.trap() AS x FROM w.events WHERE event_date >= $1 AND event_date < $2', '{event_date}')",
+        );
+        assert_eq!(text("SELECT string_agg(DISTINCT who, ' ') FROM public.witness"), "mallory");
+    }
+
+    #[pg_test]
+    fn a_query_cannot_become_the_superuser_who_refreshes() {
+        trap("EXECUTE 'RESET ROLE'");
+        assert_eq!(
+            step("NULL", ""),
+            "w.m 2026-01-01 cannot set parameter \"role\" within security-restricted operation"
+        );
+        for (body, error) in [
+            (
+                "SET SESSION AUTHORIZATION DEFAULT",
+                "cannot set parameter \"session_authorization\" within security-restricted operation",
+            ),
+            ("CREATE TABLE public.mine ()", "permission denied for schema public"),
+            (
+                "ALTER ROLE mallory SUPERUSER",
+                "must be superuser to alter superuser roles or change superuser attribute",
+            ),
+            ("CREATE TEMP TABLE t ()", "cannot create temporary table within security-restricted operation"),
+        ] {
+            run(&format!(
+                "CREATE OR REPLACE FUNCTION w.trap() RETURNS integer LANGUAGE plpgsql VOLATILE AS $f$ BEGIN {body}; RETURN 1; END $f$"
+            ));
+            assert_eq!(step("NULL", ""), format!("w.m 2026-01-01 {error}"));
+            assert_eq!(text("SELECT current_user = session_user"), "true");
+        }
+        // A setting that would send the superuser's next statements to mallory's schema.
+        run("CREATE OR REPLACE FUNCTION w.trap() RETURNS integer LANGUAGE plpgsql VOLATILE AS $f$
+             BEGIN PERFORM pg_catalog.set_config('search_path', 'w', false), pg_catalog.set_config('work_mem', '77MB', false); RETURN 1; END $f$");
+        let before = text("SELECT current_setting('search_path') || current_setting('work_mem')");
+        assert_eq!(step("NULL", ""), "w.m 2026-01-01");
+        assert_eq!(text("SELECT current_setting('search_path') || current_setting('work_mem')"), before);
+    }
+
+    #[pg_test]
+    fn only_members_of_the_owner_touch_a_model() {
+        trap("NULL");
+        run("SET LOCAL ROLE stranger");
+        assert_eq!(step("NULL", ""), "", "passed over");
+        for (statement, error) in [
+            ("CALL tidemark.refresh('w.m')", "42501 permission denied to refresh model w.m"),
+            ("CALL tidemark.refresh()", "42501 permission denied to refresh any model"),
+            ("SELECT tidemark.drop_model('w.m')", "42501 must be owner of table w.m"),
+            ("SELECT tidemark.execute_as_owner('w.m', 'SELECT 1')", "42501 must be owner of m"),
+            ("SELECT tidemark.verify_model('w.m', '2026-01-02', '2026-01-02')", "42501 must be owner of m"),
+            (
+                "SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT 1', '{x}')",
+                "42501 must be owner of table w.m",
+            ),
+            (
+                "SELECT tidemark.mark_dirty('w.events', '{2026-01-01}')",
+                "42501 new row violates row-level security policy for table \"dirty_log\"",
+            ),
+            (
+                "INSERT INTO tidemark.models (name, target, query, key, lookback_days, lookahead_days) VALUES ('x', 'pg_catalog.pg_class', '', '{}', 0, 0)",
+                "42501 new row violates row-level security policy for table \"models\"",
+            ),
+        ] {
+            assert_eq!(error_of(statement), error);
+        }
+        for statement in [
+            "UPDATE tidemark.models SET query = 'x' RETURNING 1",
+            "DELETE FROM tidemark.models RETURNING 1",
+            "DELETE FROM tidemark.model_sources RETURNING 1",
+            "DELETE FROM tidemark.model_dirty RETURNING 1",
+            "UPDATE tidemark.model_dirty SET event_date = '2020-01-01' RETURNING 1",
+        ] {
+            let touched =
+                Spi::connect_mut(|client| client.update(statement, None, &[]).expect(statement).len());
+            assert_eq!(touched, 0, "{statement}");
+        }
+        assert_eq!(
+            text("SELECT tidemark.stale_dates('w.m')"),
+            "{2026-01-01}",
+            "bookkeeping shows to everybody"
+        );
+        run(
+            "RESET ROLE; GRANT INSERT ON w.events TO stranger; SET LOCAL ROLE stranger; SELECT tidemark.mark_dirty('w.events', '{2026-01-01}')",
+        );
+        // A member, even without inheritance, may.
+        run("RESET ROLE; CREATE ROLE member NOINHERIT IN ROLE mallory; SET LOCAL ROLE member");
+        assert_eq!(step("NULL", ""), "w.m 2026-01-01");
+        assert_eq!(text("SELECT current_user"), "member");
+        run("SELECT tidemark.drop_model('w.m', true)");
+        assert_eq!(text("SELECT to_regclass('w.m')"), "NULL");
+    }
+
+    #[pg_test]
+    fn a_model_needs_the_right_to_read_its_sources() {
+        run("CREATE ROLE keeper; CREATE SCHEMA w; CREATE SCHEMA k AUTHORIZATION keeper; GRANT USAGE ON SCHEMA w TO keeper;
+             CREATE TABLE w.events (event_date date); SET LOCAL ROLE keeper");
+        let create = "SELECT tidemark.create_model('k.m', '{w.events}', 'SELECT event_date FROM w.events WHERE event_date = $1', '{event_date}')";
+        assert_eq!(error_of(create), "42501 permission denied for source w.events");
+        run("RESET ROLE; GRANT SELECT ON w.events TO keeper; SET LOCAL ROLE keeper");
+        assert_eq!(error_of(create), "no error");
+    }
+}
