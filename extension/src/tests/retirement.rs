@@ -1,1 +1,374 @@
-//! Retirement of partitions: plan, guard, steps.
+//! Tests of retention and of what a new partition looks like. What needs several sessions or COMMIT is tested from
+//! outside (`tests/tests/partitions.rs`).
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::tests::support_grouped::{error_of, text};
+    use pgrx::prelude::*;
+
+    fn run(sql: &str) {
+        Spi::run(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    const TODAY: &str = "(now() AT TIME ZONE 'UTC')::date";
+
+    /// A table of a plain role with the days 9 to 13 ago, of which those beyond 10 are due, and a guard that plays
+    /// that of the models.
+    fn depot(action: &str) {
+        run(&format!(
+            "CREATE ROLE depot_owner; CREATE ROLE depot_other;
+             CREATE TABLE public.needed (d date); GRANT SELECT ON public.needed TO PUBLIC;
+             CREATE OR REPLACE FUNCTION tidemark.date_blockers(source regclass, event_date date)
+             RETURNS TABLE (model text, model_date date, reason text) LANGUAGE sql STABLE
+             AS $$ SELECT 'w.model', n.d, 'dirty' FROM public.needed AS n WHERE n.d = $2 $$;
+             CREATE SCHEMA depot AUTHORIZATION depot_owner; GRANT USAGE ON SCHEMA depot TO PUBLIC;
+             SET LOCAL ROLE depot_owner;
+             CREATE TABLE depot.events (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
+             SELECT tidemark.manage_partitions('depot.events', 1, retention_days => 10, retention_action => '{action}');
+             SELECT tidemark.ensure_partitions('depot.events', {TODAY} - 13, {TODAY} - 9);
+             RESET ROLE"
+        ));
+    }
+
+    /// The next step: its action and how many days ago its date is.
+    fn step(work: &str) -> String {
+        text(&format!(
+            "SELECT concat_ws(' ', s.action, {TODAY} - s.event_date) FROM tidemark.maintenance_step('depot.events', '{work}') AS s"
+        ))
+    }
+
+    fn states() -> String {
+        text(&format!(
+            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark.retired_dates"
+        ))
+    }
+
+    #[pg_test]
+    fn partitions_are_retired_oldest_first_and_refused_dates_stay() {
+        depot("drop");
+        run(&format!("INSERT INTO public.needed SELECT {TODAY} - 12"));
+        assert_eq!([step("retire"), step("retire"), step("retire")], ["detached 13", "detached 11", ""]);
+        assert_eq!(states(), "13 detached, 11 detached");
+        assert_eq!(
+            text(
+                "SELECT string_agg(concat_ws(' ', step, action), ', ' ORDER BY step) FROM tidemark.plan_maintenance('depot.events')"
+            ),
+            "1 refused, 2 drop, 3 drop"
+        );
+        assert_eq!(
+            text(
+                "SELECT concat_ws(' ', refused_dates, detached_partitions, gaps) FROM tidemark.partition_health"
+            ),
+            "1 2 8",
+            "retired dates are no gap: 8 days ago to yesterday are"
+        );
+        let mut dropped = vec![step("drop"), step("drop"), step("drop")];
+        dropped.sort();
+        assert_eq!(dropped, ["", "drop 11", "drop 13"]);
+        assert_eq!(states(), "13 dropped, 11 dropped");
+        let refused = error_of(&format!(
+            "SELECT tidemark.ensure_partitions('depot.events', {TODAY} - 14, {TODAY} - 11)"
+        ));
+        assert_eq!(
+            refused,
+            text(&format!("SELECT concat('55000 date ', {TODAY} - 13, ' of depot.events is retired')"))
+        );
+        assert_eq!(
+            error_of(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 13)")),
+            text(&format!(
+                "SELECT concat('55000 the partition of date ', {TODAY} - 13, ' of depot.events is gone')"
+            ))
+        );
+        assert!(
+            error_of(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 12)"))
+                .starts_with("42704")
+        );
+        run("DELETE FROM tidemark.retired_dates");
+        assert_eq!(
+            text(&format!(
+                "SELECT count(*) FROM tidemark.ensure_partitions('depot.events', {TODAY} - 13, {TODAY} - 11)"
+            )),
+            "2",
+            "begun anew"
+        );
+    }
+
+    #[pg_test]
+    fn a_partition_of_several_days_is_retired_as_a_whole() {
+        depot("keep");
+        run(&format!(
+            "DO $$ BEGIN EXECUTE format('CREATE TABLE depot.old PARTITION OF depot.events FOR VALUES FROM (%L) TO (%L)',
+                 ({TODAY} - 20)::timestamp AT TIME ZONE 'UTC', ({TODAY} - 17)::timestamp AT TIME ZONE 'UTC'); END $$;
+             ALTER TABLE depot.old OWNER TO depot_owner; INSERT INTO depot.events SELECT now() - interval '19 days';
+             INSERT INTO public.needed SELECT {TODAY} - 18"
+        ));
+        assert_eq!(step("retire"), "detached 13", "one needed day holds all three");
+        run("TRUNCATE public.needed");
+        assert_eq!(step("retire"), "detached 20");
+        assert_eq!(states(), "20 detached, 19 detached, 18 detached, 13 detached");
+        assert_eq!(step("drop"), "", "it is to be kept");
+        assert_eq!(
+            text(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 19, interval '0')")),
+            "depot.old"
+        );
+        assert_eq!(states(), "13 detached");
+        assert_eq!(text("SELECT count(*) FROM depot.events"), "1");
+        assert_eq!(
+            text(
+                "SELECT count(*) FROM pg_constraint WHERE conrelid = 'depot.old'::regclass AND contype = 'c'"
+            ),
+            "0"
+        );
+    }
+
+    #[pg_test]
+    fn a_view_on_one_partition_keeps_that_one_only() {
+        depot("drop");
+        run(&format!(
+            "DO $$ BEGIN EXECUTE 'CREATE VIEW depot.peek AS SELECT * FROM depot.' || tidemark.partition_name('events', {TODAY} - 12); END $$"
+        ));
+        while !step("retire").is_empty() {}
+        let mut done = vec![step("drop"), step("drop")];
+        done.sort();
+        assert_eq!(done, ["drop 11", "drop 13"]);
+        assert!(error_of("SELECT tidemark.maintenance_step('depot.events', 'drop')").starts_with("2BP01"));
+        assert_eq!(states(), "13 dropped, 12 detached, 11 dropped");
+    }
+
+    #[pg_test]
+    fn open_bounds_and_default_partitions_are_no_obstacle() {
+        depot("drop");
+        run(&format!(
+            "CREATE TABLE depot.rest PARTITION OF depot.events DEFAULT;
+             DO $$ BEGIN EXECUTE format('CREATE TABLE depot.ancient PARTITION OF depot.events FOR VALUES FROM (MINVALUE) TO (%L)',
+                 ({TODAY} - 100)::timestamp AT TIME ZONE 'UTC'); END $$"
+        ));
+        assert_eq!(step("retire concurrently"), "detached 13", "not concurrently beside a DEFAULT partition");
+        assert_eq!(
+            text(
+                "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events') WHERE action = 'refused'"
+            ),
+            "depot.ancient: its bounds are open"
+        );
+        assert_eq!(
+            text("SELECT concat(oldest_date, ' ', refused_dates) FROM tidemark.partition_health"),
+            "-infinity 0"
+        );
+        run("DROP TABLE depot.rest");
+        assert_eq!(step("retire concurrently"), "detach 12");
+        assert_eq!(step("retire concurrently"), "detach 12", "asked again, it is noted anew");
+        run("UPDATE tidemark.partition_config SET retention_days = 30");
+        assert_eq!(step("retire concurrently"), "", "nothing has happened yet, and it is not due any more");
+        assert_eq!(states(), "13 detached");
+    }
+
+    #[pg_test]
+    fn holes_are_filled_since_the_last_success_and_never_by_data() {
+        depot("keep");
+        let wanted = || {
+            text(&format!(
+                "SELECT string_agg(({TODAY} - d)::text, ' ' ORDER BY d) FROM tidemark.wanted_dates('depot.events') AS d"
+            ))
+        };
+        assert_eq!(wanted(), "NULL");
+        run("UPDATE tidemark.partition_config SET last_success = now() - interval '3 days'");
+        assert_eq!(wanted(), "3 2 1");
+        run(&format!("SELECT tidemark.ensure_partitions('depot.events', {TODAY} + 3, {TODAY} + 3)"));
+        assert_eq!(wanted(), "3 2 1 -2", "up to the newest partition");
+        run(
+            "CREATE TABLE depot.far PARTITION OF depot.events FOR VALUES FROM ('2100-01-01') TO ('2100-01-02')",
+        );
+        assert_eq!(
+            text(&format!("SELECT max(d) - {TODAY} FROM tidemark.wanted_dates('depot.events') AS d")),
+            "366",
+            "but not for ever"
+        );
+        run("DROP TABLE depot.far");
+        assert_eq!(
+            text("SELECT concat_ws(' ', premade_partitions, gaps) FROM tidemark.partition_health"),
+            "1 9"
+        );
+        assert_eq!(step("create"), "create");
+        assert_eq!(step("create"), "");
+        assert_eq!(
+            text(
+                "SELECT concat_ws(' ', premade_partitions, gaps, overlapping) FROM tidemark.partition_health"
+            ),
+            "3 5 0"
+        );
+        assert_eq!(text("SELECT premade_hours BETWEEN 72 AND 96 FROM tidemark.partition_health"), "true");
+    }
+
+    #[pg_test]
+    fn names_of_any_kind_and_length_make_distinct_partitions() {
+        let long = "é".repeat(31);
+        for name in ["Mixed Case", "quo\"te", "select", &long, &"x".repeat(63), &"x".repeat(54)] {
+            let quoted = text(&format!("SELECT quote_ident($name${name}$name$)"));
+            run(&format!(
+                "CREATE TABLE public.{quoted} (\"Event Time\" timestamptz, event_date date) PARTITION BY RANGE (\"Event Time\")"
+            ));
+            let made = text(&format!(
+                "SELECT string_agg(p::text, ' | ') FROM tidemark.ensure_partitions($$public.{quoted}$$::regclass, '2026-01-01', '2026-01-03') AS p"
+            ));
+            assert_eq!(made.split(" | ").count(), 3, "{made}");
+            for (day, partition) in (1..).zip(made.split(" | ")) {
+                assert!(partition.trim_end_matches('"').ends_with(&format!("_p2026010{day}")), "{partition}");
+            }
+            run(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-02')"));
+            assert!(
+                error_of(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-03')"))
+                    .starts_with("23514"),
+                "the CHECK on event_date"
+            );
+        }
+        assert_eq!(text("SELECT tidemark.partition_name('events', '2026-01-02')"), "events_p20260102");
+        assert_eq!(
+            text("SELECT octet_length(tidemark.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"),
+            "63"
+        );
+    }
+
+    #[pg_test]
+    fn a_new_partition_is_like_the_table_and_its_newest_neighbour() {
+        run("CREATE ROLE grantee;
+             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO grantee;
+             CREATE TABLE public.full_t (n bigint GENERATED ALWAYS AS IDENTITY, t timestamptz NOT NULL DEFAULT now(), c text CHECK (c <> ''), payload text COMPRESSION pglz)
+                 PARTITION BY RANGE (t);
+             CREATE INDEX ON public.full_t (c); ALTER TABLE public.full_t REPLICA IDENTITY FULL;
+             COMMENT ON COLUMN public.full_t.c IS 'a comment';
+             SELECT tidemark.ensure_partitions('public.full_t', '2026-01-01', '2026-01-01');
+             ALTER TABLE public.full_t_p20260101 SET (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false);
+             SELECT tidemark.ensure_partitions('public.full_t', '2026-01-02', '2026-01-02')");
+        assert_eq!(
+            text(
+                "SELECT concat_ws(' ', c.reloptions, t.reloptions, c.relreplident, c.relacl) FROM pg_class c
+                   JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.relname = 'full_t_p20260102'"
+            ),
+            text(
+                "SELECT concat_ws(' ', '{fillfactor=70,autovacuum_enabled=false}', '{autovacuum_enabled=false}', 'f',
+                        format('{%1$s=arwdDxt/%1$s}', current_user))"
+            )
+        );
+        assert_eq!(text("SELECT col_description('public.full_t_p20260102'::regclass, 3)"), "a comment");
+        run("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', 'x')");
+        assert_eq!(
+            text("SELECT concat_ws(' ', n, tableoid::regclass) FROM public.full_t"),
+            "1 full_t_p20260102"
+        );
+        assert!(error_of("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', '')").starts_with("23514"));
+
+        run(
+            "CREATE TABLE public.by_index (n bigint NOT NULL, t timestamptz NOT NULL) PARTITION BY RANGE (t);
+             CREATE UNIQUE INDEX by_index_key ON public.by_index (n, t);
+             ALTER TABLE public.by_index REPLICA IDENTITY USING INDEX by_index_key;
+             SELECT tidemark.ensure_partitions('public.by_index', '2026-01-01', '2026-01-01')",
+        );
+        assert_eq!(
+            text(
+                "SELECT relreplident::text || (SELECT count(*) FROM pg_index WHERE indrelid = c.oid AND indisreplident) FROM pg_class c WHERE relname = 'by_index_p20260101'"
+            ),
+            "i1"
+        );
+    }
+
+    #[pg_test]
+    fn settings_belong_to_the_owner_of_the_table() {
+        depot("drop");
+        run("CREATE SCHEMA other AUTHORIZATION depot_other; SET LOCAL ROLE depot_other;
+             CREATE TABLE other.events (t timestamptz) PARTITION BY RANGE (t);
+             SELECT tidemark.manage_partitions('other.events', 0)");
+        assert_eq!(text("SELECT count(*) FROM tidemark.partition_config"), "2", "everybody reads");
+        for sql in [
+            "UPDATE tidemark.partition_config SET premake_days = 9 WHERE parent = 'depot.events'::regclass RETURNING 1",
+            "DELETE FROM tidemark.partition_config WHERE parent = 'depot.events'::regclass RETURNING 1",
+        ] {
+            run(&format!("CREATE TEMP TABLE touched ON COMMIT DROP AS WITH x AS ({sql}) SELECT * FROM x"));
+            assert_eq!(text("SELECT count(*) FROM touched"), "0", "{sql}");
+            run("DROP TABLE touched");
+        }
+        assert!(
+            error_of("UPDATE tidemark.partition_config SET parent = 'depot.events'::regclass")
+                .starts_with("42501")
+        );
+        for (sql, expected) in [
+            (
+                "SELECT tidemark.unmanage_partitions('depot.events')",
+                "42501 must be owner of table depot.events",
+            ),
+            (
+                "SELECT tidemark.restore_partition('depot.events', '2026-01-01')",
+                "42501 permission denied to restore partitions of table events",
+            ),
+            (
+                "SELECT tidemark.maintenance_step('depot.events', 'drop')",
+                "42501 permission denied to drop partitions of table events",
+            ),
+            (
+                "SELECT tidemark.record_maintenance('depot.events', 'x')",
+                "42501 permission denied to retire partitions of table events",
+            ),
+        ] {
+            assert_eq!(error_of(sql), expected);
+        }
+        run("RESET ROLE; SET LOCAL ROLE depot_owner");
+        assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "true");
+        assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "false");
+        assert_eq!(
+            text("SELECT count(*) FROM tidemark.partitions('depot.events')"),
+            "7",
+            "no table is touched"
+        );
+        assert_eq!([step("create"), step("retire"), step("drop")], ["", "", ""]);
+        run("RESET ROLE; DROP TABLE other.events; CREATE ROLE anybody; SET LOCAL ROLE anybody");
+        assert_eq!(
+            text("SELECT tidemark.forget_missing_tables()"),
+            "1",
+            "anybody may, for it is nobody's now"
+        );
+    }
+
+    #[pg_test]
+    fn errors_of_retention_name_the_argument() {
+        depot("drop");
+        for (call, expected) in [
+            (
+                "manage_partitions('depot.events', retention_days => 0)",
+                "22023 retention_days must be between 1 and 36500",
+            ),
+            (
+                "manage_partitions('depot.events', retention_action => 'move')",
+                "22023 retention_action must be drop or keep",
+            ),
+            (
+                "manage_partitions('depot.events', retention_action => NULL)",
+                "22023 retention_action must be drop or keep",
+            ),
+            ("unmanage_partitions(NULL)", "22004 parent must not be NULL"),
+            ("maintenance_step(NULL, 'create')", "22004 parent must not be NULL"),
+            ("maintenance_step('depot.events', 'destroy')", "22023 work is not known"),
+            ("maintenance_step('depot.events', NULL)", "22023 work is not known"),
+            (
+                "restore_partition('depot.events', NULL)",
+                "22023 event_date and hold must not be NULL, and hold not negative",
+            ),
+            (
+                "restore_partition('depot.events', '2026-01-01', NULL)",
+                "22023 event_date and hold must not be NULL, and hold not negative",
+            ),
+            (
+                "ensure_partitions('depot.events', '1899-12-31', '1900-01-01')",
+                "22023 no partition is created for 1899-12-31",
+            ),
+            (
+                "ensure_partitions('depot.events', '2100-01-01', '2100-01-01')",
+                "22023 no partition is created for 2100-01-01",
+            ),
+        ] {
+            assert_eq!(error_of(&format!("SELECT tidemark.{call}")), expected, "{call}");
+        }
+        assert_eq!(
+            error_of("CALL tidemark.run_maintenance('public.needed')"),
+            "42704 table needed is not managed"
+        );
+    }
+}
