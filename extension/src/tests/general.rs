@@ -6,23 +6,17 @@ mod tests {
     use pgrx::prelude::*;
 
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
-    const PARALLEL_UNSAFE: &str = "attach_again, check_model, create_live_view, create_model, create_partitions, create_step, distribute_dirty, drop_model, drop_step, ensure_partitions,
-        ensure_partitions_as_owner, execute_as_owner, forget_missing_tables, maintenance_step, manage_materialized_view, manage_partitions,
-        mark_dirty, partition_work_as_owner, premake_partitions, record_maintenance, record_step,
-<<<<<<< HEAD
-        refresh_materialized_view_step, refresh_step, release_maintenance_lock, restore_partition, restore_step,
-        retire_step, set_retired, try_maintenance_lock, unmanage_partitions,
-        absorb_marks, mark_changes, mark_loaded, mark_truncate, set_watermark_policy, track_changes, untrack_changes";
-=======
+    const PARALLEL_UNSAFE: &str = "absorb_marks, attach_again, check_model, create_live_view, create_model, create_partitions, create_step, distribute_dirty, drop_model, drop_step, ensure_partitions,
+        ensure_partitions_as_owner, execute_as_owner, forget_missing_tables, maintenance_step, manage_materialized_view, manage_partitions, mark_changes,
+        mark_dirty, mark_loaded, mark_truncate, partition_work_as_owner, premake_partitions, record_maintenance, record_step,
         refresh_date, refresh_materialized_view_step, refresh_step, release_maintenance_lock, restore_partition, restore_step,
-        retire_step, set_retired, source_dates, try_maintenance_lock, unmanage_partitions";
+        retire_step, set_retired, set_watermark_policy, source_dates, track_changes, try_maintenance_lock, unmanage_partitions, untrack_changes";
 
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str = "read_as_owner, verify_model";
 
     /// Functions that may run with the rights of their owner: they only move or read marks and call nobody's code.
-    const SECURITY_DEFINER: &str = "date_blockers, distribute_dirty, is_frozen, stale_dates, waiting_dates";
->>>>>>> M
+    const SECURITY_DEFINER: &str = "absorb_marks, date_blockers, distribute_dirty, is_frozen, mark_changes, stale_dates, waiting_dates";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "
@@ -126,24 +120,12 @@ mod tests {
         assert_eq!(stray, "NULL", "search_path is the caller's:\n{stray}");
     }
 
-    /// Bookkeeping that users must not do by hand: what they take is data, never code or names.
-    const SECURITY_DEFINER: &str = "absorb_marks, mark_changes";
-
     #[pg_test]
-<<<<<<< HEAD
-    fn no_other_function_runs_with_the_rights_of_its_owner() {
-        let stray = text(&format!(
-            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prosecdef AND p.proname <> ALL (string_to_array('{SECURITY_DEFINER}', ', '))"
-        ));
-        assert_eq!(stray, "NULL", "SECURITY DEFINER:\n{stray}");
-=======
     fn only_bookkeeping_runs_with_the_rights_of_its_owner() {
         let stray = text(&format!(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
               WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prosecdef <> (p.proname = ANY ('{{{SECURITY_DEFINER}}}'))"
         ));
         assert_eq!(stray, "NULL", "SECURITY DEFINER is not as listed:\n{stray}");
->>>>>>> M
     }
 }
