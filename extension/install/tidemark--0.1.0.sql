@@ -1022,6 +1022,8 @@ ALTER TABLE tidemark.partition_config ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.partition_config FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.partition_config
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+-- A row whose table was dropped is nobody's: every maintainer may remove it.
+CREATE POLICY nobodys ON tidemark.partition_config FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.partition_config TO PUBLIC;
 
 CREATE FUNCTION tidemark.partition_bounds(parent regclass)
@@ -1172,7 +1174,7 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
-'The UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+'The work behind maintenance: the UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
 
 CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -1194,7 +1196,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
-'Raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+'The work behind maintenance: raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
 
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1380,6 +1382,7 @@ ALTER TABLE tidemark.retired_dates ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retired_dates FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retired_dates
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retired_dates FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retired_dates TO PUBLIC;
 
 CREATE TABLE tidemark.retention_holds (
@@ -1398,6 +1401,7 @@ ALTER TABLE tidemark.retention_holds ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retention_holds FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retention_holds
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retention_holds FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retention_holds TO PUBLIC;
 
 CREATE FUNCTION tidemark.maintenance_lock_key(parent regclass) RETURNS integer
@@ -1451,7 +1455,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
-'Why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+'The work behind maintenance: why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
 
 CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -1462,7 +1466,7 @@ BEGIN ATOMIC
       FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
 END;
 COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
-'Partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+'The work behind maintenance: partitions that end at or before this time are due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
@@ -1476,7 +1480,7 @@ BEGIN ATOMIC
      ORDER BY b.from_time;
 END;
 COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
-'The attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+'The work behind maintenance: the attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
@@ -1502,7 +1506,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
-'Why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+'The work behind maintenance: why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
 
 CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1515,7 +1519,7 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'Writes the rows of tidemark.retired_dates for the dates of one partition. Part of maintenance.';
+'The work behind maintenance: writes the rows of tidemark.retired_dates for the dates of one partition.';
 
 CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1545,7 +1549,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
-'Attaches a detached partition with its old bounds. Part of maintenance and of tidemark.restore_partition.';
+'The work behind maintenance: attaches a detached partition with its old bounds.';
 
 CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -1600,7 +1604,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_step(regclass) IS
-'Creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing. Part of maintenance.';
+'The work behind maintenance: creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing.';
 
 CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1650,7 +1654,9 @@ BEGIN
                  WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
                 RETURN ARRAY['forget', half.event_date::text, half.partition, ''];
             END IF;
-            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now.
+            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now. Without
+            -- its row, that is: dates that read a retired date are frozen and would not ask for it.
+            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
             blocked := CASE WHEN half.to_time <= tidemark.retention_limit(parent) THEN tidemark.retirement_blocker(parent, half.from_time, half.to_time)
                             ELSE 'it is not due any more' END;
             IF blocked IS NULL THEN
@@ -1658,7 +1664,8 @@ BEGIN
                 RETURN ARRAY['detached', half.event_date::text, half.partition, ''];
             END IF;
             PERFORM tidemark.attach_again(parent, half.partition_id, half.from_time, half.to_time);
-            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+            -- Whoever read the table meanwhile missed these rows.
+            PERFORM tidemark.mark_dirty(parent, ARRAY(SELECT d::date FROM generate_series(half.from_time::date::timestamp, (half.to_time - interval '1 microsecond')::date::timestamp, interval '1 day') AS d), 'attached again');
             RETURN ARRAY['attach', half.event_date::text, half.partition, blocked];
         ELSIF pending THEN
             EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, half.partition_id);
@@ -1692,7 +1699,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
-'Takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1744,7 +1751,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
-'Drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1802,7 +1809,7 @@ BEGIN ATOMIC
     RETURNING ARRAY['record', '', '', ''];
 END;
 COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
-'Notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed. Part of maintenance.';
+'The work behind maintenance: notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1816,7 +1823,7 @@ COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
 CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
 COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
-'Checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner. Part of maintenance.';
+'The work behind maintenance: checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner.';
 
 CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1859,17 +1866,17 @@ COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
 'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
-LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    -- Rows of tables that are gone belong to nobody; their number may one day be that of another table.
+    -- Their number may one day be that of another table.
     DELETE FROM tidemark.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
     DELETE FROM tidemark.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
     WITH gone AS (DELETE FROM tidemark.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
     SELECT count(*) FROM gone;
 END;
 COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
-'Removes the settings and retired dates of tables that were dropped; returns how many tables were managed. Part of maintenance.';
+'The work behind maintenance: removes the settings and retired dates of tables that were dropped; returns how many tables were managed.';
 
 CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
 LANGUAGE plpgsql
@@ -2051,7 +2058,7 @@ COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
 'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
 
 CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
-    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlaps bigint, OUT pending_detach bigint, OUT refused_dates bigint)
+    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlapping bigint, OUT pending_detach bigint, OUT refused_dates bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -2075,7 +2082,7 @@ BEGIN
     SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
                                    WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
            count(*) FILTER (WHERE g.next < g.past)
-      INTO gaps, overlaps
+      INTO gaps, overlapping
       FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
                    CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
               FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
@@ -2083,24 +2090,24 @@ BEGIN
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The figures of tidemark.partition_health for one table.';
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The work behind maintenance: the figures of tidemark.partition_health for one table.';
 
 CREATE VIEW tidemark.partition_health AS
-SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlaps, f.pending_detach,
+SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlapping, f.pending_detach,
        (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
        f.refused_dates, c.last_success, c.last_error, c.last_error_at, c.lock_timeouts
   FROM tidemark.partition_config c
   JOIN pg_catalog.pg_class t ON t.oid = c.parent
  CROSS JOIN LATERAL tidemark.partition_figures(c.parent) AS f;
 COMMENT ON VIEW tidemark.partition_health IS 'One row per managed table: whether its partitions are as they should be, and how the last maintenance went.';
-COMMENT ON COLUMN tidemark.partition_health.parent IS 'The table.';
+COMMENT ON COLUMN tidemark.partition_health.parent IS 'The managed table.';
 COMMENT ON COLUMN tidemark.partition_health.partitions IS 'How many partitions it has, one whose detach is pending included.';
 COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many partitions are ready after today''s without a gap.';
 COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
 COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
-COMMENT ON COLUMN tidemark.partition_health.overlaps IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
+COMMENT ON COLUMN tidemark.partition_health.overlapping IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
 COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
 COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';
 COMMENT ON COLUMN tidemark.partition_health.refused_dates IS 'Dates past their retention that a model still needs, or that are held; tidemark.plan_maintenance says why.';
