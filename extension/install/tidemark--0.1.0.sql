@@ -984,27 +984,67 @@ COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precisi
 -- requires:
 --   ddsketch
 
--- Daily partitions of tables that are PARTITION BY RANGE on one timestamptz column, with UTC-day bounds.
+-- Daily partitions of tables that are PARTITION BY RANGE on one timestamptz column, with UTC-day bounds: settings,
+-- what exists, and how partitions are made. Retention, dry run and the procedure are in retirement.sql.
 -- Logic in plpgsql here; maintenance.rs checks the caller's rights and switches to the table's owner.
--- Not here yet: retention, detach, dry run.
 
 CREATE TABLE tidemark.partition_config (
     parent regclass PRIMARY KEY,
     premake_days integer NOT NULL CHECK (premake_days BETWEEN 0 AND 366),
     partition_schema name NOT NULL,
     unique_columns name[],
-    managed_since timestamptz NOT NULL DEFAULT pg_catalog.now()
+    managed_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    retention_days integer CHECK (retention_days BETWEEN 1 AND 36500),
+    retention_action text NOT NULL DEFAULT 'drop' CHECK (retention_action IN ('drop', 'keep')),
+    last_success timestamptz,
+    last_error text,
+    last_error_at timestamptz,
+    lock_timeouts bigint NOT NULL DEFAULT 0
 );
 SELECT pg_catalog.pg_extension_config_dump('tidemark.partition_config', '');
--- Partitions are created with the rights of each table's owner, who has to read the settings.
-GRANT SELECT ON tidemark.partition_config TO PUBLIC;
 COMMENT ON TABLE tidemark.partition_config IS
-'Tables whose partitions tidemark creates. Written by tidemark.manage_partitions; dumped with the database.';
+'Tables whose partitions tidemark creates and retires, and how the last maintenance went. Written by tidemark.manage_partitions, tidemark.unmanage_partitions and maintenance; everybody may read it, members of the owner of a table may write its row. Dumped with the database.';
 COMMENT ON COLUMN tidemark.partition_config.parent IS 'The partitioned table.';
 COMMENT ON COLUMN tidemark.partition_config.premake_days IS 'How many days after today (UTC) have a partition ready.';
 COMMENT ON COLUMN tidemark.partition_config.partition_schema IS 'Schema in which partitions are created.';
 COMMENT ON COLUMN tidemark.partition_config.unique_columns IS 'Columns of a unique index that each partition gets on its own; NULL for none. Unlike a key on the parent it need not contain the partition key.';
 COMMENT ON COLUMN tidemark.partition_config.managed_since IS 'When the table was registered.';
+COMMENT ON COLUMN tidemark.partition_config.retention_days IS 'Dates more than this many days before today (UTC) are retired; NULL keeps all.';
+COMMENT ON COLUMN tidemark.partition_config.retention_action IS 'What becomes of a retired partition: drop, or keep (detached, a table of its own).';
+COMMENT ON COLUMN tidemark.partition_config.last_success IS 'When maintenance last did all that was due for this table; NULL if never.';
+COMMENT ON COLUMN tidemark.partition_config.last_error IS 'SQLSTATE and message of what failed in the last maintenance; NULL if nothing did.';
+COMMENT ON COLUMN tidemark.partition_config.last_error_at IS 'When that was; NULL if nothing failed.';
+COMMENT ON COLUMN tidemark.partition_config.lock_timeouts IS 'How often maintenance gave up waiting for a lock on this table, in all.';
+
+-- Settings belong to whoever owns the table, so that no privileged role is needed to manage one. Maintenance reads and
+-- writes them as that owner, too.
+ALTER TABLE tidemark.partition_config ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.partition_config FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.partition_config
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.partition_config TO PUBLIC;
+
+CREATE FUNCTION tidemark.partition_bounds(parent regclass)
+RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, pending boolean)
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+BEGIN ATOMIC
+    SELECT c.oid::regclass,
+           CASE WHEN b.bound[1] = 'MINVALUE' THEN '-infinity'::timestamptz ELSE trim(BOTH '''' FROM b.bound[1])::timestamptz END,
+           CASE WHEN b.bound[2] = 'MAXVALUE' THEN 'infinity'::timestamptz ELSE trim(BOTH '''' FROM b.bound[2])::timestamptz END,
+           i.inhdetachpending
+      FROM pg_inherits i
+      JOIN pg_class c ON c.oid = i.inhrelid
+     CROSS JOIN LATERAL regexp_match(
+           pg_get_expr(c.relpartbound, c.oid),
+           '^FOR VALUES FROM \((MINVALUE|''[^'']+'')\) TO \((MAXVALUE|''[^'']+'')\)$') AS b(bound)
+     WHERE i.inhparent = parent
+     ORDER BY 2;
+END;
+COMMENT ON FUNCTION tidemark.partition_bounds(regclass) IS
+'The partitions of a range-partitioned table by ascending time: from_time inclusive, to_time exclusive (-infinity and infinity for open ends), and whether a DETACH CONCURRENTLY of it was begun and not finished. Read from the catalog without any lock. A DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_date date, to_date date, rows_estimate bigint, bytes bigint, state text)
@@ -1012,18 +1052,12 @@ LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 BEGIN ATOMIC
-    SELECT c.oid::regclass,
-           CASE WHEN b.bound[1] = 'MINVALUE' THEN '-infinity'::date ELSE trim(BOTH '''' FROM b.bound[1])::timestamptz::date END,
-           CASE WHEN b.bound[2] = 'MAXVALUE' THEN 'infinity'::date ELSE trim(BOTH '''' FROM b.bound[2])::timestamptz::date END,
+    SELECT b.partition, b.from_time::date, b.to_time::date,
            CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END,
            pg_total_relation_size(c.oid),
-           CASE WHEN i.inhdetachpending THEN 'detach pending' ELSE 'attached' END
-      FROM pg_inherits i
-      JOIN pg_class c ON c.oid = i.inhrelid
-     CROSS JOIN LATERAL regexp_match(
-           pg_get_expr(c.relpartbound, c.oid),
-           '^FOR VALUES FROM \((MINVALUE|''[^'']+'')\) TO \((MAXVALUE|''[^'']+'')\)$') AS b(bound)
-     WHERE i.inhparent = parent
+           CASE WHEN b.pending THEN 'detach pending' ELSE 'attached' END
+      FROM tidemark.partition_bounds(parent) AS b
+      JOIN pg_class c ON c.oid = b.partition
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partitions(regclass) IS
@@ -1053,6 +1087,115 @@ $$;
 COMMENT ON FUNCTION tidemark.check_partitioned(regclass) IS
 'The name of the column a table is range-partitioned by; an error (42809) if it is not partitioned by range of one timestamptz column.';
 
+CREATE FUNCTION tidemark.partition_name(parent_name name, day date) RETURNS name
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 20
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- Postgres cuts names at 63 bytes, and with them the date. 10 bytes are for the date, 9 for a hash where it is tight.
+    SELECT (CASE WHEN octet_length(parent_name::text) <= 53 THEN parent_name::text
+                 ELSE (SELECT left(parent_name::text, max(n)) FROM generate_series(0, 44) AS n WHERE octet_length(left(parent_name::text, n)) <= 44)
+                      || '_' || left(md5(parent_name::text), 8)
+            END || '_p' || to_char(day, 'YYYYMMDD'))::name;
+END;
+COMMENT ON FUNCTION tidemark.partition_name(name, date) IS
+'The name of the partition of a date: that of the table, _p and the date as YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
+
+CREATE FUNCTION tidemark.partition_sql(parent regclass, day date) RETURNS text[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+DECLARE
+    key_column name := tidemark.check_partitioned(parent);
+    from_time timestamptz := day::timestamptz;
+    to_time timestamptz := (day + 1)::timestamptz;
+    table_of record;
+    config tidemark.partition_config;
+    neighbour regclass;
+    options text;
+    child text;
+    statements text[];
+BEGIN
+    SELECT c.relname, n.nspname, c.relreplident, t.spcname, a.amname INTO table_of
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+      LEFT JOIN pg_am a ON a.oid = c.relam
+     WHERE c.oid = parent;
+    SELECT * INTO config FROM tidemark.partition_config p WHERE p.parent = partition_sql.parent;
+    child := format('%I.%I', coalesce(config.partition_schema, table_of.nspname), tidemark.partition_name(table_of.relname, day));
+
+    -- An identity belongs to the parent: its values come from there, and newer servers refuse a partition with its own.
+    statements := ARRAY[concat(format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', child, parent),
+                               ' USING ' || quote_ident(table_of.amname), ' TABLESPACE ' || quote_ident(table_of.spcname))];
+    -- A CHECK equal to the bounds lets ATTACH skip its scan; it is dropped once the bound itself says so.
+    statements := statements || format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK (%I IS NOT NULL AND %I >= %L AND %I < %L)',
+        child, key_column, key_column, from_time, key_column, to_time);
+    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = parent AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype AND NOT a.attisdropped) THEN
+        -- Lets literal predicates on event_date prune; the partition key only prunes on event_time.
+        statements := statements || format('ALTER TABLE %s ADD CONSTRAINT event_date_of_partition CHECK (event_date >= %L AND event_date < %L)', child, day, day + 1);
+    END IF;
+    IF config.unique_columns IS NOT NULL THEN
+        statements := statements || format('CREATE UNIQUE INDEX ON %s (%s)', child,
+            (SELECT string_agg(format('%I', u), ', ' ORDER BY n) FROM unnest(config.unique_columns) WITH ORDINALITY AS x(u, n)));
+    END IF;
+    -- A partitioned table has no storage options of its own: those of the newest partition before this one go on.
+    SELECT b.partition INTO neighbour FROM tidemark.partition_bounds(parent) b
+     WHERE NOT b.pending AND b.from_time < day::timestamptz ORDER BY b.from_time DESC LIMIT 1;
+    SELECT string_agg(format('%s = %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') INTO options
+      FROM (SELECT unnest(c.reloptions) FROM pg_class c WHERE c.oid = neighbour AND c.relkind = 'r'
+            UNION ALL
+            SELECT 'toast.' || unnest(t.reloptions) FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = neighbour) AS x(o);
+    IF options IS NOT NULL THEN
+        statements := statements || format('ALTER TABLE %s SET (%s)', child, options);
+    END IF;
+    IF table_of.relreplident IN ('f', 'n') THEN
+        statements := statements || format('ALTER TABLE %s REPLICA IDENTITY %s', child, CASE table_of.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END);
+    END IF;
+    RETURN statements
+        || format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, child, from_time, to_time)
+        || format('ALTER TABLE %s DROP CONSTRAINT tidemark_bounds', child);
+END
+$$;
+COMMENT ON FUNCTION tidemark.partition_sql(regclass, date) IS
+'The statements that create the partition of a UTC date and attach it, in order. Nothing is executed. An error as for tidemark.ensure_partitions when parent is not partitioned by range of one timestamptz column.';
+
+CREATE FUNCTION tidemark.missing_dates(parent regclass, from_date date, to_date date) RETURNS SETOF date
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    WITH bounds AS MATERIALIZED (SELECT b.from_time::date AS first, b.to_time::date AS past FROM tidemark.partition_bounds(parent) b)
+    SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
+     WHERE NOT EXISTS (SELECT FROM bounds b WHERE b.first <= d::date AND b.past > d::date)
+     ORDER BY 1;
+END;
+COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
+'The UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+
+CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    retired record;
+BEGIN
+    SELECT * INTO retired FROM tidemark.retired_dates r
+     WHERE r.parent = check_not_retired.parent AND r.event_date BETWEEN from_date AND to_date ORDER BY r.event_date LIMIT 1;
+    IF FOUND THEN
+        -- An empty partition would let the next refresh overwrite the date with its late rows alone.
+        RAISE EXCEPTION 'date % of % is retired', retired.event_date, parent
+            USING ERRCODE = '55000', DETAIL = format('Its partition %s is %s.', retired.partition, retired.state),
+                  HINT = CASE retired.state
+                      WHEN 'dropped' THEN 'Its rows are gone. To begin the date anew, delete its row from tidemark.retired_dates first.'
+                      ELSE format('SELECT tidemark.restore_partition(%L, %L) attaches it again.', parent, retired.event_date) END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
+'Raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -1060,14 +1203,11 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     key_column name := tidemark.check_partitioned(parent);
-    config tidemark.partition_config;
-    parent_schema name;
-    parent_name name;
-    child_schema name;
-    child_name text;
-    child text;
+    today date := (now() AT TIME ZONE 'UTC')::date;
     day date;
-    has_event_date boolean;
+    statement text;
+    child text;
+    other text;
     created regclass[] := '{}';
 BEGIN
     IF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
@@ -1078,49 +1218,40 @@ BEGIN
         RAISE EXCEPTION 'from_date to to_date spans % days, at most 1000 are allowed', to_date - from_date + 1
             USING ERRCODE = '22023', HINT = 'A range this long is usually one event with a wrong time. Call it once per run of dates.';
     END IF;
+    PERFORM tidemark.check_not_retired(parent, from_date, to_date);
 
     -- Nothing missing is the usual case and takes no lock.
-    IF NOT EXISTS (
-        SELECT FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
-         WHERE NOT EXISTS (SELECT FROM tidemark.partitions(parent) p WHERE p.from_date <= d::date AND p.to_date > d::date)) THEN
+    IF NOT EXISTS (SELECT FROM tidemark.missing_dates(parent, from_date, to_date)) THEN
         RETURN created;
+    ELSIF to_date > today + 366 OR from_date < '1900-01-01' THEN
+        RAISE EXCEPTION 'no partition is created for %', CASE WHEN to_date > today + 366 THEN to_date ELSE from_date END
+            USING ERRCODE = '22023', HINT = 'Dates go from 1900-01-01 to 366 days after today. Beyond, make a partition by hand if the date is no mistake.';
     END IF;
 
     -- The parent first: every maintainer takes locks in this order, and one that waited sees what the other made.
-    EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    PERFORM tidemark.check_not_retired(parent, from_date, to_date);
 
-    SELECT n.nspname, c.relname INTO parent_schema, parent_name
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = parent;
-    SELECT * INTO config FROM tidemark.partition_config p WHERE p.parent = create_partitions.parent;
-    child_schema := coalesce(config.partition_schema, parent_schema);
-    has_event_date := EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = parent AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype AND NOT a.attisdropped);
-
-    FOR day IN
-        SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
-         WHERE NOT EXISTS (SELECT FROM tidemark.partitions(parent) p WHERE p.from_date <= d::date AND p.to_date > d::date)
-         ORDER BY 1
-    LOOP
-        child_name := parent_name || to_char(day, '"_p"YYYYMMDD');
-        IF octet_length(child_name) > 63 THEN
-            -- Longer names would be cut by Postgres and could collide.
-            child_name := left(parent_name, 40) || '_' || left(md5(parent_name), 8) || to_char(day, '"_p"YYYYMMDD');
+    FOR day IN SELECT d FROM tidemark.missing_dates(parent, from_date, to_date) AS d LOOP
+        FOREACH statement IN ARRAY tidemark.partition_sql(parent, day) LOOP
+            EXECUTE statement;
+        END LOOP;
+        SELECT b.partition INTO child FROM tidemark.partition_bounds(parent) b WHERE b.from_time = day::timestamptz;
+        -- An index that identifies rows for replication is known by name only now.
+        SELECT c.relname INTO other
+          FROM pg_index p JOIN pg_inherits h ON h.inhparent = p.indexrelid JOIN pg_index i ON i.indexrelid = h.inhrelid
+          JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE p.indrelid = parent AND p.indisreplident AND i.indrelid = child::regclass;
+        IF FOUND THEN
+            EXECUTE format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', child, other);
         END IF;
-        child := format('%I.%I', child_schema, child_name);
-        EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL)', child, parent);
-        -- A CHECK equal to the bounds lets ATTACH skip its scan; it is dropped once the bound itself says so.
-        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK (%I IS NOT NULL AND %I >= %L AND %I < %L)',
-            child, key_column, key_column, day::timestamptz, key_column, (day + 1)::timestamptz);
-        IF has_event_date THEN
-            -- Lets literal predicates on event_date prune; the partition key only prunes on event_time.
-            EXECUTE format('ALTER TABLE %s ADD CONSTRAINT event_date_of_partition CHECK (event_date >= %L AND event_date < %L)', child, day, day + 1);
-        END IF;
-        IF config.unique_columns IS NOT NULL THEN
-            EXECUTE format('CREATE UNIQUE INDEX ON %s (%s)', child,
-                (SELECT string_agg(format('%I', u), ', ' ORDER BY n) FROM unnest(config.unique_columns) WITH ORDINALITY AS x(u, n)));
-        END IF;
-        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, child, day::timestamptz, (day + 1)::timestamptz);
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT tidemark_bounds', child);
+        -- Rows are read through the parent; default privileges may have said otherwise.
+        FOR other IN
+            SELECT DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END
+              FROM pg_class c CROSS JOIN aclexplode(c.relacl) AS x WHERE c.oid = child::regclass AND x.grantee <> c.relowner
+        LOOP
+            EXECUTE format('REVOKE ALL ON TABLE %s FROM %s', child, other);
+        END LOOP;
         created := created || child::regclass;
     END LOOP;
     RETURN created;
@@ -1141,9 +1272,9 @@ BEGIN ATOMIC
     SELECT unnest(tidemark.ensure_partitions_as_owner(parent, from_date, to_date));
 END;
 COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date, date) IS
-'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. The caller needs INSERT on parent; the partitions belong to the owner of parent. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
+'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. Dates before 1900 or more than 366 days ahead are refused (22023), and so are dates in tidemark.retired_dates (55000). The caller needs INSERT on parent; the partitions belong to the owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
 
-CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL) RETURNS void
+CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL, retention_days integer DEFAULT NULL, retention_action text DEFAULT 'drop') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1153,11 +1284,13 @@ BEGIN
     PERFORM tidemark.check_partitioned(parent);
     IF premake_days IS NULL OR premake_days NOT BETWEEN 0 AND 366 THEN
         RAISE EXCEPTION 'premake_days must be between 0 and 366' USING ERRCODE = '22023';
-    END IF;
-    IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
+    ELSIF retention_days NOT BETWEEN 1 AND 36500 THEN
+        RAISE EXCEPTION 'retention_days must be between 1 and 36500' USING ERRCODE = '22023', HINT = 'NULL keeps everything.';
+    ELSIF retention_action IS NULL OR retention_action NOT IN ('drop', 'keep') THEN
+        RAISE EXCEPTION 'retention_action must be drop or keep' USING ERRCODE = '22023';
+    ELSIF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
         RAISE EXCEPTION 'must be owner of table %', parent USING ERRCODE = '42501';
-    END IF;
-    IF partition_schema IS NOT NULL AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = partition_schema) THEN
+    ELSIF partition_schema IS NOT NULL AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = partition_schema) THEN
         RAISE EXCEPTION 'partition_schema % does not exist', quote_ident(partition_schema)
             USING ERRCODE = '3F000', HINT = format('Create it first: CREATE SCHEMA %I;', partition_schema);
     END IF;
@@ -1166,17 +1299,35 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'partition_unique names column %, which % does not have', quote_ident(missing), parent USING ERRCODE = '42703';
     END IF;
-    INSERT INTO tidemark.partition_config AS c (parent, premake_days, partition_schema, unique_columns)
+    INSERT INTO tidemark.partition_config AS c (parent, premake_days, partition_schema, unique_columns, retention_days, retention_action)
     VALUES (parent, premake_days,
             coalesce(partition_schema, (SELECT n.nspname FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE t.oid = parent)),
-            partition_unique)
+            partition_unique, retention_days, retention_action)
     ON CONFLICT ON CONSTRAINT partition_config_pkey DO UPDATE
-       SET premake_days = excluded.premake_days, partition_schema = excluded.partition_schema, unique_columns = excluded.unique_columns;
+       SET premake_days = excluded.premake_days, partition_schema = excluded.partition_schema, unique_columns = excluded.unique_columns,
+           retention_days = excluded.retention_days, retention_action = excluded.retention_action;
     PERFORM tidemark.premake_partitions(parent);
 END
 $$;
-COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[]) IS
-'Registers a table whose daily partitions tidemark creates, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). Calling it again changes the settings; existing partitions stay as they are. Only the owner of parent may call it.';
+COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[], integer, text) IS
+'Registers a table whose daily partitions tidemark creates and retires, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). retention_days: partitions that lie entirely more than this many days before today are retired by maintenance, 1 to 36500 (default NULL: none). retention_action: what becomes of them, drop (default) or keep (detached, as tables of their own). Calling it again replaces all settings; existing partitions stay as they are, and nothing is retired by this call. Only members of the owner of parent may call it.';
+
+CREATE FUNCTION tidemark.unmanage_partitions(parent regclass) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF parent IS NULL THEN
+        RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
+    ELSIF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
+        RAISE EXCEPTION 'must be owner of table %', parent USING ERRCODE = '42501';
+    END IF;
+    DELETE FROM tidemark.partition_config c WHERE c.parent = unmanage_partitions.parent;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION tidemark.unmanage_partitions(regclass) IS
+'Forgets the settings of a managed table; true if it was managed. Touches no table and no partition, and what was retired stays retired. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.premake_partitions(parent regclass) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -1195,7 +1346,9 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 -- requires:
 --   partitions
 
--- Retention: which dates of a table are or were detached, and the functions that detach, drop and restore partitions.
+-- Retention: which dates of a table are or were detached, and the steps that detach, drop and restore partitions. Each
+-- step is one transaction and repairs what an earlier one left half done, so that a maintainer may die between any two.
+-- They run as the owner of the table (maintenance.rs); what calls them is in maintenance.sql.
 
 CREATE TABLE tidemark.retired_dates (
     parent regclass NOT NULL,
@@ -1221,12 +1374,747 @@ COMMENT ON COLUMN tidemark.retired_dates.partition_id IS 'The table itself; NULL
 COMMENT ON COLUMN tidemark.retired_dates.from_time IS 'Lower bound of the partition, inclusive.';
 COMMENT ON COLUMN tidemark.retired_dates.to_time IS 'Upper bound of the partition, exclusive.';
 COMMENT ON COLUMN tidemark.retired_dates.retention_action IS 'drop: the table is dropped once it is detached; keep: it stays.';
+
+-- The owner may do to these rows what maintenance does as the owner; nothing here is done with more rights than that.
+ALTER TABLE tidemark.retired_dates ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.retired_dates FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.retired_dates
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retired_dates TO PUBLIC;
+
+CREATE TABLE tidemark.retention_holds (
+    parent regclass NOT NULL,
+    event_date date NOT NULL,
+    held_until timestamptz NOT NULL,
+    PRIMARY KEY (parent, event_date)
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.retention_holds', '');
+COMMENT ON TABLE tidemark.retention_holds IS
+'Dates that retention leaves alone for a while. Written by tidemark.restore_partition, so that a partition that was attached again is not retired at once; members of the owner of the table may write it, too.';
+COMMENT ON COLUMN tidemark.retention_holds.parent IS 'The partitioned table.';
+COMMENT ON COLUMN tidemark.retention_holds.event_date IS 'The UTC date.';
+COMMENT ON COLUMN tidemark.retention_holds.held_until IS 'Until when its partition is not retired.';
+ALTER TABLE tidemark.retention_holds ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.retention_holds FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.retention_holds
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retention_holds TO PUBLIC;
+
+CREATE FUNCTION tidemark.maintenance_lock_key(parent regclass) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
+SET search_path = pg_catalog, pg_temp
+RETURN parent::oid::bigint::bit(32)::integer;
+COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
+'Second key of the advisory lock that a maintainer of a table holds; the first is 1953064045.';
+
+CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN pg_try_advisory_lock(1953064045, tidemark.maintenance_lock_key(parent));
+COMMENT ON FUNCTION tidemark.try_maintenance_lock(regclass) IS
+'Makes this session the maintainer of a table until tidemark.release_maintenance_lock or the end of the session; false when another one is. For clients that detach partitions concurrently, in several transactions.';
+
+CREATE FUNCTION tidemark.release_maintenance_lock(parent regclass) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN pg_advisory_unlock(1953064045, tidemark.maintenance_lock_key(parent));
+COMMENT ON FUNCTION tidemark.release_maintenance_lock(regclass) IS
+'Undoes one tidemark.try_maintenance_lock that returned true.';
+
+CREATE FUNCTION tidemark.retirement_blocker(parent regclass, from_time timestamptz, to_time timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    first_date date := from_time::date;
+    last_date date := (to_time - interval '1 microsecond')::date;
+    there record;
+BEGIN
+    IF NOT isfinite(from_time) OR NOT isfinite(to_time) THEN
+        RETURN 'its bounds are open';
+    END IF;
+    SELECT h.held_until INTO there FROM tidemark.retention_holds h
+     WHERE h.parent = retirement_blocker.parent AND h.event_date BETWEEN first_date AND last_date AND h.held_until > clock_timestamp()
+     ORDER BY h.held_until DESC LIMIT 1;
+    IF FOUND THEN
+        RETURN format('held until %s', there.held_until);
+    END IF;
+    SELECT b.model, b.model_date, b.reason INTO there
+      FROM generate_series(first_date::timestamp, last_date::timestamp, interval '1 day') AS d
+     CROSS JOIN LATERAL tidemark.date_blockers(parent, d::date) AS b
+     LIMIT 1;
+    IF FOUND THEN
+        RETURN format('model %s still needs it for %s: %s', there.model, there.model_date, there.reason);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
+'Why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+
+CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    SELECT ((now() AT TIME ZONE 'UTC')::date - c.retention_days)::timestamptz
+      FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
+END;
+COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
+'Partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+
+CREATE FUNCTION tidemark.due_partitions(parent regclass)
+RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
+LANGUAGE sql STABLE PARALLEL SAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT b.partition, b.from_time, b.to_time, tidemark.retirement_blocker(parent, b.from_time, b.to_time)
+      FROM tidemark.partition_bounds(parent) b
+     WHERE NOT b.pending AND b.to_time <= tidemark.retention_limit(parent)
+       AND NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = due_partitions.parent AND r.partition_id = b.partition)
+     ORDER BY b.from_time;
+END;
+COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
+'The attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+
+CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    retired record;
+    there record;
+BEGIN
+    SELECT * INTO retired FROM tidemark.retired_dates r WHERE r.parent = drop_refusal.parent AND r.event_date = drop_refusal.event_date;
+    SELECT c.relkind, c.relispartition, c.relowner, c.oid::regclass::text AS name INTO there FROM pg_class c WHERE c.oid = retired.partition_id;
+    -- A name alone proves nothing: somebody may have renamed the table, or put another one in its place.
+    IF there.relkind IS NULL THEN
+        RETURN 'the table is gone';
+    ELSIF there.name <> retired.partition THEN
+        RETURN format('%s is now called %s', retired.partition, there.name);
+    ELSIF there.relkind NOT IN ('r', 'p') OR there.relispartition THEN
+        RETURN format('%s is a partition again', there.name);
+    ELSIF there.relowner <> (SELECT c.relowner FROM pg_class c WHERE c.oid = parent) THEN
+        RETURN format('%s does not belong to the owner of %s', there.name, parent);
+    END IF;
+    RETURN tidemark.retirement_blocker(parent, retired.from_time, retired.to_time);
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
+'Why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+
+CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    INSERT INTO tidemark.retired_dates AS r (parent, event_date, partition, state, retired_at, partition_id, from_time, to_time, retention_action)
+    SELECT parent, d::date, partition::text, state, clock_timestamp(), partition, from_time, to_time, retention_action
+      FROM generate_series(from_time::date::timestamp, (to_time - interval '1 microsecond')::date::timestamp, interval '1 day') AS d
+    ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
+END;
+COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
+'Writes the rows of tidemark.retired_dates for the dates of one partition. Part of maintenance.';
+
+CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+DECLARE
+    key_column name := tidemark.check_partitioned(parent);
+    bounds text;
+    other name;
+BEGIN
+    -- DETACH CONCURRENTLY may have left a CHECK equal to the bounds. Ours is added where it did not; that reads the
+    -- partition before the parent is locked, and ATTACH reads it no more.
+    bounds := format('((%1$I IS NOT NULL) AND (%1$I >= %2$L::timestamp with time zone) AND (%1$I < %3$L::timestamp with time zone))', key_column, from_time, to_time);
+    IF NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = partition AND c.contype = 'c' AND c.convalidated AND pg_get_expr(c.conbin, c.conrelid) = bounds) THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK %s', partition, bounds);
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, partition, from_time, to_time);
+    FOR other IN
+        SELECT c.conname FROM pg_constraint c
+         WHERE c.conrelid = partition AND c.contype = 'c' AND c.conislocal AND c.coninhcount = 0 AND pg_get_expr(c.conbin, c.conrelid) = bounds
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', partition, other);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
+'Attaches a detached partition with its old bounds. Part of maintenance and of tidemark.restore_partition.';
+
+CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    config tidemark.partition_config;
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    first_date date;
+    last_date date;
+BEGIN
+    SELECT * INTO config FROM tidemark.partition_config c WHERE c.parent = wanted_dates.parent;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Dates ahead; and those that came while no maintenance ran. Older holes stay: somebody may have made them on
+    -- purpose, and the loader makes what late events need. The data do not count: one event of 2100 makes nothing.
+    first_date := greatest(least(today, coalesce(config.last_success, config.managed_since)::date), today - coalesce(config.retention_days, 366), today - 366);
+    SELECT greatest(today + config.premake_days, least(max(b.to_time) - interval '1 day', (today + 366)::timestamptz)::date) INTO last_date
+      FROM tidemark.partition_bounds(parent) b WHERE isfinite(b.to_time);
+    RETURN QUERY
+        SELECT d FROM tidemark.missing_dates(parent, first_date, last_date) AS d
+         WHERE NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = wanted_dates.parent AND r.event_date = d)
+         ORDER BY 1;
+END
+$$;
+COMMENT ON FUNCTION tidemark.wanted_dates(regclass) IS
+'The UTC dates for which maintenance would create a partition now, ascending: from today, or from the day of the last success, to premake_days ahead or the newest partition (at most 366 days ahead); retired dates left out. A table that is not managed gives no rows.';
+
+CREATE FUNCTION tidemark.create_step(parent regclass) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    run record;
+    created regclass[] := '{}';
+BEGIN
+    FOR run IN
+        SELECT min(m.day) AS first, max(m.day) AS last
+          FROM (SELECT d AS day, d - row_number() OVER (ORDER BY d)::integer AS island FROM tidemark.wanted_dates(parent) AS d) AS m
+         GROUP BY m.island ORDER BY 1
+    LOOP
+        created := created || tidemark.create_partitions(parent, run.first, run.last);
+    END LOOP;
+    IF created = '{}' THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY['create', '', array_to_string(created, ', '), cardinality(created)::text];
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_step(regclass) IS
+'Creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing. Part of maintenance.';
+
+CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    config tidemark.partition_config;
+    half record;
+    due record;
+    pending boolean;
+    began timestamptz;
+    blocked text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- An older snapshot would not see the marks of a writer that we waited for.
+        RAISE EXCEPTION 'partitions are retired in READ COMMITTED transactions only' USING ERRCODE = '25000', HINT = 'SET default_transaction_isolation = ''read committed'';';
+    END IF;
+    SELECT * INTO config FROM tidemark.partition_config c WHERE c.parent = retire_step.parent;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RETURN ARRAY['skip', '', '', ''];
+    END IF;
+    -- DETACH CONCURRENTLY is refused beside a DEFAULT partition.
+    by_client := by_client AND EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = parent AND p.partdefid = 0);
+
+    -- A detach that somebody else began and left pending hides its rows already and stands in the way of ours.
+    SELECT b.* INTO due FROM tidemark.partition_bounds(parent) b
+     WHERE b.pending AND NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = b.partition);
+    IF FOUND THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, due.partition);
+        IF isfinite(due.from_time) AND isfinite(due.to_time) THEN
+            PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detached', 'keep');
+        END IF;
+        RETURN ARRAY['finalize', due.from_time::date::text, due.partition::text, ''];
+    END IF;
+
+    -- What an earlier round left half done comes first.
+    SELECT * INTO half FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.state = 'detaching' ORDER BY r.event_date LIMIT 1;
+    IF FOUND THEN
+        SELECT i.inhdetachpending INTO pending FROM pg_inherits i WHERE i.inhrelid = half.partition_id AND i.inhparent = parent;
+        IF NOT FOUND THEN
+            IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = half.partition_id AND c.oid::regclass::text = half.partition) THEN
+                UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+                 WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+                RETURN ARRAY['forget', half.event_date::text, half.partition, ''];
+            END IF;
+            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now.
+            blocked := CASE WHEN half.to_time <= tidemark.retention_limit(parent) THEN tidemark.retirement_blocker(parent, half.from_time, half.to_time)
+                            ELSE 'it is not due any more' END;
+            IF blocked IS NULL THEN
+                PERFORM tidemark.set_retired(parent, half.partition_id, half.from_time, half.to_time, 'detached', half.retention_action);
+                RETURN ARRAY['detached', half.event_date::text, half.partition, ''];
+            END IF;
+            PERFORM tidemark.attach_again(parent, half.partition_id, half.from_time, half.to_time);
+            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+            RETURN ARRAY['attach', half.event_date::text, half.partition, blocked];
+        ELSIF pending THEN
+            EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, half.partition_id);
+            RETURN ARRAY['finalize', half.event_date::text, half.partition, ''];
+        END IF;
+        -- Still attached: nothing has happened yet. Begin anew, or not at all.
+        DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+    END IF;
+
+    FOR due IN SELECT * FROM tidemark.due_partitions(parent) LOOP
+        CONTINUE WHEN due.blocked IS NOT NULL;
+        IF by_client THEN
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+            PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detaching', config.retention_action);
+            RETURN ARRAY['detach', due.from_time::date::text, due.partition::text, format('ALTER TABLE %s DETACH PARTITION %s CONCURRENTLY', parent, due.partition)];
+        END IF;
+        -- Others queue behind our request: both locks together may take no longer than one lock_timeout.
+        began := clock_timestamp();
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', parent);
+        PERFORM set_config('lock_timeout', greatest(100, 2000 - (extract(epoch FROM clock_timestamp() - began) * 1000)::integer)::text, true);
+        -- Nobody writes now. Whoever wrote before we had the lock has committed, and their marks are visible.
+        blocked := tidemark.retirement_blocker(parent, due.from_time, due.to_time);
+        IF blocked IS NOT NULL THEN
+            RETURN ARRAY['refused', due.from_time::date::text, due.partition::text, blocked];
+        END IF;
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, due.partition);
+        PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detached', config.retention_action);
+        RETURN ARRAY['detached', due.from_time::date::text, due.partition::text, ''];
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
+'Takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do. Part of maintenance.';
+
+CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    retired record;
+    refused text;
+    failed text;
+    code text;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RETURN ARRAY['skip', '', '', ''];
+    END IF;
+    FOR retired IN
+        SELECT DISTINCT ON (r.partition_id) r.*
+          FROM tidemark.retired_dates r JOIN tidemark.partition_config c ON c.parent = r.parent
+         WHERE r.parent = drop_step.parent AND r.state = 'detached' AND r.retention_action = 'drop'
+           -- Both then and now: whoever turns to keep keeps what is still there.
+           AND c.retention_action = 'drop' AND r.to_time <= tidemark.retention_limit(r.parent)
+         ORDER BY r.partition_id, r.event_date
+    LOOP
+        refused := tidemark.drop_refusal(parent, retired.event_date);
+        IF refused = 'the table is gone' THEN
+            UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+             WHERE r.parent = drop_step.parent AND r.partition_id IS NOT DISTINCT FROM retired.partition_id AND r.partition = retired.partition;
+            RETURN ARRAY['forget', retired.event_date::text, retired.partition, ''];
+        END IF;
+        CONTINUE WHEN refused IS NOT NULL;
+        BEGIN
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', retired.partition_id);
+            -- The name was looked up anew for the lock; and it may have been needed while we waited.
+            CONTINUE WHEN to_regclass(retired.partition) IS DISTINCT FROM retired.partition_id OR tidemark.drop_refusal(parent, retired.event_date) IS NOT NULL;
+            EXECUTE format('DROP TABLE %s', retired.partition_id);
+            UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+             WHERE r.parent = drop_step.parent AND r.partition_id = retired.partition_id;
+            RETURN ARRAY['drop', retired.event_date::text, retired.partition, ''];
+        EXCEPTION WHEN OTHERS THEN
+            -- A view on one partition must not keep the others.
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, failed = MESSAGE_TEXT;
+        END;
+    END LOOP;
+    IF failed IS NOT NULL THEN
+        RAISE EXCEPTION '%', failed USING ERRCODE = code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
+'Drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do. Part of maintenance.';
+
+CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    retired record;
+    pending boolean;
+BEGIN
+    IF event_date IS NULL OR hold IS NULL OR hold < interval '0' THEN
+        RAISE EXCEPTION 'event_date and hold must not be NULL, and hold not negative' USING ERRCODE = '22023';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RAISE EXCEPTION 'table % is under maintenance', parent USING ERRCODE = '55P03', HINT = 'Try again when it is done.';
+    END IF;
+    SELECT * INTO retired FROM tidemark.retired_dates r WHERE r.parent = restore_step.parent AND r.event_date = restore_step.event_date;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'date % of % is not retired', event_date, parent USING ERRCODE = '42704', HINT = 'tidemark.retired_dates lists those that are.';
+    ELSIF retired.state = 'dropped' OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = retired.partition_id AND c.oid::regclass::text = retired.partition) THEN
+        RAISE EXCEPTION 'the partition of date % of % is gone', event_date, parent
+            USING ERRCODE = '55000', HINT = 'Its rows are gone. To begin the date anew, delete its row from tidemark.retired_dates.';
+    END IF;
+    SELECT i.inhdetachpending INTO pending FROM pg_inherits i WHERE i.inhrelid = retired.partition_id AND i.inhparent = parent;
+    IF FOUND AND pending THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, retired.partition_id);
+    END IF;
+    IF pending IS DISTINCT FROM false THEN
+        PERFORM tidemark.attach_again(parent, retired.partition_id, retired.from_time, retired.to_time);
+    END IF;
+    DELETE FROM tidemark.retention_holds h WHERE h.parent = restore_step.parent AND h.held_until <= clock_timestamp();
+    INSERT INTO tidemark.retention_holds AS h (parent, event_date, held_until)
+    SELECT r.parent, r.event_date, clock_timestamp() + hold FROM tidemark.retired_dates r
+     WHERE r.parent = restore_step.parent AND r.partition_id = retired.partition_id
+    ON CONFLICT ON CONSTRAINT retention_holds_pkey DO UPDATE SET held_until = excluded.held_until;
+    DELETE FROM tidemark.retired_dates r WHERE r.parent = restore_step.parent AND r.partition_id = retired.partition_id;
+    RETURN ARRAY['attach', event_date::text, retired.partition, ''];
+END
+$$;
+COMMENT ON FUNCTION tidemark.restore_step(regclass, date, interval) IS
+'The work behind tidemark.restore_partition, with the rights of the caller.';
+
+CREATE FUNCTION tidemark.record_step(parent regclass, error text) RETURNS text[]
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+BEGIN ATOMIC
+    UPDATE tidemark.partition_config c
+       SET lock_timeouts = c.lock_timeouts + CASE WHEN error IN ('55P03', '40P01') THEN 1 ELSE 0 END,
+           last_success = CASE WHEN error IS NULL THEN clock_timestamp() ELSE c.last_success END,
+           last_error = CASE WHEN error IN ('55P03', '40P01') THEN c.last_error ELSE error END,
+           last_error_at = CASE WHEN error IS NULL THEN NULL WHEN error IN ('55P03', '40P01') THEN c.last_error_at ELSE clock_timestamp() END
+     WHERE c.parent = record_step.parent
+    RETURNING ARRAY['record', '', '', ''];
+END;
+COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
+'Notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed. Part of maintenance.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
 -- extension/src/lib.rs:39
 -- requires:
 --   retirement
+
+-- Maintenance of partitions as people and clients call it: single steps, the procedure, the dry run, and how things stand.
+-- What a step does is in retirement.sql.
+
+CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
+COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
+'Checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner. Part of maintenance.';
+
+CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    done text[] := tidemark.partition_work_as_owner(parent, work, NULL, NULL);
+BEGIN
+    action := done[1];
+    event_date := nullif(done[2], '')::date;
+    partition := nullif(done[3], '');
+    detail := nullif(done[4], '');
+END
+$$;
+COMMENT ON FUNCTION tidemark.maintenance_step(regclass, text) IS
+'Does the next step of one kind of work on a managed table, as its owner, and says what it did; all NULL when nothing is left to do. Call it until then, each time in a transaction of its own. work: create (partitions ahead), retire (detach what is due), retire concurrently, or drop. With retire concurrently an action detach has done nothing yet: the client has to send the statement in detail at top level, as a member of the owner, and then go on. Other actions: create (partitions made, their number in detail), detached, finalize, attach (a partition that is needed again), refused, forget, drop, and skip when another session maintains the table. The caller needs INSERT on parent.';
+
+CREATE FUNCTION tidemark.record_maintenance(parent regclass, error text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tidemark.partition_work_as_owner(parent, 'record', NULL, error);
+END
+$$;
+COMMENT ON FUNCTION tidemark.record_maintenance(regclass, text) IS
+'Notes in tidemark.partition_config how a client''s maintenance of a table went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock that was not to be had (counted), else what failed. The caller needs INSERT on parent.';
+
+CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day') RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    done text[] := tidemark.partition_work_as_owner(parent, 'restore', event_date, coalesce(hold, interval '-1 day')::text);
+BEGIN
+    RETURN done[3]::regclass;
+END
+$$;
+COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
+'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
+
+CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- Rows of tables that are gone belong to nobody; their number may one day be that of another table.
+    DELETE FROM tidemark.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
+    DELETE FROM tidemark.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
+    WITH gone AS (DELETE FROM tidemark.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
+    SELECT count(*) FROM gone;
+END;
+COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
+'Removes the settings and retired dates of tables that were dropped; returns how many tables were managed. Part of maintenance.';
+
+CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
+DECLARE
+    table_of pg_catalog.regclass;
+    work pg_catalog.text;
+    step pg_catalog.record;
+    tries pg_catalog.int4;
+    code pg_catalog.text;
+    message pg_catalog.text;
+    failed pg_catalog.text;
+    skipped pg_catalog.bool;
+    failures pg_catalog.int4 := 0;
+BEGIN
+    IF parent IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.partition_config c WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent) THEN
+        RAISE EXCEPTION 'table % is not managed', parent USING ERRCODE = '42704', HINT = 'Register it with tidemark.manage_partitions.';
+    END IF;
+    PERFORM tidemark.forget_missing_tables();
+    COMMIT;
+    FOREACH table_of IN ARRAY ARRAY(
+        SELECT c.parent FROM tidemark.partition_config c JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) c.parent
+         WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent
+            OR run_maintenance.parent IS NULL AND (pg_catalog.has_table_privilege(t.oid, 'INSERT') OR pg_catalog.pg_has_role(t.relowner, 'MEMBER'))
+         ORDER BY c.parent::pg_catalog.text)
+    LOOP
+        failed := NULL;
+        skipped := false;
+        FOREACH work IN ARRAY ARRAY['create', 'retire', 'drop'] LOOP
+            tries := 0;
+            LOOP
+                code := NULL;
+                BEGIN
+                    SELECT * INTO step FROM tidemark.maintenance_step(table_of, work);
+                EXCEPTION WHEN OTHERS THEN
+                    code := SQLSTATE;
+                    message := SQLERRM;
+                END;
+                COMMIT;
+                IF code OPERATOR(pg_catalog.=) ANY (ARRAY['55P03', '40P01']) THEN
+                    -- Somebody uses the table for longer than others should wait behind us: back off, others go first.
+                    tries := tries OPERATOR(pg_catalog.+) 1;
+                    BEGIN
+                        PERFORM tidemark.record_maintenance(table_of, code);
+                    EXCEPTION WHEN OTHERS THEN NULL;
+                    END;
+                    COMMIT;
+                    IF tries OPERATOR(pg_catalog.<) 3 THEN
+                        PERFORM pg_catalog.pg_sleep(0.5 OPERATOR(pg_catalog.*) tries);
+                        CONTINUE;
+                    END IF;
+                END IF;
+                IF code IS NOT NULL THEN
+                    failed := pg_catalog.concat_ws('; ', failed, pg_catalog.concat(code, ' ', work, ': ', message));
+                    EXIT;
+                END IF;
+                skipped := skipped OR COALESCE(step.action OPERATOR(pg_catalog.=) 'skip', false);
+                EXIT WHEN step.action IS NULL OR skipped;
+            END LOOP;
+        END LOOP;
+        IF failed IS NOT NULL OR NOT skipped THEN
+            BEGIN
+                PERFORM tidemark.record_maintenance(table_of, failed);
+            EXCEPTION WHEN OTHERS THEN
+                failed := pg_catalog.concat_ws('; ', failed, SQLERRM);
+            END;
+            COMMIT;
+        END IF;
+        IF failed IS NOT NULL THEN
+            failures := failures OPERATOR(pg_catalog.+) 1;
+            RAISE WARNING 'maintenance of %: %', table_of, failed;
+        END IF;
+    END LOOP;
+    IF failures OPERATOR(pg_catalog.>) 0 THEN
+        RAISE EXCEPTION '% tables could not be maintained', failures
+            USING HINT = 'The warnings above and tidemark.partition_health say why; the next call goes on.';
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.run_maintenance(regclass) IS
+'Does all that is due for the partitions of one managed table, or with NULL of all that the caller may insert into: creates those ahead, detaches those older than retention_days, drops what was detached. Each step is a transaction of its own as the owner of the table, waits at most 2 s for a lock, and is tried three times. A table that fails is reported as a warning and in tidemark.partition_health, does not hold up the others, and makes the call fail at its end. A table that another session maintains is passed over. CALL it outside a transaction block. It detaches with a short ACCESS EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark maintain does that.';
+
+CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL, OUT step integer, OUT action text, OUT sql text, OUT lock_level text, OUT reason text)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    wanted regclass := plan_maintenance.parent;
+    config record;
+    day date;
+    part record;
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    refusal text;
+BEGIN
+    FOR config IN
+        SELECT c.*, p.partdefid <> 0 AS has_default FROM tidemark.partition_config c JOIN pg_partitioned_table p ON p.partrelid = c.parent
+         WHERE wanted IS NULL OR c.parent = wanted ORDER BY c.parent::text
+    LOOP
+        plan_maintenance.parent := config.parent;
+        step := 0;
+
+        action := 'create';
+        lock_level := 'SHARE UPDATE EXCLUSIVE on the table';
+        FOR day IN SELECT d FROM tidemark.wanted_dates(config.parent) AS d LOOP
+            step := step + 1;
+            sql := array_to_string(tidemark.partition_sql(config.parent, day), E';\n');
+            reason := CASE WHEN day < today THEN 'a date without partition since the last success'
+                           ELSE format('%s days are wanted ahead', config.premake_days) END;
+            RETURN NEXT;
+        END LOOP;
+
+        FOR part IN
+            SELECT b.* FROM tidemark.partition_bounds(config.parent) b WHERE b.pending
+        LOOP
+            step := step + 1;
+            action := 'finalize';
+            sql := format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', config.parent, part.partition);
+            lock_level := 'SHARE UPDATE EXCLUSIVE on the table, ACCESS EXCLUSIVE on the partition';
+            reason := 'an interrupted DETACH CONCURRENTLY';
+            RETURN NEXT;
+        END LOOP;
+
+        FOR part IN
+            SELECT d.* FROM tidemark.due_partitions(config.parent) d
+            UNION ALL
+            -- Noted by a round that ended before it detached them.
+            SELECT b.partition, b.from_time, b.to_time, tidemark.retirement_blocker(config.parent, b.from_time, b.to_time)
+              FROM tidemark.partition_bounds(config.parent) b
+             WHERE NOT b.pending AND b.to_time <= tidemark.retention_limit(config.parent)
+               AND EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.partition_id = b.partition)
+             ORDER BY 2
+        LOOP
+            step := step + 1;
+            reason := format('older than %s days', config.retention_days);
+            IF part.blocked IS NOT NULL THEN
+                action := 'refused';
+                sql := NULL;
+                lock_level := NULL;
+                reason := format('%s: %s', part.partition, part.blocked);
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+            action := CASE WHEN config.has_default THEN 'detach' ELSE 'detach concurrently' END;
+            sql := format('ALTER TABLE %s DETACH PARTITION %s', config.parent, part.partition) || CASE WHEN config.has_default THEN '' ELSE ' CONCURRENTLY' END;
+            lock_level := CASE WHEN config.has_default THEN 'ACCESS EXCLUSIVE on the table and the partition'
+                               ELSE 'SHARE UPDATE EXCLUSIVE on the table, ACCESS EXCLUSIVE on the partition; without CONCURRENTLY in run_maintenance: ACCESS EXCLUSIVE on both' END;
+            RETURN NEXT;
+            IF config.retention_action = 'drop' THEN
+                step := step + 1;
+                action := 'drop';
+                sql := format('DROP TABLE %s', part.partition);
+                lock_level := 'ACCESS EXCLUSIVE on the detached partition';
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+
+        FOR part IN
+            SELECT DISTINCT ON (r.partition_id) r.*, EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = r.partition_id) AS attached
+              FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.state <> 'dropped' ORDER BY r.partition_id, r.event_date
+        LOOP
+            CONTINUE WHEN part.attached OR config.retention_action <> 'drop' OR part.retention_action <> 'drop' OR part.to_time > coalesce(tidemark.retention_limit(config.parent), '-infinity');
+            step := step + 1;
+            refusal := tidemark.drop_refusal(config.parent, part.event_date);
+            action := CASE WHEN refusal IS NULL THEN 'drop' ELSE 'refused' END;
+            sql := CASE WHEN refusal IS NULL THEN format('DROP TABLE %s', part.partition) END;
+            lock_level := CASE WHEN refusal IS NULL THEN 'ACCESS EXCLUSIVE on the detached partition' END;
+            reason := coalesce(format('%s: %s', part.partition, refusal), 'detached');
+            IF refusal IS NULL THEN reason := 'detached to be dropped'; END IF;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
+'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
+
+CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
+    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlaps bigint, OUT pending_detach bigint, OUT refused_dates bigint)
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    covered_until timestamptz;
+BEGIN
+    SELECT count(*), count(*) FILTER (WHERE b.pending), min(b.from_time) FILTER (WHERE NOT b.pending)::date,
+           (max(b.to_time) FILTER (WHERE NOT b.pending) - interval '1 microsecond')::date
+      INTO partitions, pending_detach, oldest_date, newest_date
+      FROM tidemark.partition_bounds(parent) b;
+    -- Until when every moment from now on has a partition.
+    SELECT min(b.to_time) INTO covered_until FROM tidemark.partition_bounds(parent) b
+     WHERE b.to_time > now() AND NOT b.pending
+       AND NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) n WHERE NOT n.pending AND n.from_time <= b.to_time AND n.to_time > b.to_time);
+    IF NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now()) THEN
+        covered_until := now();
+    END IF;
+    SELECT count(*) INTO premade_partitions FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
+    premade_hours := CASE WHEN isfinite(covered_until) THEN round((extract(epoch FROM covered_until - now()) / 3600)::numeric, 1) END;
+    SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
+                                   WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
+           count(*) FILTER (WHERE g.next < g.past)
+      INTO gaps, overlaps
+      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
+                   CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
+              FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
+    SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1) FILTER (WHERE isfinite(d.from_time)), 0) INTO refused_dates
+      FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The figures of tidemark.partition_health for one table.';
+
+CREATE VIEW tidemark.partition_health AS
+SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlaps, f.pending_detach,
+       (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
+       f.refused_dates, c.last_success, c.last_error, c.last_error_at, c.lock_timeouts
+  FROM tidemark.partition_config c
+  JOIN pg_catalog.pg_class t ON t.oid = c.parent
+ CROSS JOIN LATERAL tidemark.partition_figures(c.parent) AS f;
+COMMENT ON VIEW tidemark.partition_health IS 'One row per managed table: whether its partitions are as they should be, and how the last maintenance went.';
+COMMENT ON COLUMN tidemark.partition_health.parent IS 'The table.';
+COMMENT ON COLUMN tidemark.partition_health.partitions IS 'How many partitions it has, one whose detach is pending included.';
+COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many partitions are ready after today''s without a gap.';
+COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
+COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
+COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
+COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
+COMMENT ON COLUMN tidemark.partition_health.overlaps IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
+COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
+COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';
+COMMENT ON COLUMN tidemark.partition_health.refused_dates IS 'Dates past their retention that a model still needs, or that are held; tidemark.plan_maintenance says why.';
+COMMENT ON COLUMN tidemark.partition_health.last_success IS 'When maintenance last did all that was due; NULL if never.';
+COMMENT ON COLUMN tidemark.partition_health.last_error IS 'SQLSTATE and message of what failed in the last maintenance; NULL if nothing did.';
+COMMENT ON COLUMN tidemark.partition_health.last_error_at IS 'When that was; NULL if nothing failed.';
+COMMENT ON COLUMN tidemark.partition_health.lock_timeouts IS 'How often maintenance gave up waiting for a lock, in all.';
+GRANT SELECT ON tidemark.partition_health TO PUBLIC;
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:40
+-- requires:
+--   maintenance
 
 -- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date. Here:
 -- what is known of them, the append-only log of dates that changed, and which dates are stale, frozen or needed.
@@ -1451,14 +2339,29 @@ COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query.
+    RETURN QUERY
     -- The model, and the models that it reads, directly or through others.
     WITH RECURSIVE below(name) AS (
         SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
         UNION
         SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+    ), cold(name, event_date) AS (
+        -- See tidemark.is_frozen.
+        SELECT m.name, r.event_date + shift
+          FROM below b
+          JOIN tidemark.models m ON m.name = b.name
+          JOIN tidemark.model_sources s ON s.model = m.name
+          JOIN tidemark.retired_dates r ON r.parent = s.source
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+        UNION
+        SELECT m.name, r.event_date
+          FROM below b JOIN tidemark.models m ON m.name = b.name JOIN tidemark.retired_dates r ON r.parent = m.target
     ), marks AS (
         SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
           FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
@@ -1471,10 +2374,10 @@ BEGIN ATOMIC
                  CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
          GROUP BY 1, 2
     ), waiting AS (
-        SELECT k.model, k.event_date, k.marked_at, tidemark.is_frozen(k.model, k.event_date) AS frozen FROM marks k
+        SELECT k.model, k.event_date, k.marked_at, (k.model, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen FROM marks k
         UNION
         -- What is stale below is stale here, except where it will stay as it is.
-        SELECT m.name, w.event_date + shift, w.marked_at, tidemark.is_frozen(m.name, w.event_date + shift)
+        SELECT m.name, w.event_date + shift, w.marked_at, (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
           FROM waiting w
           JOIN tidemark.models a ON a.name = w.model
           JOIN tidemark.model_sources s ON s.source = a.target
@@ -1485,7 +2388,8 @@ BEGIN ATOMIC
     SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
      WHERE w.model = waiting_dates.model
      GROUP BY w.event_date;
-END;
+END
+$$;
 COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
 
@@ -1562,7 +2466,7 @@ COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:40
+-- extension/src/lib.rs:41
 -- requires:
 --   models
 
@@ -1883,7 +2787,7 @@ COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:41
+-- extension/src/lib.rs:42
 -- requires:
 --   refresh
 
@@ -2112,7 +3016,7 @@ COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:42
+-- extension/src/lib.rs:43
 -- requires:
 --   create_model
 
@@ -2211,7 +3115,7 @@ COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:47
+-- extension/src/lib.rs:48
 -- requires:
 --   materialized_views
 
@@ -2330,7 +3234,7 @@ COMMENT ON FUNCTION tidemark.create_live_view(text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:48
+-- extension/src/lib.rs:49
 -- requires:
 --   live
 
