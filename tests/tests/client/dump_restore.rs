@@ -90,7 +90,7 @@ fn assert_goes_on(copy: &Database<'_>, original: &Database<'_>, more: &Generated
         tidemark(&["load", more.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
         connect(&database.admin_url())
             .batch_execute(
-                "SELECT tidemark.ensure_partitions('bronze.events'::regclass, '2031-01-01', '2031-01-02')",
+                "SELECT tidemark.ensure_partitions('bronze.events'::regclass, current_date + 101, current_date + 102)",
             )
             .unwrap();
         tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
