@@ -90,8 +90,8 @@ DECLARE
 BEGIN
     IF name IS NULL OR sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
         RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
-    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
-        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
+    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR lookback_days NOT BETWEEN 0 AND 1000 OR lookahead_days NOT BETWEEN 0 AND 1000 THEN
+        RAISE EXCEPTION 'lookback_days and lookahead_days must be between 0 and 1000' USING ERRCODE = '22023';
     ELSIF array_position(sources, NULL::regclass) IS NOT NULL OR array_position(key, NULL::name) IS NOT NULL THEN
         RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN

@@ -15,8 +15,8 @@ CREATE TABLE tidemark.models (
     target regclass NOT NULL UNIQUE,
     query text NOT NULL,
     key name[] NOT NULL,
-    lookback_days integer NOT NULL CHECK (lookback_days >= 0),
-    lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
+    lookback_days integer NOT NULL CHECK (lookback_days BETWEEN 0 AND 1000),
+    lookahead_days integer NOT NULL CHECK (lookahead_days BETWEEN 0 AND 1000),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
@@ -52,7 +52,8 @@ COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
-    event_date date NOT NULL,
+    -- Leaves room to widen: one impossible date must not stop the marks of everybody.
+    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rows bigint,
@@ -167,11 +168,12 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     ids bigint[];
@@ -220,9 +222,31 @@ RETURN EXISTS (SELECT FROM tidemark.models m
 COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
+CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE depth(name, target, level) AS (
+        SELECT m.name, m.target, 0 FROM tidemark.models m
+        UNION
+        SELECT d.name, d.target, b.level + 1
+          FROM depth b
+          JOIN tidemark.model_sources s ON s.source = b.target
+          JOIN tidemark.models d ON d.name = s.model
+         WHERE b.level < 100)
+    SELECT x.name FROM depth x GROUP BY x.name ORDER BY max(x.level), x.name;
+END
+$$;
+COMMENT ON FUNCTION tidemark.models_in_order() IS
+'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -92,6 +92,7 @@ CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OU
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
 AS $$
 DECLARE
     wrong text;
@@ -157,17 +158,7 @@ DECLARE
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
-        WITH RECURSIVE depth(name, target, level) AS (
-            SELECT x.name, x.target, 0 FROM tidemark.models x
-            UNION
-            SELECT d.name, d.target, b.level + 1
-              FROM depth b
-              JOIN tidemark.model_sources s ON s.source = b.target
-              JOIN tidemark.models d ON d.name = s.model
-             WHERE b.level < 100)
-        SELECT x.name FROM depth x
-         WHERE refresh_step.model IS NULL OR x.name = refresh_step.model
-         GROUP BY x.name ORDER BY max(x.level), x.name
+        SELECT x FROM tidemark.models_in_order() AS x WHERE refresh_step.model IS NULL OR x = refresh_step.model
     LOOP
         CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
         CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
@@ -267,6 +258,7 @@ CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) R
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
 AS $$
 DECLARE
     m tidemark.models;

@@ -15,8 +15,9 @@ mod tests {
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str = "read_as_owner, verify_model";
 
-    /// Functions that may run with the rights of their owner: they only move or read marks and call nobody's code.
-    const SECURITY_DEFINER: &str = "date_blockers, distribute_dirty, is_frozen, stale_dates, waiting_dates";
+    /// Functions that may run with the rights of their owner: they only read or write our own tables and call nobody's code.
+    const SECURITY_DEFINER: &str = "date_blockers, distribute_dirty, forget_missing_tables,
+        is_frozen, stale_dates, waiting_dates";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "

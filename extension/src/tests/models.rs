@@ -238,7 +238,7 @@ mod tests {
             ),
             (
                 "'w.x', '{w.events}', 'SELECT 1', '{event_date}', -1",
-                "22023 lookback_days and lookahead_days must not be negative",
+                "22023 lookback_days and lookahead_days must be between 0 and 1000",
             ),
             ("'w.x', '{w.view}', 'SELECT 1', '{event_date}'", "42809 source w.view is not a table"),
             ("'w.x', '{w.events}', 'DELETE FROM w.events', '{event_date}'", "22023 query must be one SELECT"),

@@ -165,16 +165,17 @@ fn writers_refreshers_and_kills_leave_nothing_wrong() {
                         Err(e) if e.code().is_some_and(|code| code.code() == "40P01") => {}
                         Err(e) => panic!("{e:?}"),
                     }
+                    std::thread::sleep(Duration::from_millis(10));
                 }
             }));
             helpers.push(scope.spawn(move || {
                 let mut client = database.connect();
                 while !stop.load(Ordering::Relaxed) {
                     // Ended by somebody below, or not.
-                    if client
-                        .batch_execute("SET application_name = 'refresher'; CALL tidemark.refresh()")
-                        .is_err()
-                    {
+                    let named = client.batch_execute("SET application_name = 'refresher'");
+                    if let Err(e) = named.and_then(|()| client.batch_execute("CALL tidemark.refresh()")) {
+                        let code = sqlstate::<()>(Err(e));
+                        assert!(code == "57P01" || code.contains("closed"), "a refresh failed with {code}");
                         client = database.connect();
                     }
                 }
