@@ -2133,8 +2133,8 @@ CREATE TABLE tidemark.models (
     target regclass NOT NULL UNIQUE,
     query text NOT NULL,
     key name[] NOT NULL,
-    lookback_days integer NOT NULL CHECK (lookback_days >= 0),
-    lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
+    lookback_days integer NOT NULL CHECK (lookback_days BETWEEN 0 AND 1000),
+    lookahead_days integer NOT NULL CHECK (lookahead_days BETWEEN 0 AND 1000),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
@@ -2170,7 +2170,8 @@ COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
-    event_date date NOT NULL,
+    -- Leaves room to widen: one impossible date must not stop the marks of everybody.
+    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rows bigint,
@@ -2285,11 +2286,12 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     ids bigint[];
@@ -2338,9 +2340,31 @@ RETURN EXISTS (SELECT FROM tidemark.models m
 COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
 
+CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE depth(name, target, level) AS (
+        SELECT m.name, m.target, 0 FROM tidemark.models m
+        UNION
+        SELECT d.name, d.target, b.level + 1
+          FROM depth b
+          JOIN tidemark.model_sources s ON s.source = b.target
+          JOIN tidemark.models d ON d.name = s.model
+         WHERE b.level < 100)
+    SELECT x.name FROM depth x GROUP BY x.name ORDER BY max(x.level), x.name;
+END
+$$;
+COMMENT ON FUNCTION tidemark.models_in_order() IS
+'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -2564,6 +2588,7 @@ CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OU
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
 AS $$
 DECLARE
     wrong text;
@@ -2629,17 +2654,7 @@ DECLARE
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
-        WITH RECURSIVE depth(name, target, level) AS (
-            SELECT x.name, x.target, 0 FROM tidemark.models x
-            UNION
-            SELECT d.name, d.target, b.level + 1
-              FROM depth b
-              JOIN tidemark.model_sources s ON s.source = b.target
-              JOIN tidemark.models d ON d.name = s.model
-             WHERE b.level < 100)
-        SELECT x.name FROM depth x
-         WHERE refresh_step.model IS NULL OR x.name = refresh_step.model
-         GROUP BY x.name ORDER BY max(x.level), x.name
+        SELECT x FROM tidemark.models_in_order() AS x WHERE refresh_step.model IS NULL OR x = refresh_step.model
     LOOP
         CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
         CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
@@ -2739,6 +2754,7 @@ CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) R
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
 AS $$
 DECLARE
     m tidemark.models;
@@ -2883,8 +2899,8 @@ DECLARE
 BEGIN
     IF name IS NULL OR sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
         RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
-    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
-        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
+    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR lookback_days NOT BETWEEN 0 AND 1000 OR lookahead_days NOT BETWEEN 0 AND 1000 THEN
+        RAISE EXCEPTION 'lookback_days and lookahead_days must be between 0 and 1000' USING ERRCODE = '22023';
     ELSIF array_position(sources, NULL::regclass) IS NOT NULL OR array_position(key, NULL::name) IS NOT NULL THEN
         RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
