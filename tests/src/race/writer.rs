@@ -17,7 +17,7 @@ type Event = (u64, u64);
 
 /// Writes until the race ends.
 pub(super) fn run(race: &Race<'_>, number: u64) {
-    let mut writer = Writer { race, random: race.random(100 + number), number, prepared: 0 };
+    let mut writer = Writer { race, random: race.random(100 + number), number, prepared: 0, unsettled: None };
     race.repeat("race-writer", |client| {
         let _open = race.gate.read().unwrap_or_else(PoisonError::into_inner);
         if race.stopped() {
@@ -43,6 +43,8 @@ struct Writer<'a> {
     random: Random,
     number: u64,
     prepared: u64,
+    /// A prepared transaction of which we do not know that it has ended.
+    unsettled: Option<String>,
 }
 
 impl Writer<'_> {
@@ -100,9 +102,11 @@ impl Writer<'_> {
             3..5 => {
                 self.prepared += 1;
                 let name = format!("writer-{}-{}", self.number, self.prepared);
+                self.unsettled = Some(name.clone());
                 client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"))?;
                 self.hold(true);
                 client.batch_execute(&format!("COMMIT PREPARED '{name}'"))?;
+                self.unsettled = None;
             }
             _ => client.batch_execute("COMMIT")?,
         }
@@ -114,16 +118,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A connection that broke may have left a transaction of ours prepared.
+    /// A connection that broke may have left a transaction of ours prepared, which holds up others until it ends.
     fn finish_prepared(&mut self, client: &mut Client) -> Result<(), postgres::Error> {
-        if self.prepared == 0 || !self.random.percent(20) {
-            return Ok(());
-        }
-        let sql = format!("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'writer-{}-%'", self.number);
-        for row in client.query(&sql, &[])? {
+        let Some(name) = self.unsettled.clone() else { return Ok(()) };
+        if !client.query("SELECT FROM pg_prepared_xacts WHERE gid = $1", &[&name])?.is_empty() {
             let what = self.random.pick(&["COMMIT", "ROLLBACK"]);
-            client.batch_execute(&format!("{what} PREPARED '{}'", row.get::<_, String>(0)))?;
+            client.batch_execute(&format!("{what} PREPARED '{name}'"))?;
         }
+        self.unsettled = None;
         Ok(())
     }
 
