@@ -1022,6 +1022,8 @@ ALTER TABLE tidemark.partition_config ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.partition_config FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.partition_config
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+-- A row whose table was dropped is nobody's: every maintainer may remove it.
+CREATE POLICY nobodys ON tidemark.partition_config FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.partition_config TO PUBLIC;
 
 CREATE FUNCTION tidemark.partition_bounds(parent regclass)
@@ -1172,7 +1174,7 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
-'The UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+'The work behind maintenance: the UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
 
 CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -1194,7 +1196,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
-'Raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+'The work behind maintenance: raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
 
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1380,6 +1382,7 @@ ALTER TABLE tidemark.retired_dates ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retired_dates FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retired_dates
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retired_dates FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retired_dates TO PUBLIC;
 
 CREATE TABLE tidemark.retention_holds (
@@ -1398,6 +1401,7 @@ ALTER TABLE tidemark.retention_holds ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.retention_holds FOR SELECT USING (true);
 CREATE POLICY owners_write ON tidemark.retention_holds
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+CREATE POLICY nobodys ON tidemark.retention_holds FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = parent));
 GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retention_holds TO PUBLIC;
 
 CREATE FUNCTION tidemark.maintenance_lock_key(parent regclass) RETURNS integer
@@ -1405,7 +1409,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
 RETURN parent::oid::bigint::bit(32)::integer;
 COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
-'Second key of the advisory lock that a maintainer of a table holds; the first is 1953064045.';
+'The work behind tidemark.try_maintenance_lock: the second key of the advisory lock of a table; the first is 1953064045.';
 
 CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
@@ -1451,7 +1455,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
-'Why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+'The work behind maintenance: why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
 
 CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -1462,7 +1466,7 @@ BEGIN ATOMIC
       FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
 END;
 COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
-'Partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+'The work behind maintenance: partitions that end at or before this time are due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
@@ -1476,7 +1480,7 @@ BEGIN ATOMIC
      ORDER BY b.from_time;
 END;
 COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
-'The attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+'The work behind maintenance: the attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
@@ -1502,7 +1506,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
-'Why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+'The work behind maintenance: why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
 
 CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1515,7 +1519,7 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'Writes the rows of tidemark.retired_dates for the dates of one partition. Part of maintenance.';
+'The work behind maintenance: writes the rows of tidemark.retired_dates for the dates of one partition.';
 
 CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1545,7 +1549,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
-'Attaches a detached partition with its old bounds. Part of maintenance and of tidemark.restore_partition.';
+'The work behind maintenance: attaches a detached partition with its old bounds.';
 
 CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -1600,7 +1604,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_step(regclass) IS
-'Creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing. Part of maintenance.';
+'The work behind maintenance: creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing.';
 
 CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1650,7 +1654,9 @@ BEGIN
                  WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
                 RETURN ARRAY['forget', half.event_date::text, half.partition, ''];
             END IF;
-            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now.
+            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now. Without
+            -- its row, that is: dates that read a retired date are frozen and would not ask for it.
+            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
             blocked := CASE WHEN half.to_time <= tidemark.retention_limit(parent) THEN tidemark.retirement_blocker(parent, half.from_time, half.to_time)
                             ELSE 'it is not due any more' END;
             IF blocked IS NULL THEN
@@ -1658,7 +1664,8 @@ BEGIN
                 RETURN ARRAY['detached', half.event_date::text, half.partition, ''];
             END IF;
             PERFORM tidemark.attach_again(parent, half.partition_id, half.from_time, half.to_time);
-            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+            -- Whoever read the table meanwhile missed these rows.
+            PERFORM tidemark.mark_dirty(parent, ARRAY(SELECT d::date FROM generate_series(half.from_time::date::timestamp, (half.to_time - interval '1 microsecond')::date::timestamp, interval '1 day') AS d), 'attached again');
             RETURN ARRAY['attach', half.event_date::text, half.partition, blocked];
         ELSIF pending THEN
             EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, half.partition_id);
@@ -1692,7 +1699,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
-'Takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1744,7 +1751,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
-'Drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do. Part of maintenance.';
+'The work behind maintenance: drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1802,7 +1809,7 @@ BEGIN ATOMIC
     RETURNING ARRAY['record', '', '', ''];
 END;
 COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
-'Notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed. Part of maintenance.';
+'The work behind maintenance: notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1816,7 +1823,7 @@ COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
 CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
 COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
-'Checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner. Part of maintenance.';
+'The work behind maintenance: checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner.';
 
 CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1859,17 +1866,17 @@ COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
 'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
-LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    -- Rows of tables that are gone belong to nobody; their number may one day be that of another table.
+    -- Their number may one day be that of another table.
     DELETE FROM tidemark.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
     DELETE FROM tidemark.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
     WITH gone AS (DELETE FROM tidemark.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
     SELECT count(*) FROM gone;
 END;
 COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
-'Removes the settings and retired dates of tables that were dropped; returns how many tables were managed. Part of maintenance.';
+'The work behind maintenance: removes the settings and retired dates of tables that were dropped; returns how many tables were managed.';
 
 CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
 LANGUAGE plpgsql
@@ -2051,7 +2058,7 @@ COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
 'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
 
 CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
-    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlaps bigint, OUT pending_detach bigint, OUT refused_dates bigint)
+    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlapping bigint, OUT pending_detach bigint, OUT refused_dates bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -2075,7 +2082,7 @@ BEGIN
     SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
                                    WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
            count(*) FILTER (WHERE g.next < g.past)
-      INTO gaps, overlaps
+      INTO gaps, overlapping
       FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
                    CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
               FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
@@ -2083,24 +2090,24 @@ BEGIN
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The figures of tidemark.partition_health for one table.';
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The work behind maintenance: the figures of tidemark.partition_health for one table.';
 
 CREATE VIEW tidemark.partition_health AS
-SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlaps, f.pending_detach,
+SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlapping, f.pending_detach,
        (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
        f.refused_dates, c.last_success, c.last_error, c.last_error_at, c.lock_timeouts
   FROM tidemark.partition_config c
   JOIN pg_catalog.pg_class t ON t.oid = c.parent
  CROSS JOIN LATERAL tidemark.partition_figures(c.parent) AS f;
 COMMENT ON VIEW tidemark.partition_health IS 'One row per managed table: whether its partitions are as they should be, and how the last maintenance went.';
-COMMENT ON COLUMN tidemark.partition_health.parent IS 'The table.';
+COMMENT ON COLUMN tidemark.partition_health.parent IS 'The managed table.';
 COMMENT ON COLUMN tidemark.partition_health.partitions IS 'How many partitions it has, one whose detach is pending included.';
 COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many partitions are ready after today''s without a gap.';
 COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
 COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
-COMMENT ON COLUMN tidemark.partition_health.overlaps IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
+COMMENT ON COLUMN tidemark.partition_health.overlapping IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
 COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
 COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';
 COMMENT ON COLUMN tidemark.partition_health.refused_dates IS 'Dates past their retention that a model still needs, or that are held; tidemark.plan_maintenance says why.';
@@ -3254,7 +3261,485 @@ COMMENT ON FUNCTION tidemark.create_live_view(text) IS
 -- requires:
 --   live
 
--- What was loaded and how late: watermark, lateness, and the trigger that marks dates for other writers.
+-- What was loaded, how late, and up to when a source is complete: statistics that travel with the marks of the dirty
+-- log, the tables they are folded into, and the views over both. change_tracking.sql has the triggers of other writers.
+--
+-- A writer only appends: its statistics stand in its own marks. Whoever consumes marks (tidemark.distribute_dirty)
+-- hands them to absorb_marks first. Two consumers at once must not wait for each other's recompute, so the second one
+-- sets its statistics aside in unfolded_loads; every reader adds marks, unfolded_loads and the tables.
+
+CREATE FUNCTION tidemark.lateness_buckets() RETURNS TABLE (bucket integer, from_lateness interval, to_lateness interval)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10 ROWS 12
+BEGIN ATOMIC
+    SELECT * FROM (VALUES
+        (1, NULL::interval, interval '1 second'),
+        (2, interval '1 second', interval '10 seconds'),
+        (3, interval '10 seconds', interval '1 minute'),
+        (4, interval '1 minute', interval '10 minutes'),
+        (5, interval '10 minutes', interval '1 hour'),
+        (6, interval '1 hour', interval '6 hours'),
+        (7, interval '6 hours', interval '1 day'),
+        (8, interval '1 day', interval '3 days'),
+        (9, interval '3 days', interval '7 days'),
+        (10, interval '7 days', interval '30 days'),
+        (11, interval '30 days', interval '90 days'),
+        (12, interval '90 days', NULL::interval)) AS b;
+END;
+COMMENT ON FUNCTION tidemark.lateness_buckets() IS
+'The twelve buckets in which lateness (received_at - event_time) is counted: from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed for ever, because counts are stored by number. A day is 24 hours.';
+
+CREATE TABLE tidemark.watermarks (
+    source regclass PRIMARY KEY,
+    allowed_lateness interval NOT NULL DEFAULT '7 days' CHECK (allowed_lateness >= '0 seconds'),
+    max_skew interval NOT NULL DEFAULT '5 minutes' CHECK (max_skew >= '0 seconds'),
+    max_event_time timestamptz,
+    watermark timestamptz,
+    events_loaded bigint NOT NULL DEFAULT 0,
+    late_events bigint NOT NULL DEFAULT 0,
+    last_loaded_at timestamptz
+);
+COMMENT ON TABLE tidemark.watermarks IS
+'One row per source: its watermark policy and what its consumed marks said. Read tidemark.source_status instead, which adds the marks that nobody has consumed yet.';
+COMMENT ON COLUMN tidemark.watermarks.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark.watermarks.allowed_lateness IS 'How far the watermark stays behind the latest event time.';
+COMMENT ON COLUMN tidemark.watermarks.max_skew IS 'How far an event time may lie after the start of the transaction that loaded it; later ones count as no later than that.';
+COMMENT ON COLUMN tidemark.watermarks.max_event_time IS 'Latest event time loaded, each held down to its load plus max_skew; NULL before the first.';
+COMMENT ON COLUMN tidemark.watermarks.watermark IS 'The watermark as of the last fold or change of policy; never moves back. NULL before the first.';
+COMMENT ON COLUMN tidemark.watermarks.events_loaded IS 'Rows loaded, as the writers said.';
+COMMENT ON COLUMN tidemark.watermarks.late_events IS 'How many of them the writers called late.';
+COMMENT ON COLUMN tidemark.watermarks.last_loaded_at IS 'Start of the latest transaction that loaded rows; NULL before the first.';
+
+CREATE TABLE tidemark.lateness_counts (
+    source regclass NOT NULL,
+    event_date date NOT NULL,
+    bucket integer NOT NULL CHECK (bucket BETWEEN 1 AND 12),
+    rows bigint NOT NULL CHECK (rows >= 0),
+    PRIMARY KEY (source, event_date, bucket)
+);
+COMMENT ON TABLE tidemark.lateness_counts IS
+'How many rows of each source and date were how late, from consumed marks. Read tidemark.lateness instead, which adds the marks that nobody has consumed yet.';
+COMMENT ON COLUMN tidemark.lateness_counts.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark.lateness_counts.event_date IS 'UTC date of the rows.';
+COMMENT ON COLUMN tidemark.lateness_counts.bucket IS 'Number of the bucket in tidemark.lateness_buckets().';
+COMMENT ON COLUMN tidemark.lateness_counts.rows IS 'Rows of this date in this bucket.';
+
+CREATE TABLE tidemark.unfolded_loads (
+    source regclass NOT NULL,
+    event_date date NOT NULL,
+    marked_at timestamptz NOT NULL,
+    rows bigint NOT NULL,
+    late_rows bigint,
+    max_event_time timestamptz,
+    lateness bigint[]
+);
+COMMENT ON TABLE tidemark.unfolded_loads IS
+'Append-only: statistics of marks that were consumed while another session was folding. The next fold takes them in.';
+COMMENT ON COLUMN tidemark.unfolded_loads.source IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.event_date IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.marked_at IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.rows IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.late_rows IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.max_event_time IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded_loads.lateness IS 'As in tidemark.dirty_log.';
+
+SELECT pg_catalog.pg_extension_config_dump('tidemark.watermarks', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.lateness_counts', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.unfolded_loads', '');
+
+-- Everybody who may use the schema may look; the policy of a source is its owner's business, the rest absorb_marks'.
+ALTER TABLE tidemark.watermarks ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tidemark.lateness_counts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tidemark.unfolded_loads ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.watermarks FOR SELECT USING (true);
+CREATE POLICY owner_inserts ON tidemark.watermarks FOR INSERT
+    WITH CHECK (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = source), 'MEMBER'));
+CREATE POLICY owner_updates ON tidemark.watermarks FOR UPDATE
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = source), 'MEMBER'));
+CREATE POLICY everybody_reads ON tidemark.lateness_counts FOR SELECT USING (true);
+CREATE POLICY everybody_reads ON tidemark.unfolded_loads FOR SELECT USING (true);
+COMMENT ON POLICY everybody_reads ON tidemark.watermarks IS 'Statistics hold no rows of the source.';
+COMMENT ON POLICY owner_inserts ON tidemark.watermarks IS 'Members of the owner of the source set its policy.';
+COMMENT ON POLICY owner_updates ON tidemark.watermarks IS 'Members of the owner of the source set its policy.';
+COMMENT ON POLICY everybody_reads ON tidemark.lateness_counts IS 'Statistics hold no rows of the source.';
+COMMENT ON POLICY everybody_reads ON tidemark.unfolded_loads IS 'Statistics hold no rows of the source.';
+GRANT SELECT ON tidemark.watermarks, tidemark.lateness_counts, tidemark.unfolded_loads TO PUBLIC;
+GRANT INSERT (source, allowed_lateness, max_skew, watermark), UPDATE (allowed_lateness, max_skew, watermark) ON tidemark.watermarks TO PUBLIC;
+
+CREATE VIEW tidemark.unfolded AS
+SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
+  FROM tidemark.dirty_log l WHERE l.rows IS NOT NULL
+ UNION ALL
+SELECT u.source, u.event_date, u.marked_at, u.rows, u.late_rows, u.max_event_time, u.lateness
+  FROM tidemark.unfolded_loads u;
+COMMENT ON VIEW tidemark.unfolded IS 'Statistics of loads that are not yet folded into tidemark.watermarks and tidemark.lateness_counts.';
+COMMENT ON COLUMN tidemark.unfolded.source IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.event_date IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.marked_at IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.rows IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.late_rows IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.max_event_time IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark.unfolded.lateness IS 'As in tidemark.dirty_log.';
+
+CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[], min_event_times timestamptz[], max_event_times timestamptz[], lateness bigint[] DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    n CONSTANT integer := cardinality(mark_loaded.dates);
+BEGIN
+    IF mark_loaded.source IS NULL THEN
+        RAISE EXCEPTION 'source must not be null' USING ERRCODE = '22004';
+    ELSIF n IS NULL OR n = 0 THEN
+        RETURN;
+    ELSIF (cardinality(mark_loaded.rows), cardinality(mark_loaded.late_rows), cardinality(mark_loaded.min_event_times), cardinality(mark_loaded.max_event_times)) IS DISTINCT FROM (n, n, n, n) THEN
+        RAISE EXCEPTION 'rows, late_rows, min_event_times and max_event_times must have as many elements as dates, which has %', n USING ERRCODE = '2202E';
+    ELSIF cardinality(mark_loaded.lateness) <> 12 * n THEN
+        RAISE EXCEPTION 'lateness must have 12 elements for each of % dates, has %', n, cardinality(mark_loaded.lateness)
+            USING ERRCODE = '2202E', HINT = 'tidemark.lateness_buckets() lists the buckets.';
+    ELSIF 0 > ANY (mark_loaded.rows || mark_loaded.late_rows || mark_loaded.lateness) THEN
+        RAISE EXCEPTION 'rows, late_rows and lateness must not be negative' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, late_rows, min_event_time, max_event_time, lateness)
+    SELECT mark_loaded.source, v.event_date, 'loaded', coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
+      FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times, mark_loaded.max_event_times)
+           WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
+     WHERE v.event_date IS NOT NULL
+     ORDER BY v.event_date;
+END
+$$;
+COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[], bigint[]) IS
+'tidemark.mark_dirty for a writer that knows what it loaded: for each UTC date the number of rows, how many of them were late, the earliest and latest event time, and the counts of the buckets of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not counted). Feeds the watermark and the views lateness and source_status. Call it in the transaction that loads the rows. Elements whose date is NULL are skipped; arrays of different length raise 2202E, negative counts 22023. Needs what tidemark.mark_dirty needs.';
+
+CREATE FUNCTION tidemark.absorb_marks(ids bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Held until the end of a transaction that may recompute for long: whoever does not get it sets its rows aside.
+    IF NOT pg_try_advisory_xact_lock('tidemark.watermarks'::regclass::oid::bigint) THEN
+        INSERT INTO tidemark.unfolded_loads (source, event_date, marked_at, rows, late_rows, max_event_time, lateness)
+        SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
+          FROM tidemark.dirty_log l
+         WHERE l.id = ANY (ids) AND l.rows IS NOT NULL;
+        RETURN;
+    END IF;
+    WITH set_aside AS (
+        DELETE FROM tidemark.unfolded_loads u RETURNING u.*
+    ), load AS (
+        SELECT x.*
+          FROM (SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
+                  FROM tidemark.dirty_log l WHERE l.id = ANY (ids) AND l.rows IS NOT NULL
+                 UNION ALL
+                SELECT s.source, s.event_date, s.marked_at, s.rows, s.late_rows, s.max_event_time, s.lateness FROM set_aside s) AS x
+         WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = x.source)
+    ), counted AS (
+        INSERT INTO tidemark.lateness_counts AS c (source, event_date, bucket, rows)
+        SELECT l.source, l.event_date, b.bucket, sum(b.n)
+          FROM load l CROSS JOIN LATERAL unnest(l.lateness) WITH ORDINALITY AS b(n, bucket)
+         WHERE b.n > 0
+         GROUP BY l.source, l.event_date, b.bucket
+        ON CONFLICT ON CONSTRAINT lateness_counts_pkey DO UPDATE SET rows = c.rows + excluded.rows
+    ), by_source AS (
+        SELECT l.source, sum(l.rows) AS n, coalesce(sum(l.late_rows), 0) AS late, max(l.marked_at) AS loaded_at,
+               max(least(l.max_event_time, (l.marked_at AT TIME ZONE 'UTC' + coalesce(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE l.max_event_time IS NOT NULL) AS max_time,
+               coalesce(min(w.allowed_lateness), interval '7 days') AS allowed
+          FROM load l LEFT JOIN tidemark.watermarks w ON w.source = l.source
+         GROUP BY l.source
+    )
+    INSERT INTO tidemark.watermarks AS w (source, max_event_time, watermark, events_loaded, late_events, last_loaded_at)
+    SELECT s.source, s.max_time, (s.max_time AT TIME ZONE 'UTC' - s.allowed) AT TIME ZONE 'UTC', s.n, s.late, s.loaded_at FROM by_source s
+    ON CONFLICT ON CONSTRAINT watermarks_pkey DO UPDATE
+       SET max_event_time = greatest(w.max_event_time, excluded.max_event_time),
+           watermark = greatest(w.watermark, excluded.watermark),
+           events_loaded = w.events_loaded + excluded.events_loaded,
+           late_events = w.late_events + excluded.late_events,
+           last_loaded_at = greatest(w.last_loaded_at, excluded.last_loaded_at);
+END
+$$;
+REVOKE EXECUTE ON FUNCTION tidemark.absorb_marks(bigint[]) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
+'Folds the statistics of these marks of tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To be called once for each mark, in the transaction that deletes it; marks without statistics and those of dropped tables add nothing. Part of tidemark.distribute_dirty.';
+
+CREATE VIEW tidemark.source_status AS
+WITH pending AS (
+    SELECT u.source, pg_catalog.sum(u.rows) AS n, pg_catalog.sum(u.late_rows) AS late, pg_catalog.max(u.marked_at) AS loaded_at,
+           pg_catalog.max(LEAST(u.max_event_time, (u.marked_at AT TIME ZONE 'UTC' + COALESCE(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE u.max_event_time IS NOT NULL) AS max_time
+      FROM tidemark.unfolded u LEFT JOIN tidemark.watermarks w ON w.source = u.source
+     GROUP BY u.source
+), merged AS (
+    SELECT COALESCE(w.source, p.source) AS source,
+           COALESCE(w.allowed_lateness, interval '7 days') AS allowed_lateness,
+           COALESCE(w.max_skew, interval '5 minutes') AS max_skew,
+           w.watermark,
+           GREATEST(w.max_event_time, p.max_time) AS max_event_time,
+           (COALESCE(w.events_loaded, 0) + COALESCE(p.n, 0))::bigint AS events_loaded,
+           (COALESCE(w.late_events, 0) + COALESCE(p.late, 0))::bigint AS late_events,
+           GREATEST(w.last_loaded_at, p.loaded_at) AS last_loaded_at
+      FROM tidemark.watermarks w FULL JOIN pending p ON p.source = w.source
+)
+SELECT m.source,
+       -- In UTC a day has 24 hours, whatever the session's time zone.
+       GREATEST(m.watermark, (m.max_event_time AT TIME ZONE 'UTC' - m.allowed_lateness) AT TIME ZONE 'UTC') AS watermark,
+       m.max_event_time,
+       m.events_loaded,
+       m.late_events,
+       m.last_loaded_at,
+       EXTRACT(epoch FROM pg_catalog.now() - m.max_event_time)::numeric(20, 3) AS seconds_behind,
+       m.allowed_lateness,
+       m.max_skew
+  FROM merged m
+ WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = m.source);
+COMMENT ON VIEW tidemark.source_status IS
+'One row per table that was loaded with statistics (tidemark.mark_loaded, tidemark.track_changes) or has a watermark policy: what is in it, marks not yet consumed included.';
+COMMENT ON COLUMN tidemark.source_status.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark.source_status.watermark IS 'No event older than this is expected any more: max_event_time - allowed_lateness, and never back; NULL before the first load.';
+COMMENT ON COLUMN tidemark.source_status.max_event_time IS 'Latest event time loaded, each held down to its load plus max_skew; NULL before the first load.';
+COMMENT ON COLUMN tidemark.source_status.events_loaded IS 'Rows loaded, as the writers said.';
+COMMENT ON COLUMN tidemark.source_status.late_events IS 'How many of them were later than their writer allows; 0 for writers that do not count them.';
+COMMENT ON COLUMN tidemark.source_status.last_loaded_at IS 'Start of the latest transaction that loaded rows; NULL before the first.';
+COMMENT ON COLUMN tidemark.source_status.seconds_behind IS 'How old the latest event is: now() - max_event_time in seconds, negative when it lies in the future; NULL before the first load.';
+COMMENT ON COLUMN tidemark.source_status.allowed_lateness IS 'How far the watermark stays behind the latest event time.';
+COMMENT ON COLUMN tidemark.source_status.max_skew IS 'How far an event time may lie after its load before it counts as no later than that.';
+
+CREATE VIEW tidemark.lateness AS
+WITH counted AS (
+    SELECT c.source, c.event_date, c.bucket, c.rows FROM tidemark.lateness_counts c
+     UNION ALL
+    SELECT u.source, u.event_date, b.bucket, b.n
+      FROM tidemark.unfolded u CROSS JOIN LATERAL pg_catalog.unnest(u.lateness) WITH ORDINALITY AS b(n, bucket)
+     WHERE b.n > 0
+), summed AS (
+    SELECT c.source, c.event_date, c.bucket, pg_catalog.sum(c.rows)::bigint AS events
+      FROM counted c GROUP BY c.source, c.event_date, c.bucket
+)
+SELECT s.source,
+       s.event_date,
+       b.bucket,
+       b.from_lateness,
+       b.to_lateness,
+       s.events,
+       pg_catalog.round(s.events / pg_catalog.sum(s.events) OVER day, 6) AS share,
+       pg_catalog.round(pg_catalog.sum(s.events) OVER (day ORDER BY s.bucket) / pg_catalog.sum(s.events) OVER day, 6) AS cumulative_share
+  FROM summed s JOIN tidemark.lateness_buckets() b ON b.bucket = s.bucket
+ WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source)
+WINDOW day AS (PARTITION BY s.source, s.event_date);
+COMMENT ON VIEW tidemark.lateness IS
+'How late the rows of each source and date came, in the buckets of tidemark.lateness_buckets(); buckets without rows are left out, marks not yet consumed are counted.';
+COMMENT ON COLUMN tidemark.lateness.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark.lateness.event_date IS 'UTC date of the rows.';
+COMMENT ON COLUMN tidemark.lateness.bucket IS 'Number of the bucket, 1 to 12.';
+COMMENT ON COLUMN tidemark.lateness.from_lateness IS 'Least lateness (received_at - event_time) in the bucket, inclusive; NULL: no bound.';
+COMMENT ON COLUMN tidemark.lateness.to_lateness IS 'End of the bucket, exclusive; NULL: no bound.';
+COMMENT ON COLUMN tidemark.lateness.events IS 'Rows in the bucket.';
+COMMENT ON COLUMN tidemark.lateness.share IS 'Their share of all counted rows of the date, 0 to 1.';
+COMMENT ON COLUMN tidemark.lateness.cumulative_share IS 'Share of the rows of the date that came no later than the end of the bucket, 0 to 1.';
+
+CREATE VIEW tidemark.lateness_quantiles AS
+WITH summed AS (
+    SELECT l.source, l.bucket, l.to_lateness, pg_catalog.sum(l.events) AS events
+      FROM tidemark.lateness l GROUP BY l.source, l.bucket, l.to_lateness
+), ranked AS (
+    SELECT s.source, s.to_lateness, s.events,
+           pg_catalog.sum(s.events) OVER (PARTITION BY s.source ORDER BY s.bucket) / pg_catalog.sum(s.events) OVER (PARTITION BY s.source) AS reached
+      FROM summed s
+)
+SELECT r.source,
+       pg_catalog.sum(r.events)::bigint AS events,
+       pg_catalog.min(r.to_lateness) FILTER (WHERE r.reached >= 0.5) AS p50_below,
+       pg_catalog.min(r.to_lateness) FILTER (WHERE r.reached >= 0.95) AS p95_below,
+       pg_catalog.min(r.to_lateness) FILTER (WHERE r.reached >= 0.99) AS p99_below
+  FROM ranked r GROUP BY r.source;
+COMMENT ON VIEW tidemark.lateness_quantiles IS 'One row per source: below which bound of a bucket the lateness of most of its rows lies, over all dates.';
+COMMENT ON COLUMN tidemark.lateness_quantiles.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark.lateness_quantiles.events IS 'Rows counted.';
+COMMENT ON COLUMN tidemark.lateness_quantiles.p50_below IS 'At least half of the rows came less late than this; NULL: the bucket has no end.';
+COMMENT ON COLUMN tidemark.lateness_quantiles.p95_below IS 'At least 95 of 100 rows came less late than this; NULL: the bucket has no end.';
+COMMENT ON COLUMN tidemark.lateness_quantiles.p99_below IS 'At least 99 of 100 rows came less late than this; NULL: the bucket has no end.';
+
+-- They show totals, no rows of the sources.
+GRANT SELECT ON tidemark.source_status, tidemark.lateness, tidemark.lateness_quantiles TO PUBLIC;
+
+CREATE FUNCTION tidemark.watermark(source regclass) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT s.watermark FROM tidemark.source_status s WHERE s.source = watermark.source;
+END;
+COMMENT ON FUNCTION tidemark.watermark(regclass) IS
+'Up to when source is complete, as far as its policy goes: the latest event time loaded (held down to its load plus max_skew) minus allowed_lateness. Never moves back, counts marks that nobody has consumed yet. NULL for NULL and for a table that was never loaded with statistics.';
+
+CREATE FUNCTION tidemark.set_watermark_policy(source regclass, allowed_lateness interval DEFAULT '7 days', max_skew interval DEFAULT '5 minutes') RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = set_watermark_policy.source);
+    reached timestamptz;
+BEGIN
+    IF owner IS NULL THEN
+        RAISE EXCEPTION 'source must be a table, got %', coalesce(set_watermark_policy.source::text, 'null') USING ERRCODE = '42P01';
+    ELSIF NOT pg_has_role(owner, 'MEMBER') THEN
+        RAISE EXCEPTION 'must be owner of table %', set_watermark_policy.source USING ERRCODE = '42501';
+    ELSIF set_watermark_policy.allowed_lateness IS NULL OR set_watermark_policy.allowed_lateness < interval '0' THEN
+        RAISE EXCEPTION 'allowed_lateness must not be null or negative' USING ERRCODE = '22023';
+    ELSIF set_watermark_policy.max_skew IS NULL OR set_watermark_policy.max_skew < interval '0' THEN
+        RAISE EXCEPTION 'max_skew must not be null or negative' USING ERRCODE = '22023';
+    ELSIF extract(year FROM set_watermark_policy.allowed_lateness) <> 0 OR extract(month FROM set_watermark_policy.allowed_lateness) <> 0
+       OR extract(year FROM set_watermark_policy.max_skew) <> 0 OR extract(month FROM set_watermark_policy.max_skew) <> 0 THEN
+        RAISE EXCEPTION 'allowed_lateness and max_skew must not contain months or years' USING ERRCODE = '22023', HINT = 'Write days: their length is fixed.';
+    END IF;
+    -- Waits for whoever folds; who comes meanwhile sets its statistics aside and does not wait for us.
+    PERFORM pg_advisory_xact_lock('tidemark.watermarks'::regclass::oid::bigint);
+    -- What was reached under the old policy is kept: a watermark never moves back.
+    reached := tidemark.watermark(set_watermark_policy.source);
+    INSERT INTO tidemark.watermarks AS w (source, allowed_lateness, max_skew, watermark)
+    VALUES (set_watermark_policy.source, set_watermark_policy.allowed_lateness, set_watermark_policy.max_skew, reached)
+    ON CONFLICT ON CONSTRAINT watermarks_pkey DO UPDATE
+       SET allowed_lateness = excluded.allowed_lateness, max_skew = excluded.max_skew, watermark = excluded.watermark;
+    RETURN tidemark.watermark(set_watermark_policy.source);
+END
+$$;
+COMMENT ON FUNCTION tidemark.set_watermark_policy(regclass, interval, interval) IS
+'Sets how far the watermark of source stays behind its latest event time (allowed_lateness), and how far an event time may lie after its load before it counts as no later than that (max_skew; for loads consumed from now on). Returns the watermark, which never moves back, so a larger allowed_lateness only slows it down. Raises 22023 for intervals that are NULL, negative or contain months, 42501 for who does not own source.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:50
+-- requires:
+--   freshness
+
+-- Statement triggers that mark dates for writers that do not call tidemark.mark_dirty themselves. Opt-in: they cost
+-- every statement a pass over its rows, and on a partitioned table they switch off COPY's buffering.
+--
+-- The trigger function runs as the owner of the extension, so that writers need no right on tidemark's tables. Anybody
+-- can put it on his own table with arguments and a column type of his choosing: it checks both against the catalog,
+-- so that only casts of Postgres itself and the real transition table, never a temporary table of its name, are used.
+-- It must not read the table itself: planning that may run functions of the table's owner. TRUNCATE has no transition
+-- table, so its trigger reads the table with the rights of whoever truncates it.
+
+CREATE FUNCTION tidemark.mark_changes() RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    -- The table that models read is the root, also when the trigger stands on a partition.
+    root CONSTANT regclass := coalesce(pg_partition_root(TG_RELID), TG_RELID);
+    old_rows CONSTANT boolean := TG_OP IN ('UPDATE', 'DELETE');
+    new_rows CONSTANT boolean := TG_OP IN ('INSERT', 'UPDATE');
+    column_type oid;
+    event_time text;
+    event_date text;
+    changed text;
+BEGIN
+    SELECT a.atttypid INTO column_type FROM pg_attribute a
+     WHERE a.attrelid = TG_RELID AND a.attname = TG_ARGV[0] AND NOT a.attisdropped;
+    IF column_type IS NULL OR column_type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) THEN
+        RAISE EXCEPTION 'column % of % is gone or no longer a date or timestamp', TG_ARGV[0], TG_RELID::regclass
+            USING ERRCODE = '55000', HINT = format('SELECT tidemark.untrack_changes(%L), then track_changes with another time_column.', TG_RELID::regclass);
+    ELSIF TG_LEVEL <> 'STATEMENT' OR TG_WHEN <> 'AFTER' OR NOT (old_rows OR new_rows) OR NOT EXISTS (
+            SELECT FROM pg_trigger t WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME
+               AND (t.tgoldtable, t.tgnewtable) IS NOT DISTINCT FROM
+                   (CASE WHEN old_rows THEN 'tidemark_old' END::name, CASE WHEN new_rows THEN 'tidemark_new' END::name)) THEN
+        RAISE EXCEPTION 'trigger % was not made by tidemark.track_changes', TG_NAME USING ERRCODE = '55000';
+    END IF;
+    event_time := format('%I', TG_ARGV[0]);
+    event_date := CASE WHEN column_type = 'timestamptz'::regtype THEN format('(%s AT TIME ZONE ''UTC'')::date', event_time)
+                       ELSE format('%s::date', event_time) END;
+    IF TG_OP = 'INSERT' AND column_type = 'timestamptz'::regtype THEN
+        EXECUTE format(
+            'INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, min_event_time, max_event_time)
+             SELECT $1, %1$s, ''insert'', count(*), min(%2$s), max(%2$s) FROM tidemark_new
+              WHERE isfinite(%2$s) GROUP BY 2', event_date, event_time) USING root;
+        RETURN NULL;
+    END IF;
+    changed := CASE TG_OP
+        WHEN 'INSERT' THEN format('SELECT %s FROM tidemark_new', event_time)
+        WHEN 'DELETE' THEN format('SELECT %s FROM tidemark_old', event_time)
+        ELSE format('SELECT %1$s FROM tidemark_old UNION ALL SELECT %1$s FROM tidemark_new', event_time) END;
+    EXECUTE format(
+        'INSERT INTO tidemark.dirty_log (source, event_date, reason)
+         SELECT DISTINCT $1, %s, $2 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP);
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.mark_changes() IS
+'Trigger function of tidemark.track_changes: marks the dates of the rows that a statement wrote, changed or deleted.';
+
+CREATE FUNCTION tidemark.mark_truncate() RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    dates date[];
+BEGIN
+    EXECUTE format('SELECT array_agg(DISTINCT %1$I::date) FROM %2$s WHERE isfinite(%1$I)', TG_ARGV[0], TG_RELID::regclass) INTO dates;
+    PERFORM tidemark.mark_dirty(coalesce(pg_partition_root(TG_RELID), TG_RELID), dates, 'truncate');
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.mark_truncate() IS
+'Trigger function of tidemark.track_changes: marks the dates that a table holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
+
+CREATE FUNCTION tidemark.track_changes(source regclass, time_column name DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    found_column name;
+BEGIN
+    SELECT c.relkind, c.relowner INTO r FROM pg_class c WHERE c.oid = source;
+    IF NOT FOUND OR r.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION 'source must be a table, got %', coalesce(source::text, 'null')
+            USING ERRCODE = CASE WHEN source IS NULL THEN '22004' ELSE '42809' END;
+    ELSIF NOT pg_has_role(r.relowner, 'MEMBER') THEN
+        RAISE EXCEPTION 'must be owner of table %', source USING ERRCODE = '42501';
+    END IF;
+    SELECT a.attname INTO found_column
+      FROM pg_attribute a
+     WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped
+       AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+       AND (a.attname = time_column OR (time_column IS NULL AND a.attname IN ('event_time', 'event_date')))
+     ORDER BY a.attname DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'table % has no column % of type date or timestamp', source, coalesce(time_column, 'event_time or event_date')
+            USING ERRCODE = '42703', HINT = 'Name the column that says on which date a row belongs: time_column => ''...''.';
+    END IF;
+    PERFORM tidemark.untrack_changes(source);
+    EXECUTE format('CREATE TRIGGER tidemark_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS tidemark_old NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS tidemark_old FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_truncate(%L)', source, found_column);
+END
+$$;
+COMMENT ON FUNCTION tidemark.track_changes(regclass, name) IS
+'Puts statement triggers on source that mark the UTC dates of all rows that INSERT, COPY, UPDATE, DELETE, MERGE or TRUNCATE touch, in the writer''s transaction; an update marks the old and the new date. time_column (date, timestamp read as UTC, or timestamptz) says on which date a row belongs; NULL: event_time, else event_date. With a timestamptz column, inserts feed the watermark too. NULL and infinite times mark nothing. On a partitioned table the triggers see what is written through it, not what is written straight into a partition (track that one too: it marks its root), nor ATTACH and DETACH. Changes before the call are not marked. Writers need no right on tidemark; only who truncates needs SELECT on the table and what tidemark.mark_dirty needs. Calling it again puts the triggers anew. Raises 42501 for who does not own source, 42703 without such a column.';
+
+CREATE FUNCTION tidemark.untrack_changes(source regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    trigger_name name;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p')) THEN
+        RAISE EXCEPTION 'source must be a table, got %', coalesce(source::text, 'null')
+            USING ERRCODE = CASE WHEN source IS NULL THEN '22004' ELSE '42809' END;
+    END IF;
+    FOR trigger_name IN
+        SELECT t.tgname FROM pg_trigger t
+         WHERE t.tgrelid = source AND t.tgfoid IN ('tidemark.mark_changes()'::regprocedure, 'tidemark.mark_truncate()'::regprocedure) AND NOT t.tgisinternal
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, source);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.untrack_changes(regclass) IS
+'Takes the triggers of tidemark.track_changes off source; does nothing where there are none. Only the owner of source may.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
