@@ -7,7 +7,7 @@ The ordering of items is not stable, it is driven by a dependency graph.
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:26
+-- extension/src/lib.rs:27
 -- What every family uses: rights on the schema, and the bar that psql reports are drawn with.
 
 COMMENT ON SCHEMA tidemark IS
@@ -32,7 +32,7 @@ COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:27
+-- extension/src/lib.rs:28
 -- requires:
 --   general
 
@@ -145,7 +145,7 @@ COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:28
+-- extension/src/lib.rs:29
 -- requires:
 --   sessions
 
@@ -195,7 +195,7 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:29
+-- extension/src/lib.rs:30
 -- requires:
 --   funnels
 
@@ -268,7 +268,7 @@ COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:30
+-- extension/src/lib.rs:31
 -- requires:
 --   funnel
 
@@ -350,7 +350,7 @@ COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:31
+-- extension/src/lib.rs:32
 -- requires:
 --   funnel_stats
 
@@ -427,7 +427,7 @@ COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:32
+-- extension/src/lib.rs:33
 -- requires:
 --   sequences
 
@@ -539,7 +539,7 @@ COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:33
+-- extension/src/lib.rs:34
 -- requires:
 --   retention
 
@@ -598,7 +598,7 @@ COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:34
+-- extension/src/lib.rs:35
 -- requires:
 --   attribution
 
@@ -856,7 +856,7 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:35
+-- extension/src/lib.rs:36
 -- requires:
 --   hll
 
@@ -980,31 +980,71 @@ COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precisi
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:36
+-- extension/src/lib.rs:37
 -- requires:
 --   ddsketch
 
--- Daily partitions of tables that are PARTITION BY RANGE on one timestamptz column, with UTC-day bounds.
+-- Daily partitions of tables that are PARTITION BY RANGE on one timestamptz column, with UTC-day bounds: settings,
+-- what exists, and how partitions are made. Retention, dry run and the procedure are in retirement.sql.
 -- Logic in plpgsql here; maintenance.rs checks the caller's rights and switches to the table's owner.
--- Not here yet: retention, detach, dry run.
 
 CREATE TABLE tidemark.partition_config (
     parent regclass PRIMARY KEY,
     premake_days integer NOT NULL CHECK (premake_days BETWEEN 0 AND 366),
     partition_schema name NOT NULL,
     unique_columns name[],
-    managed_since timestamptz NOT NULL DEFAULT pg_catalog.now()
+    managed_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    retention_days integer CHECK (retention_days BETWEEN 1 AND 36500),
+    retention_action text NOT NULL DEFAULT 'drop' CHECK (retention_action IN ('drop', 'keep')),
+    last_success timestamptz,
+    last_error text,
+    last_error_at timestamptz,
+    lock_timeouts bigint NOT NULL DEFAULT 0
 );
 SELECT pg_catalog.pg_extension_config_dump('tidemark.partition_config', '');
--- Partitions are created with the rights of each table's owner, who has to read the settings.
-GRANT SELECT ON tidemark.partition_config TO PUBLIC;
 COMMENT ON TABLE tidemark.partition_config IS
-'Tables whose partitions tidemark creates. Written by tidemark.manage_partitions; dumped with the database.';
+'Tables whose partitions tidemark creates and retires, and how the last maintenance went. Written by tidemark.manage_partitions, tidemark.unmanage_partitions and maintenance; everybody may read it, members of the owner of a table may write its row. Dumped with the database.';
 COMMENT ON COLUMN tidemark.partition_config.parent IS 'The partitioned table.';
 COMMENT ON COLUMN tidemark.partition_config.premake_days IS 'How many days after today (UTC) have a partition ready.';
 COMMENT ON COLUMN tidemark.partition_config.partition_schema IS 'Schema in which partitions are created.';
 COMMENT ON COLUMN tidemark.partition_config.unique_columns IS 'Columns of a unique index that each partition gets on its own; NULL for none. Unlike a key on the parent it need not contain the partition key.';
 COMMENT ON COLUMN tidemark.partition_config.managed_since IS 'When the table was registered.';
+COMMENT ON COLUMN tidemark.partition_config.retention_days IS 'Dates more than this many days before today (UTC) are retired; NULL keeps all.';
+COMMENT ON COLUMN tidemark.partition_config.retention_action IS 'What becomes of a retired partition: drop, or keep (detached, a table of its own).';
+COMMENT ON COLUMN tidemark.partition_config.last_success IS 'When maintenance last did all that was due for this table; NULL if never.';
+COMMENT ON COLUMN tidemark.partition_config.last_error IS 'SQLSTATE and message of what failed in the last maintenance; NULL if nothing did.';
+COMMENT ON COLUMN tidemark.partition_config.last_error_at IS 'When that was; NULL if nothing failed.';
+COMMENT ON COLUMN tidemark.partition_config.lock_timeouts IS 'How often maintenance gave up waiting for a lock on this table, in all.';
+
+-- Settings belong to whoever owns the table, so that no privileged role is needed to manage one. Maintenance reads and
+-- writes them as that owner, too.
+ALTER TABLE tidemark.partition_config ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.partition_config FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.partition_config
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.partition_config TO PUBLIC;
+
+CREATE FUNCTION tidemark.partition_bounds(parent regclass)
+RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, pending boolean)
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+BEGIN ATOMIC
+    SELECT c.oid::regclass,
+           CASE WHEN b.bound[1] = 'MINVALUE' THEN '-infinity'::timestamptz ELSE trim(BOTH '''' FROM b.bound[1])::timestamptz END,
+           CASE WHEN b.bound[2] = 'MAXVALUE' THEN 'infinity'::timestamptz ELSE trim(BOTH '''' FROM b.bound[2])::timestamptz END,
+           i.inhdetachpending
+      FROM pg_inherits i
+      JOIN pg_class c ON c.oid = i.inhrelid
+     CROSS JOIN LATERAL regexp_match(
+           pg_get_expr(c.relpartbound, c.oid),
+           '^FOR VALUES FROM \((MINVALUE|''[^'']+'')\) TO \((MAXVALUE|''[^'']+'')\)$') AS b(bound)
+     WHERE i.inhparent = parent
+     ORDER BY 2;
+END;
+COMMENT ON FUNCTION tidemark.partition_bounds(regclass) IS
+'The partitions of a range-partitioned table by ascending time: from_time inclusive, to_time exclusive (-infinity and infinity for open ends), and whether a DETACH CONCURRENTLY of it was begun and not finished. Read from the catalog without any lock. A DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_date date, to_date date, rows_estimate bigint, bytes bigint, state text)
@@ -1012,18 +1052,12 @@ LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 BEGIN ATOMIC
-    SELECT c.oid::regclass,
-           CASE WHEN b.bound[1] = 'MINVALUE' THEN '-infinity'::date ELSE trim(BOTH '''' FROM b.bound[1])::timestamptz::date END,
-           CASE WHEN b.bound[2] = 'MAXVALUE' THEN 'infinity'::date ELSE trim(BOTH '''' FROM b.bound[2])::timestamptz::date END,
+    SELECT b.partition, b.from_time::date, b.to_time::date,
            CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END,
            pg_total_relation_size(c.oid),
-           CASE WHEN i.inhdetachpending THEN 'detach pending' ELSE 'attached' END
-      FROM pg_inherits i
-      JOIN pg_class c ON c.oid = i.inhrelid
-     CROSS JOIN LATERAL regexp_match(
-           pg_get_expr(c.relpartbound, c.oid),
-           '^FOR VALUES FROM \((MINVALUE|''[^'']+'')\) TO \((MAXVALUE|''[^'']+'')\)$') AS b(bound)
-     WHERE i.inhparent = parent
+           CASE WHEN b.pending THEN 'detach pending' ELSE 'attached' END
+      FROM tidemark.partition_bounds(parent) AS b
+      JOIN pg_class c ON c.oid = b.partition
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partitions(regclass) IS
@@ -1053,6 +1087,115 @@ $$;
 COMMENT ON FUNCTION tidemark.check_partitioned(regclass) IS
 'The name of the column a table is range-partitioned by; an error (42809) if it is not partitioned by range of one timestamptz column.';
 
+CREATE FUNCTION tidemark.partition_name(parent_name name, day date) RETURNS name
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 20
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- Postgres cuts names at 63 bytes, and with them the date. 10 bytes are for the date, 9 for a hash where it is tight.
+    SELECT (CASE WHEN octet_length(parent_name::text) <= 53 THEN parent_name::text
+                 ELSE (SELECT left(parent_name::text, max(n)) FROM generate_series(0, 44) AS n WHERE octet_length(left(parent_name::text, n)) <= 44)
+                      || '_' || left(md5(parent_name::text), 8)
+            END || '_p' || to_char(day, 'YYYYMMDD'))::name;
+END;
+COMMENT ON FUNCTION tidemark.partition_name(name, date) IS
+'The name of the partition of a date: that of the table, _p and the date as YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
+
+CREATE FUNCTION tidemark.partition_sql(parent regclass, day date) RETURNS text[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+DECLARE
+    key_column name := tidemark.check_partitioned(parent);
+    from_time timestamptz := day::timestamptz;
+    to_time timestamptz := (day + 1)::timestamptz;
+    table_of record;
+    config tidemark.partition_config;
+    neighbour regclass;
+    options text;
+    child text;
+    statements text[];
+BEGIN
+    SELECT c.relname, n.nspname, c.relreplident, t.spcname, a.amname INTO table_of
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+      LEFT JOIN pg_am a ON a.oid = c.relam
+     WHERE c.oid = parent;
+    SELECT * INTO config FROM tidemark.partition_config p WHERE p.parent = partition_sql.parent;
+    child := format('%I.%I', coalesce(config.partition_schema, table_of.nspname), tidemark.partition_name(table_of.relname, day));
+
+    -- An identity belongs to the parent: its values come from there, and newer servers refuse a partition with its own.
+    statements := ARRAY[concat(format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', child, parent),
+                               ' USING ' || quote_ident(table_of.amname), ' TABLESPACE ' || quote_ident(table_of.spcname))];
+    -- A CHECK equal to the bounds lets ATTACH skip its scan; it is dropped once the bound itself says so.
+    statements := statements || format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK (%I IS NOT NULL AND %I >= %L AND %I < %L)',
+        child, key_column, key_column, from_time, key_column, to_time);
+    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = parent AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype AND NOT a.attisdropped) THEN
+        -- Lets literal predicates on event_date prune; the partition key only prunes on event_time.
+        statements := statements || format('ALTER TABLE %s ADD CONSTRAINT event_date_of_partition CHECK (event_date >= %L AND event_date < %L)', child, day, day + 1);
+    END IF;
+    IF config.unique_columns IS NOT NULL THEN
+        statements := statements || format('CREATE UNIQUE INDEX ON %s (%s)', child,
+            (SELECT string_agg(format('%I', u), ', ' ORDER BY n) FROM unnest(config.unique_columns) WITH ORDINALITY AS x(u, n)));
+    END IF;
+    -- A partitioned table has no storage options of its own: those of the newest partition before this one go on.
+    SELECT b.partition INTO neighbour FROM tidemark.partition_bounds(parent) b
+     WHERE NOT b.pending AND b.from_time < day::timestamptz ORDER BY b.from_time DESC LIMIT 1;
+    SELECT string_agg(format('%s = %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') INTO options
+      FROM (SELECT unnest(c.reloptions) FROM pg_class c WHERE c.oid = neighbour AND c.relkind = 'r'
+            UNION ALL
+            SELECT 'toast.' || unnest(t.reloptions) FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = neighbour) AS x(o);
+    IF options IS NOT NULL THEN
+        statements := statements || format('ALTER TABLE %s SET (%s)', child, options);
+    END IF;
+    IF table_of.relreplident IN ('f', 'n') THEN
+        statements := statements || format('ALTER TABLE %s REPLICA IDENTITY %s', child, CASE table_of.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END);
+    END IF;
+    RETURN statements
+        || format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, child, from_time, to_time)
+        || format('ALTER TABLE %s DROP CONSTRAINT tidemark_bounds', child);
+END
+$$;
+COMMENT ON FUNCTION tidemark.partition_sql(regclass, date) IS
+'The statements that create the partition of a UTC date and attach it, in order. Nothing is executed. An error as for tidemark.ensure_partitions when parent is not partitioned by range of one timestamptz column.';
+
+CREATE FUNCTION tidemark.missing_dates(parent regclass, from_date date, to_date date) RETURNS SETOF date
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    WITH bounds AS MATERIALIZED (SELECT b.from_time::date AS first, b.to_time::date AS past FROM tidemark.partition_bounds(parent) b)
+    SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
+     WHERE NOT EXISTS (SELECT FROM bounds b WHERE b.first <= d::date AND b.past > d::date)
+     ORDER BY 1;
+END;
+COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
+'The UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+
+CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    retired record;
+BEGIN
+    SELECT * INTO retired FROM tidemark.retired_dates r
+     WHERE r.parent = check_not_retired.parent AND r.event_date BETWEEN from_date AND to_date ORDER BY r.event_date LIMIT 1;
+    IF FOUND THEN
+        -- An empty partition would let the next refresh overwrite the date with its late rows alone.
+        RAISE EXCEPTION 'date % of % is retired', retired.event_date, parent
+            USING ERRCODE = '55000', DETAIL = format('Its partition %s is %s.', retired.partition, retired.state),
+                  HINT = CASE retired.state
+                      WHEN 'dropped' THEN 'Its rows are gone. To begin the date anew, delete its row from tidemark.retired_dates first.'
+                      ELSE format('SELECT tidemark.restore_partition(%L, %L) attaches it again.', parent, retired.event_date) END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
+'Raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -1060,14 +1203,11 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     key_column name := tidemark.check_partitioned(parent);
-    config tidemark.partition_config;
-    parent_schema name;
-    parent_name name;
-    child_schema name;
-    child_name text;
-    child text;
+    today date := (now() AT TIME ZONE 'UTC')::date;
     day date;
-    has_event_date boolean;
+    statement text;
+    child text;
+    other text;
     created regclass[] := '{}';
 BEGIN
     IF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
@@ -1078,49 +1218,40 @@ BEGIN
         RAISE EXCEPTION 'from_date to to_date spans % days, at most 1000 are allowed', to_date - from_date + 1
             USING ERRCODE = '22023', HINT = 'A range this long is usually one event with a wrong time. Call it once per run of dates.';
     END IF;
+    PERFORM tidemark.check_not_retired(parent, from_date, to_date);
 
     -- Nothing missing is the usual case and takes no lock.
-    IF NOT EXISTS (
-        SELECT FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
-         WHERE NOT EXISTS (SELECT FROM tidemark.partitions(parent) p WHERE p.from_date <= d::date AND p.to_date > d::date)) THEN
+    IF NOT EXISTS (SELECT FROM tidemark.missing_dates(parent, from_date, to_date)) THEN
         RETURN created;
+    ELSIF to_date > today + 366 OR from_date < '1900-01-01' THEN
+        RAISE EXCEPTION 'no partition is created for %', CASE WHEN to_date > today + 366 THEN to_date ELSE from_date END
+            USING ERRCODE = '22023', HINT = 'Dates go from 1900-01-01 to 366 days after today. Beyond, make a partition by hand if the date is no mistake.';
     END IF;
 
     -- The parent first: every maintainer takes locks in this order, and one that waited sees what the other made.
-    EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    PERFORM tidemark.check_not_retired(parent, from_date, to_date);
 
-    SELECT n.nspname, c.relname INTO parent_schema, parent_name
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = parent;
-    SELECT * INTO config FROM tidemark.partition_config p WHERE p.parent = create_partitions.parent;
-    child_schema := coalesce(config.partition_schema, parent_schema);
-    has_event_date := EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = parent AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype AND NOT a.attisdropped);
-
-    FOR day IN
-        SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d
-         WHERE NOT EXISTS (SELECT FROM tidemark.partitions(parent) p WHERE p.from_date <= d::date AND p.to_date > d::date)
-         ORDER BY 1
-    LOOP
-        child_name := parent_name || to_char(day, '"_p"YYYYMMDD');
-        IF octet_length(child_name) > 63 THEN
-            -- Longer names would be cut by Postgres and could collide.
-            child_name := left(parent_name, 40) || '_' || left(md5(parent_name), 8) || to_char(day, '"_p"YYYYMMDD');
+    FOR day IN SELECT d FROM tidemark.missing_dates(parent, from_date, to_date) AS d LOOP
+        FOREACH statement IN ARRAY tidemark.partition_sql(parent, day) LOOP
+            EXECUTE statement;
+        END LOOP;
+        SELECT b.partition INTO child FROM tidemark.partition_bounds(parent) b WHERE b.from_time = day::timestamptz;
+        -- An index that identifies rows for replication is known by name only now.
+        SELECT c.relname INTO other
+          FROM pg_index p JOIN pg_inherits h ON h.inhparent = p.indexrelid JOIN pg_index i ON i.indexrelid = h.inhrelid
+          JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE p.indrelid = parent AND p.indisreplident AND i.indrelid = child::regclass;
+        IF FOUND THEN
+            EXECUTE format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', child, other);
         END IF;
-        child := format('%I.%I', child_schema, child_name);
-        EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL)', child, parent);
-        -- A CHECK equal to the bounds lets ATTACH skip its scan; it is dropped once the bound itself says so.
-        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK (%I IS NOT NULL AND %I >= %L AND %I < %L)',
-            child, key_column, key_column, day::timestamptz, key_column, (day + 1)::timestamptz);
-        IF has_event_date THEN
-            -- Lets literal predicates on event_date prune; the partition key only prunes on event_time.
-            EXECUTE format('ALTER TABLE %s ADD CONSTRAINT event_date_of_partition CHECK (event_date >= %L AND event_date < %L)', child, day, day + 1);
-        END IF;
-        IF config.unique_columns IS NOT NULL THEN
-            EXECUTE format('CREATE UNIQUE INDEX ON %s (%s)', child,
-                (SELECT string_agg(format('%I', u), ', ' ORDER BY n) FROM unnest(config.unique_columns) WITH ORDINALITY AS x(u, n)));
-        END IF;
-        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, child, day::timestamptz, (day + 1)::timestamptz);
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT tidemark_bounds', child);
+        -- Rows are read through the parent; default privileges may have said otherwise.
+        FOR other IN
+            SELECT DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END
+              FROM pg_class c CROSS JOIN aclexplode(c.relacl) AS x WHERE c.oid = child::regclass AND x.grantee <> c.relowner
+        LOOP
+            EXECUTE format('REVOKE ALL ON TABLE %s FROM %s', child, other);
+        END LOOP;
         created := created || child::regclass;
     END LOOP;
     RETURN created;
@@ -1141,9 +1272,9 @@ BEGIN ATOMIC
     SELECT unnest(tidemark.ensure_partitions_as_owner(parent, from_date, to_date));
 END;
 COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date, date) IS
-'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. The caller needs INSERT on parent; the partitions belong to the owner of parent. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
+'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. Dates before 1900 or more than 366 days ahead are refused (22023), and so are dates in tidemark.retired_dates (55000). The caller needs INSERT on parent; the partitions belong to the owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
 
-CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL) RETURNS void
+CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL, retention_days integer DEFAULT NULL, retention_action text DEFAULT 'drop') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1153,11 +1284,13 @@ BEGIN
     PERFORM tidemark.check_partitioned(parent);
     IF premake_days IS NULL OR premake_days NOT BETWEEN 0 AND 366 THEN
         RAISE EXCEPTION 'premake_days must be between 0 and 366' USING ERRCODE = '22023';
-    END IF;
-    IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
+    ELSIF retention_days NOT BETWEEN 1 AND 36500 THEN
+        RAISE EXCEPTION 'retention_days must be between 1 and 36500' USING ERRCODE = '22023', HINT = 'NULL keeps everything.';
+    ELSIF retention_action IS NULL OR retention_action NOT IN ('drop', 'keep') THEN
+        RAISE EXCEPTION 'retention_action must be drop or keep' USING ERRCODE = '22023';
+    ELSIF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
         RAISE EXCEPTION 'must be owner of table %', parent USING ERRCODE = '42501';
-    END IF;
-    IF partition_schema IS NOT NULL AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = partition_schema) THEN
+    ELSIF partition_schema IS NOT NULL AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = partition_schema) THEN
         RAISE EXCEPTION 'partition_schema % does not exist', quote_ident(partition_schema)
             USING ERRCODE = '3F000', HINT = format('Create it first: CREATE SCHEMA %I;', partition_schema);
     END IF;
@@ -1166,17 +1299,35 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'partition_unique names column %, which % does not have', quote_ident(missing), parent USING ERRCODE = '42703';
     END IF;
-    INSERT INTO tidemark.partition_config AS c (parent, premake_days, partition_schema, unique_columns)
+    INSERT INTO tidemark.partition_config AS c (parent, premake_days, partition_schema, unique_columns, retention_days, retention_action)
     VALUES (parent, premake_days,
             coalesce(partition_schema, (SELECT n.nspname FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE t.oid = parent)),
-            partition_unique)
+            partition_unique, retention_days, retention_action)
     ON CONFLICT ON CONSTRAINT partition_config_pkey DO UPDATE
-       SET premake_days = excluded.premake_days, partition_schema = excluded.partition_schema, unique_columns = excluded.unique_columns;
+       SET premake_days = excluded.premake_days, partition_schema = excluded.partition_schema, unique_columns = excluded.unique_columns,
+           retention_days = excluded.retention_days, retention_action = excluded.retention_action;
     PERFORM tidemark.premake_partitions(parent);
 END
 $$;
-COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[]) IS
-'Registers a table whose daily partitions tidemark creates, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). Calling it again changes the settings; existing partitions stay as they are. Only the owner of parent may call it.';
+COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[], integer, text) IS
+'Registers a table whose daily partitions tidemark creates and retires, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). retention_days: partitions that lie entirely more than this many days before today are retired by maintenance, 1 to 36500 (default NULL: none). retention_action: what becomes of them, drop (default) or keep (detached, as tables of their own). Calling it again replaces all settings; existing partitions stay as they are, and nothing is retired by this call. Only members of the owner of parent may call it.';
+
+CREATE FUNCTION tidemark.unmanage_partitions(parent regclass) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF parent IS NULL THEN
+        RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
+    ELSIF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = parent), 'MEMBER') THEN
+        RAISE EXCEPTION 'must be owner of table %', parent USING ERRCODE = '42501';
+    END IF;
+    DELETE FROM tidemark.partition_config c WHERE c.parent = unmanage_partitions.parent;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION tidemark.unmanage_partitions(regclass) IS
+'Forgets the settings of a managed table; true if it was managed. Touches no table and no partition, and what was retired stays retired. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.premake_partitions(parent regclass) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -1191,32 +1342,808 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:37
+-- extension/src/lib.rs:38
 -- requires:
 --   partitions
 
--- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date, and
--- the append-only log of dates that changed. First version: no live view, no verify, no retention guard.
+-- Retention: which dates of a table are or were detached, and the steps that detach, drop and restore partitions. Each
+-- step is one transaction and repairs what an earlier one left half done, so that a maintainer may die between any two.
+-- They run as the owner of the table (maintenance.rs); what calls them is in maintenance.sql.
+
+CREATE TABLE tidemark.retired_dates (
+    parent regclass NOT NULL,
+    event_date date NOT NULL,
+    partition text NOT NULL,
+    state text NOT NULL CHECK (state IN ('detaching', 'detached', 'dropped')),
+    retired_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    partition_id regclass,
+    from_time timestamptz NOT NULL,
+    to_time timestamptz NOT NULL,
+    retention_action text NOT NULL CHECK (retention_action IN ('drop', 'keep')),
+    PRIMARY KEY (parent, event_date)
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.retired_dates', '');
+COMMENT ON TABLE tidemark.retired_dates IS
+'Dates whose partition is being or was detached by retention. tidemark.ensure_partitions refuses them, and models do not recompute what needs them. Written by tidemark.run_maintenance and tidemark maintain, and by tidemark.restore_partition, which removes a date.';
+COMMENT ON COLUMN tidemark.retired_dates.parent IS 'The partitioned table.';
+COMMENT ON COLUMN tidemark.retired_dates.event_date IS 'A UTC date of the partition; a partition of several days has a row for each of them.';
+COMMENT ON COLUMN tidemark.retired_dates.partition IS 'Qualified name that the partition had when it was retired.';
+COMMENT ON COLUMN tidemark.retired_dates.state IS 'detaching: about to be detached, perhaps half done; detached: a table of its own; dropped: gone.';
+COMMENT ON COLUMN tidemark.retired_dates.retired_at IS 'When the row got its present state.';
+COMMENT ON COLUMN tidemark.retired_dates.partition_id IS 'The table itself; NULL once it is dropped.';
+COMMENT ON COLUMN tidemark.retired_dates.from_time IS 'Lower bound of the partition, inclusive.';
+COMMENT ON COLUMN tidemark.retired_dates.to_time IS 'Upper bound of the partition, exclusive.';
+COMMENT ON COLUMN tidemark.retired_dates.retention_action IS 'drop: the table is dropped once it is detached; keep: it stays.';
+
+-- The owner may do to these rows what maintenance does as the owner; nothing here is done with more rights than that.
+ALTER TABLE tidemark.retired_dates ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.retired_dates FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.retired_dates
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retired_dates TO PUBLIC;
+
+CREATE TABLE tidemark.retention_holds (
+    parent regclass NOT NULL,
+    event_date date NOT NULL,
+    held_until timestamptz NOT NULL,
+    PRIMARY KEY (parent, event_date)
+);
+SELECT pg_catalog.pg_extension_config_dump('tidemark.retention_holds', '');
+COMMENT ON TABLE tidemark.retention_holds IS
+'Dates that retention leaves alone for a while. Written by tidemark.restore_partition, so that a partition that was attached again is not retired at once; members of the owner of the table may write it, too.';
+COMMENT ON COLUMN tidemark.retention_holds.parent IS 'The partitioned table.';
+COMMENT ON COLUMN tidemark.retention_holds.event_date IS 'The UTC date.';
+COMMENT ON COLUMN tidemark.retention_holds.held_until IS 'Until when its partition is not retired.';
+ALTER TABLE tidemark.retention_holds ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.retention_holds FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.retention_holds
+    USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = parent), 'MEMBER'));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.retention_holds TO PUBLIC;
+
+CREATE FUNCTION tidemark.maintenance_lock_key(parent regclass) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
+SET search_path = pg_catalog, pg_temp
+RETURN parent::oid::bigint::bit(32)::integer;
+COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
+'Second key of the advisory lock that a maintainer of a table holds; the first is 1953064045.';
+
+CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN pg_try_advisory_lock(1953064045, tidemark.maintenance_lock_key(parent));
+COMMENT ON FUNCTION tidemark.try_maintenance_lock(regclass) IS
+'Makes this session the maintainer of a table until tidemark.release_maintenance_lock or the end of the session; false when another one is. For clients that detach partitions concurrently, in several transactions.';
+
+CREATE FUNCTION tidemark.release_maintenance_lock(parent regclass) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN pg_advisory_unlock(1953064045, tidemark.maintenance_lock_key(parent));
+COMMENT ON FUNCTION tidemark.release_maintenance_lock(regclass) IS
+'Undoes one tidemark.try_maintenance_lock that returned true.';
+
+CREATE FUNCTION tidemark.retirement_blocker(parent regclass, from_time timestamptz, to_time timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    first_date date := from_time::date;
+    last_date date := (to_time - interval '1 microsecond')::date;
+    there record;
+BEGIN
+    IF NOT isfinite(from_time) OR NOT isfinite(to_time) THEN
+        RETURN 'its bounds are open';
+    END IF;
+    SELECT h.held_until INTO there FROM tidemark.retention_holds h
+     WHERE h.parent = retirement_blocker.parent AND h.event_date BETWEEN first_date AND last_date AND h.held_until > clock_timestamp()
+     ORDER BY h.held_until DESC LIMIT 1;
+    IF FOUND THEN
+        RETURN format('held until %s', there.held_until);
+    END IF;
+    SELECT b.model, b.model_date, b.reason INTO there
+      FROM generate_series(first_date::timestamp, last_date::timestamp, interval '1 day') AS d
+     CROSS JOIN LATERAL tidemark.date_blockers(parent, d::date) AS b
+     LIMIT 1;
+    IF FOUND THEN
+        RETURN format('model %s still needs it for %s: %s', there.model, there.model_date, there.reason);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
+'Why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+
+CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    SELECT ((now() AT TIME ZONE 'UTC')::date - c.retention_days)::timestamptz
+      FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
+END;
+COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
+'Partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+
+CREATE FUNCTION tidemark.due_partitions(parent regclass)
+RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
+LANGUAGE sql STABLE PARALLEL SAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT b.partition, b.from_time, b.to_time, tidemark.retirement_blocker(parent, b.from_time, b.to_time)
+      FROM tidemark.partition_bounds(parent) b
+     WHERE NOT b.pending AND b.to_time <= tidemark.retention_limit(parent)
+       AND NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = due_partitions.parent AND r.partition_id = b.partition)
+     ORDER BY b.from_time;
+END;
+COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
+'The attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+
+CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    retired record;
+    there record;
+BEGIN
+    SELECT * INTO retired FROM tidemark.retired_dates r WHERE r.parent = drop_refusal.parent AND r.event_date = drop_refusal.event_date;
+    SELECT c.relkind, c.relispartition, c.relowner, c.oid::regclass::text AS name INTO there FROM pg_class c WHERE c.oid = retired.partition_id;
+    -- A name alone proves nothing: somebody may have renamed the table, or put another one in its place.
+    IF there.relkind IS NULL THEN
+        RETURN 'the table is gone';
+    ELSIF there.name <> retired.partition THEN
+        RETURN format('%s is now called %s', retired.partition, there.name);
+    ELSIF there.relkind NOT IN ('r', 'p') OR there.relispartition THEN
+        RETURN format('%s is a partition again', there.name);
+    ELSIF there.relowner <> (SELECT c.relowner FROM pg_class c WHERE c.oid = parent) THEN
+        RETURN format('%s does not belong to the owner of %s', there.name, parent);
+    END IF;
+    RETURN tidemark.retirement_blocker(parent, retired.from_time, retired.to_time);
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
+'Why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+
+CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+    INSERT INTO tidemark.retired_dates AS r (parent, event_date, partition, state, retired_at, partition_id, from_time, to_time, retention_action)
+    SELECT parent, d::date, partition::text, state, clock_timestamp(), partition, from_time, to_time, retention_action
+      FROM generate_series(from_time::date::timestamp, (to_time - interval '1 microsecond')::date::timestamp, interval '1 day') AS d
+    ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
+END;
+COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
+'Writes the rows of tidemark.retired_dates for the dates of one partition. Part of maintenance.';
+
+CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
+AS $$
+DECLARE
+    key_column name := tidemark.check_partitioned(parent);
+    bounds text;
+    other name;
+BEGIN
+    -- DETACH CONCURRENTLY may have left a CHECK equal to the bounds. Ours is added where it did not; that reads the
+    -- partition before the parent is locked, and ATTACH reads it no more.
+    bounds := format('((%1$I IS NOT NULL) AND (%1$I >= %2$L::timestamp with time zone) AND (%1$I < %3$L::timestamp with time zone))', key_column, from_time, to_time);
+    IF NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = partition AND c.contype = 'c' AND c.convalidated AND pg_get_expr(c.conbin, c.conrelid) = bounds) THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK %s', partition, bounds);
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, partition, from_time, to_time);
+    FOR other IN
+        SELECT c.conname FROM pg_constraint c
+         WHERE c.conrelid = partition AND c.contype = 'c' AND c.conislocal AND c.coninhcount = 0 AND pg_get_expr(c.conbin, c.conrelid) = bounds
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', partition, other);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
+'Attaches a detached partition with its old bounds. Part of maintenance and of tidemark.restore_partition.';
+
+CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    config tidemark.partition_config;
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    first_date date;
+    last_date date;
+BEGIN
+    SELECT * INTO config FROM tidemark.partition_config c WHERE c.parent = wanted_dates.parent;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Dates ahead; and those that came while no maintenance ran. Older holes stay: somebody may have made them on
+    -- purpose, and the loader makes what late events need. The data do not count: one event of 2100 makes nothing.
+    first_date := greatest(least(today, coalesce(config.last_success, config.managed_since)::date), today - coalesce(config.retention_days, 366), today - 366);
+    SELECT greatest(today + config.premake_days, least(max(b.to_time) - interval '1 day', (today + 366)::timestamptz)::date) INTO last_date
+      FROM tidemark.partition_bounds(parent) b WHERE isfinite(b.to_time);
+    RETURN QUERY
+        SELECT d FROM tidemark.missing_dates(parent, first_date, last_date) AS d
+         WHERE NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = wanted_dates.parent AND r.event_date = d)
+         ORDER BY 1;
+END
+$$;
+COMMENT ON FUNCTION tidemark.wanted_dates(regclass) IS
+'The UTC dates for which maintenance would create a partition now, ascending: from today, or from the day of the last success, to premake_days ahead or the newest partition (at most 366 days ahead); retired dates left out. A table that is not managed gives no rows.';
+
+CREATE FUNCTION tidemark.create_step(parent regclass) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    run record;
+    created regclass[] := '{}';
+BEGIN
+    FOR run IN
+        SELECT min(m.day) AS first, max(m.day) AS last
+          FROM (SELECT d AS day, d - row_number() OVER (ORDER BY d)::integer AS island FROM tidemark.wanted_dates(parent) AS d) AS m
+         GROUP BY m.island ORDER BY 1
+    LOOP
+        created := created || tidemark.create_partitions(parent, run.first, run.last);
+    END LOOP;
+    IF created = '{}' THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY['create', '', array_to_string(created, ', '), cardinality(created)::text];
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_step(regclass) IS
+'Creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing. Part of maintenance.';
+
+CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    config tidemark.partition_config;
+    half record;
+    due record;
+    pending boolean;
+    began timestamptz;
+    blocked text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- An older snapshot would not see the marks of a writer that we waited for.
+        RAISE EXCEPTION 'partitions are retired in READ COMMITTED transactions only' USING ERRCODE = '25000', HINT = 'SET default_transaction_isolation = ''read committed'';';
+    END IF;
+    SELECT * INTO config FROM tidemark.partition_config c WHERE c.parent = retire_step.parent;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RETURN ARRAY['skip', '', '', ''];
+    END IF;
+    -- DETACH CONCURRENTLY is refused beside a DEFAULT partition.
+    by_client := by_client AND EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = parent AND p.partdefid = 0);
+
+    -- A detach that somebody else began and left pending hides its rows already and stands in the way of ours.
+    SELECT b.* INTO due FROM tidemark.partition_bounds(parent) b
+     WHERE b.pending AND NOT EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = b.partition);
+    IF FOUND THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, due.partition);
+        IF isfinite(due.from_time) AND isfinite(due.to_time) THEN
+            PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detached', 'keep');
+        END IF;
+        RETURN ARRAY['finalize', due.from_time::date::text, due.partition::text, ''];
+    END IF;
+
+    -- What an earlier round left half done comes first.
+    SELECT * INTO half FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.state = 'detaching' ORDER BY r.event_date LIMIT 1;
+    IF FOUND THEN
+        SELECT i.inhdetachpending INTO pending FROM pg_inherits i WHERE i.inhrelid = half.partition_id AND i.inhparent = parent;
+        IF NOT FOUND THEN
+            IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = half.partition_id AND c.oid::regclass::text = half.partition) THEN
+                UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+                 WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+                RETURN ARRAY['forget', half.event_date::text, half.partition, ''];
+            END IF;
+            -- Detached. Everybody who could write through the parent has ended: what they marked is visible now.
+            blocked := CASE WHEN half.to_time <= tidemark.retention_limit(parent) THEN tidemark.retirement_blocker(parent, half.from_time, half.to_time)
+                            ELSE 'it is not due any more' END;
+            IF blocked IS NULL THEN
+                PERFORM tidemark.set_retired(parent, half.partition_id, half.from_time, half.to_time, 'detached', half.retention_action);
+                RETURN ARRAY['detached', half.event_date::text, half.partition, ''];
+            END IF;
+            PERFORM tidemark.attach_again(parent, half.partition_id, half.from_time, half.to_time);
+            DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+            RETURN ARRAY['attach', half.event_date::text, half.partition, blocked];
+        ELSIF pending THEN
+            EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, half.partition_id);
+            RETURN ARRAY['finalize', half.event_date::text, half.partition, ''];
+        END IF;
+        -- Still attached: nothing has happened yet. Begin anew, or not at all.
+        DELETE FROM tidemark.retired_dates r WHERE r.parent = retire_step.parent AND r.partition_id = half.partition_id;
+    END IF;
+
+    FOR due IN SELECT * FROM tidemark.due_partitions(parent) LOOP
+        CONTINUE WHEN due.blocked IS NOT NULL;
+        IF by_client THEN
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
+            PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detaching', config.retention_action);
+            RETURN ARRAY['detach', due.from_time::date::text, due.partition::text, format('ALTER TABLE %s DETACH PARTITION %s CONCURRENTLY', parent, due.partition)];
+        END IF;
+        -- Others queue behind our request: both locks together may take no longer than one lock_timeout.
+        began := clock_timestamp();
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', parent);
+        PERFORM set_config('lock_timeout', greatest(100, 2000 - (extract(epoch FROM clock_timestamp() - began) * 1000)::integer)::text, true);
+        -- Nobody writes now. Whoever wrote before we had the lock has committed, and their marks are visible.
+        blocked := tidemark.retirement_blocker(parent, due.from_time, due.to_time);
+        IF blocked IS NOT NULL THEN
+            RETURN ARRAY['refused', due.from_time::date::text, due.partition::text, blocked];
+        END IF;
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, due.partition);
+        PERFORM tidemark.set_retired(parent, due.partition, due.from_time, due.to_time, 'detached', config.retention_action);
+        RETURN ARRAY['detached', due.from_time::date::text, due.partition::text, ''];
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
+'Takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do. Part of maintenance.';
+
+CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    retired record;
+    refused text;
+    failed text;
+    code text;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RETURN ARRAY['skip', '', '', ''];
+    END IF;
+    FOR retired IN
+        SELECT DISTINCT ON (r.partition_id) r.*
+          FROM tidemark.retired_dates r JOIN tidemark.partition_config c ON c.parent = r.parent
+         WHERE r.parent = drop_step.parent AND r.state = 'detached' AND r.retention_action = 'drop'
+           -- Both then and now: whoever turns to keep keeps what is still there.
+           AND c.retention_action = 'drop' AND r.to_time <= tidemark.retention_limit(r.parent)
+         ORDER BY r.partition_id, r.event_date
+    LOOP
+        refused := tidemark.drop_refusal(parent, retired.event_date);
+        IF refused = 'the table is gone' THEN
+            UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+             WHERE r.parent = drop_step.parent AND r.partition_id IS NOT DISTINCT FROM retired.partition_id AND r.partition = retired.partition;
+            RETURN ARRAY['forget', retired.event_date::text, retired.partition, ''];
+        END IF;
+        CONTINUE WHEN refused IS NOT NULL;
+        BEGIN
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', retired.partition_id);
+            -- The name was looked up anew for the lock; and it may have been needed while we waited.
+            CONTINUE WHEN to_regclass(retired.partition) IS DISTINCT FROM retired.partition_id OR tidemark.drop_refusal(parent, retired.event_date) IS NOT NULL;
+            EXECUTE format('DROP TABLE %s', retired.partition_id);
+            UPDATE tidemark.retired_dates r SET state = 'dropped', partition_id = NULL, retired_at = clock_timestamp()
+             WHERE r.parent = drop_step.parent AND r.partition_id = retired.partition_id;
+            RETURN ARRAY['drop', retired.event_date::text, retired.partition, ''];
+        EXCEPTION WHEN OTHERS THEN
+            -- A view on one partition must not keep the others.
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, failed = MESSAGE_TEXT;
+        END;
+    END LOOP;
+    IF failed IS NOT NULL THEN
+        RAISE EXCEPTION '%', failed USING ERRCODE = code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
+'Drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do. Part of maintenance.';
+
+CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    retired record;
+    pending boolean;
+BEGIN
+    IF event_date IS NULL OR hold IS NULL OR hold < interval '0' THEN
+        RAISE EXCEPTION 'event_date and hold must not be NULL, and hold not negative' USING ERRCODE = '22023';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(1953064045, tidemark.maintenance_lock_key(parent)) THEN
+        RAISE EXCEPTION 'table % is under maintenance', parent USING ERRCODE = '55P03', HINT = 'Try again when it is done.';
+    END IF;
+    SELECT * INTO retired FROM tidemark.retired_dates r WHERE r.parent = restore_step.parent AND r.event_date = restore_step.event_date;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'date % of % is not retired', event_date, parent USING ERRCODE = '42704', HINT = 'tidemark.retired_dates lists those that are.';
+    ELSIF retired.state = 'dropped' OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = retired.partition_id AND c.oid::regclass::text = retired.partition) THEN
+        RAISE EXCEPTION 'the partition of date % of % is gone', event_date, parent
+            USING ERRCODE = '55000', HINT = 'Its rows are gone. To begin the date anew, delete its row from tidemark.retired_dates.';
+    END IF;
+    SELECT i.inhdetachpending INTO pending FROM pg_inherits i WHERE i.inhrelid = retired.partition_id AND i.inhparent = parent;
+    IF FOUND AND pending THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', parent, retired.partition_id);
+    END IF;
+    IF pending IS DISTINCT FROM false THEN
+        PERFORM tidemark.attach_again(parent, retired.partition_id, retired.from_time, retired.to_time);
+    END IF;
+    DELETE FROM tidemark.retention_holds h WHERE h.parent = restore_step.parent AND h.held_until <= clock_timestamp();
+    INSERT INTO tidemark.retention_holds AS h (parent, event_date, held_until)
+    SELECT r.parent, r.event_date, clock_timestamp() + hold FROM tidemark.retired_dates r
+     WHERE r.parent = restore_step.parent AND r.partition_id = retired.partition_id
+    ON CONFLICT ON CONSTRAINT retention_holds_pkey DO UPDATE SET held_until = excluded.held_until;
+    DELETE FROM tidemark.retired_dates r WHERE r.parent = restore_step.parent AND r.partition_id = retired.partition_id;
+    RETURN ARRAY['attach', event_date::text, retired.partition, ''];
+END
+$$;
+COMMENT ON FUNCTION tidemark.restore_step(regclass, date, interval) IS
+'The work behind tidemark.restore_partition, with the rights of the caller.';
+
+CREATE FUNCTION tidemark.record_step(parent regclass, error text) RETURNS text[]
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+BEGIN ATOMIC
+    UPDATE tidemark.partition_config c
+       SET lock_timeouts = c.lock_timeouts + CASE WHEN error IN ('55P03', '40P01') THEN 1 ELSE 0 END,
+           last_success = CASE WHEN error IS NULL THEN clock_timestamp() ELSE c.last_success END,
+           last_error = CASE WHEN error IN ('55P03', '40P01') THEN c.last_error ELSE error END,
+           last_error_at = CASE WHEN error IS NULL THEN NULL WHEN error IN ('55P03', '40P01') THEN c.last_error_at ELSE clock_timestamp() END
+     WHERE c.parent = record_step.parent
+    RETURNING ARRAY['record', '', '', ''];
+END;
+COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
+'Notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed. Part of maintenance.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:39
+-- requires:
+--   retirement
+
+-- Maintenance of partitions as people and clients call it: single steps, the procedure, the dry run, and how things stand.
+-- What a step does is in retirement.sql.
+
+CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
+COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
+'Checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner. Part of maintenance.';
+
+CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    done text[] := tidemark.partition_work_as_owner(parent, work, NULL, NULL);
+BEGIN
+    action := done[1];
+    event_date := nullif(done[2], '')::date;
+    partition := nullif(done[3], '');
+    detail := nullif(done[4], '');
+END
+$$;
+COMMENT ON FUNCTION tidemark.maintenance_step(regclass, text) IS
+'Does the next step of one kind of work on a managed table, as its owner, and says what it did; all NULL when nothing is left to do. Call it until then, each time in a transaction of its own. work: create (partitions ahead), retire (detach what is due), retire concurrently, or drop. With retire concurrently an action detach has done nothing yet: the client has to send the statement in detail at top level, as a member of the owner, and then go on. Other actions: create (partitions made, their number in detail), detached, finalize, attach (a partition that is needed again), refused, forget, drop, and skip when another session maintains the table. The caller needs INSERT on parent.';
+
+CREATE FUNCTION tidemark.record_maintenance(parent regclass, error text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tidemark.partition_work_as_owner(parent, 'record', NULL, error);
+END
+$$;
+COMMENT ON FUNCTION tidemark.record_maintenance(regclass, text) IS
+'Notes in tidemark.partition_config how a client''s maintenance of a table went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock that was not to be had (counted), else what failed. The caller needs INSERT on parent.';
+
+CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day') RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    done text[] := tidemark.partition_work_as_owner(parent, 'restore', event_date, coalesce(hold, interval '-1 day')::text);
+BEGIN
+    RETURN done[3]::regclass;
+END
+$$;
+COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
+'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
+
+CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- Rows of tables that are gone belong to nobody; their number may one day be that of another table.
+    DELETE FROM tidemark.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
+    DELETE FROM tidemark.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
+    WITH gone AS (DELETE FROM tidemark.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
+    SELECT count(*) FROM gone;
+END;
+COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
+'Removes the settings and retired dates of tables that were dropped; returns how many tables were managed. Part of maintenance.';
+
+CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+-- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
+DECLARE
+    table_of pg_catalog.regclass;
+    work pg_catalog.text;
+    step pg_catalog.record;
+    tries pg_catalog.int4;
+    code pg_catalog.text;
+    message pg_catalog.text;
+    failed pg_catalog.text;
+    skipped pg_catalog.bool;
+    failures pg_catalog.int4 := 0;
+BEGIN
+    IF parent IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.partition_config c WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent) THEN
+        RAISE EXCEPTION 'table % is not managed', parent USING ERRCODE = '42704', HINT = 'Register it with tidemark.manage_partitions.';
+    END IF;
+    PERFORM tidemark.forget_missing_tables();
+    COMMIT;
+    FOREACH table_of IN ARRAY ARRAY(
+        SELECT c.parent FROM tidemark.partition_config c JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) c.parent
+         WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent
+            OR run_maintenance.parent IS NULL AND (pg_catalog.has_table_privilege(t.oid, 'INSERT') OR pg_catalog.pg_has_role(t.relowner, 'MEMBER'))
+         ORDER BY c.parent::pg_catalog.text)
+    LOOP
+        failed := NULL;
+        skipped := false;
+        FOREACH work IN ARRAY ARRAY['create', 'retire', 'drop'] LOOP
+            tries := 0;
+            LOOP
+                code := NULL;
+                BEGIN
+                    SELECT * INTO step FROM tidemark.maintenance_step(table_of, work);
+                EXCEPTION WHEN OTHERS THEN
+                    code := SQLSTATE;
+                    message := SQLERRM;
+                END;
+                COMMIT;
+                IF code OPERATOR(pg_catalog.=) ANY (ARRAY['55P03', '40P01']) THEN
+                    -- Somebody uses the table for longer than others should wait behind us: back off, others go first.
+                    tries := tries OPERATOR(pg_catalog.+) 1;
+                    BEGIN
+                        PERFORM tidemark.record_maintenance(table_of, code);
+                    EXCEPTION WHEN OTHERS THEN NULL;
+                    END;
+                    COMMIT;
+                    IF tries OPERATOR(pg_catalog.<) 3 THEN
+                        PERFORM pg_catalog.pg_sleep(0.5 OPERATOR(pg_catalog.*) tries);
+                        CONTINUE;
+                    END IF;
+                END IF;
+                IF code IS NOT NULL THEN
+                    failed := pg_catalog.concat_ws('; ', failed, pg_catalog.concat(code, ' ', work, ': ', message));
+                    EXIT;
+                END IF;
+                skipped := skipped OR COALESCE(step.action OPERATOR(pg_catalog.=) 'skip', false);
+                EXIT WHEN step.action IS NULL OR skipped;
+            END LOOP;
+        END LOOP;
+        IF failed IS NOT NULL OR NOT skipped THEN
+            BEGIN
+                PERFORM tidemark.record_maintenance(table_of, failed);
+            EXCEPTION WHEN OTHERS THEN
+                failed := pg_catalog.concat_ws('; ', failed, SQLERRM);
+            END;
+            COMMIT;
+        END IF;
+        IF failed IS NOT NULL THEN
+            failures := failures OPERATOR(pg_catalog.+) 1;
+            RAISE WARNING 'maintenance of %: %', table_of, failed;
+        END IF;
+    END LOOP;
+    IF failures OPERATOR(pg_catalog.>) 0 THEN
+        RAISE EXCEPTION '% tables could not be maintained', failures
+            USING HINT = 'The warnings above and tidemark.partition_health say why; the next call goes on.';
+    END IF;
+END
+$$;
+COMMENT ON PROCEDURE tidemark.run_maintenance(regclass) IS
+'Does all that is due for the partitions of one managed table, or with NULL of all that the caller may insert into: creates those ahead, detaches those older than retention_days, drops what was detached. Each step is a transaction of its own as the owner of the table, waits at most 2 s for a lock, and is tried three times. A table that fails is reported as a warning and in tidemark.partition_health, does not hold up the others, and makes the call fail at its end. A table that another session maintains is passed over. CALL it outside a transaction block. It detaches with a short ACCESS EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark maintain does that.';
+
+CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL, OUT step integer, OUT action text, OUT sql text, OUT lock_level text, OUT reason text)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    wanted regclass := plan_maintenance.parent;
+    config record;
+    day date;
+    part record;
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    refusal text;
+BEGIN
+    FOR config IN
+        SELECT c.*, p.partdefid <> 0 AS has_default FROM tidemark.partition_config c JOIN pg_partitioned_table p ON p.partrelid = c.parent
+         WHERE wanted IS NULL OR c.parent = wanted ORDER BY c.parent::text
+    LOOP
+        plan_maintenance.parent := config.parent;
+        step := 0;
+
+        action := 'create';
+        lock_level := 'SHARE UPDATE EXCLUSIVE on the table';
+        FOR day IN SELECT d FROM tidemark.wanted_dates(config.parent) AS d LOOP
+            step := step + 1;
+            sql := array_to_string(tidemark.partition_sql(config.parent, day), E';\n');
+            reason := CASE WHEN day < today THEN 'a date without partition since the last success'
+                           ELSE format('%s days are wanted ahead', config.premake_days) END;
+            RETURN NEXT;
+        END LOOP;
+
+        FOR part IN
+            SELECT b.* FROM tidemark.partition_bounds(config.parent) b WHERE b.pending
+        LOOP
+            step := step + 1;
+            action := 'finalize';
+            sql := format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', config.parent, part.partition);
+            lock_level := 'SHARE UPDATE EXCLUSIVE on the table, ACCESS EXCLUSIVE on the partition';
+            reason := 'an interrupted DETACH CONCURRENTLY';
+            RETURN NEXT;
+        END LOOP;
+
+        FOR part IN
+            SELECT d.* FROM tidemark.due_partitions(config.parent) d
+            UNION ALL
+            -- Noted by a round that ended before it detached them.
+            SELECT b.partition, b.from_time, b.to_time, tidemark.retirement_blocker(config.parent, b.from_time, b.to_time)
+              FROM tidemark.partition_bounds(config.parent) b
+             WHERE NOT b.pending AND b.to_time <= tidemark.retention_limit(config.parent)
+               AND EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.partition_id = b.partition)
+             ORDER BY 2
+        LOOP
+            step := step + 1;
+            reason := format('older than %s days', config.retention_days);
+            IF part.blocked IS NOT NULL THEN
+                action := 'refused';
+                sql := NULL;
+                lock_level := NULL;
+                reason := format('%s: %s', part.partition, part.blocked);
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+            action := CASE WHEN config.has_default THEN 'detach' ELSE 'detach concurrently' END;
+            sql := format('ALTER TABLE %s DETACH PARTITION %s', config.parent, part.partition) || CASE WHEN config.has_default THEN '' ELSE ' CONCURRENTLY' END;
+            lock_level := CASE WHEN config.has_default THEN 'ACCESS EXCLUSIVE on the table and the partition'
+                               ELSE 'SHARE UPDATE EXCLUSIVE on the table, ACCESS EXCLUSIVE on the partition; without CONCURRENTLY in run_maintenance: ACCESS EXCLUSIVE on both' END;
+            RETURN NEXT;
+            IF config.retention_action = 'drop' THEN
+                step := step + 1;
+                action := 'drop';
+                sql := format('DROP TABLE %s', part.partition);
+                lock_level := 'ACCESS EXCLUSIVE on the detached partition';
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+
+        FOR part IN
+            SELECT DISTINCT ON (r.partition_id) r.*, EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = r.partition_id) AS attached
+              FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.state <> 'dropped' ORDER BY r.partition_id, r.event_date
+        LOOP
+            CONTINUE WHEN part.attached OR config.retention_action <> 'drop' OR part.retention_action <> 'drop' OR part.to_time > coalesce(tidemark.retention_limit(config.parent), '-infinity');
+            step := step + 1;
+            refusal := tidemark.drop_refusal(config.parent, part.event_date);
+            action := CASE WHEN refusal IS NULL THEN 'drop' ELSE 'refused' END;
+            sql := CASE WHEN refusal IS NULL THEN format('DROP TABLE %s', part.partition) END;
+            lock_level := CASE WHEN refusal IS NULL THEN 'ACCESS EXCLUSIVE on the detached partition' END;
+            reason := coalesce(format('%s: %s', part.partition, refusal), 'detached');
+            IF refusal IS NULL THEN reason := 'detached to be dropped'; END IF;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
+'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
+
+CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
+    OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlaps bigint, OUT pending_detach bigint, OUT refused_dates bigint)
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    covered_until timestamptz;
+BEGIN
+    SELECT count(*), count(*) FILTER (WHERE b.pending), min(b.from_time) FILTER (WHERE NOT b.pending)::date,
+           (max(b.to_time) FILTER (WHERE NOT b.pending) - interval '1 microsecond')::date
+      INTO partitions, pending_detach, oldest_date, newest_date
+      FROM tidemark.partition_bounds(parent) b;
+    -- Until when every moment from now on has a partition.
+    SELECT min(b.to_time) INTO covered_until FROM tidemark.partition_bounds(parent) b
+     WHERE b.to_time > now() AND NOT b.pending
+       AND NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) n WHERE NOT n.pending AND n.from_time <= b.to_time AND n.to_time > b.to_time);
+    IF NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now()) THEN
+        covered_until := now();
+    END IF;
+    SELECT count(*) INTO premade_partitions FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
+    premade_hours := CASE WHEN isfinite(covered_until) THEN round((extract(epoch FROM covered_until - now()) / 3600)::numeric, 1) END;
+    SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
+                                   WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
+           count(*) FILTER (WHERE g.next < g.past)
+      INTO gaps, overlaps
+      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
+                   CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
+              FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
+    SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1) FILTER (WHERE isfinite(d.from_time)), 0) INTO refused_dates
+      FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The figures of tidemark.partition_health for one table.';
+
+CREATE VIEW tidemark.partition_health AS
+SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlaps, f.pending_detach,
+       (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
+       f.refused_dates, c.last_success, c.last_error, c.last_error_at, c.lock_timeouts
+  FROM tidemark.partition_config c
+  JOIN pg_catalog.pg_class t ON t.oid = c.parent
+ CROSS JOIN LATERAL tidemark.partition_figures(c.parent) AS f;
+COMMENT ON VIEW tidemark.partition_health IS 'One row per managed table: whether its partitions are as they should be, and how the last maintenance went.';
+COMMENT ON COLUMN tidemark.partition_health.parent IS 'The table.';
+COMMENT ON COLUMN tidemark.partition_health.partitions IS 'How many partitions it has, one whose detach is pending included.';
+COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many partitions are ready after today''s without a gap.';
+COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
+COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
+COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
+COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
+COMMENT ON COLUMN tidemark.partition_health.overlaps IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
+COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
+COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';
+COMMENT ON COLUMN tidemark.partition_health.refused_dates IS 'Dates past their retention that a model still needs, or that are held; tidemark.plan_maintenance says why.';
+COMMENT ON COLUMN tidemark.partition_health.last_success IS 'When maintenance last did all that was due; NULL if never.';
+COMMENT ON COLUMN tidemark.partition_health.last_error IS 'SQLSTATE and message of what failed in the last maintenance; NULL if nothing did.';
+COMMENT ON COLUMN tidemark.partition_health.last_error_at IS 'When that was; NULL if nothing failed.';
+COMMENT ON COLUMN tidemark.partition_health.lock_timeouts IS 'How often maintenance gave up waiting for a lock, in all.';
+GRANT SELECT ON tidemark.partition_health TO PUBLIC;
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:40
+-- requires:
+--   maintenance
+
+-- Models: derived tables whose rows for one event_date are a function of their sources' rows around that date. Here:
+-- what is known of them, the append-only log of dates that changed, and which dates are stale, frozen or needed.
 --
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
 -- mark behind, and the date is recomputed once more.
+--
+-- Whose rights: these tables are open to everybody under row level security, which lets only members of the role
+-- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
+-- one's code. Users' queries run as the owner of the model's table, never as the caller (models/owner.rs).
 
 CREATE TABLE tidemark.models (
     name text PRIMARY KEY,
     target regclass NOT NULL UNIQUE,
     query text NOT NULL,
     key name[] NOT NULL,
-    lookback_days integer NOT NULL CHECK (lookback_days >= 0),
-    lookahead_days integer NOT NULL CHECK (lookahead_days >= 0),
+    lookback_days integer NOT NULL CHECK (lookback_days BETWEEN 0 AND 1000),
+    lookahead_days integer NOT NULL CHECK (lookahead_days BETWEEN 0 AND 1000),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    live_view regclass,
     refresh_count bigint NOT NULL DEFAULT 0,
+    change_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
     last_error text,
     last_error_at timestamptz
 );
-COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model and tidemark.refresh.';
+COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model, tidemark.drop_model and tidemark.refresh.';
 COMMENT ON COLUMN tidemark.models.name IS 'Name of the model: its target table as schema.table.';
 COMMENT ON COLUMN tidemark.models.target IS 'Table that holds the rows; has a column event_date.';
 COMMENT ON COLUMN tidemark.models.query IS 'SELECT with $1 (first date) and $2 (end date, exclusive) that computes the rows of those dates.';
@@ -1224,7 +2151,9 @@ COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the tar
 COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
 COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
 COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
-COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all; moves with every change of the target.';
+COMMENT ON COLUMN tidemark.models.live_view IS 'View that is exact at any moment; NULL without one.';
+COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all.';
+COMMENT ON COLUMN tidemark.models.change_count IS 'How many of these recomputes changed rows; materialized views follow it.';
 COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
 COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
 COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
@@ -1241,9 +2170,15 @@ COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
-    event_date date NOT NULL,
+    -- Leaves room to widen: one impossible date must not stop the marks of everybody.
+    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
-    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    rows bigint,
+    late_rows bigint,
+    min_event_time timestamptz,
+    max_event_time timestamptz,
+    lateness bigint[]
 );
 COMMENT ON TABLE tidemark.dirty_log IS
 'Append-only log: one row for each table, date and transaction that changed rows of that date. Consumed by tidemark.refresh.';
@@ -1252,6 +2187,11 @@ COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
 COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
 COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark.dirty_log.lateness IS 'How many of them fell into each bucket of lateness; NULL if it did not say.';
 
 CREATE TABLE tidemark.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1267,12 +2207,73 @@ COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
 COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
 
+CREATE TABLE tidemark.refresh_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run timestamptz NOT NULL,
+    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+    event_date date NOT NULL,
+    refreshed_at timestamptz NOT NULL,
+    rows_inserted bigint NOT NULL,
+    rows_updated bigint NOT NULL,
+    rows_deleted bigint NOT NULL,
+    seconds numeric(12, 3) NOT NULL
+);
+CREATE INDEX ON tidemark.refresh_log (model, event_date);
+COMMENT ON TABLE tidemark.refresh_log IS
+'Which dates were recomputed and what that changed: one row per recompute, kept for 30 days and for the last 100,000. run = (SELECT max(run) ...) gives the last refresh.';
+COMMENT ON COLUMN tidemark.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
+COMMENT ON COLUMN tidemark.refresh_log.run IS 'When the refresh began that did it.';
+COMMENT ON COLUMN tidemark.refresh_log.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark.refresh_log.event_date IS 'Date that was recomputed.';
+COMMENT ON COLUMN tidemark.refresh_log.refreshed_at IS 'When it was done.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not there before.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
+COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
+COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
+
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log_id_seq', '');
+
+CREATE FUNCTION tidemark.is_member_of_owner(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
+COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
+'Whether the current user is the owner of a relation or a member of the role that owns it; superusers always are. false when the relation is NULL or does not exist.';
+
+CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 20
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
+COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
+'Whether the current user is a member of the role that owns the table of a model, and so may refresh it. false when there is no such model or its table is gone.';
+
+ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.models USING (tidemark.is_member_of_owner(target));
+CREATE POLICY orphans_go ON tidemark.models FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = target));
+ALTER TABLE tidemark.model_sources ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_sources FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_sources USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.model_dirty ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.model_dirty FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.model_dirty USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.refresh_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.refresh_log FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.refresh_log USING (tidemark.is_member_of_model(model));
+ALTER TABLE tidemark.dirty_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY writers_read ON tidemark.dirty_log FOR SELECT
+    USING (pg_catalog.has_table_privilege(source, 'SELECT, INSERT') OR tidemark.is_member_of_owner(source));
+CREATE POLICY writers_mark ON tidemark.dirty_log FOR INSERT
+    WITH CHECK (pg_catalog.has_table_privilege(source, 'INSERT, UPDATE, DELETE') OR tidemark.is_member_of_owner(source));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.models, tidemark.model_sources, tidemark.model_dirty, tidemark.refresh_log TO PUBLIC;
+GRANT SELECT, INSERT ON tidemark.dirty_log TO PUBLIC;
 
 CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100
@@ -1285,98 +2286,32 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once. Needs INSERT on tidemark.dirty_log.';
-
-CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0) RETURNS regclass
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
-SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    parts text[] := parse_ident(name);
-    model_table regclass;
-    old tidemark.models;
-    source regclass;
-    first_date date;
-    last_date date;
-BEGIN
-    IF cardinality(parts) <> 2 THEN
-        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
-    ELSIF sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
-        RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
-    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR least(lookback_days, lookahead_days) < 0 THEN
-        RAISE EXCEPTION 'lookback_days and lookahead_days must not be negative' USING ERRCODE = '22023';
-    END IF;
-    name := format('%I.%I', parts[1], parts[2]);
-    model_table := to_regclass(name);
-    IF model_table IS NULL THEN
-        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s) AS q WITH NO DATA', name,
-            regexp_replace(query, '\$([12])(?![0-9])', '(NULL::pg_catalog.date)', 'g'));
-        model_table := name::regclass;
-        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
-            (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = model_table AND attname = 'event_date' AND atttypid = 'date'::regtype) THEN
-        RAISE EXCEPTION 'model % has no column event_date of type date', name
-            USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
-        EXECUTE format('CREATE INDEX ON %s (event_date)', model_table);
-    END IF;
-
-    -- Marks distributed while the model is not yet visible would pass it by.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
-    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
-    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
-    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
-    ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
-       SET target = excluded.target, query = excluded.query, key = excluded.key,
-           lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
-    DELETE FROM tidemark.model_sources s WHERE s.model = name;
-    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s;
-    IF EXISTS (
-        WITH RECURSIVE reads(target, path) AS (
-            SELECT model_table, ARRAY[model_table]
-            UNION ALL
-            SELECT s.source, r.path || s.source
-              FROM reads r
-              JOIN tidemark.models m ON m.target = r.target
-              JOIN tidemark.model_sources s ON s.model = m.name
-             WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
-        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
-        RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
-    END IF;
-
-    -- A new definition makes every date that the sources hold dirty.
-    IF old IS NULL OR (old.query, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (query, lookback_days, lookahead_days) THEN
-        FOREACH source IN ARRAY sources LOOP
-            EXECUTE format(
-                'INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-                 SELECT DISTINCT %L, d + shift, now()
-                   FROM (SELECT DISTINCT event_date AS d FROM %s) AS x, generate_series(%s, %s) AS shift',
-                name, source, -lookahead_days, lookback_days);
-        END LOOP;
-    END IF;
-    RETURN model_table;
-END
-$$;
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is a SELECT with $1 (first date) and $2 (end date, exclusive) that has every column of the table by name, event_date among them; it may read its sources from $1 - lookback_days to $2 + lookahead_days. All dates that the sources hold become dirty when the model is new or its query, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
+    ids bigint[];
     moved bigint;
 BEGIN
+    -- Who only looks must not hold marks in an open transaction. The current user is the definer here.
+    IF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (
+        SELECT FROM tidemark.models m JOIN pg_class c ON c.oid = m.target WHERE pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
+        RAISE EXCEPTION 'permission denied to distribute marks'
+            USING ERRCODE = '42501', HINT = 'The session''s user must be a member of a role that owns a model.';
+    END IF;
     -- Shared with the other refreshers, exclusive with create_model.
     PERFORM pg_advisory_xact_lock_shared(('tidemark.models'::regclass)::oid::bigint);
+    ids := ARRAY(SELECT l.id FROM tidemark.dirty_log l ORDER BY l.id FOR UPDATE SKIP LOCKED);
+    IF cardinality(ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM tidemark.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l
-         WHERE l.id = ANY (ARRAY(SELECT id FROM tidemark.dirty_log FOR UPDATE SKIP LOCKED))
-        RETURNING l.source, l.event_date, l.marked_at)
+        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at)
     INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
     SELECT m.name, k.event_date + shift, min(k.marked_at)
       FROM marks k
@@ -1389,70 +2324,386 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.distribute_dirty() IS
-'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh.';
+'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh; the session''s user must be a member of a role that owns a model.';
 
-CREATE FUNCTION tidemark.refresh_step(model text, skip text[], OUT refreshed_model text, OUT refreshed_date date, OUT error text)
+CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
+SET search_path = pg_catalog, pg_temp
+RETURN EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.model_sources s ON s.model = m.name
+                 JOIN tidemark.retired_dates r ON r.parent = s.source
+                WHERE m.name = is_frozen.model
+                  AND r.event_date BETWEEN is_frozen.event_date - m.lookback_days AND is_frozen.event_date + m.lookahead_days)
+    OR EXISTS (SELECT FROM tidemark.models m
+                 JOIN tidemark.retired_dates r ON r.parent = m.target
+                WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
+COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
+'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
+
+CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE depth(name, target, level) AS (
+        SELECT m.name, m.target, 0 FROM tidemark.models m
+        UNION
+        SELECT d.name, d.target, b.level + 1
+          FROM depth b
+          JOIN tidemark.model_sources s ON s.source = b.target
+          JOIN tidemark.models d ON d.name = s.model
+         WHERE b.level < 100)
+    SELECT x.name FROM depth x GROUP BY x.name ORDER BY max(x.level), x.name;
+END
+$$;
+COMMENT ON FUNCTION tidemark.models_in_order() IS
+'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+
+CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query.
+    RETURN QUERY
+    -- The model, and the models that it reads, directly or through others.
+    WITH RECURSIVE below(name) AS (
+        SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
+        UNION
+        SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+    ), cold(name, event_date) AS (
+        -- See tidemark.is_frozen.
+        SELECT m.name, r.event_date + shift
+          FROM below b
+          JOIN tidemark.models m ON m.name = b.name
+          JOIN tidemark.model_sources s ON s.model = m.name
+          JOIN tidemark.retired_dates r ON r.parent = s.source
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+        UNION
+        SELECT m.name, r.event_date
+          FROM below b JOIN tidemark.models m ON m.name = b.name JOIN tidemark.retired_dates r ON r.parent = m.target
+    ), marks AS (
+        SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
+          FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+                UNION ALL
+                SELECT m.name, l.event_date + shift, l.marked_at
+                  FROM (SELECT g.source, g.event_date, min(g.marked_at) AS marked_at FROM tidemark.dirty_log g GROUP BY 1, 2) AS l
+                  JOIN tidemark.model_sources s ON s.source = l.source
+                  JOIN tidemark.models m ON m.name = s.model
+                  JOIN below b ON b.name = m.name
+                 CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
+         GROUP BY 1, 2
+    ), waiting AS (
+        SELECT k.model, k.event_date, k.marked_at, (k.model, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen FROM marks k
+        UNION
+        -- What is stale below is stale here, except where it will stay as it is.
+        SELECT m.name, w.event_date + shift, w.marked_at, (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
+          FROM waiting w
+          JOIN tidemark.models a ON a.name = w.model
+          JOIN tidemark.model_sources s ON s.source = a.target
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN below b ON b.name = m.name
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+         WHERE NOT w.frozen)
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+     WHERE w.model = waiting_dates.model
+     GROUP BY w.event_date;
+END
+$$;
+COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
+'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
+
+CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = stale_dates.model) THEN
+        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    END IF;
+    RETURN ARRAY(SELECT w.event_date FROM tidemark.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
+END
+$$;
+COMMENT ON FUNCTION tidemark.stale_dates(text) IS
+'The dates on which the stored rows of a model may differ from what its query would return, as seen by the calling query: those with marks, those that read a stale date of another model; frozen dates are not among them. Ascending; empty when the model is clean. Live views compute exactly these dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH readers AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, m.last_refreshed_at
+          FROM tidemark.model_sources s
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN pg_class c ON c.oid = m.target  -- a model whose table is gone needs nothing
+         WHERE s.source = date_blockers.source)
+    SELECT r.name, w.event_date, 'waits for a recompute'
+      FROM readers r
+     CROSS JOIN LATERAL tidemark.waiting_dates(r.name) w
+     WHERE NOT w.frozen
+       AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days AND date_blockers.event_date + r.lookback_days
+    UNION ALL
+    SELECT r.name, date_blockers.event_date, 'the model was never refreshed'
+      FROM readers r WHERE r.last_refreshed_at IS NULL
+    UNION ALL
+    SELECT r.name, date_blockers.event_date + r.lookback_days, 'the date is not over yet'
+      FROM readers r
+     WHERE date_blockers.event_date + r.lookback_days >= (now() AT TIME ZONE 'UTC')::date
+    ORDER BY 1, 2, 3;
+END;
+COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
+'Why a date of a table must not be retired yet, one row per reason: a model that reads the table has a date that needs this one and waits for a recompute, was never refreshed, or the last date that reads this one is not over yet (UTC). No rows: nothing stands in the way. Frozen dates block nothing.';
+
+CREATE VIEW tidemark.model_status AS
+SELECT m.name AS model,
+       w.dirty_dates,
+       w.oldest_dirty_date,
+       w.newest_dirty_date,
+       w.frozen_dirty_dates,
+       m.last_refreshed_at,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       m.last_error,
+       m.last_error_at
+  FROM tidemark.models m
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
+              pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
+              pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
+              pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
+              pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
+         FROM tidemark.waiting_dates(m.name) d) AS w;
+GRANT SELECT ON tidemark.model_status TO PUBLIC;
+COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
+COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
+COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';
+COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS 'How many dates have marks but stay as they are, because source dates that they read were retired.';
+COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits. Frozen dates do not count. The live view is never behind.';
+COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL once that date succeeded.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:41
+-- requires:
+--   models
+
+-- Recomputing dates of models by minimal diff, and checking stored dates against a recompute.
+--
+-- One statement computes the rows of a date, compares them byte by byte with the stored ones and writes only what
+-- differs, all under one snapshot. It runs as the owner of the model's table.
+
+CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
+COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
+'Runs a statement as the owner of a relation, in a security-restricted operation, with event_date as $1 and the day after as $2 (both NULL without event_date). Returns the first column of the first row as text, or the number of rows written by a statement that returns none. The caller must be a member of the role that owns the relation (42501), so it gives nobody a right that SET ROLE would not. Part of tidemark.refresh.';
+
+CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
+COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
+'Like tidemark.execute_as_owner for a statement that only reads, under the snapshot of the calling query. Part of tidemark.verify_model.';
+
+CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    columns text;      -- "a", "b"
+    computed text;     -- CAST(q."a" AS type) AS "a", ...
+    new_row text;
+    old_row text;
+    assigned text;
+    join_keys text;
+    keys text;
+    null_key text;
+    example text;      -- a key as JSON
+BEGIN
+    -- Compared as what the table would store: numeric(12, 3) of a numeric, say. A cast to varchar(n) would cut in silence.
+    SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname,
+                             format_type(a.atttypid, CASE WHEN a.atttypid = 'varchar'::regtype THEN -1 ELSE a.atttypmod END)), ', ' ORDER BY a.attnum),
+           string_agg(format('new.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('old.%I', a.attname), ', ' ORDER BY a.attnum),
+           string_agg(format('%1$I = d.%1$I', a.attname), ', ' ORDER BY a.attnum)
+      INTO columns, computed, new_row, old_row, assigned
+      FROM pg_attribute a
+     WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+    SELECT string_agg(format('new.%1$I = old.%1$I', k), ' AND ' ORDER BY n), string_agg(format('%I', k), ', ' ORDER BY n),
+           string_agg(format('%I IS NULL', k), ' OR ' ORDER BY n),
+           format('jsonb_build_object(%s)::text', string_agg(format('%1$L, %1$I', k), ', ' ORDER BY n))
+      INTO join_keys, keys, null_key, example
+      FROM unnest(model.key) WITH ORDINALITY AS x(k, n);
+    CASE kind
+        WHEN 'build' THEN
+            RETURN format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1', model.target, columns, model.query);
+        WHEN 'built' THEN
+            RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
+        WHEN 'diff', 'compare' THEN
+            -- Deleted before updated before inserted: each part waits for the count of the one before, so that a value
+            -- which is unique in the table can move from one row to another.
+            RETURN format(
+                'WITH new AS MATERIALIZED (SELECT true AS tidemark_new, %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1),
+                 old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM %1$s AS t WHERE t.event_date = $1),
+                 wrong AS (SELECT %4$s AS key FROM new GROUP BY %5$s HAVING count(*) > 1 OR %6$s LIMIT 1),
+                 diff AS MATERIALIZED (
+                    SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, %7$s FROM new FULL JOIN old ON %8$s
+                     WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL OR ROW(%7$s)::record OPERATOR(pg_catalog.*<>) ROW(%9$s)::record)',
+                model.target, computed, model.query, example, keys, null_key, new_row, join_keys, old_row)
+                || CASE kind WHEN 'diff' THEN format(
+                ', deleted AS (DELETE FROM %1$s AS t USING diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new IS NULL RETURNING 1),
+                 updated AS (UPDATE %1$s AS t SET %2$s FROM diff AS d
+                     WHERE t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row AND d.tidemark_new
+                       AND (SELECT count(*) FROM deleted) >= 0 RETURNING t.event_date),
+                 inserted AS (INSERT INTO %1$s (%3$s) SELECT %3$s FROM diff AS d
+                     WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date)
+                 SELECT json_build_object(''deleted'', (SELECT count(*) FROM deleted), ''updated'', (SELECT count(*) FROM updated),
+                    ''inserted'', (SELECT count(*) FROM inserted), ''wrong'', (SELECT key FROM wrong),
+                    ''elsewhere'', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1))',
+                model.target, assigned, columns)
+                ELSE format(
+                ' SELECT json_build_object(''missing'', count(*) FILTER (WHERE d.tidemark_row IS NULL), ''extra'', count(*) FILTER (WHERE d.tidemark_new IS NULL),
+                    ''different'', count(*) FILTER (WHERE d.tidemark_row IS NOT NULL AND d.tidemark_new),
+                    ''stored'', (SELECT count(*) FROM old), ''computed'', (SELECT count(*) FROM new), ''wrong'', (SELECT key FROM wrong),
+                    ''example'', (SELECT %1$s FROM (SELECT %2$s FROM diff JOIN old ON old.tidemark_table = diff.tidemark_table AND old.tidemark_row = diff.tidemark_row
+                                  UNION ALL SELECT %3$s FROM diff WHERE diff.tidemark_row IS NULL) AS e ORDER BY %4$s LIMIT 1)) FROM diff AS d',
+                example, (SELECT string_agg(format('old.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)),
+                (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
+                END;
+        ELSE
+            RAISE EXCEPTION 'kind must be build, built, diff or compare, got %', kind USING ERRCODE = '22023';
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
+'The statement that works on one date ($1, and the day after as $2) of a model: kind build inserts it, built looks for a doubled or NULL key afterwards, diff brings the stored rows in line, compare only says how they differ. Part of tidemark.refresh and tidemark.verify_model; useful to EXPLAIN.';
+
+CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
+AS $$
+DECLARE
+    wrong text;
+    elsewhere bigint := 0;
+    result json;
+BEGIN
+    IF isfinite(event_date) AND EXISTS (
+        SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+         WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) THEN
+        PERFORM tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM tidemark.ensure_partitions(%L, $1, $1)', model.target::text), event_date);
+    END IF;
+    IF tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
+        inserted := result ->> 'inserted';
+        updated := result ->> 'updated';
+        deleted := result ->> 'deleted';
+        wrong := result ->> 'wrong';
+        elsewhere := result ->> 'elsewhere';
+    ELSE
+        inserted := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'build'), event_date)::bigint;
+        updated := 0;
+        deleted := 0;
+        -- A unique index on columns of the key, none of them NULL, has checked it already.
+        IF inserted > 0 AND NOT EXISTS (
+            SELECT FROM pg_index i
+             WHERE i.indrelid = model.target AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND NOT EXISTS (SELECT FROM unnest(i.indkey[:i.indnkeyatts - 1]::smallint[]) AS c(attnum)
+                                 JOIN pg_attribute a ON a.attrelid = model.target AND a.attnum = c.attnum
+                                WHERE NOT a.attname = ANY (model.key))
+               AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = ANY (model.key) AND NOT a.attnotnull)) THEN
+            wrong := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'built'), event_date);
+        END IF;
+        IF inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
+            elsewhere := inserted - tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM %s WHERE event_date = $1', model.target), event_date)::bigint;
+        END IF;
+    END IF;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'query of model % returns a key that is NULL or not unique', model.name
+            USING ERRCODE = '21000', DETAIL = format('On %s it returns %s.', event_date, wrong),
+                  HINT = format('The key is (%s): group by it, or give create_model another key.', array_to_string(model.key, ', '));
+    ELSIF elsewhere <> 0 THEN
+        RAISE EXCEPTION 'query of model % returns rows whose stored event_date is not the one it says', model.name
+            USING ERRCODE = '22023', DETAIL = format('On %s these are %s rows.', event_date, elsewhere),
+                  HINT = 'event_date is a generated column of the table; the query must compute it in the same way.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
+'Brings the stored rows of one date in line with what the query returns, as the owner of the table, and says how many rows that took. Makes the partition of the date if the table has daily ones. Takes no marks away: part of tidemark.refresh. 21000: the query returns a key that is NULL or not unique.';
+
+CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
+    OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
+    candidate text;
     m tidemark.models;
+    began timestamptz;
+    change record;
+    changed boolean;
 BEGIN
-    PERFORM tidemark.distribute_dirty();
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
-    FOR refreshed_model, refreshed_date IN
-        WITH RECURSIVE depth(name, target, level) AS (
-            SELECT name, target, 0 FROM tidemark.models
-            UNION
-            SELECT d.name, d.target, b.level + 1
-              FROM depth b
-              JOIN tidemark.model_sources s ON s.source = b.target
-              JOIN tidemark.models d ON d.name = s.model
-             WHERE b.level < 100)
-        SELECT d.model, d.event_date
-          FROM tidemark.model_dirty d
-          JOIN (SELECT x.name, max(x.level) AS level FROM depth x GROUP BY x.name) AS o ON o.name = d.model
-         WHERE (refresh_step.model IS NULL OR d.model = refresh_step.model)
-           AND NOT (d.model || ' ' || d.event_date) = ANY (skip)
-         GROUP BY d.model, d.event_date, o.level
-         ORDER BY o.level, d.model, d.event_date DESC
+    FOR candidate IN
+        SELECT x FROM tidemark.models_in_order() AS x WHERE refresh_step.model IS NULL OR x = refresh_step.model
     LOOP
+        CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
+        CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
         -- One refresher per model; if another session has it, look for other work.
-        SELECT * INTO m FROM tidemark.models x WHERE x.name = refreshed_model FOR UPDATE SKIP LOCKED;
+        SELECT * INTO m FROM tidemark.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
+        SELECT d.event_date INTO refreshed_date
+          FROM tidemark.model_dirty d
+         WHERE d.model = candidate AND NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
+         ORDER BY d.event_date DESC LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        refreshed_model := candidate;
+        began := clock_timestamp();
         BEGIN
-            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of this file).
-            DELETE FROM tidemark.model_dirty d WHERE d.model = refreshed_model AND d.event_date = refreshed_date;
-            EXECUTE format('DELETE FROM %s WHERE event_date = $1', m.target) USING refreshed_date;
-            EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s) AS q WHERE q.event_date >= $1 AND q.event_date < $2',
-                    m.target,
-                    (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
-                      WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-                    m.query)
-              USING refreshed_date, refreshed_date + 1;
-            -- Only models that read this one care.
-            IF EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || refreshed_model);
+            -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
+            DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
+            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            changed := change.inserted + change.updated + change.deleted > 0;
+            -- Only models that read this one care, and only if there is something new to read.
+            IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
+                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || candidate);
             END IF;
-            UPDATE tidemark.models x SET refresh_count = refresh_count + 1, last_refreshed_at = clock_timestamp() WHERE x.name = refreshed_model;
+            UPDATE tidemark.models x
+               SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
+             WHERE x.name = candidate;
             -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
             UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
-             WHERE x.name = refreshed_model AND x.last_error IS NOT NULL
+             WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
-                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = refreshed_model));
+                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
+            VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
+                    extract(epoch FROM clock_timestamp() - began));
         EXCEPTION WHEN OTHERS THEN
-            error := SQLERRM;
-            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = refreshed_model;
+            GET STACKED DIAGNOSTICS error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            detail := nullif(detail, '');
+            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
         END;
         RETURN;
     END LOOP;
-    refreshed_model := NULL;
     refreshed_date := NULL;
+    -- Nothing left to do: a good time to keep the log small.
+    DELETE FROM tidemark.refresh_log l WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark.refresh_log x);
+    DELETE FROM tidemark.refresh_log l
+     WHERE l.refreshed_at < now() - interval '30 days' AND l.id < (SELECT min(x.id) + 10000 FROM tidemark.refresh_log x);
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_step(text, text[]) IS
-'Recomputes one dirty date of one model and says which; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over. Part of tidemark.refresh.';
+COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
+'Recomputes one dirty date of one model, of those whose owner the caller is a member of, and says which, with the error if it failed; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over, run is what the refresh log records. Marks must have been distributed before. Part of tidemark.refresh.';
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE plpgsql
@@ -1462,18 +2713,32 @@ DECLARE
     step pg_catalog.record;
     failed pg_catalog.text[] := '{}';
     dates pg_catalog.int4 := 0;
+    run pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
         RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF model IS NOT NULL AND NOT tidemark.is_member_of_model(model) THEN
+        RAISE EXCEPTION 'permission denied to refresh model %', model
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns its table.';
+    ELSIF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (SELECT FROM tidemark.models m WHERE tidemark.is_member_of_owner(m.target)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any model'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
     WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
-        SELECT * INTO step FROM tidemark.refresh_step(model, failed);
+        -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
+        PERFORM tidemark.distribute_dirty();
+        COMMIT;
+        SELECT * INTO step FROM tidemark.refresh_step(model, failed, run);
         COMMIT;
         EXIT WHEN step.refreshed_model IS NULL;
         dates := dates OPERATOR(pg_catalog.+) 1;
         IF step.error IS NOT NULL THEN
             failed := pg_catalog.array_append(failed, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
-            RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
+            IF step.detail IS NULL THEN
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
+            ELSE
+                RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error USING DETAIL = step.detail;
+            END IF;
         END IF;
     END LOOP;
     IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
@@ -1483,7 +2748,295 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
-'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is overwritten in a transaction of its own, so an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Needs the rights of the owner of the models. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is done in a transaction of its own, and only rows that differ are written; an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Queries run as the owner of each model''s table; models whose owner the caller is no member of are passed over (42501 if named, or if there is no other). Frozen dates are left alone. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+
+CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) RETURNS TABLE (event_date date, status text, detail text)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET jit = off  -- a plan per date: compiling it costs more than it gains
+AS $$
+DECLARE
+    m tidemark.models;
+    stale date[];
+    statement text;
+    result json;
+BEGIN
+    SELECT * INTO m FROM tidemark.models x WHERE x.name = verify_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
+        RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
+    ELSIF to_date < from_date THEN
+        RAISE EXCEPTION 'to_date must not be before from_date' USING ERRCODE = '22023';
+    END IF;
+    stale := tidemark.stale_dates(name);
+    statement := tidemark.model_statement(m, 'compare');
+    FOR event_date IN SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d LOOP
+        detail := NULL;
+        IF tidemark.is_frozen(name, event_date) THEN
+            status := 'frozen';
+            detail := 'source rows were retired: the stored rows stay as they are';
+        ELSIF event_date = ANY (stale) THEN
+            status := 'stale';
+            detail := 'marks wait: refresh first';
+        ELSE
+            result := tidemark.read_as_owner(m.target, statement, event_date)::json;
+            IF result ->> 'wrong' IS NOT NULL THEN
+                status := 'different';
+                detail := format('the query returns a key that is NULL or not unique: %s', result ->> 'wrong');
+            ELSIF result ->> 'example' IS NOT NULL OR (result ->> 'stored')::bigint <> (result ->> 'computed')::bigint THEN
+                status := 'different';
+                detail := format('of %s stored and %s computed rows %s are missing, %s too many, %s different',
+                                 result ->> 'stored', result ->> 'computed', result ->> 'missing', result ->> 'extra', result ->> 'different')
+                          || coalesce(', for example ' || (result ->> 'example'), '');
+            ELSE
+                status := 'ok';
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
+'Recomputes each date from from_date to to_date (both inclusive) and compares it with the stored rows byte by byte, under the snapshot of the calling query and without writing anything. status: ok; different (detail counts rows that are missing, too many or different, with the key of one); stale (marks wait for a refresh, so it was not compared); frozen (cannot be compared: source rows were retired). The caller must be a member of the role that owns the table. 42704: no such model; 22023: bad dates.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:42
+-- requires:
+--   refresh
+
+-- Registering models and taking them away again.
+
+CREATE FUNCTION tidemark.source_dates(target regclass, source regclass) RETURNS date[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    key_column name;
+BEGIN
+    SELECT a.attname INTO key_column
+      FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+     WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0 AND a.atttypid = 'timestamptz'::regtype;
+    IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
+        -- One look into each day's partition instead of a scan of all rows.
+        RETURN tidemark.execute_as_owner(target, format(
+            'SELECT coalesce(array_agg(x.d), ''{}'') FROM (
+                SELECT DISTINCT d::date AS d FROM tidemark.partitions(%1$L) p, generate_series(p.from_date::timestamp, p.to_date::timestamp, interval ''1 day'') AS d) AS x
+              WHERE EXISTS (SELECT FROM %2$s s WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC'' AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'')',
+            source::text, source, key_column))::date[];
+    ELSIF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
+        RAISE EXCEPTION 'source % has no column event_date of type date', source
+            USING ERRCODE = '42703', HINT = 'Add one, generated from its event time, or partition the table by range of one timestamptz column.';
+    END IF;
+    RETURN tidemark.execute_as_owner(target, format(
+        'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT event_date AS d FROM %s) AS x WHERE d IS NOT NULL', source))::date[];
+END
+$$;
+COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
+'The UTC dates that a source holds rows of, read as the owner of target. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.check_model(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    columns text[];
+    wrong text;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = check_model.model;
+    columns := tidemark.query_columns(m.query);
+    SELECT c INTO wrong FROM unnest(columns) AS c
+     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % returns column %, which the table does not have', m.name, quote_ident(wrong)
+            USING ERRCODE = '42703', HINT = format('Add it first: ALTER TABLE %s ADD COLUMN %I ...;', m.target, wrong);
+    END IF;
+    SELECT a.attname INTO wrong FROM pg_attribute a
+     WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND NOT a.attname = ANY (columns)
+     ORDER BY a.attnum LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % does not return column % of the table', m.name, quote_ident(wrong)
+            USING ERRCODE = '42703', HINT = format('Select it in the query, or drop it: ALTER TABLE %s DROP COLUMN %I;', m.target, wrong);
+    ELSIF NOT 'event_date' = ANY (columns) OR NOT EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
+        RAISE EXCEPTION 'model % has no column event_date of type date', m.name
+            USING ERRCODE = '42703', HINT = 'Select it in the query: it says which date a row belongs to.';
+    END IF;
+    SELECT k INTO wrong FROM unnest(m.key) AS k
+     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = k AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'key of model % names column %, which its query does not fill', m.name, quote_ident(wrong) USING ERRCODE = '42703';
+    END IF;
+    SELECT a.name INTO wrong FROM unnest(tidemark.query_relations(m.query)) AS r JOIN tidemark.models a ON a.target = r
+     WHERE NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE s.model = m.name AND s.source = r) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'query of model % reads model %, which is not among its sources', m.name, wrong
+            USING ERRCODE = '42P17', HINT = CASE WHEN wrong = m.name THEN 'A model must not read itself.' ELSE format('Add %s to sources, so that its changes are followed.', wrong) END;
+    END IF;
+    -- Postgres's own judgement of types, privileges and comparability of the key, as the owner of the table.
+    PERFORM tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'build'), '2000-01-01'),
+            tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'diff'), '2000-01-01');
+END
+$$;
+COMMENT ON FUNCTION tidemark.check_model(text) IS
+'Raises an error unless the query and the key of a registered model fit its table and its sources. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    parts text[];
+    model_table regclass;
+    old tidemark.models;
+    old_sources regclass[];
+    source regclass;
+BEGIN
+    IF name IS NULL OR sources IS NULL OR cardinality(sources) = 0 OR query IS NULL OR key IS NULL OR cardinality(key) = 0 THEN
+        RAISE EXCEPTION 'sources, query and key must not be empty' USING ERRCODE = '22023';
+    ELSIF lookback_days IS NULL OR lookahead_days IS NULL OR lookback_days NOT BETWEEN 0 AND 1000 OR lookahead_days NOT BETWEEN 0 AND 1000 THEN
+        RAISE EXCEPTION 'lookback_days and lookahead_days must be between 0 and 1000' USING ERRCODE = '22023';
+    ELSIF array_position(sources, NULL::regclass) IS NOT NULL OR array_position(key, NULL::name) IS NOT NULL THEN
+        RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
+    ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- An older snapshot would miss dates whose marks were distributed while the model was not there.
+        RAISE EXCEPTION 'create_model needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
+    END IF;
+    parts := parse_ident(name);
+    IF cardinality(parts) <> 2 THEN
+        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
+    END IF;
+    name := format('%I.%I', parts[1], parts[2]);
+    query := tidemark.rewrite_query(query, NULL, NULL);
+    FOREACH source IN ARRAY sources LOOP
+        IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'f')) THEN
+            RAISE EXCEPTION 'source % is not a table', source
+                USING ERRCODE = '42809', HINT = 'Marks are about tables: name those that the view reads, or the table of a model instead of its live view.';
+        END IF;
+    END LOOP;
+    model_table := to_regclass(name);
+    IF model_table IS NULL THEN
+        EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s' || E'\n' || ') AS q WITH NO DATA', name,
+            tidemark.rewrite_query(query, '(NULL::pg_catalog.date)', '(NULL::pg_catalog.date)'));
+        model_table := name::regclass;
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
+            (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
+    ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind IN ('r', 'p')) THEN
+        RAISE EXCEPTION '% is not a table', model_table USING ERRCODE = '42809';
+    ELSIF NOT tidemark.is_member_of_owner(model_table) THEN
+        RAISE EXCEPTION 'must be owner of table %', model_table
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
+    END IF;
+    FOREACH source IN ARRAY sources LOOP
+        IF NOT (SELECT has_table_privilege(c.relowner, source, 'SELECT') OR has_any_column_privilege(c.relowner, source, 'SELECT')
+                  FROM pg_class c WHERE c.oid = model_table) THEN
+            RAISE EXCEPTION 'permission denied for source %', source
+                USING ERRCODE = '42501', HINT = format('The query runs as the owner of %s, who needs SELECT on it.', model_table);
+        END IF;
+    END LOOP;
+
+    -- Marks distributed while the model is not yet visible would pass it by.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
+    old_sources := ARRAY(SELECT s.source FROM tidemark.model_sources s WHERE s.model = create_model.name ORDER BY s.source);
+    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days)
+    ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
+       SET target = excluded.target, query = excluded.query, key = excluded.key,
+           lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
+    DELETE FROM tidemark.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
+    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s ON CONFLICT DO NOTHING;
+    IF EXISTS (
+        WITH RECURSIVE reads(target, path) AS (
+            SELECT model_table, ARRAY[model_table]
+            UNION ALL
+            SELECT s.source, r.path || s.source
+              FROM reads r
+              JOIN tidemark.models m ON m.target = r.target
+              JOIN tidemark.model_sources s ON s.model = m.name
+             WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
+        SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
+        RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
+    END IF;
+    PERFORM tidemark.check_model(name);
+    -- In a partition of a day nobody looks for a date.
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
+       AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
+        PERFORM tidemark.execute_as_owner(model_table, format('CREATE INDEX ON %s (event_date)', model_table));
+    END IF;
+
+    -- A new definition makes every date dirty that a source or the table holds.
+    IF old.name IS NULL OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days)
+       OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1) THEN
+        FOREACH source IN ARRAY sources LOOP
+            INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+            SELECT DISTINCT name, d + shift, now()
+              FROM unnest(tidemark.source_dates(model_table, source)) AS d, generate_series(-lookahead_days, lookback_days) AS shift;
+        END LOOP;
+        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+        SELECT name, d, now() FROM unnest(tidemark.source_dates(model_table, model_table)) AS d;
+    END IF;
+
+    IF live THEN
+        PERFORM tidemark.create_live_view(name);
+    ELSIF old.live_view IS NOT NULL THEN
+        UPDATE tidemark.models m SET live_view = NULL WHERE m.name = create_model.name;
+        PERFORM tidemark.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
+    END IF;
+    RETURN model_table;
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
+'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is one SELECT with $1 (first date) and $2 (end date, exclusive) and schema-qualified names, which has every column of the table by name, event_date among them; it may read its sources (tables, also those of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table. live: also a view <name>_live that is exact at any moment. All dates that the sources and the table hold become dirty when the model is new or query, sources, key, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+
+CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    reader text;
+BEGIN
+    SELECT * INTO m FROM tidemark.models x WHERE x.name = drop_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    END IF;
+    SELECT s.model INTO reader FROM tidemark.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % is read by model %', name, reader USING ERRCODE = '2BP01', HINT = 'Drop the models that read it first.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
+        IF NOT tidemark.is_member_of_owner(m.target) THEN
+            RAISE EXCEPTION 'must be owner of table %', m.target USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
+        END IF;
+        IF m.live_view IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view) THEN
+            PERFORM tidemark.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
+        END IF;
+    END IF;
+    -- Not while a refresher has it.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    DELETE FROM tidemark.models x WHERE x.name = drop_model.name;
+    IF drop_table AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
+        PERFORM tidemark.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
+'Takes a model away: its registration, marks and live view, and with drop_table (default false) its table. Without it the table stays as it is and is no longer kept up to date. 42704: no such model; 2BP01: other models or views need it; 42501: the caller is not a member of the role that owns the table.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:43
+-- requires:
+--   create_model
+
+-- Materialized views across dates that follow models: refreshed, without blocking readers, when a model below changed.
 
 CREATE TABLE tidemark.materialized_views (
     view regclass PRIMARY KEY,
@@ -1496,9 +3049,14 @@ SELECT pg_catalog.pg_extension_config_dump('tidemark.materialized_views', '');
 COMMENT ON TABLE tidemark.materialized_views IS 'Materialized views that follow models. Written by tidemark.manage_materialized_view and tidemark.refresh_materialized_views.';
 COMMENT ON COLUMN tidemark.materialized_views.view IS 'The materialized view; it has a unique index.';
 COMMENT ON COLUMN tidemark.materialized_views.models IS 'Models it reads.';
-COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' refresh_count before the last refresh of the view; -1 before the first.';
+COMMENT ON COLUMN tidemark.materialized_views.seen_count IS 'Sum of the models'' change_count before the last refresh of the view; -1 before the first.';
 COMMENT ON COLUMN tidemark.materialized_views.refresh_count IS 'How often it has been refreshed.';
 COMMENT ON COLUMN tidemark.materialized_views.refreshed_at IS 'When the view was last refreshed; NULL if never.';
+
+ALTER TABLE tidemark.materialized_views ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark.materialized_views FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark.materialized_views USING (tidemark.is_member_of_owner(view));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.materialized_views TO PUBLIC;
 
 CREATE FUNCTION tidemark.manage_materialized_view(view regclass, models text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1509,6 +3067,8 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class WHERE oid = view AND relkind = 'm') THEN
         RAISE EXCEPTION 'view % is not a materialized view', view USING ERRCODE = '42809';
+    ELSIF NOT tidemark.is_member_of_owner(view) THEN
+        RAISE EXCEPTION 'must be owner of materialized view %', view USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
     ELSIF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = view AND indisunique AND indpred IS NULL AND NOT 0 = ANY (indkey::smallint[])) THEN
         RAISE EXCEPTION 'view % has no unique index on plain columns', view
             USING ERRCODE = '55000', HINT = 'Create one: a refresh that does not block readers needs it.';
@@ -1522,7 +3082,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index.';
+'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index; the caller must be a member of the role that owns it.';
 
 CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -1532,9 +3092,10 @@ DECLARE
     v tidemark.materialized_views;
     now_count bigint;
 BEGIN
-    FOR v IN SELECT * FROM tidemark.materialized_views ORDER BY view::text FOR UPDATE SKIP LOCKED LOOP
+    -- Only those that the caller may refresh; Postgres itself runs their queries as their owners.
+    FOR v IN SELECT * FROM tidemark.materialized_views x WHERE tidemark.is_member_of_owner(x.view) ORDER BY x.view::text FOR UPDATE SKIP LOCKED LOOP
         -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
-        SELECT coalesce(sum(m.refresh_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
+        SELECT coalesce(sum(m.change_count), 0) INTO now_count FROM tidemark.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
         EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
         UPDATE tidemark.materialized_views x SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp() WHERE x.view = v.view;
@@ -1553,6 +3114,11 @@ AS $$
 DECLARE
     refreshed pg_catalog.regclass;
 BEGIN
+    IF EXISTS (SELECT FROM tidemark.materialized_views)
+       AND NOT EXISTS (SELECT FROM tidemark.materialized_views v WHERE tidemark.is_member_of_owner(v.view)) THEN
+        RAISE EXCEPTION 'permission denied to refresh any materialized view'
+            USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns a registered one.';
+    END IF;
     LOOP
         refreshed := tidemark.refresh_materialized_view_step();
         COMMIT;
@@ -1561,37 +3127,134 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, with the rights of the owner of the views.';
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, as a member of the role that owns the views; those of others are passed over.';
+/* </end connected objects> */
 
-CREATE VIEW tidemark.model_status AS
-WITH waiting AS (
-    SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d
-    UNION ALL
-    SELECT s.model, l.event_date + shift.days, l.marked_at
-      FROM tidemark.dirty_log l
-      JOIN tidemark.model_sources s ON s.source = l.source
-      JOIN tidemark.models m ON m.name = s.model
-     CROSS JOIN LATERAL pg_catalog.generate_series(-m.lookahead_days, m.lookback_days) AS shift(days)
-), per_model AS (
-    SELECT w.model, pg_catalog.count(DISTINCT w.event_date) AS dirty_dates, pg_catalog.min(w.event_date) AS oldest_dirty_date,
-           pg_catalog.min(w.marked_at) AS dirty_since
-      FROM waiting w GROUP BY w.model
-)
-SELECT m.name AS model,
-       COALESCE(p.dirty_dates, 0) AS dirty_dates,
-       p.oldest_dirty_date,
-       m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - p.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
-       m.last_error
-  FROM tidemark.models m
-  LEFT JOIN per_model p ON p.model = m.name;
-COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
-COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
-COMMENT ON COLUMN tidemark.model_status.dirty_dates IS 'How many dates wait for a recompute, marks not yet distributed included.';
-COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
-COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the model has been behind its sources: age of the oldest waiting mark in seconds; 0 when nothing waits.';
-COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL if none failed since the last success.';
+/* <begin connected objects> */
+-- extension/src/lib.rs:48
+-- requires:
+--   materialized_views
+
+-- Live views: the stored rows of clean dates and, computed now, those of stale dates. Exact under any snapshot, since
+-- rows, marks and stored rows are seen by one query.
+
+CREATE FUNCTION tidemark.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_rewrite_query';
+COMMENT ON FUNCTION tidemark.rewrite_query(text, text, text, text[], text[], text[]) IS
+'The text of a query with $1 and $2 replaced by the SQL expressions first and last (as they are if one of these is NULL), and each table schemas[i].tables[i] by replacements[i], wherever Postgres''s own parser finds them; names in strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for a parameter other than $1 and $2. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.query_columns(query text) RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_columns';
+COMMENT ON FUNCTION tidemark.query_columns(text) IS
+'The names of the columns of a query with two parameters of type date, in order. Nothing is executed. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.query_relations(query text) RETURNS regclass[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_relations';
+COMMENT ON FUNCTION tidemark.query_relations(text) IS
+'The tables that a query with two parameters of type date reads, those below views included. Nothing is executed. Part of tidemark.create_model.';
+
+CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    schema_name name;
+    table_name name;
+    view_name text;
+    schemas text[] := '{}';
+    tables text[] := '{}';
+    replacements text[] := '{}';
+    source record;
+    live_query text;
+    hidden text;
+    step text;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = create_live_view.model;
+    SELECT n.nspname, c.relname INTO schema_name, table_name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = m.target;
+    IF octet_length(table_name) > 58 THEN
+        RAISE EXCEPTION 'name % is too long for a live view', m.name USING ERRCODE = '42622', HINT = 'The name of the table and _live together must not exceed 63 bytes.';
+    END IF;
+    view_name := format('%I.%I', schema_name, table_name || '_live');
+    IF to_regclass(view_name) IS NOT NULL AND to_regclass(view_name) IS DISTINCT FROM m.live_view THEN
+        RAISE EXCEPTION 'relation % exists and is not the live view of model %', view_name, m.name
+            USING ERRCODE = '42P07', HINT = 'Rename it: live views have the name of the table with _live behind it.';
+    END IF;
+    FOR source IN
+        SELECT n.nspname, c.relname, a.name, a.live_view
+          FROM tidemark.model_sources s
+          JOIN tidemark.models a ON a.target = s.source
+          JOIN pg_class c ON c.oid = s.source
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.model = m.name
+    LOOP
+        IF source.live_view IS NULL THEN
+            RAISE EXCEPTION 'model % reads model %, which has no live view', m.name, source.name
+                USING ERRCODE = '55000', HINT = format('Create %s with live => true first.', source.name);
+        END IF;
+        schemas := schemas || source.nspname::text;
+        tables := tables || source.relname::text;
+        replacements := replacements || source.live_view::text;
+    END LOOP;
+    live_query := tidemark.rewrite_query(m.query, 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', schemas, tables, replacements);
+    PERFORM tidemark.execute_as_owner(m.target, format(
+        'CREATE OR REPLACE VIEW %1$s AS
+         SELECT %2$s FROM %3$s AS t WHERE t.event_date <> ALL ((SELECT tidemark.stale_dates(%4$L))::pg_catalog.date[])
+         UNION ALL
+         SELECT %5$s FROM pg_catalog.unnest((SELECT tidemark.stale_dates(%4$L))) AS tidemark_stale(stale_date)
+          CROSS JOIN LATERAL (%6$s' || E'\n' || ') AS q WHERE q.event_date = tidemark_stale.stale_date',
+        view_name, string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum), m.target, m.name,
+        string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum), live_query))
+      FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped;
+    UPDATE tidemark.models x SET live_view = view_name::regclass WHERE x.name = m.name;
+
+    -- A view between the query and a model would show the model's stored rows, stale ones too.
+    WITH RECURSIVE reads(relation) AS (
+        SELECT view_name::regclass
+        UNION
+        SELECT d.refobjid::regclass
+          FROM reads r
+          JOIN pg_rewrite w ON w.ev_class = r.relation
+          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+         WHERE r.relation = view_name::regclass OR NOT EXISTS (SELECT FROM tidemark.models a WHERE a.live_view = r.relation))
+    SELECT a.name INTO hidden FROM reads r JOIN tidemark.models a ON a.target = r.relation WHERE a.target <> m.target LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'model % reads model % through a view', m.name, hidden
+            USING ERRCODE = '0A000', HINT = 'A live view needs the table itself in the query, so that it can read its live view instead.';
+    END IF;
+
+    -- Described and readable like the table.
+    FOR step IN
+        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', obj_description(m.target, 'pg_class'),
+                      format('Live view of model %s: the same rows, exact at any moment; dates that wait for a refresh are computed while you read.', m.name)))
+        UNION ALL
+        SELECT format('COMMENT ON COLUMN %s.%I IS %L', view_name, a.attname, col_description(m.target, a.attnum))
+          FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT format('GRANT SELECT ON %s TO %s%s', view_name, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END,
+                      CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+          FROM pg_class c, aclexplode(c.relacl) AS x WHERE c.oid = m.target AND x.privilege_type = 'SELECT' AND x.grantee <> c.relowner
+        UNION ALL
+        SELECT format('GRANT SELECT (%I) ON %s TO %s%s', a.attname, view_name, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END,
+                      CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+          FROM pg_attribute a, aclexplode(a.attacl) AS x
+         WHERE a.attrelid = m.target AND NOT a.attisdropped AND x.privilege_type = 'SELECT'
+    LOOP
+        PERFORM tidemark.execute_as_owner(m.target, step);
+    END LOOP;
+    RETURN view_name::regclass;
+END
+$$;
+COMMENT ON FUNCTION tidemark.create_live_view(text) IS
+'Creates or replaces the live view of a model, owned by the owner of its table, and copies the table''s comments and SELECT grants to it. Part of tidemark.create_model. 55000: a model that it reads has no live view; 0A000: it reads a model through a view; 42P07: the name is taken.';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:49
+-- requires:
+--   live
+
+-- What was loaded and how late: watermark, lateness, and the trigger that marks dates for other writers.
 /* </end connected objects> */
 
 /* <begin connected objects> */
