@@ -290,7 +290,9 @@ mod tests {
             error_of("SELECT tidemark.drop_model('w.daily')"),
             "2BP01 model w.daily is read by model w.doubled"
         );
-        run("SELECT tidemark.drop_model('w.doubled'); SELECT tidemark.drop_model('w.daily', true)");
+        run(
+            "DROP VIEW w.over_daily; SELECT tidemark.drop_model('w.doubled'); SELECT tidemark.drop_model('w.daily', true)",
+        );
         assert_eq!(
             text("SELECT concat_ws(' ', to_regclass('w.doubled'), to_regclass('w.daily'))"),
             "w.doubled"
