@@ -373,6 +373,41 @@ fn a_partition_that_is_written_while_it_is_retired_comes_back() {
 }
 
 #[test]
+fn a_date_that_a_model_waits_for_is_retired_once_it_was_read() {
+    let database = cluster::shared().database();
+    let mut admin = connect(&database.admin_url());
+    database.rows("CREATE SCHEMA w AUTHORIZATION tidemark_admin");
+    let model = "SELECT (event_time AT TIME ZONE 'UTC')::date AS event_date, count(*) AS events FROM w.events
+                  WHERE event_time >= $1::timestamp AT TIME ZONE 'UTC' AND event_time < $2::timestamp AT TIME ZONE 'UTC' GROUP BY 1";
+    admin
+        .batch_execute(&format!(
+            "SET ROLE tidemark_admin;
+             CREATE TABLE w.events (event_time timestamptz NOT NULL,
+                 event_date date GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED) PARTITION BY RANGE (event_time);
+             SELECT tidemark.manage_partitions('w.events', 1, retention_days => 10);
+             SELECT tidemark.ensure_partitions('w.events', {TODAY} - 12, {TODAY} - 11);
+             INSERT INTO w.events SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(11, 12) AS n;
+             SELECT tidemark.create_model('w.daily', '{{w.events}}', $model${model}$model$, '{{event_date}}')"
+        ))
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
+    // Nothing was computed yet: the rows are still needed.
+    Maintainer::Procedure.run(&database.admin_url()).unwrap();
+    assert_eq!(
+        (attached(&database), health(&database, "refused_dates")),
+        ("12 11".to_owned(), "2".to_owned())
+    );
+    // A round of the loader refreshes first.
+    Maintainer::Loader.run(&database.admin_url()).unwrap();
+    assert_eq!(retired(&database), "12 dropped, 11 dropped");
+    let kept = "SELECT string_agg(events::text, ' ') FROM w.daily";
+    assert_eq!(database.value(kept), "1 1");
+    // The model keeps its rows, whatever is marked later.
+    database.rows(&format!("SELECT tidemark.mark_dirty('w.events', ARRAY[{TODAY} - 12], 'a test')"));
+    Maintainer::Loader.run(&database.admin_url()).unwrap();
+    assert_eq!(database.value(kept), "1 1");
+}
+
+#[test]
 fn what_is_kept_can_be_restored_and_is_left_alone_for_a_while() {
     for maintainer in BOTH {
         let database = warehouse(12, "keep");
