@@ -37,17 +37,19 @@ SELECT tidemark.create_model('silver.page_views', ARRAY['bronze.events']::regcla
            e.event_time,
            (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
            silver.person_key(e.user_id, e.anonymous_id) AS person,
-           COALESCE(silver.json_text(e.payload #> '{context,page,path}'), silver.json_text(e.payload #> '{properties,path}')) AS page_path,
-           COALESCE(silver.json_text(e.payload #> '{context,page,title}'), silver.json_text(e.payload #> '{properties,title}')) AS page_title,
-           COALESCE(silver.json_text(e.payload #> '{context,page,url}'), silver.json_text(e.payload #> '{properties,url}')) AS page_url,
-           COALESCE(silver.json_text(e.payload #> '{context,page,referrer}'), silver.json_text(e.payload #> '{properties,referrer}')) AS referrer,
-           silver.json_text(e.payload #> '{context,platform}') AS platform,
-           COALESCE(silver.json_text(e.payload #> '{context,country}'), silver.json_text(e.payload #> '{context,location,country}')) AS country,
+           COALESCE(silver.json_text(e.page -> 'path'), silver.json_text(e.properties -> 'path')) AS page_path,
+           COALESCE(silver.json_text(e.page -> 'title'), silver.json_text(e.properties -> 'title')) AS page_title,
+           COALESCE(silver.json_text(e.page -> 'url'), silver.json_text(e.properties -> 'url')) AS page_url,
+           COALESCE(silver.json_text(e.page -> 'referrer'), silver.json_text(e.properties -> 'referrer')) AS referrer,
+           silver.json_text(e.context -> 'platform') AS platform,
+           COALESCE(silver.json_text(e.context -> 'country'), silver.json_text(e.context #> '{location,country}')) AS country,
            CASE WHEN e.load BETWEEN 0 AND 3600000 THEN round(e.load)::integer END AS load_ms
-      FROM (SELECT b.*, COALESCE(silver.json_numeric(b.payload #> '{properties,performance,load_ms}'),
-                                 silver.json_numeric(b.payload #> '{properties,load_ms}')) AS load
-              FROM bronze.events AS b
-             WHERE b.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND b.event_time < $2::timestamp AT TIME ZONE 'UTC'
-               AND silver.event_name(b.event_type) IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+      FROM (SELECT c.event_id, c.event_time, c.user_id, c.anonymous_id, c.context, c.properties, c.context -> 'page' AS page,
+                   COALESCE(silver.json_numeric(c.properties #> '{performance,load_ms}'), silver.json_numeric(c.properties -> 'load_ms')) AS load
+              FROM (SELECT b.event_id, b.event_time, b.user_id, b.anonymous_id, b.payload -> 'context' AS context, b.payload -> 'properties' AS properties
+                      FROM bronze.events AS b
+                     WHERE b.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND b.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                       AND silver.event_name(b.event_type) IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+                    OFFSET 0) AS c
             OFFSET 0) AS e
 $query$, key => ARRAY['event_date', 'event_id']::name[], live => true);

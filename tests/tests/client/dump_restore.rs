@@ -109,7 +109,7 @@ fn assert_goes_on(copy: &Database<'_>, original: &Database<'_>, more: &Generated
         "SELECT event_date, events, active_persons, active_persons_estimate, late_events FROM gold.daily_actives ORDER BY 1",
         "SELECT * FROM gold.weekly_actives ORDER BY 1",
         "SELECT partition, from_date, to_date FROM tidemark.partitions('bronze.events')",
-        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname IN ('bronze_partitions', 'silver_partitions') ORDER BY 1",
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname IN ('bronze_partitions', 'silver_partitions') ORDER BY 1, 2",
     ] {
         assert!(copy.rows(sql) == original.rows(sql), "differs: {sql}");
     }
