@@ -2679,6 +2679,10 @@ BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
             DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
             SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            -- A partition may have been detached since the date was chosen: then the rows computed are too few.
+            IF tidemark.is_frozen(candidate, refreshed_date) THEN
+                RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
+            END IF;
             changed := change.inserted + change.updated + change.deleted > 0;
             -- Only models that read this one care, and only if there is something new to read.
             IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
@@ -2695,7 +2699,11 @@ BEGIN
             INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
             VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
                     extract(epoch FROM clock_timestamp() - began));
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION
+          WHEN SQLSTATE 'TM001' THEN
+            -- Undone, marks included; from now on the date is passed over as frozen.
+            NULL;
+          WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
             detail := nullif(detail, '');
             UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
