@@ -76,6 +76,8 @@ reasons! {
     EventTimeInFuture = Envelope, "event_time_in_future";
     /// A field of the envelope has a type that its column cannot take.
     InvalidField = Envelope, "invalid_field";
+    /// Its id must be a UUIDv7 and is not.
+    NotUuidv7 = Envelope, "not_uuidv7";
     /// The partition of its date is retired, or cannot be made.
     PartitionSealed = Partition, "partition_sealed";
     /// Postgres refused the row.

@@ -10,9 +10,11 @@ use tokio_postgres::{Client, Config, Error as PgError};
 use crate::batch::{Batch, Counts};
 use crate::dead_letter::{Reason, Rejection};
 use crate::error::Error;
+use crate::letters::Letters;
 use crate::pg::{self, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
 use crate::position;
+use crate::target::Target;
 use crate::transaction::{self, Context, Failure, WritePath, Written};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
@@ -43,6 +45,8 @@ pub struct Sink {
     patience: Patience,
     stop: watch::Receiver<bool>,
     client: Option<Client>,
+    target: Target,
+    letters: Option<Letters>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
     /// Moving average of the share of batches with duplicates against the table.
@@ -72,9 +76,25 @@ impl Sink {
             patience,
             stop,
             client: None,
+            target: Target::default(),
+            letters: None,
             known_days: HashSet::new(),
             duplicate_share: 0.0,
         }
+    }
+
+    /// Makes it write into this table.
+    pub fn into_target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Writes the records of dead letters of one pipeline, and marks the letters in the same transaction. They were
+    /// resolved by somebody else meanwhile if this is [`SinkError::Fenced`].
+    pub async fn write_letters(&mut self, batch: &mut Batch, letters: Letters) -> Result<Written, SinkError> {
+        self.pipeline_id = letters.pipeline_id;
+        self.letters = Some(letters);
+        self.write(batch).await
     }
 
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
@@ -165,9 +185,10 @@ impl Sink {
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
+        let (target, letters) = (self.target.clone(), self.letters.clone());
         let client = self.client().await?;
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
-        let cx = Context { client, pipeline_id, owner: &owner };
+        let cx = Context { client, pipeline_id, owner: &owner, target: &target, letters: letters.as_ref() };
         let written = match transaction::run(&cx, batch, batch_id, prefer, give_up_partition).await {
             Ok(written) => written,
             Err(Failure::NoPartition) => {
@@ -224,9 +245,10 @@ impl Sink {
     }
 
     async fn ensure_range(&mut self, from: i32, to: i32) -> Result<(), PgError> {
+        let table = self.target.table().to_owned();
         let client = self.client().await?;
-        let sql = "SELECT tidemark.ensure_partitions('bronze.events'::regclass, $1, $2)";
-        client.query(sql, &[&PgDay(from), &PgDay(to)]).await?;
+        let sql = "SELECT tidemark.ensure_partitions($3::text::regclass, $1, $2)";
+        client.query(sql, &[&PgDay(from), &PgDay(to), &table]).await?;
         Ok(())
     }
 }

@@ -12,9 +12,11 @@ use uuid::Uuid;
 use crate::batch::{Batch, Counts};
 use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
 use crate::dead_letter::{Reason, Rejection};
+use crate::letters::Letters;
 use crate::pg::{PgDay, PgTime, full_message};
 use crate::pg_errors::{Class, classify, copy_row};
 use crate::position;
+use crate::target::Target;
 use crate::time::DAY_US;
 
 /// COPYs of one whole batch that may fail on a row before it is written in pieces.
@@ -81,6 +83,10 @@ pub struct Context<'a> {
     pub pipeline_id: i32,
     /// Who we are.
     pub owner: &'a str,
+    /// Where the rows go.
+    pub target: &'a Target,
+    /// The dead letters that are tried again; `None` for records that move a position.
+    pub letters: Option<&'a Letters>,
 }
 
 /// Creates the staging table of this connection, outside any transaction so that a rollback leaves it there.
@@ -111,6 +117,11 @@ pub async fn run(
              SAVEPOINT rows",
         )
         .await?;
+    if let Some(letters) = cx.letters
+        && !letters.lock(cx.client).await?
+    {
+        return Err(Failure::Fenced);
+    }
     let mut writer = RowWriter { cx, batch, batch_id, give_up_partition, retries: 0 };
     let (loaded, path) = writer.write(prefer).await?;
     let retries = writer.retries;
@@ -120,10 +131,17 @@ pub async fn run(
     if loaded > 0 {
         let days: Vec<PgDay> = batch.days().into_iter().map(PgDay).collect();
         cx.client
-            .execute("SELECT tidemark.mark_dirty('bronze.events'::regclass, $1::date[], 'loaded')", &[&days])
+            .execute(
+                "SELECT tidemark.mark_dirty($2::text::regclass, $1::date[], 'loaded')",
+                &[&days, &cx.target.table()],
+            )
             .await?;
     }
     insert_batch(cx, batch, batch_id, counts, path, retries).await?;
+    if let Some(letters) = cx.letters {
+        letters.resolve(cx.client, batch).await?;
+        return Ok(Written { batch_id, counts, path });
+    }
     position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await.map_err(|e| {
         // The range is there already: another owner has loaded it since we read it.
         if classify(&e) == Class::Duplicate { Failure::Fenced } else { e.into() }
@@ -156,12 +174,13 @@ impl RowWriter<'_, '_> {
             if self.batch.rows.is_empty() {
                 return Ok((0, path));
             }
-            let error = match self.copy("bronze.events", 0, self.batch.rows.len()).await {
+            let error = match self.copy(self.cx.target.table(), 0, self.batch.rows.len()).await {
                 Ok(_) => return Ok((self.batch.rows.len() as u64, path)),
                 Err(error) => error,
             };
             let class = self.class(&error)?;
-            if !matches!(class, Class::Row | Class::Duplicate) {
+            let unexpected = class == Class::Duplicate && !self.cx.target.dedupe.by_id();
+            if !matches!(class, Class::Row | Class::Duplicate) || unexpected {
                 return Err(error.into());
             }
             self.back_to("rows").await?;
@@ -183,8 +202,10 @@ impl RowWriter<'_, '_> {
     async fn take_known_out(&mut self) -> Result<(), PgError> {
         // A freshly filled partition has no statistics; a scan of all of it would cost more than the lookups.
         self.cx.client.batch_execute("SET LOCAL enable_seqscan = off").await?;
-        let sql = "SELECT event_id FROM bronze.events
-                    WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)";
+        let table = self.cx.target.table();
+        let sql = &format!(
+            "SELECT event_id FROM {table} WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)"
+        );
         let client = self.cx.client;
         // One query a date, planned with its bounds, so that each one opens a single partition.
         let lookups = self.batch.rows.chunk_by(|a, b| a.day == b.day).map(|rows| {
@@ -215,9 +236,10 @@ impl RowWriter<'_, '_> {
         while from < self.batch.rows.len() {
             let to = self.batch.rows.len().min(from + size);
             self.cx.client.batch_execute("SAVEPOINT piece").await?;
-            let mut result = self.copy("bronze.events", from, to).await;
+            let mut result = self.copy(self.cx.target.table(), from, to).await;
             if let Err(error) = &result
                 && classify(error) == Class::Duplicate
+                && self.cx.target.dedupe.by_id()
             {
                 self.back_to("piece").await?;
                 result = self.stage(from, to).await;
@@ -253,7 +275,8 @@ impl RowWriter<'_, '_> {
         self.cx.client.batch_execute("TRUNCATE pg_temp.tidemark_stage").await?;
         self.copy("pg_temp.tidemark_stage", from, to).await?;
         let sql = format!(
-            "INSERT INTO bronze.events ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING"
+            "INSERT INTO {} ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING",
+            self.cx.target.table()
         );
         self.cx.client.execute(&sql, &[]).await
     }
@@ -316,7 +339,7 @@ async fn insert_batch(
             sql,
             &[
                 &batch_id,
-                &cx.pipeline_id,
+                &cx.letters.map_or(cx.pipeline_id, |letters| letters.audit_pipeline),
                 &cx.owner,
                 &path.as_str(),
                 &int(u64::from(retries)),

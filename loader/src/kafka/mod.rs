@@ -2,9 +2,11 @@
 //! that it keeps in `books`, rebalances in `membership`.
 
 pub mod books;
+pub mod bounded;
 pub mod in_flight;
 pub mod membership;
 pub mod plan;
+pub mod record;
 pub mod session;
 
 use std::time::Duration;
