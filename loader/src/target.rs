@@ -179,12 +179,12 @@ impl Target {
             );
         }
         let unique: Option<Vec<String>> = config_row.and_then(|row| row.get(0));
-        let by_id = unique.as_deref().is_some_and(|u| u == ["event_id"]);
+        let by_id = unique.is_some_and(|columns| columns == ["event_id"]);
         match (self.dedupe, by_id) {
             (Dedupe::Offsets, true) => fail(
                 "--dedupe offsets is for a table without a unique index, and its partitions get one on event_id".into(),
                 format!(
-                    "drop these indexes and call tidemark.manage_partitions('{}', partition_unique => '{{}}', ...), or use --dedupe id_date",
+                    "drop these indexes and call tidemark.manage_partitions('{}', partition_unique => NULL, ...), or use --dedupe id_date",
                     self.name
                 ),
             ),

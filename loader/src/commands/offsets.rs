@@ -8,8 +8,8 @@ use tokio_postgres::{Client, Config, Row as PgRow};
 use super::Database;
 use super::output::{Output, confirm, parse_moment, print};
 use crate::error::{Error, Kind, Result};
-use crate::kafka::Kafka;
 use crate::kafka::bounded::Range;
+use crate::kafka::{Kafka, parse_setting};
 use crate::pg;
 use crate::time::Micros;
 
@@ -32,8 +32,12 @@ enum Action {
 struct Show {
     #[command(flatten)]
     database: Database,
-    #[command(flatten)]
-    kafka: Option<Kafka>,
+    /// Kafka brokers, as host:port, separated by commas: to show the ends of the partitions and the lag
+    #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
+    brokers: Option<String>,
+    /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
     /// Only this pipeline
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
@@ -118,7 +122,8 @@ async fn show(args: Show) -> Result<()> {
         .await
         .map_err(|e| pg::explain("cannot read the positions", &config, &e))?;
     let mut ends: HashMap<(String, i32), Range> = HashMap::new();
-    if let Some(kafka) = &args.kafka {
+    if let Some(brokers) = args.brokers.filter(|brokers| !brokers.is_empty()) {
+        let kafka = &Kafka::at(brokers, args.settings);
         let mut topics: Vec<String> = rows.iter().map(|row| row.get(1)).collect();
         topics.dedup();
         topics.sort();

@@ -211,7 +211,7 @@ async fn create(client: &Client, config: &Config, target: &Target) -> Result<()>
         return Ok(());
     }
     let table = target.table();
-    let unique = if target.dedupe == Dedupe::Offsets { "'{}'" } else { "ARRAY['event_id']" };
+    let unique = if target.dedupe == Dedupe::Offsets { "NULL" } else { "ARRAY['event_id']" };
     let sql = format!(
         "BEGIN;
          CREATE TABLE {table} (LIKE bronze.events INCLUDING ALL) PARTITION BY RANGE (event_time);

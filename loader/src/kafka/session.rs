@@ -232,6 +232,7 @@ impl Session<'_> {
             let same = state.books.position(topic, *partition) == Some(*at);
             match (empty, end) {
                 (Some(true), Some(end)) if same => {
+                    tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
                     state.books.reached(topic, *partition, end.high);
                     state.filling_since.get_or_insert_with(Instant::now);
                 }

@@ -73,7 +73,7 @@ fn a_load_of_a_compressed_file_that_was_killed_goes_on_with_the_plain_one() {
 
 #[test]
 fn a_file_cut_short_is_refused_and_a_pipe_cut_short_keeps_what_came() {
-    let file = Generated::new("--events 5000 --days 2 --users 100 --seed 42 --malformed 0");
+    let file = Generated::new("--events 5000 --days 2 --users 100 --seed 42 --malformed 0 --duplicates 0");
     let content = std::fs::read(&file.path).unwrap();
     for whole in [gzip(&content), zstd::stream::encode_all(content.as_slice(), 1).unwrap()] {
         let database = cluster::shared().database();
