@@ -372,7 +372,9 @@ impl Encoder {
         event.event_time =
             self.dedupe.event_time(event.event_id, event.event_time, received, &self.limits)?;
         let day = time::day_of(event.event_time);
-        if self.dedupe.by_id() && !seen.insert((event.event_id, day)) {
+        if self.dedupe.by_id()
+            && !seen.insert((event.event_id, if self.dedupe.across_dates() { 0 } else { day }))
+        {
             batch.duplicates += 1;
             return Ok(());
         }

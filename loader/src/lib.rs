@@ -14,6 +14,7 @@ pub mod generate;
 pub mod input;
 pub mod kafka;
 pub mod lane;
+pub mod ledger;
 pub mod letters;
 pub mod lines;
 pub mod pg;

@@ -14,8 +14,9 @@ use crate::letters::Letters;
 use crate::pg::{self, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
 use crate::position;
-use crate::target::Target;
+use crate::target::{Dedupe, Target};
 use crate::transaction::{self, Context, Failure, WritePath, Written};
+use crate::{copy, ledger, time};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,8 @@ pub struct Sink {
     client: Option<Client>,
     target: Target,
     letters: Option<Letters>,
+    /// The date up to which the ledger of ids was pruned last.
+    pruned: Option<i32>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
     /// Moving average of the share of batches with duplicates against the table.
@@ -78,6 +81,7 @@ impl Sink {
             client: None,
             target: Target::default(),
             letters: None,
+            pruned: None,
             known_days: HashSet::new(),
             duplicate_share: 0.0,
         }
@@ -200,9 +204,26 @@ impl Sink {
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, e));
         }
+        if target.dedupe == Dedupe::IdWindow {
+            let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row))).max();
+            let today = newest.map(|time| time::day_of(time));
+            if today > self.pruned {
+                self.pruned = today;
+                self.prune(&target, today).await;
+            }
+        }
         let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
         Ok(Attempt::Done(written))
+    }
+
+    /// Old ids go when a new date of receipt begins. What fails now is removed tomorrow.
+    async fn prune(&mut self, target: &Target, today: Option<i32>) {
+        if let (Some(client), Some(today)) = (&self.client, today)
+            && let Err(e) = ledger::prune(client, target, today).await
+        {
+            tracing::warn!("cannot remove old ids from loader.seen_ids: {}", full_message(&e));
+        }
     }
 
     async fn ask(&mut self, batch: &Batch, batch_id: i64) -> Result<Option<Counts>, PgError> {

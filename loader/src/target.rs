@@ -24,9 +24,16 @@ pub enum Dedupe {
     IdDate,
     /// One event an id: ids must be UUIDv7, and the date of an event is that of its id
     IdUuidv7,
+    /// One event an id within some days of receipt, by a ledger of ids beside the indexes of id_date
+    IdWindow,
 }
 
 impl Dedupe {
+    /// Whether an id is one event on any date, also within a batch.
+    pub fn across_dates(self) -> bool {
+        matches!(self, Dedupe::IdUuidv7 | Dedupe::IdWindow)
+    }
+
     /// Whether ids are compared at all.
     pub fn by_id(self) -> bool {
         self != Dedupe::Offsets
@@ -79,11 +86,14 @@ fn uuidv7_time(id: Uuid) -> Option<Micros> {
 }
 
 /// How duplicates are found: option of each command that loads events.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct DedupeArgs {
     /// How an event that comes twice is noticed
     #[arg(long, default_value = "id_date", value_enum, value_name = "MODE")]
     pub dedupe: Dedupe,
+    /// With --dedupe id_window: how many days of receipt an id is remembered, its own included
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=366))]
+    pub dedupe_window_days: i32,
 }
 
 /// A table for events.
@@ -93,17 +103,24 @@ pub struct Target {
     quoted: String,
     /// How duplicates are found.
     pub dedupe: Dedupe,
+    /// Days that the ledger of ids reaches back.
+    pub window_days: i32,
 }
 
 impl Default for Target {
     fn default() -> Self {
-        Target { name: BRONZE.to_owned(), quoted: BRONZE.to_owned(), dedupe: Dedupe::default() }
+        Target {
+            name: BRONZE.to_owned(),
+            quoted: BRONZE.to_owned(),
+            dedupe: Dedupe::default(),
+            window_days: 1,
+        }
     }
 }
 
 impl Target {
     /// The table `schema.name`, as a person writes it.
-    pub fn new(name: &str, dedupe: Dedupe) -> Result<Self, String> {
+    pub fn new(name: &str, args: DedupeArgs) -> Result<Self, String> {
         let Some((schema, table)) = name.split_once('.') else {
             return Err("write it with its schema, such as bronze.events".to_owned());
         };
@@ -111,7 +128,12 @@ impl Target {
             return Err("not of the form schema.table".to_owned());
         }
         let quoted = format!("\"{schema}\".\"{table}\"");
-        Ok(Target { name: name.to_owned(), quoted, dedupe })
+        Ok(Target {
+            name: name.to_owned(),
+            quoted,
+            dedupe: args.dedupe,
+            window_days: args.dedupe_window_days,
+        })
     }
 
     /// The name for people.
@@ -188,7 +210,7 @@ impl Target {
                     self.name
                 ),
             ),
-            (Dedupe::IdDate | Dedupe::IdUuidv7, false) => fail(
+            (Dedupe::IdDate | Dedupe::IdUuidv7 | Dedupe::IdWindow, false) => fail(
                 "its partitions get no unique index on event_id, by which duplicates are found".into(),
                 format!(
                     "call tidemark.manage_partitions('{}', partition_unique => ARRAY['event_id']::name[], ...), or use --dedupe offsets",
@@ -207,12 +229,10 @@ mod tests {
 
     #[test]
     fn table_names_are_quoted_and_odd_ones_refused() {
-        assert_eq!(
-            Target::new("bronze.Events 2", Dedupe::IdDate).unwrap().table(),
-            "\"bronze\".\"Events 2\""
-        );
+        let args = DedupeArgs { dedupe: Dedupe::IdDate, dedupe_window_days: 3 };
+        assert_eq!(Target::new("bronze.Events 2", args).unwrap().table(), "\"bronze\".\"Events 2\"");
         for bad in ["events", ".events", "bronze.", "a.b.c", "a.\"b"] {
-            assert!(Target::new(bad, Dedupe::IdDate).is_err(), "{bad}");
+            assert!(Target::new(bad, args).is_err(), "{bad}");
         }
     }
 

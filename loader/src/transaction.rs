@@ -12,11 +12,12 @@ use uuid::Uuid;
 use crate::batch::{Batch, Counts};
 use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
 use crate::dead_letter::{Reason, Rejection};
+use crate::ledger;
 use crate::letters::Letters;
 use crate::pg::{PgDay, PgTime, full_message};
 use crate::pg_errors::{Class, classify, copy_row};
 use crate::position;
-use crate::target::Target;
+use crate::target::{Dedupe, Target};
 use crate::time::DAY_US;
 
 /// COPYs of one whole batch that may fail on a row before it is written in pieces.
@@ -122,9 +123,16 @@ pub async fn run(
     {
         return Err(Failure::Fenced);
     }
+    let mut noted = HashSet::new();
+    if cx.target.dedupe == Dedupe::IdWindow && !batch.rows.is_empty() {
+        noted = ledger::take_seen_out(cx.client, cx.target, batch).await?;
+        // What the ledger noted must outlast a COPY that fails.
+        cx.client.batch_execute("SAVEPOINT rows").await?;
+    }
     let mut writer = RowWriter { cx, batch, batch_id, give_up_partition, retries: 0 };
     let (loaded, path) = writer.write(prefer).await?;
     let retries = writer.retries;
+    ledger::forget_refused(cx.client, cx.target, batch, &noted).await?;
 
     let counts = batch.counts(loaded);
     insert_dead_letters(cx, batch, batch_id).await?;

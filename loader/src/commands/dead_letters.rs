@@ -401,7 +401,7 @@ async fn who(client: &Client) -> Result<String, tokio_postgres::Error> {
 
 async fn replay(args: Replay) -> Result<()> {
     let config = args.filter.database.config()?;
-    let target = Target::new(&args.into, args.dedupe.dedupe).map_err(|why| {
+    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
         Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
     })?;
     let client = pg::connect_once(&config).await?;

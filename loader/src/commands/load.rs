@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> Result<()> {
             return Err(unreadable(file, io::ErrorKind::IsADirectory.into()));
         }
     }
-    let target = Target::new(&args.into, args.dedupe.dedupe).map_err(|why| {
+    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
         Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
     })?;
     let load = Load {

@@ -95,7 +95,7 @@ impl Args {
 pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
     let started = Instant::now();
-    let target = Target::new(&args.into, args.dedupe.dedupe).map_err(|why| {
+    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
         Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
     })?;
     let (ranges, cluster) = survey(&args).await?;

@@ -119,7 +119,7 @@ pub async fn run(args: Args) -> Result<()> {
             Some(_) => {}
         }
     }
-    let target = Target::new(BRONZE, args.dedupe.dedupe).map_err(|why| Error::bug("cannot load", why))?;
+    let target = Target::new(BRONZE, args.dedupe).map_err(|why| Error::bug("cannot load", why))?;
     target.check(&client, &config).await?;
     drop(client);
     let reading = Reading { target, format: args.format.format() };

@@ -120,3 +120,63 @@ fn events_of_another_shape_are_read_by_pointers() {
     assert_eq!(database.rows(detail), [["no time", "no event_time: /meta/at is not set"]]);
     tidemark(&["load", "x", "--envelope", "user=/x"]).run_usage();
 }
+
+#[test]
+fn by_window_an_id_is_one_event_for_some_days_of_receipt() {
+    let database = cluster::shared().database();
+    let window = ["--dedupe", "id_window", "--dedupe-window-days", "3"];
+    let event = |n, day: u32, received: u32| {
+        line_received(
+            n,
+            "u",
+            &format!("2026-09-{day:02}T10:00:00Z"),
+            &format!("2026-09-{received:02}T12:00:00Z"),
+        )
+    };
+    // The same id on two dates, in one batch and in two, is one event.
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 1, 1), event(1, 2, 2)], &window).ok().counts()),
+        (1, 1, 0)
+    );
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 3, 3), event(2, 3, 3)], &window).ok().counts()),
+        (1, 1, 0)
+    );
+    // Three days of receipt later it is another event; on its own date the index still knows it.
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 4, 4), event(3, 1, 4)], &window).ok().counts()),
+        (2, 0, 0)
+    );
+    assert_eq!(outcome(&load(&database, &[event(2, 3, 20)], &window).ok().counts()), (0, 1, 0));
+    assert_eq!(database.number("SELECT count(*) FROM bronze.events WHERE event_id::text LIKE '%1'"), 2);
+    // Ids before the window were removed.
+    assert_eq!(outcome(&load(&database, &[event(9, 20, 20)], &window).ok().counts()), (1, 0, 0));
+    assert_eq!(
+        database.number("SELECT count(*) FROM loader.seen_ids WHERE received_date <= '2026-09-17'"),
+        0
+    );
+    // Another table has another ledger; a mode without one does not ask it.
+    assert_eq!(outcome(&load(&database, &[event(9, 19, 20)], &[]).ok().counts()), (1, 0, 0));
+    assert_books(&database);
+}
+
+#[test]
+fn an_event_that_postgres_refused_is_not_taken_for_seen() {
+    let database = cluster::shared().database();
+    database
+        .connect()
+        .batch_execute("ALTER TABLE bronze.events ADD CONSTRAINT no_bob CHECK (user_id <> 'bob') NOT VALID")
+        .unwrap();
+    let window = ["--dedupe", "id_window"];
+    let lines: Vec<String> =
+        (1..=4).map(|n| line(n, if n % 2 == 0 { "bob" } else { "ada" }, "2026-09-01T10:00:00Z")).collect();
+    assert_eq!(outcome(&load(&database, &lines, &window).ok().counts()), (2, 0, 2));
+    assert_eq!(database.number("SELECT count(*) FROM loader.seen_ids"), 2);
+    database.connect().batch_execute("ALTER TABLE bronze.events DROP CONSTRAINT no_bob").unwrap();
+    let replay =
+        tidemark(&["dead-letters", "replay", "--dedupe", "id_window"]).database(&database.admin_url());
+    let replay = replay.run().ok();
+    assert!(replay.stdout.contains("  2 loaded\n"), "{}", replay.stdout);
+    assert_eq!(database.number("SELECT count(*) FROM loader.seen_ids"), 4);
+    assert_eq!(database.number("SELECT count(*) FROM bronze.events"), 4);
+}
