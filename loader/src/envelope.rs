@@ -92,7 +92,7 @@ pub struct Envelope<'a> {
 
 /// Parses the bytes of one event. An error means that they are no JSON object that Postgres can store.
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Rejection> {
-    parse_with(bytes, limits, |text| serde_json::from_str(text))
+    parse_with(bytes, limits, serde_json::from_str)
 }
 
 /// The same with another way to find the fields.

@@ -206,7 +206,7 @@ impl Sink {
         }
         if target.dedupe == Dedupe::IdWindow {
             let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row))).max();
-            let today = newest.map(|time| time::day_of(time));
+            let today = newest.map(time::day_of);
             if today > self.pruned {
                 self.pruned = today;
                 self.prune(&target, today).await;

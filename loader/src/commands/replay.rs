@@ -194,7 +194,7 @@ async fn claim(
     let (topic, partition) = (&args.topic, range.partition);
     let claim = position::claim(client, pipeline_id, topic, partition, range.low, owner).await?;
     let lost = claim.next_offset < range.low;
-    if !lost && !(args.restart && claim.next_offset != range.low) {
+    if !(lost || args.restart && claim.next_offset != range.low) {
         return Ok(claim);
     }
     let cause = if lost && !args.restart { "retention" } else { "manual" };

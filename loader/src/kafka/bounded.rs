@@ -139,7 +139,6 @@ impl Kafka {
     }
 
     /// Reads the stretches and hands batches out. `read` hears how many offsets were passed. Blocks.
-    #[expect(clippy::too_many_arguments, reason = "what to read, how, and where to")]
     pub fn read_stretches(
         &self,
         topic: &str,

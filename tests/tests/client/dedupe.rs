@@ -23,7 +23,7 @@ fn by_offsets_every_record_is_loaded_once_whatever_its_id() {
     let same = line(1, "u", "2026-09-01T10:00:00Z");
     let offsets = ["--dedupe", "offsets"];
     // A table whose partitions have the unique index is refused before anything happens.
-    let refused = load(&database, &[same.clone()], &offsets);
+    let refused = load(&database, std::slice::from_ref(&same), &offsets);
     assert!(refused.refused(78).contains("partition_unique"), "{}", refused.stderr);
     database
         .connect()

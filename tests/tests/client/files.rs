@@ -83,7 +83,9 @@ fn a_file_cut_short_is_refused_and_a_pipe_cut_short_keeps_what_came() {
         assert_eq!(database.number("SELECT count(*) FROM bronze.events"), 0);
 
         let piped = tidemark(&["load", "-"]).database(&database.loader_url()).stdin(&cut).run();
-        assert!(piped.refused(66).contains("cut short"), "{}", piped.stderr);
+        // Not `refused`: on a busy machine lines about the progress come before.
+        assert_eq!(piped.code, Some(66), "{}", piped.stderr);
+        assert!(piped.stderr.contains("cut short"), "{}", piped.stderr);
         let loaded = database.number("SELECT count(*) FROM bronze.events");
         assert!(loaded > 0 && loaded < file.number("events") as i64, "{loaded}");
         assert!(piped.stderr.contains(&format!("{loaded} whole lines")), "{}", piped.stderr);
