@@ -165,3 +165,17 @@ pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Er
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_migrations_make_is_said_to_come_from_them() {
+        assert!(names_ours("42P01", "relation \"loader.offsets\" does not exist"));
+        assert!(names_ours("3F000", "schema \"tidemark\" does not exist"));
+        assert!(names_ours("42883", "function tidemark.mark_dirty(regclass, date[]) does not exist"));
+        assert!(!names_ours("42P01", "relation \"mine.events\" does not exist"));
+        assert!(!names_ours("3F000", "schema \"mine\" does not exist"));
+    }
+}

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 pub mod dead_letters;
+mod letter_filter;
 mod letter_text;
 pub mod load;
 pub mod maintain;
