@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use crate::copy;
 use crate::dead_letter::{Reason, Rejection};
+use crate::envelope::preset::Format;
 use crate::envelope::{self, Coordinates, Limits, sha256};
 use crate::fingerprint::fingerprint;
 use crate::late::{LatePolicy, lateness};
+use crate::target::Dedupe;
 use crate::time::{self, Micros};
 
 /// A stretch of one partition that a batch covers, and the claim under which it was read.
@@ -79,6 +81,8 @@ pub struct RawBatch {
     records: Vec<RawRecord>,
     arena: Vec<u8>,
     bytes: u64,
+    /// How their events are written; set by the encoder.
+    format: Format,
 }
 
 impl RawBatch {
@@ -160,6 +164,11 @@ impl RawBatch {
         &self.arena[start..start + r.value]
     }
 
+    fn headers(&self, r: &RawRecord) -> Option<&[u8]> {
+        let start = r.start + r.key.unwrap_or(0);
+        r.headers.map(|len| &self.arena[start..start + len])
+    }
+
     /// Id, time and type of a record that is to be a dead letter, as far as it can be read at all.
     fn known(&self, r: &RawRecord) -> (Option<Uuid>, Option<Micros>, Option<String>) {
         if r.oversize.is_some() {
@@ -167,7 +176,9 @@ impl RawBatch {
         }
         // It was measured already.
         let limits = Limits { max_bytes: usize::MAX, ..Limits::default() };
-        envelope::parse(self.value(r), &limits).map(envelope::Envelope::known).unwrap_or_default()
+        let composed = self.format.compose(self.headers(r), self.value(r));
+        let value = composed.as_deref().unwrap_or(self.value(r));
+        self.format.parse(value, &limits).map(envelope::Envelope::known).unwrap_or_default()
     }
 }
 
@@ -290,17 +301,32 @@ pub struct Encoder {
     limits: Limits,
     /// Receipt time of the latest record that had one.
     last_received: Option<Micros>,
+    format: Format,
+    dedupe: Dedupe,
 }
 
 impl Encoder {
     /// An encoder that accepts what lies within `limits`; `last_received` is the receipt time of the record before
     /// the first one, where that is known.
     pub fn new(limits: Limits, last_received: Option<Micros>) -> Self {
-        Encoder { limits, last_received }
+        Encoder { limits, last_received, format: Format::default(), dedupe: Dedupe::default() }
+    }
+
+    /// Makes it read events of this format.
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Makes it find duplicates this way.
+    pub fn with_dedupe(mut self, dedupe: Dedupe) -> Self {
+        self.dedupe = dedupe;
+        self
     }
 
     /// Parses, judges and encodes each record.
-    pub fn encode(&mut self, raw: RawBatch) -> Batch {
+    pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
+        raw.format = self.format.clone();
         let mut batch = Batch {
             rows: Vec::with_capacity(raw.records.len()),
             encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
@@ -346,8 +372,9 @@ impl Encoder {
         if let Some(oversize) = &record.oversize {
             return Err(envelope::too_large(oversize.bytes, &self.limits));
         }
-        let value = raw.value(record);
-        let envelope = envelope::parse(value, &self.limits)?;
+        let composed = self.format.compose(raw.headers(record), raw.value(record));
+        let value = composed.as_deref().unwrap_or(raw.value(record));
+        let envelope = self.format.parse(value, &self.limits)?;
         if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
             self.last_received = Some(received);
         }
@@ -360,7 +387,10 @@ impl Encoder {
             offset: record.offset,
             bytes: value,
         };
-        let event = envelope.into_event(at, received, &self.limits)?;
+        let mut event =
+            envelope.into_event(at, received, &self.limits).map_err(|e| self.format.explain(e))?;
+        event.event_time =
+            self.dedupe.event_time(event.event_id, event.event_time, received, &self.limits)?;
         let day = time::day_of(event.event_time);
         let lateness = known_receipt.map(|received| lateness(event.event_time, received));
         let late = lateness.is_some_and(|lateness| lateness > self.limits.allowed_lateness);
@@ -368,15 +398,19 @@ impl Encoder {
             return Err(too_late(lateness.unwrap_or_default(), &self.limits));
         }
         let hash = fingerprint(value);
-        match seen.entry((event.event_id, day)) {
-            Entry::Vacant(entry) => {
-                entry.insert(hash);
+        if self.dedupe.by_id() {
+            let date = if self.dedupe.across_dates() { 0 } else { day };
+            match seen.entry((event.event_id, date)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(hash);
+                }
+                // The ledger knows ids only, so what they say must not matter within a batch either.
+                Entry::Occupied(first) if *first.get() == hash || self.dedupe == Dedupe::IdWindow => {
+                    batch.duplicates += 1;
+                    return Ok(());
+                }
+                Entry::Occupied(_) => return Err(conflict("in the same batch")),
             }
-            Entry::Occupied(first) if *first.get() == hash => {
-                batch.duplicates += 1;
-                return Ok(());
-            }
-            Entry::Occupied(_) => return Err(conflict("in the same batch")),
         }
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {

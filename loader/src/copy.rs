@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::batch::{Batch, Slot};
 use crate::envelope::Event;
+use crate::time::Micros;
 
 /// The columns, in the order of [`encode_row`]. Those of fixed width come first: `batch_id` is filled in at the end.
 pub const COLUMNS: &str = "batch_id, event_time, received_at, source_topic, source_partition, source_offset, \
@@ -68,6 +69,12 @@ pub fn encode_row(
     out.push(1);
     out.extend_from_slice(payload);
     Ok(())
+}
+
+/// The time of receipt in an encoded row: the third column, behind two of eight bytes, each with its length.
+pub fn received_at(row: &[u8]) -> Micros {
+    let at = 2 + 3 * 4 + 2 * 8;
+    row.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes)
 }
 
 /// The rows of `range` as a complete COPY BINARY stream, in pieces.

@@ -76,6 +76,8 @@ reasons! {
     EventTimeInFuture = Envelope, "event_time_in_future";
     /// A field of the envelope has a type that its column cannot take.
     InvalidField = Envelope, "invalid_field";
+    /// Its id must be a UUIDv7 and is not.
+    NotUuidv7 = Envelope, "not_uuidv7";
     /// Received later than allowed, and the policy is to refuse such events.
     TooLate = Envelope, "too_late";
     /// Another event with the same id and date was there first, and this one says something else.

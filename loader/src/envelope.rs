@@ -1,6 +1,9 @@
 //! Reads from an event what bronze keeps in columns, and decides whether the event can be loaded. Works on the
 //! original bytes, which go into the payload untouched. Knows nothing about batches or Postgres.
 
+pub mod pointer;
+pub mod preset;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -100,6 +103,15 @@ pub struct Envelope<'a> {
 
 /// Parses the bytes of one event. An error means that they are no JSON object that Postgres can store.
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Rejection> {
+    parse_with(bytes, limits, serde_json::from_str)
+}
+
+/// The same with another way to find the fields.
+fn parse_with<'a, T>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    read: impl FnOnce(&'a str) -> serde_json::Result<T>,
+) -> Result<T, Rejection> {
     if bytes.len() > limits.max_bytes {
         return Err(too_large(bytes.len() as u64, limits));
     }
@@ -107,7 +119,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Rejec
         Rejection::new(Reason::InvalidUtf8, format!("byte {} does not continue valid UTF-8", e.valid_up_to()))
     })?;
     screen(bytes)?;
-    match serde_json::from_str::<Envelope<'a>>(text) {
+    match read(text) {
         Ok(envelope) => Ok(envelope),
         // The visitor takes nothing but objects, so this class of error is raised for other values only.
         Err(e) if e.is_data() => Err(Rejection::new(Reason::NotAnObject, "JSON, but not an object")),

@@ -76,6 +76,11 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+/// The first line of a file (number 0) without the byte order mark that some editors put there; any other line as it is.
+pub fn without_bom(number: i64, line: &[u8]) -> &[u8] {
+    if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
+}
+
 /// Whether a line holds nothing: it is skipped and counted as filtered.
 pub fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)

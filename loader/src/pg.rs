@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::error::{Error, Kind, Result};
@@ -12,6 +12,19 @@ use crate::time::Micros;
 /// A time as Postgres keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct PgTime(pub Micros);
+
+/// A time read from Postgres; the infinite ones as the ends of the range.
+#[derive(Clone, Copy, Debug)]
+pub struct PgMoment(pub Micros);
+
+impl<'a> FromSql<'a> for PgMoment {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxError> {
+        Ok(PgMoment(i64::from_be_bytes(raw.try_into()?)))
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+}
 
 /// A date as Postgres keeps it: days since 2000-01-01.
 #[derive(Clone, Copy, Debug)]
@@ -115,13 +128,19 @@ pub fn full_message(error: &tokio_postgres::Error) -> String {
     }
 }
 
+/// Whether a missing table or schema would be there after the migrations: users name tables of their own too.
+fn names_ours(code: &str, why: &str) -> bool {
+    !matches!(code, "42P01" | "3F000")
+        || ["\"bronze", "\"loader", "\"tidemark", "\"silver", "\"gold"].iter().any(|ours| why.contains(ours))
+}
+
 /// Turns an error of the driver into one for people.
 pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
     let code = error.as_db_error().map(|db| db.code().code().to_owned());
     let at = describe(config);
     match code.as_deref() {
-        Some("42P01" | "3F000" | "42703" | "42883") => {
+        Some(c @ ("42P01" | "3F000" | "42703" | "42883")) if names_ours(c, &why) => {
             Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
         }
         Some("42501") => Error::new(
@@ -147,5 +166,19 @@ pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Er
             why,
             format!("check that a server runs at {at}, or set --database-url"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_migrations_make_is_said_to_come_from_them() {
+        assert!(names_ours("42P01", "relation \"loader.offsets\" does not exist"));
+        assert!(names_ours("3F000", "schema \"tidemark\" does not exist"));
+        assert!(names_ours("42883", "function tidemark.mark_dirty(regclass, date[]) does not exist"));
+        assert!(!names_ours("42P01", "relation \"mine.events\" does not exist"));
+        assert!(!names_ours("3F000", "schema \"mine\" does not exist"));
     }
 }

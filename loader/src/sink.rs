@@ -10,10 +10,13 @@ use tokio_postgres::{Client, Config, Error as PgError};
 use crate::batch::{Batch, Counts};
 use crate::dead_letter::{Reason, Rejection};
 use crate::error::Error;
+use crate::letters::Letters;
 use crate::pg::{self, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
 use crate::position;
+use crate::target::{Dedupe, Target};
 use crate::transaction::{self, Context, Failure, WritePath, Written};
+use crate::{copy, ledger, time};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,10 @@ pub struct Sink {
     patience: Patience,
     stop: watch::Receiver<bool>,
     client: Option<Client>,
+    target: Target,
+    letters: Option<Letters>,
+    /// The date up to which the ledger of ids was pruned last.
+    pruned: Option<i32>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
     /// Moving average of the share of batches with duplicates against the table.
@@ -72,9 +79,26 @@ impl Sink {
             patience,
             stop,
             client: None,
+            target: Target::default(),
+            letters: None,
+            pruned: None,
             known_days: HashSet::new(),
             duplicate_share: 0.0,
         }
+    }
+
+    /// Makes it write into this table.
+    pub fn into_target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Writes the records of dead letters of one pipeline, and marks the letters in the same transaction. They were
+    /// resolved by somebody else meanwhile if this is [`SinkError::Fenced`].
+    pub async fn write_letters(&mut self, batch: &mut Batch, letters: Letters) -> Result<Written, SinkError> {
+        self.pipeline_id = letters.pipeline_id;
+        self.letters = Some(letters);
+        self.write(batch).await
     }
 
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
@@ -165,9 +189,10 @@ impl Sink {
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
+        let (target, letters) = (self.target.clone(), self.letters.clone());
         let client = self.client().await?;
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
-        let cx = Context { client, pipeline_id, owner: &owner };
+        let cx = Context { client, pipeline_id, owner: &owner, target: &target, letters: letters.as_ref() };
         let written = match transaction::run(&cx, batch, batch_id, prefer, give_up_partition).await {
             Ok(written) => written,
             Err(Failure::NoPartition) => {
@@ -179,9 +204,26 @@ impl Sink {
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, e));
         }
+        if target.dedupe == Dedupe::IdWindow {
+            let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row))).max();
+            let today = newest.map(time::day_of);
+            if today > self.pruned {
+                self.pruned = today;
+                self.prune(&target, today).await;
+            }
+        }
         let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
         Ok(Attempt::Done(written))
+    }
+
+    /// Old ids go when a new date of receipt begins. What fails now is removed tomorrow.
+    async fn prune(&mut self, target: &Target, today: Option<i32>) {
+        if let (Some(client), Some(today)) = (&self.client, today)
+            && let Err(e) = ledger::prune(client, target, today).await
+        {
+            tracing::warn!("cannot remove old ids from loader.seen_ids: {}", full_message(&e));
+        }
     }
 
     async fn ask(&mut self, batch: &Batch, batch_id: i64) -> Result<Option<Counts>, PgError> {
@@ -229,9 +271,10 @@ impl Sink {
     }
 
     async fn ensure_range(&mut self, from: i32, to: i32) -> Result<(), PgError> {
+        let table = self.target.table().to_owned();
         let client = self.client().await?;
-        let sql = "SELECT tidemark.ensure_partitions('bronze.events'::regclass, $1, $2)";
-        client.query(sql, &[&PgDay(from), &PgDay(to)]).await?;
+        let sql = "SELECT tidemark.ensure_partitions($3::text::regclass, $1, $2)";
+        client.query(sql, &[&PgDay(from), &PgDay(to), &table]).await?;
         Ok(())
     }
 }

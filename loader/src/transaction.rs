@@ -13,9 +13,12 @@ use crate::batch::{Batch, Counts, Known, Row};
 use crate::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
 use crate::dead_letter::{Reason, Rejection};
 use crate::late::Statistics;
+use crate::ledger;
+use crate::letters::Letters;
 use crate::pg::{PgDay, PgTime, full_message};
 use crate::pg_errors::{Class, classify, copy_row};
 use crate::position;
+use crate::target::{BRONZE, Dedupe, Target};
 use crate::time::{DAY_US, Micros};
 
 /// COPYs of one whole batch that may fail on a row before it is written in pieces.
@@ -82,6 +85,10 @@ pub struct Context<'a> {
     pub pipeline_id: i32,
     /// Who we are.
     pub owner: &'a str,
+    /// Where the rows go.
+    pub target: &'a Target,
+    /// The dead letters that are tried again; `None` for records that move a position.
+    pub letters: Option<&'a Letters>,
 }
 
 /// Creates the staging table of this connection, outside any transaction so that a rollback leaves it there.
@@ -112,23 +119,42 @@ pub async fn run(
              SAVEPOINT rows",
         )
         .await?;
-    let mut writer = RowWriter { cx, batch, target: &EVENTS, batch_id, give_up_partition, retries: 0 };
+    if let Some(letters) = cx.letters
+        && !letters.lock(cx.client).await?
+    {
+        return Err(Failure::Fenced);
+    }
+    let mut noted = HashSet::new();
+    if cx.target.dedupe == Dedupe::IdWindow && !(batch.rows.is_empty() && batch.late.is_empty()) {
+        noted = ledger::take_seen_out(cx.client, cx.target, batch).await?;
+        // What the ledger noted must outlast a COPY that fails.
+        cx.client.batch_execute("SAVEPOINT rows").await?;
+    }
+    let events = Place::events(cx.target.table());
+    let mut writer = RowWriter { cx, batch, place: &events, batch_id, give_up_partition, retries: 0 };
     let path = writer.write(prefer).await?;
     let mut retries = writer.retries;
     if !batch.late.is_empty() {
         cx.client.batch_execute("SAVEPOINT late").await?;
         batch.swap_late();
-        let mut writer = RowWriter { cx, batch, target: &LATE, batch_id, give_up_partition, retries: 0 };
+        let late = Place::late();
+        let mut writer = RowWriter { cx, batch, place: &late, batch_id, give_up_partition, retries: 0 };
         let result = writer.write(WritePath::Probed).await;
         retries += writer.retries;
         batch.swap_late();
         result?;
     }
 
+    ledger::forget_refused(cx.client, cx.target, batch, &noted).await?;
+
     let counts = batch.counts();
     insert_dead_letters(cx, batch, batch_id).await?;
     mark_loaded(cx, batch).await?;
     insert_batch(cx, batch, batch_id, counts, path, retries).await?;
+    if let Some(letters) = cx.letters {
+        letters.resolve(cx.client, batch).await?;
+        return Ok(Written { batch_id, counts, path });
+    }
     position::insert_ranges(cx.client, cx.pipeline_id, batch_id, batch.slots()).await.map_err(|e| {
         // The range is there already: another owner has loaded it since we read it.
         if classify(&e) == Class::Duplicate { Failure::Fenced } else { e.into() }
@@ -140,35 +166,40 @@ pub async fn run(
 }
 
 /// A table that rows go to.
-struct Target {
-    name: &'static str,
+struct Place {
+    name: String,
     /// Where the transaction stood before its rows.
     savepoint: &'static str,
     /// Finds what is there already of ids ($3) with a time from $1 to before $2.
-    lookup: &'static str,
+    lookup: String,
 }
 
-const EVENTS: Target = Target {
-    name: "bronze.events",
-    savepoint: "rows",
-    lookup: "SELECT event_id, payload_hash FROM bronze.events
-              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)",
-};
+impl Place {
+    /// The table of the target, by its name for SQL.
+    fn events(table: &str) -> Self {
+        Place { name: table.to_owned(), savepoint: "rows", lookup: found_in(table) }
+    }
 
-const LATE: Target = Target {
-    name: "bronze.late_events",
-    savepoint: "late",
-    lookup: "SELECT event_id, payload_hash FROM bronze.events
-              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)
-              UNION ALL
-             SELECT event_id, payload_hash FROM bronze.late_events
-              WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)",
-};
+    /// Where events are set aside that came too late for bronze.
+    fn late() -> Self {
+        let lookup = format!("{} UNION ALL {}", found_in(BRONZE), found_in(LATE));
+        Place { name: LATE.to_owned(), savepoint: "late", lookup }
+    }
+}
+
+const LATE: &str = "bronze.late_events";
+
+fn found_in(table: &str) -> String {
+    format!(
+        "SELECT event_id, payload_hash FROM {table}
+          WHERE event_time >= $1 AND event_time < $2 AND event_id = ANY ($3)"
+    )
+}
 
 struct RowWriter<'a, 'b> {
     cx: &'a Context<'b>,
     batch: &'a mut Batch,
-    target: &'static Target,
+    place: &'a Place,
     batch_id: i64,
     give_up_partition: bool,
     retries: u32,
@@ -188,15 +219,16 @@ impl RowWriter<'_, '_> {
             if self.batch.rows.is_empty() {
                 return Ok(path);
             }
-            let error = match self.copy(self.target.name, 0, self.batch.rows.len()).await {
+            let error = match self.copy(&self.place.name, 0, self.batch.rows.len()).await {
                 Ok(_) => return Ok(path),
                 Err(error) => error,
             };
             let class = self.class(&error)?;
-            if !matches!(class, Class::Row | Class::Duplicate) {
+            let unexpected = class == Class::Duplicate && !self.cx.target.dedupe.by_id();
+            if !matches!(class, Class::Row | Class::Duplicate) || unexpected {
                 return Err(error.into());
             }
-            self.back_to(self.target.savepoint).await?;
+            self.back_to(self.place.savepoint).await?;
             if class == Class::Duplicate {
                 // A duplicate after the ids were looked up was committed since: only the staged path is sure to end.
                 path = if path == WritePath::Direct { WritePath::Probed } else { WritePath::Staged };
@@ -222,7 +254,7 @@ impl RowWriter<'_, '_> {
     async fn lookup(&self, rows: &[&Row]) -> Result<Known, PgError> {
         // A freshly filled partition has no statistics; a scan of all of it would cost more than the lookups.
         self.cx.client.batch_execute("SET LOCAL enable_seqscan = off").await?;
-        let (sql, client) = (self.target.lookup, self.cx.client);
+        let (sql, client) = (self.place.lookup.as_str(), self.cx.client);
         // One query a date, planned with its bounds, so that each one opens a single partition.
         let lookups = rows.chunk_by(|a, b| a.day == b.day).map(|rows| {
             let day = rows[0].day;
@@ -250,9 +282,10 @@ impl RowWriter<'_, '_> {
         while from < self.batch.rows.len() {
             let to = self.batch.rows.len().min(from + size);
             self.cx.client.batch_execute("SAVEPOINT piece").await?;
-            let mut result = self.copy(self.target.name, from, to).await;
+            let mut result = self.copy(&self.place.name, from, to).await;
             if let Err(error) = &result
                 && classify(error) == Class::Duplicate
+                && self.cx.target.dedupe.by_id()
             {
                 self.back_to("piece").await?;
                 result = self.stage(from, to).await;
@@ -289,7 +322,7 @@ impl RowWriter<'_, '_> {
         let sql = format!(
             "INSERT INTO {} ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING
              RETURNING event_id, (event_time AT TIME ZONE 'UTC')::date - date '2000-01-01'",
-            self.target.name
+            self.place.name
         );
         let inserted = self.cx.client.query(&sql, &[]).await?;
         if inserted.len() < to - from {
@@ -349,9 +382,20 @@ async fn mark_loaded(cx: &Context<'_>, batch: &Batch) -> Result<(), PgError> {
     let s = Statistics::of(&batch.rows, batch.allowed_lateness);
     let days: Vec<PgDay> = s.days.into_iter().map(PgDay).collect();
     let times = |times: Vec<Micros>| times.into_iter().map(PgTime).collect::<Vec<_>>();
-    let sql = "SELECT tidemark.mark_loaded('bronze.events'::regclass, $1, $2, $3, $4, $5, $6)";
+    let sql = "SELECT tidemark.mark_loaded($7::text::regclass, $1, $2, $3, $4, $5, $6)";
     cx.client
-        .execute(sql, &[&days, &s.rows, &s.late, &times(s.min_times), &times(s.max_times), &s.lateness])
+        .execute(
+            sql,
+            &[
+                &days,
+                &s.rows,
+                &s.late,
+                &times(s.min_times),
+                &times(s.max_times),
+                &s.lateness,
+                &cx.target.table(),
+            ],
+        )
         .await?;
     Ok(())
 }
@@ -377,7 +421,7 @@ async fn insert_batch(
             sql,
             &[
                 &batch_id,
-                &cx.pipeline_id,
+                &cx.letters.map_or(cx.pipeline_id, |letters| letters.audit_pipeline),
                 &cx.owner,
                 &path.as_str(),
                 &int(u64::from(retries)),

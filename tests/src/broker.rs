@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -52,6 +53,64 @@ impl Broker {
         }
         producer.send(record).map_err(|(e, _)| e).expect("cannot produce");
         producer.flush(TIMEOUT).expect("the broker did not take a record");
+    }
+
+    /// Appends a record with headers to partition 0 of a topic.
+    pub fn append_with_headers(
+        &self,
+        topic: &str,
+        headers: &[(&str, &[u8])],
+        value: &[u8],
+        unix_millis: i64,
+    ) {
+        let producer: BaseProducer = self.client_config().create().expect("cannot make a producer");
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        let record = BaseRecord::<[u8], [u8]>::to(topic)
+            .partition(0)
+            .timestamp(unix_millis)
+            .payload(value)
+            .headers(headers);
+        producer.send(record).map_err(|(e, _)| e).expect("cannot produce");
+        producer.flush(TIMEOUT).expect("the broker did not take a record");
+    }
+
+    /// Appends records to partition 0 of a topic in one transaction, which is committed or aborted.
+    pub fn transaction(&self, topic: &str, values: &[&[u8]], unix_millis: i64, commit: bool) {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("transaction-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut config = self.client_config();
+        let producer: BaseProducer =
+            config.set("transactional.id", id).create().expect("cannot make a producer");
+        producer.init_transactions(TIMEOUT).expect("the broker has no transactions");
+        producer.begin_transaction().expect("a transaction begins");
+        for value in values {
+            let record =
+                BaseRecord::<[u8], [u8]>::to(topic).partition(0).timestamp(unix_millis).payload(*value);
+            producer.send(record).map_err(|(e, _)| e).expect("cannot produce");
+        }
+        producer.flush(TIMEOUT).expect("the broker did not take a record");
+        let end =
+            if commit { producer.commit_transaction(TIMEOUT) } else { producer.abort_transaction(TIMEOUT) };
+        end.expect("a transaction ends");
+    }
+
+    /// Creates a topic of one partition that is compacted as soon as the broker gets to it.
+    pub fn compacted_topic(&self) -> String {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client_config().create().expect("cannot make an admin client");
+        let name = self.topic();
+        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(1))
+            .set("cleanup.policy", "compact")
+            .set("min.cleanable.dirty.ratio", "0.0")
+            .set("segment.ms", "100")
+            .set("delete.retention.ms", "0")
+            .set("max.compaction.lag.ms", "100");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("cannot make a runtime");
+        let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
+        created.expect("no answer about a topic")[0].as_ref().expect("cannot create a topic");
+        name
     }
 
     /// Number of records in all partitions of a topic.

@@ -1,22 +1,26 @@
 //! `tidemark load`: a file, or standard input, through the same batch pipeline as Kafka. A file is known by its
 //! content: position is kept for it like for a Kafka partition, with the line number as offset.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{mpsc, watch};
+use tokio_postgres::Config;
 
 use super::Database;
 use super::limits::Times;
 use crate::batch::{Counts, Encoder, RawBatch, RecordKind, Slot};
-use crate::envelope::{self, Limits};
+use crate::envelope::Limits;
+use crate::envelope::preset::{Format, FormatArgs};
 use crate::error::{Error, Kind, Result};
-use crate::lines::{Identity, Lines, identify, is_blank};
+use crate::input::{self, Input};
+use crate::lines::{Identity, Lines, identify, is_blank, without_bom};
 use crate::sink::{Patience, Sink, SinkError};
+use crate::target::{BRONZE, DedupeArgs, Target};
 use crate::time::Micros;
 use crate::{lane, pg, position};
 
@@ -25,15 +29,22 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Arguments of `tidemark load`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File with one event a line, or - for standard input
+    /// Files with one event a line, plain or compressed by gzip or zstd, or - for standard input
     ///
-    /// A file is known by its content: one that was loaded completely is not loaded again, and an interrupted load
-    /// continues at the line after the last one committed. Standard input and pipes have no such memory; there, only
-    /// the event ids keep events from being loaded twice.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// A file is known by its content, whatever its name and its compression: one that was loaded completely is not
+    /// loaded again, and an interrupted load continues at the line after the last one committed. Standard input and
+    /// pipes have no such memory; there, only the event ids keep events from being loaded twice.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     database: Database,
+    /// Table to load into; it must have the columns of bronze.events
+    #[arg(long, default_value = BRONZE, value_name = "TABLE")]
+    into: String,
+    #[command(flatten)]
+    dedupe: DedupeArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Most events in one transaction
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_rows: u32,
@@ -41,117 +52,178 @@ pub struct Args {
     times: Times,
 }
 
-/// Loads the file and prints a summary to standard output.
+/// Loads the files and prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
-    let limits = args.times.limits();
     let started = Instant::now();
-    let stdin = args.file.as_os_str() == "-";
-    // A pipe can be read only once, so there is no identity to be had from it.
-    let once = stdin || std::fs::metadata(&args.file).is_ok_and(|m| !m.is_file() && !m.is_dir());
-    let identity = if once { None } else { Some(identify_file(&args.file).await?) };
-
-    let client = pg::connect_once(&config).await?;
-    let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", &config, &e);
-    let owner = super::owner();
-    let topic: Arc<str> = match &identity {
-        Some(identity) => format!("file:{}", identity.sha256).into(),
-        None => format!("stdin:{}", uuid::Uuid::new_v4()).into(),
-    };
-    let (pipeline_id, _) = position::pipeline(&client, "file").await.map_err(explain)?;
-    if let Some(identity) = &identity {
-        let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
-        if done.is_some_and(|done| done >= identity.lines as i64) {
-            say!("{}: all {} lines are loaded already, nothing to do", args.file.display(), identity.lines);
-            return Ok(());
-        }
-        if identity.lines == 0 {
-            say!("{}: empty, nothing to do", args.file.display());
-            return Ok(());
+    // All of them, before any is loaded: a mistyped name must not come to light after an hour.
+    for file in args.files.iter().filter(|file| !is_stdin(file)) {
+        let readable = std::fs::File::open(file).and_then(|file| file.metadata());
+        if readable.map_err(|e| unreadable(file, e))?.is_dir() {
+            return Err(unreadable(file, io::ErrorKind::IsADirectory.into()));
         }
     }
-    let topic_id = position::topic_id(&client, &topic).await.map_err(explain)?;
-    let claim = position::claim(&client, pipeline_id, &topic, 0, 0, &owner).await.map_err(explain)?;
-    drop(client);
-    if claim.next_offset > 0 {
-        eprintln!("tidemark: continuing behind line {}, which was the last one committed", claim.next_offset);
-    }
-
-    let (_stop, stopped) = watch::channel(false);
-    let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(30)), stopped);
-    let (report, mut reports) = mpsc::unbounded_channel::<Counts>();
-    let slot = Slot {
-        topic,
-        topic_id,
-        partition: 0,
-        epoch: claim.epoch,
-        run: claim.run,
-        from: claim.next_offset,
-        to: claim.next_offset,
-    };
-    let mut reader = Reader {
-        lines: Lines::new(open(&args.file, stdin)?, limits.max_bytes),
-        line: 0,
-        // What is appended meanwhile belongs to another content, which has another name.
-        end: identity.as_ref().map_or(i64::MAX, |i| i.lines as i64),
-        slot,
+    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
+        Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
+    })?;
+    let limits = args.times.limits();
+    target.takes(limits.late_policy)?;
+    let load = Load {
+        pipeline: if target.is_bronze() { "file".to_owned() } else { format!("file into {}", target.name()) },
+        target,
+        format: args.format.format(),
+        limits,
         batch_rows: args.batch_rows as usize,
+        config,
     };
-    // The lines before the resumption point tell the receipt time that later lines without one inherit.
-    let skipped = tokio::task::spawn_blocking(move || {
-        let last = reader.skip(claim.next_offset, &limits);
-        (reader, last)
-    });
-    let (mut reader, last_received) = joined(skipped.await)?;
-    let last_received = last_received.map_err(|e| unreadable(&args.file, e))?;
+    let mut total = None;
+    for file in &args.files {
+        if let Some(counts) = load.file(file).await? {
+            *total.get_or_insert_with(Counts::default) += counts;
+        }
+    }
+    if let Some(total) = total {
+        print_summary(&total, started.elapsed());
+    }
+    Ok(())
+}
 
-    let lane = lane::start(sink, Encoder::new(limits, last_received), move |written, _| {
-        let _ = report.send(written.counts);
-    });
-    let batches = lane.batches;
-    let source = tokio::task::spawn_blocking(move || -> io::Result<()> {
-        while let Some(batch) = reader.next_batch()? {
-            if batches.blocking_send(batch).is_err() {
-                break;
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+/// What is the same for all files of a command.
+struct Load {
+    config: Config,
+    pipeline: String,
+    target: Target,
+    format: Format,
+    limits: Limits,
+    batch_rows: usize,
+}
+
+impl Load {
+    /// Loads one file; `None` when there was nothing to do.
+    async fn file(&self, file: &Path) -> Result<Option<Counts>> {
+        let (config, limits) = (&self.config, self.limits);
+        // A pipe can be read only once, so there is no identity to be had from it.
+        let once = is_stdin(file) || std::fs::metadata(file).is_ok_and(|m| !m.is_file());
+        let identity = if once { None } else { Some(identify_file(file).await?) };
+
+        let client = pg::connect_once(config).await?;
+        let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", config, &e);
+        let owner = super::owner();
+        let topic: Arc<str> = match &identity {
+            Some(identity) => format!("file:{}", identity.sha256).into(),
+            None => format!("stdin:{}", uuid::Uuid::new_v4()).into(),
+        };
+        let (pipeline_id, _) = position::pipeline(&client, &self.pipeline).await.map_err(explain)?;
+        if let Some(identity) = &identity {
+            let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
+            if done.is_some_and(|done| done >= identity.lines as i64) {
+                say!("{}: all {} lines are loaded already, nothing to do", file.display(), identity.lines);
+                return Ok(None);
+            }
+            if identity.lines == 0 {
+                say!("{}: empty, nothing to do", file.display());
+                return Ok(None);
             }
         }
-        Ok(())
-    });
+        self.target.check(&client, config).await?;
+        let topic_id = position::topic_id(&client, &topic).await.map_err(explain)?;
+        let claim = position::claim(&client, pipeline_id, &topic, 0, 0, &owner).await.map_err(explain)?;
+        drop(client);
+        if claim.next_offset > 0 {
+            eprintln!(
+                "tidemark: continuing behind line {}, which was the last one committed",
+                claim.next_offset
+            );
+        }
 
-    let mut progress = Progress::new(identity.as_ref(), claim.next_offset as u64);
-    let mut total = Counts::default();
-    let mut tick = tokio::time::interval(Duration::from_secs(3));
-    tick.tick().await;
-    loop {
-        tokio::select! {
-            counts = reports.recv() => match counts {
-                Some(counts) => {
-                    total += counts;
-                    progress.at(total.read);
+        let (_stop, stopped) = watch::channel(false);
+        let patience = Patience::For(Duration::from_secs(30));
+        let sink =
+            Sink::new(config.clone(), pipeline_id, owner, patience, stopped).into_target(self.target.clone());
+        let (report, mut reports) = mpsc::unbounded_channel::<Counts>();
+        let slot = Slot {
+            topic,
+            topic_id,
+            partition: 0,
+            epoch: claim.epoch,
+            run: claim.run,
+            from: claim.next_offset,
+            to: claim.next_offset,
+        };
+        let mut reader = Reader {
+            lines: Lines::new(open(file).await?, limits.max_bytes),
+            line: 0,
+            // What is appended meanwhile belongs to another content, which has another name.
+            end: identity.as_ref().map_or(i64::MAX, |i| i.lines as i64),
+            slot,
+            batch_rows: self.batch_rows,
+            failed: None,
+        };
+        // The lines before the resumption point tell the receipt time that later lines without one inherit.
+        let format = self.format.clone();
+        let skipped = tokio::task::spawn_blocking(move || {
+            let last = reader.skip(claim.next_offset, &format, &limits);
+            (reader, last)
+        });
+        let (mut reader, last_received) = joined(skipped.await)?;
+        let last_received = last_received.map_err(|e| unreadable(file, e))?;
+
+        let encoder = Encoder::new(limits, last_received)
+            .with_format(self.format.clone())
+            .with_dedupe(self.target.dedupe);
+        let lane = lane::start(sink, encoder, move |written, _| {
+            let _ = report.send(written.counts);
+        });
+        let batches = lane.batches;
+        let source = tokio::task::spawn_blocking(move || -> io::Result<()> {
+            while let Some(batch) = reader.next_batch()? {
+                if batches.blocking_send(batch).is_err() {
+                    break;
                 }
-                None => break,
-            },
-            _ = tick.tick() => progress.tick(total),
+            }
+            Ok(())
+        });
+
+        let mut progress = Progress::new(identity.as_ref(), claim.next_offset as u64);
+        let mut total = Counts::default();
+        let mut tick = tokio::time::interval(Duration::from_secs(3));
+        tick.tick().await;
+        loop {
+            tokio::select! {
+                counts = reports.recv() => match counts {
+                    Some(counts) => {
+                        total += counts;
+                        progress.at(total.read);
+                    }
+                    None => break,
+                },
+                _ = tick.tick() => progress.tick(total),
+            }
         }
-    }
-    progress.finish();
-    // First the lane: when it has failed, the source may wait for input that never comes.
-    match joined(lane.done.await)? {
-        Ok(()) => {}
-        Err(SinkError::Fatal(e)) => return Err(e),
-        Err(SinkError::Fenced) => {
-            return Err(Error::new(
-                Kind::Temporary,
-                "stopped",
-                "another tidemark has started to load the same file",
-                "let that one finish; nothing is lost or doubled",
-            ));
+        progress.finish();
+        // First the lane: when it has failed, the source may wait for input that never comes.
+        match joined(lane.done.await)? {
+            Ok(()) => {}
+            Err(SinkError::Fatal(e)) => return Err(e),
+            Err(SinkError::Fenced) => {
+                return Err(Error::new(
+                    Kind::Temporary,
+                    "stopped",
+                    "another tidemark has started to load the same file",
+                    "let that one finish; nothing is lost or doubled",
+                ));
+            }
+            Err(SinkError::Stopped) => {
+                return Err(Error::bug("cannot load", "stopped without being told to"));
+            }
         }
-        Err(SinkError::Stopped) => return Err(Error::bug("cannot load", "stopped without being told to")),
+        joined(source.await)?.map_err(|e| cut_short(file, total.read, e))?;
+        Ok(Some(total))
     }
-    joined(source.await)?.map_err(|e| unreadable(&args.file, e))?;
-    print_summary(&total, started.elapsed());
-    Ok(())
 }
 
 /// Prints the counts and the speed to standard output.
@@ -183,39 +255,82 @@ fn unreadable(file: &Path, e: io::Error) -> Error {
     )
 }
 
-fn open(file: &Path, stdin: bool) -> Result<Box<dyn BufRead + Send>> {
-    if stdin {
-        return Ok(Box::new(BufReader::with_capacity(1 << 18, io::stdin())));
-    }
-    let opened = File::open(file).map_err(|e| unreadable(file, e))?;
-    Ok(Box::new(BufReader::with_capacity(1 << 18, opened)))
+/// The input ended with an error after `read` lines were committed.
+fn cut_short(file: &Path, read: u64, e: io::Error) -> Error {
+    Error::new(
+        Kind::Input,
+        format!("cannot read {} to its end", file.display()),
+        e,
+        format!(
+            "the {read} whole lines before that are loaded; get all of it and load again, known ids are duplicates then"
+        ),
+    )
 }
 
+async fn open(file: &Path) -> Result<Input> {
+    let path = file.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let progress = input::Progress::default();
+        if is_stdin(&path) { input::standard_input(progress) } else { input::open(&path, progress) }
+    });
+    joined(opened.await)?.map_err(|e| unreadable(file, e))
+}
+
+/// Reads the whole file once. A compressed one that is damaged or cut short fails here, before anything is loaded: a part
+/// of a file has another identity than the whole.
 async fn identify_file(file: &Path) -> Result<Identity> {
     let path = file.to_owned();
-    let identity = tokio::task::spawn_blocking(move || File::open(path).and_then(identify)).await;
-    joined(identity)?.map_err(|e| unreadable(file, e))
+    let progress = input::Progress::default();
+    let bar = io::stderr().is_terminal().then(|| {
+        let size = std::fs::metadata(file).map(|m| m.len()).ok();
+        let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("reading {bar:40} {bytes}/{total_bytes}, {eta} left")
+        {
+            bar.set_style(style);
+        }
+        bar
+    });
+    let read = progress.clone();
+    let mut identity = tokio::task::spawn_blocking(move || input::open(&path, progress).and_then(identify));
+    let identity = loop {
+        tokio::select! {
+            identity = &mut identity => break identity,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {
+                if let Some(bar) = &bar {
+                    bar.set_position(read.load(Ordering::Relaxed));
+                }
+            }
+        }
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    joined(identity)?.map_err(|e| {
+        let what = format!("cannot read {}", file.display());
+        let next = "nothing of it was loaded; check the path, its permissions and that it is whole";
+        Error::new(Kind::Input, what, e, next)
+    })
 }
 
 struct Reader {
-    lines: Lines<Box<dyn BufRead + Send>>,
+    lines: Lines<Input>,
     line: i64,
     /// Line number to stop at.
     end: i64,
     slot: Slot,
     batch_rows: usize,
+    /// What is to be said after the lines before it are handed out.
+    failed: Option<io::Error>,
 }
 
 impl Reader {
     /// Passes over the lines before `until`; returns the last receipt time among them.
-    fn skip(&mut self, until: i64, limits: &Limits) -> io::Result<Option<Micros>> {
+    fn skip(&mut self, until: i64, format: &Format, limits: &Limits) -> io::Result<Option<Micros>> {
         let mut last = None;
         while self.line < until {
             let Some((line, oversize)) = self.lines.next_line()? else { break };
-            if oversize.is_none()
-                && let Ok(envelope) = envelope::parse(line, limits)
-            {
-                last = envelope.received_at().or(last);
+            if oversize.is_none() {
+                last = format.received_at(None, without_bom(self.line, line), limits).or(last);
             }
             self.line += 1;
         }
@@ -223,9 +338,21 @@ impl Reader {
     }
 
     fn next_batch(&mut self) -> io::Result<Option<RawBatch>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut batch = RawBatch::default();
         while self.line < self.end && batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
-            let Some((line, oversize)) = self.lines.next_line()? else { break };
+            let (line, oversize) = match self.lines.next_line() {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error) if batch.is_empty() => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            };
+            let line = without_bom(self.line, line);
             let blank = oversize.is_none() && is_blank(line);
             let kind = if blank { RecordKind::Filtered } else { RecordKind::Value };
             batch.push_cut(0, self.line, None, kind, None, None, line, oversize);
@@ -297,10 +424,11 @@ mod tests {
 
     #[test]
     fn lines_appended_while_loading_are_left_for_the_next_load() {
-        let input: Box<dyn BufRead + Send> = Box::new(&b"a\nb\nc\nappended\n"[..]);
+        let input: Input = Box::new(&b"a\nb\nc\nappended\n"[..]);
         let slot =
             Slot { topic: Arc::from("f"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 0 };
-        let mut reader = Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batch_rows: 2 };
+        let mut reader =
+            Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batch_rows: 2, failed: None };
         let mut ranges = Vec::new();
         while let Some(batch) = reader.next_batch().unwrap() {
             ranges.push((batch.len(), batch.slots[0].from, batch.slots[0].to));

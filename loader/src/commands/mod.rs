@@ -9,11 +9,17 @@ macro_rules! say {
     }};
 }
 
+pub mod dead_letters;
+mod letter_filter;
+mod letter_text;
 pub mod limits;
 pub mod load;
 pub mod maintain;
 pub mod migrate;
+pub mod offsets;
+pub mod output;
 pub mod produce;
+pub mod replay;
 pub mod run;
 pub mod status;
 
@@ -45,6 +51,12 @@ pub enum Command {
     Maintain(maintain::Args),
     /// Write a file of events into a Kafka topic, line by line
     Produce(produce::Args),
+    /// Look at events that could not be loaded, try them again, export or discard them
+    DeadLetters(dead_letters::Args),
+    /// Show the positions of pipelines, or move them
+    Offsets(offsets::Args),
+    /// Load a stretch of a topic once more, into bronze.events or another table
+    Replay(replay::Args),
     /// Show positions, batches, dead letters and models
     Status(status::Args),
 }
@@ -86,6 +98,9 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Run(args) => run::run(args).await,
             Command::Maintain(args) => maintain::run(args).await,
             Command::Produce(args) => produce::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Offsets(args) => offsets::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Status(args) => status::run(args).await,
         }
     });
@@ -106,6 +121,14 @@ fn generate(args: &crate::generate::Args) -> Result<()> {
             Err(Error::new(kind, "cannot generate events", e, "see tidemark generate --help"))
         }
     }
+}
+
+/// The id of the pipeline of this name, created if need be.
+async fn position_pipeline(
+    client: &tokio_postgres::Client,
+    name: &str,
+) -> Result<i32, tokio_postgres::Error> {
+    Ok(crate::position::pipeline(client, name).await?.0)
 }
 
 /// Names this process in `loader.offsets.owner`.

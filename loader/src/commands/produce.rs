@@ -1,8 +1,7 @@
 //! `tidemark produce`: lines of a file into a Kafka topic as they are, malformed ones included, with the times of the
 //! events as record times, so that a run over Kafka classifies them as a load of the file does.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -15,10 +14,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
+use crate::envelope::preset::FormatArgs;
 use crate::envelope::{self, Limits};
 use crate::error::{Error, Kind, Result};
+use crate::input::{self, Input};
 use crate::kafka::Kafka;
-use crate::lines::{Lines, is_blank};
+use crate::lines::{Lines, is_blank, without_bom};
 use crate::time;
 
 /// Longest line that is sent.
@@ -27,7 +28,7 @@ const MAX_LINE: usize = 16 << 20;
 /// Arguments of `tidemark produce`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File with one event a line, or - for standard input
+    /// File with one event a line, plain or compressed by gzip or zstd, or - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -38,6 +39,8 @@ pub struct Args {
     /// Number of partitions of a topic that is created; an existing one is left as it is
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
     partitions: i32,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 #[derive(Default)]
@@ -60,12 +63,13 @@ impl ProducerContext for Deliveries {
 
 /// Sends every line and waits until the brokers have them all; prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
-    let input: Box<dyn BufRead + Send> = if args.file.as_os_str() == "-" {
-        Box::new(BufReader::with_capacity(1 << 18, io::stdin()))
+    let progress = input::Progress::default();
+    let input = if args.file.as_os_str() == "-" {
+        input::standard_input(progress)
     } else {
-        let file = File::open(&args.file).map_err(|e| unreadable(&args.file, &e))?;
-        Box::new(BufReader::with_capacity(1 << 18, file))
-    };
+        input::open(&args.file, progress)
+    }
+    .map_err(|e| unreadable(&args.file, &e))?;
     create_topic(&args).await?;
     let sent = tokio::task::spawn_blocking(move || send(&args, input)).await;
     sent.map_err(|e| Error::bug("cannot produce", e))?
@@ -102,7 +106,7 @@ async fn create_topic(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
+fn send(args: &Args, input: Input) -> Result<()> {
     let mut config = args.kafka.client_config();
     config.set("enable.idempotence", "true");
     config.set("linger.ms", "20");
@@ -119,8 +123,11 @@ fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
     let mut lines = Lines::new(input, MAX_LINE);
     let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
     let mut received = None;
-    let (mut sent, mut bytes) = (0u64, 0u64);
+    let format = args.format.format();
+    let (mut sent, mut bytes, mut number) = (0u64, 0u64, 0);
     while let Some((line, oversize)) = lines.next_line().map_err(|e| unreadable(&args.file, &e))? {
+        let line = without_bom(number, line);
+        number += 1;
         if is_blank(line) {
             continue;
         }
@@ -129,7 +136,7 @@ fn send(args: &Args, input: Box<dyn BufRead + Send>) -> Result<()> {
             let why = format!("it has {} bytes, more than {MAX_LINE}", oversize.bytes);
             return Err(Error::new(Kind::Config, what, why, "split the file"));
         }
-        let envelope = envelope::parse(line, &limits).ok();
+        let envelope = format.parse(line, &limits).ok();
         received = envelope.as_ref().and_then(envelope::Envelope::received_at).or(received);
         let mut record = BaseRecord::<[u8], [u8]>::to(&args.topic)
             .payload(line)

@@ -11,12 +11,14 @@ use super::limits::Times;
 use super::{Database, load, maintain};
 use crate::batch::{Counts, Encoder};
 use crate::envelope::Limits;
+use crate::envelope::preset::{Format, FormatArgs};
 use crate::error::{Error, Kind, Result};
 use crate::kafka::Kafka;
 use crate::kafka::in_flight::InFlight;
 use crate::kafka::plan::{BatchLimits, Ended, OutOfRange, Settings};
 use crate::kafka::session;
 use crate::sink::{Patience, Sink, SinkError};
+use crate::target::{BRONZE, DedupeArgs, Target};
 use crate::{lane, pg, position};
 
 /// Shorter than the 30 s that systemd waits before it kills.
@@ -55,6 +57,16 @@ pub struct Args {
     batch_delay_ms: u64,
     #[command(flatten)]
     times: Times,
+    #[command(flatten)]
+    dedupe: DedupeArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// How events are read and where they go.
+struct Reading {
+    target: Target,
+    format: Format,
 }
 
 /// How often to do something; `None` is never.
@@ -106,7 +118,11 @@ pub async fn run(args: Args) -> Result<()> {
             Some(_) => {}
         }
     }
+    let target = Target::new(BRONZE, args.dedupe).map_err(|why| Error::bug("cannot load", why))?;
+    target.takes(args.times.limits().late_policy)?;
+    target.check(&client, &config).await?;
     drop(client);
+    let reading = Reading { target, format: args.format.format() };
 
     let stop = watch_signals()?;
     if let Some(every) = args.maintain_every {
@@ -130,7 +146,7 @@ pub async fn run(args: Args) -> Result<()> {
         until: args.until_caught_up.then_some(survey.ends),
     });
     let total = Arc::new(Mutex::new(Counts::default()));
-    let result = sessions(&settings, limits, &stop, &total).await;
+    let result = sessions(&settings, limits, &reading, &stop, &total).await;
     let total = *total.lock().unwrap_or_else(PoisonError::into_inner);
     if result.is_ok() {
         load::print_summary(&total, started.elapsed());
@@ -141,13 +157,14 @@ pub async fn run(args: Args) -> Result<()> {
 async fn sessions(
     settings: &Arc<Settings>,
     limits: Limits,
+    reading: &Reading,
     stop: &watch::Receiver<bool>,
     total: &Arc<Mutex<Counts>>,
 ) -> Result<()> {
     let mut pause = Duration::from_millis(500);
     loop {
         let began = Instant::now();
-        let why = match session(settings, limits, stop, total).await? {
+        let why = match session(settings, limits, reading, stop, total).await? {
             Ended::Stopped | Ended::CaughtUp => return Ok(()),
             Ended::Failed(error) => return Err(error),
             Ended::Restart(why) => why,
@@ -173,6 +190,7 @@ async fn sessions(
 async fn session(
     settings: &Arc<Settings>,
     limits: Limits,
+    reading: &Reading,
     stop: &watch::Receiver<bool>,
     total: &Arc<Mutex<Counts>>,
 ) -> Result<Ended> {
@@ -182,10 +200,13 @@ async fn session(
         settings.owner.clone(),
         Patience::Forever,
         stop.clone(),
-    );
+    )
+    .into_target(reading.target.clone());
+    let encoder =
+        Encoder::new(limits, None).with_format(reading.format.clone()).with_dedupe(reading.target.dedupe);
     let in_flight = Arc::new(InFlight::default());
     let (heard, total) = (in_flight.clone(), total.clone());
-    let lane = lane::start(sink, Encoder::new(limits, None), move |written, slots| {
+    let lane = lane::start(sink, encoder, move |written, slots| {
         *total.lock().unwrap_or_else(PoisonError::into_inner) += written.counts;
         heard.committed(slots);
     });
@@ -211,7 +232,7 @@ async fn session(
 
 /// The first SIGTERM or SIGINT asks to stop, the second one ends the process, and so does the deadline after the
 /// first: closing a Kafka consumer can hang, and a killed loader loses nothing.
-fn watch_signals() -> Result<watch::Receiver<bool>> {
+pub(super) fn watch_signals() -> Result<watch::Receiver<bool>> {
     let failed = |e| Error::new(Kind::Temporary, "cannot watch for signals", e, "try again");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -67,7 +67,8 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-type Row = Vec<Option<String>>;
+/// Every value as text.
+pub(super) type Row = Vec<Option<String>>;
 
 async fn query(client: &Client, sql: &str) -> Result<(Vec<String>, Vec<Row>), tokio_postgres::Error> {
     let mut names = Vec::new();
@@ -87,7 +88,7 @@ async fn query(client: &Client, sql: &str) -> Result<(Vec<String>, Vec<Row>), to
 }
 
 /// Columns as wide as their widest entry; numbers to the right.
-fn table(names: &[String], rows: &[Row]) -> String {
+pub(super) fn table(names: &[String], rows: &[Row]) -> String {
     let cell = |row: &Row, i: usize| row.get(i).cloned().flatten().unwrap_or_else(|| "-".to_owned());
     let mut out = String::new();
     let mut lines = vec![String::new(); rows.len() + 1];

@@ -2,9 +2,11 @@
 //! that it keeps in `books`, rebalances in `membership`.
 
 pub mod books;
+pub mod bounded;
 pub mod in_flight;
 pub mod membership;
 pub mod plan;
+pub mod record;
 pub mod session;
 
 use std::time::Duration;
@@ -52,7 +54,8 @@ pub struct Kafka {
     pub settings: Vec<(String, String)>,
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+/// Reads `key=value`; refuses what tidemark relies on.
+pub fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("not of the form key=value")?;
     let reserved = ["bootstrap.servers", "group.id", "enable.partition.eof"];
     if reserved.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key) {
@@ -62,6 +65,11 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl Kafka {
+    /// These brokers, with these settings of librdkafka.
+    pub fn at(brokers: String, settings: Vec<(String, String)>) -> Self {
+        Kafka { brokers, settings }
+    }
+
     /// The settings of a plain client.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -8,21 +8,25 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, Timestamp, TopicPartitionList};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::books::Record;
+use super::End;
 use super::in_flight::{InFlight, locked};
 use super::membership::{Context, DRAIN, State};
 use super::plan::{Ended, Settings};
+use super::record;
 use crate::batch::RawBatch;
-use crate::{pg, position, time};
+use crate::{pg, position};
 
 /// How long a full lane may keep the thread from polling before partitions are paused. Pausing throws fetched records
 /// away, so it must stay rare.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nothing must have come before the end of a partition is looked at.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Joins the group and reads until there is a reason to stop. Blocks; to be called on a thread of its own.
 pub fn run(
@@ -51,7 +55,13 @@ pub fn run(
     if let Err(e) = consumer.subscribe(&topics) {
         return Ended::Failed(settings.kafka.explain("cannot subscribe", &e));
     }
-    let ended = Session { consumer: &consumer, cx: consumer.context(), headers: Vec::new() }.read();
+    let ended = Session {
+        consumer: &consumer,
+        cx: consumer.context(),
+        headers: Vec::new(),
+        quiet: Mutex::new((Instant::now(), Vec::new())),
+    }
+    .read();
     // What is in flight may still finish; what was only read is dropped and read again by the next owner.
     {
         let mut state = locked(&consumer.context().state);
@@ -90,7 +100,11 @@ struct Session<'a> {
     cx: &'a Context,
     /// Room for the headers of one record.
     headers: Vec<u8>,
+    /// Which partitions are behind their ends at which offsets, and since when nothing has changed about that.
+    quiet: Mutex<Quiet>,
 }
+
+type Quiet = (Instant, Vec<(String, i32, i64)>);
 
 impl Session<'_> {
     fn read(&mut self) -> Ended {
@@ -146,27 +160,7 @@ impl Session<'_> {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
-        let received_at = match message.timestamp() {
-            Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => time::from_unix_millis(ms),
-            Timestamp::NotAvailable => None,
-        };
-        let headers = message.headers().map(|headers| {
-            self.headers.clear();
-            for header in headers.iter() {
-                put(&mut self.headers, Some(header.key.as_bytes()));
-                put(&mut self.headers, header.value);
-            }
-            self.headers.as_slice()
-        });
-        let record = Record {
-            topic: message.topic(),
-            partition: message.partition(),
-            offset: message.offset(),
-            received_at,
-            key: message.key(),
-            headers,
-            value: message.payload(),
-        };
+        let record = record::borrow(message, &mut self.headers);
         let mut state = locked(&self.cx.state);
         state.books.take(&record, self.cx.settings.limits.keep);
         state.filling_since.get_or_insert_with(Instant::now);
@@ -219,6 +213,35 @@ impl Session<'_> {
         }
     }
 
+    /// Compaction leaves no record at the end of a partition, and nothing tells our position about that. Once nothing
+    /// has come for a while, a second reader looks whether anything is there. Returns whether all ends are reached.
+    fn pass_empty_tails(&self, ends: &[End], lagging: &[(String, i32, i64)]) -> bool {
+        let mut quiet = locked(&self.quiet);
+        if quiet.1 != lagging {
+            *quiet = (Instant::now(), lagging.to_vec());
+        }
+        if quiet.0.elapsed() < QUIET {
+            return false;
+        }
+        quiet.0 = Instant::now();
+        let mut all = true;
+        for (topic, partition, at) in lagging {
+            let empty = self.cx.settings.kafka.tail_is_empty(topic, *partition, *at, PATIENCE);
+            let end = ends.iter().find(|end| end.topic == *topic && end.partition == *partition);
+            let mut state = locked(&self.cx.state);
+            let same = state.books.position(topic, *partition) == Some(*at);
+            match (empty, end) {
+                (Some(true), Some(end)) if same => {
+                    tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
+                    state.books.reached(topic, *partition, end.high);
+                    state.filling_since.get_or_insert_with(Instant::now);
+                }
+                _ => all = false,
+            }
+        }
+        all
+    }
+
     /// Whether all wanted ends are committed, by us or by other members of the group. Not before each partition that
     /// Kafka gave us was claimed: the claim is what notices that a topic was recreated or has lost records.
     fn caught_up(&self) -> bool {
@@ -234,8 +257,15 @@ impl Session<'_> {
         if behind(&state) {
             self.pass_markers(&mut state);
         }
-        let behind = behind(&state);
+        let lagging: Vec<(String, i32, i64)> = ends
+            .iter()
+            .filter_map(|end| {
+                let at = state.books.position(&end.topic, end.partition).filter(|at| *at < end.high)?;
+                Some((end.topic.clone(), end.partition, at))
+            })
+            .collect();
         drop(state);
+        let behind = !lagging.is_empty() && !self.pass_empty_tails(ends, &lagging);
         if behind || !self.cx.drain(Instant::now() + DRAIN) {
             return false;
         }
@@ -259,11 +289,4 @@ impl Session<'_> {
             done
         })
     }
-}
-
-/// Length and bytes; -1 stands for no bytes.
-fn put(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    let len = bytes.map_or(-1, |b| i32::try_from(b.len()).unwrap_or(i32::MAX));
-    out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(bytes.unwrap_or_default());
 }

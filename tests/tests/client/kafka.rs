@@ -10,16 +10,16 @@ use tidemark_tests::events::{self, Generated, assert_books, assert_exact, id, li
 use tidemark_tests::process::{Counts, Process, tidemark};
 use tidemark_tests::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Produces a file into a new topic.
-fn topic_of(path: &Path, partitions: &str) -> String {
+pub fn topic_of(path: &Path, partitions: &str) -> String {
     let topic = broker::shared().topic();
     append(path, &topic, partitions);
     topic
 }
 
-fn append(path: &Path, topic: &str, partitions: &str) {
+pub fn append(path: &Path, topic: &str, partitions: &str) {
     let brokers = &broker::shared().address;
     let path = path.to_str().unwrap();
     tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
@@ -28,7 +28,7 @@ fn append(path: &Path, topic: &str, partitions: &str) {
 }
 
 /// Starts `tidemark run`. The broker allows no shorter session; after a kill -9 the next one waits for its end.
-fn start(database: &Database<'_>, topic: &str, more: &[&str]) -> Process {
+pub fn start(database: &Database<'_>, topic: &str, more: &[&str]) -> Process {
     let brokers = &broker::shared().address;
     let group = format!("group-of-{topic}");
     let mut arguments = vec!["run", "--brokers", brokers, "--topic", topic, "--maintain-every", "off"];
@@ -46,7 +46,7 @@ fn start(database: &Database<'_>, topic: &str, more: &[&str]) -> Process {
 }
 
 /// Runs until everything is loaded that the topic holds.
-fn catch_up(database: &Database<'_>, topic: &str, more: &[&str]) -> Counts {
+pub fn catch_up(database: &Database<'_>, topic: &str, more: &[&str]) -> Counts {
     let mut arguments = vec!["--until-caught-up"];
     arguments.extend(more);
     start(database, topic, &arguments).wait().ok().counts()

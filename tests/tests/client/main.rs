@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod bad_lines;
+mod dead_letters;
+mod dedupe;
 mod dump_restore;
+mod files;
 mod kafka;
 mod late;
 mod load;
 mod migrate;
 mod model_schedules;
 mod models;
+mod offsets;
 mod plans;
 mod refusals;
+mod replay;
 mod roles;
 mod warehouse;
 

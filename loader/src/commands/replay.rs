@@ -1,0 +1,323 @@
+//! `tidemark replay`: a stretch of a topic once more, into bronze (where known ids are duplicates) or into another table
+//! of the same shape. A pipeline of its own with positions of its own and no consumer group, so that the daemon's
+//! positions never move; interrupted, it goes on where it stopped.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
+use tokio_postgres::{Client, Config};
+
+use super::limits::Times;
+use super::output::parse_moment;
+use super::{Database, load};
+use crate::batch::{Counts, Encoder};
+use crate::envelope::preset::FormatArgs;
+use crate::error::{Error, Kind, Result};
+use crate::kafka::Kafka;
+use crate::kafka::bounded::{Range, Read, Stretch};
+use crate::kafka::plan::BatchLimits;
+use crate::position::{self, Claim};
+use crate::sink::{Patience, Sink, SinkError};
+use crate::target::{BRONZE, Dedupe, DedupeArgs, Target};
+use crate::time::Micros;
+use crate::{lane, pg};
+
+/// Arguments of `tidemark replay`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    kafka: Kafka,
+    /// Topic to read
+    #[arg(long, value_name = "TOPIC")]
+    topic: String,
+    /// Only this partition
+    #[arg(long, value_name = "N")]
+    partition: Option<i32>,
+    /// Begin at the first record of this time or later (RFC 3339, a date, or how long ago: 2h) [default: the oldest]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, conflicts_with = "from_offset")]
+    from_time: Option<Micros>,
+    /// Stop before the first record of this time or later [default: the end as it is now]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, conflicts_with = "to_offset")]
+    to_time: Option<Micros>,
+    /// Begin at this offset, inclusive; needs --partition unless the topic has only one
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    from_offset: Option<i64>,
+    /// Stop before this offset
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    to_offset: Option<i64>,
+    /// Table to load into; it must have the columns of bronze.events
+    #[arg(long, default_value = BRONZE, value_name = "TABLE")]
+    into: String,
+    /// Create the table like bronze.events if it is not there
+    #[arg(long)]
+    create: bool,
+    /// Name of the pipeline that keeps the positions [default: made of topic, partition, range and table as given]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Forget how far an earlier replay of that name came
+    #[arg(long)]
+    restart: bool,
+    /// Most records in one transaction
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch_rows: u32,
+    #[command(flatten)]
+    times: Times,
+    #[command(flatten)]
+    dedupe: DedupeArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl Args {
+    /// The same command line gives the same name, so that it goes on where it stopped. How long ago is no name: it
+    /// means another time with every minute that passes.
+    fn pipeline(&self) -> String {
+        let bound = |time: Option<Micros>, offset: Option<i64>| match (time, offset) {
+            (Some(time), _) => format!("@{}", crate::time::to_unix_millis(time)),
+            (None, Some(offset)) => offset.to_string(),
+            (None, None) => String::new(),
+        };
+        let partition = self.partition.map(|p| format!(" [{p}]")).unwrap_or_default();
+        let (from, to) = (bound(self.from_time, self.from_offset), bound(self.to_time, self.to_offset));
+        self.name
+            .clone()
+            .unwrap_or_else(|| format!("replay {}{partition} {from}..{to} into {}", self.topic, self.into))
+    }
+}
+
+/// Reads the stretch and prints a summary to standard output.
+pub async fn run(args: Args) -> Result<()> {
+    let config = args.database.config()?;
+    let started = Instant::now();
+    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
+        Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
+    })?;
+    target.takes(args.times.limits().late_policy)?;
+    let (ranges, cluster) = survey(&args).await?;
+    let client = pg::connect_once(&config).await?;
+    if args.create {
+        create(&client, &config, &target).await?;
+    }
+    target.check(&client, &config).await?;
+
+    let name = args.pipeline();
+    let explain =
+        |e: tokio_postgres::Error| pg::explain("cannot open the pipeline of the replay", &config, &e);
+    let (pipeline_id, known) = position::pipeline(&client, &name).await.map_err(explain)?;
+    match (known, cluster) {
+        (None, Some(cluster)) => {
+            position::set_cluster(&client, pipeline_id, &cluster).await.map_err(explain)?
+        }
+        (Some(known), Some(found)) if known != found => {
+            let why = format!("it belongs to Kafka cluster {known}, and {} is {found}", args.kafka.brokers);
+            let what = format!("cannot continue {name}");
+            return Err(Error::new(Kind::Config, what, why, "correct --brokers, or choose another --name"));
+        }
+        _ => {}
+    }
+    let owner = super::owner();
+    let topic_id = position::topic_id(&client, &args.topic).await.map_err(explain)?;
+    let mut stretches = Vec::new();
+    for range in &ranges {
+        let claim = claim(&client, &args, pipeline_id, range, &owner).await.map_err(explain)?;
+        if claim.next_offset < range.high {
+            stretches.push(Stretch { partition: range.partition, claim, end: range.high });
+        }
+    }
+    drop(client);
+    let offsets: i64 = stretches.iter().map(|s| s.end - s.claim.next_offset).sum();
+    if offsets == 0 {
+        say!(
+            "everything in that stretch is loaded by this replay already, nothing to do; --restart does it again"
+        );
+        return Ok(());
+    }
+    let stop = super::run::watch_signals()?;
+    let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(60)), stop.clone());
+    let job = Job { args: &args, target, topic_id, stretches, offsets };
+    let (total, end) = job.run(sink, stop).await?;
+    load::print_summary(&total, started.elapsed());
+    if matches!(end, Read::Stopped) {
+        eprintln!("tidemark: stopped before the end; the same command goes on from there");
+    }
+    Ok(())
+}
+
+/// What is to be read, as far as the broker has it: `low` and `high` are the first offset and the end. And the cluster.
+async fn survey(args: &Args) -> Result<(Vec<Range>, Option<String>)> {
+    let (kafka, topic, partition) = (args.kafka.clone(), args.topic.clone(), args.partition);
+    let (from_time, to_time) = (args.from_time, args.to_time);
+    let asked = tokio::task::spawn_blocking(move || {
+        let cluster = kafka.survey(std::slice::from_ref(&topic), false)?.cluster_id;
+        let ranges = kafka.ranges(&topic, partition.map(|p| vec![p]).as_deref())?;
+        let from = from_time.map(|time| kafka.offsets_at(&topic, &ranges, time)).transpose()?;
+        let to = to_time.map(|time| kafka.offsets_at(&topic, &ranges, time)).transpose()?;
+        Ok::<_, Error>((cluster, ranges, from, to))
+    });
+    let (cluster, ranges, from, to) = asked.await.map_err(|e| Error::bug("cannot ask Kafka", e))??;
+    if (args.from_offset.is_some() || args.to_offset.is_some()) && ranges.len() > 1 {
+        return Err(Error::new(
+            Kind::Usage,
+            "cannot replay by offset",
+            format!("topic {} has {} partitions, each with offsets of its own", args.topic, ranges.len()),
+            "add --partition, or use --from-time and --to-time",
+        ));
+    }
+    let cut = |range: Range| {
+        let low = from.as_ref().map_or(args.from_offset.unwrap_or(range.low), |from| from[&range.partition]);
+        let high = to.as_ref().map_or(args.to_offset.unwrap_or(range.high), |to| to[&range.partition]);
+        if low < range.low {
+            eprintln!(
+                "tidemark: {} [{}] begins at offset {}: the broker has deleted what was before",
+                args.topic, range.partition, range.low
+            );
+        }
+        let high = high.min(range.high);
+        Range { partition: range.partition, low: low.max(range.low).min(high), high }
+    };
+    Ok((ranges.into_iter().map(cut).collect(), cluster))
+}
+
+/// Claims a partition for the replay, at its beginning if it is to start again or the broker no longer has the position.
+async fn claim(
+    client: &Client,
+    args: &Args,
+    pipeline_id: i32,
+    range: &Range,
+    owner: &str,
+) -> Result<Claim, tokio_postgres::Error> {
+    let (topic, partition) = (&args.topic, range.partition);
+    let claim = position::claim(client, pipeline_id, topic, partition, range.low, owner).await?;
+    let lost = claim.next_offset < range.low;
+    if !(lost || args.restart && claim.next_offset != range.low) {
+        return Ok(claim);
+    }
+    let cause = if lost && !args.restart { "retention" } else { "manual" };
+    let moved = position::jump(client, pipeline_id, topic, partition, claim, range.low, cause).await?;
+    Ok(moved.unwrap_or(claim))
+}
+
+/// A table like bronze.events with partitions made by tidemark, for whoever may do that.
+async fn create(client: &Client, config: &Config, target: &Target) -> Result<()> {
+    let what = format!("cannot create {}", target.name());
+    let explain = |e: tokio_postgres::Error| pg::explain(&what, config, &e);
+    let sql = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
+    if client.query_one(sql, &[&target.table()]).await.map_err(explain)?.get(0) {
+        return Ok(());
+    }
+    let table = target.table();
+    let unique = if target.dedupe == Dedupe::Offsets { "NULL" } else { "ARRAY['event_id']" };
+    let sql = format!(
+        "BEGIN;
+         CREATE TABLE {table} (LIKE bronze.events INCLUDING ALL) PARTITION BY RANGE (event_time);
+         ALTER TABLE {table} OWNER TO tidemark_admin;
+         GRANT INSERT, SELECT (event_id, event_time) ON {table} TO tidemark_loader;
+         SELECT tidemark.manage_partitions(parent => '{}'::regclass, premake_days => 0,
+             partition_schema => 'bronze_partitions', partition_unique => {unique}::name[]);
+         COMMIT",
+        table.replace('\'', "''")
+    );
+    client.batch_execute(&sql).await.map_err(explain)?;
+    eprintln!("tidemark: created table {}", target.name());
+    Ok(())
+}
+
+struct Job<'a> {
+    args: &'a Args,
+    target: Target,
+    topic_id: i32,
+    stretches: Vec<Stretch>,
+    offsets: i64,
+}
+
+impl Job<'_> {
+    async fn run(self, sink: Sink, stop: watch::Receiver<bool>) -> Result<(Counts, Read)> {
+        let args = self.args;
+        let limits = args.times.limits();
+        let encoder =
+            Encoder::new(limits, None).with_format(args.format.format()).with_dedupe(self.target.dedupe);
+        // Counts, and offsets passed.
+        let done = Arc::new(Mutex::new((Counts::default(), 0i64)));
+        let heard = done.clone();
+        let lane = lane::start(sink.into_target(self.target), encoder, move |written, slots| {
+            let mut done = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            done.0 += written.counts;
+            done.1 += slots.iter().map(|s| s.to - s.from).sum::<i64>();
+        });
+        let (kafka, topic, topic_id, stretches) =
+            (args.kafka.clone(), args.topic.clone(), self.topic_id, self.stretches);
+        let batch_limits = BatchLimits {
+            rows: args.batch_rows as usize,
+            bytes: 16 << 20,
+            delay: Duration::from_secs(1),
+            keep: limits.max_bytes,
+        };
+        let batches = lane.batches;
+        let mut reading = tokio::task::spawn_blocking(move || {
+            kafka.read_stretches(&topic, topic_id, &stretches, batch_limits, &stop, &batches)
+        });
+        let progress = Progress::new(self.offsets);
+        let read = loop {
+            tokio::select! {
+                read = &mut reading => break read,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {
+                    progress.at(&done.lock().unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+        };
+        let read = read.map_err(|e| Error::bug("the reading thread died", e))?;
+        let lane = lane.done.await.map_err(|e| Error::bug("the writing task died", e))?;
+        progress.finish();
+        match lane {
+            Ok(()) => {}
+            Err(SinkError::Fatal(e)) => return Err(e),
+            Err(SinkError::Fenced) => {
+                let why = "another tidemark has started the same replay";
+                return Err(Error::new(
+                    Kind::Temporary,
+                    "stopped",
+                    why,
+                    "let that one finish; nothing is lost or doubled",
+                ));
+            }
+            Err(SinkError::Stopped) => {}
+        }
+        let read = read?;
+        let total = done.lock().unwrap_or_else(PoisonError::into_inner).0;
+        Ok((total, read))
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    fn new(offsets: i64) -> Self {
+        Progress(std::io::stderr().is_terminal().then(|| {
+            let bar =
+                ProgressBar::with_draw_target(u64::try_from(offsets).ok(), ProgressDrawTarget::stderr());
+            let template = "replaying {bar:40} {human_pos}/{human_len} offsets, {per_sec}, {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    fn at(&self, done: &(Counts, i64)) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(u64::try_from(done.1).unwrap_or(0));
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Reading a stretch of a topic from here to there, without a consumer group: `assign`, so that nobody who subscribes
+//! notices. And questions about the ends of partitions and about offsets at a time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc, watch};
+
+use super::books::{Books, Taken};
+use super::plan::BatchLimits;
+use super::{Kafka, record};
+use crate::batch::RawBatch;
+use crate::error::{Error, Kind, Result};
+use crate::position::Claim;
+use crate::time::{self, Micros};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the broker has of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Its number.
+    pub partition: i32,
+    /// Offset of the oldest record.
+    pub low: i64,
+    /// Offset behind the newest record that a committed transaction wrote.
+    pub high: i64,
+}
+
+/// A part of a partition to be read.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// Partition.
+    pub partition: i32,
+    /// Our claim of it; reading begins at its position.
+    pub claim: Claim,
+    /// Offset to stop before. The broker's end must have been there already.
+    pub end: i64,
+}
+
+/// How reading ended.
+#[derive(Debug)]
+pub enum Read {
+    /// Everything was handed out.
+    Done,
+    /// We were told to stop.
+    Stopped,
+    /// The lane ended; it knows why.
+    LaneEnded,
+}
+
+impl Kafka {
+    fn questioner(&self) -> Result<BaseConsumer> {
+        let mut config = self.client_config();
+        config.set("log_level", "3");
+        config.create().map_err(|e| self.explain("cannot reach Kafka", &e))
+    }
+
+    /// Oldest and newest offsets of some partitions, or of all of them. Blocks.
+    pub fn ranges(&self, topic: &str, partitions: Option<&[i32]>) -> Result<Vec<Range>> {
+        let survey = self.survey(&[topic.to_owned()], true)?;
+        let all: Vec<i32> = survey.ends.iter().map(|end| end.partition).collect();
+        if let Some(unknown) = partitions.and_then(|wanted| wanted.iter().find(|p| !all.contains(p))) {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("there is no partition {unknown}"),
+                format!("topic {topic} has {}", all.len()),
+                "correct --partition",
+            ));
+        }
+        let client = self.questioner()?;
+        let wanted = all.into_iter().filter(|p| partitions.is_none_or(|wanted| wanted.contains(p)));
+        wanted
+            .map(|partition| {
+                let (low, high) = client
+                    .fetch_watermarks(topic, partition, TIMEOUT)
+                    .map_err(|e| self.explain("cannot read the ends of a partition", &e))?;
+                Ok(Range { partition, low, high })
+            })
+            .collect()
+    }
+
+    /// Moves each offset to the first record of its partition whose time is `at` or later: the end if there is none.
+    pub fn offsets_at(&self, topic: &str, ranges: &[Range], at: Micros) -> Result<HashMap<i32, i64>> {
+        let explain = |e: KafkaError| self.explain("cannot look up a time in a topic", &e);
+        // Record times are whole milliseconds.
+        let millis = time::to_unix_millis(at) + i64::from((at - time::UNIX_EPOCH_US).rem_euclid(1000) != 0);
+        let mut question = TopicPartitionList::new();
+        for range in ranges {
+            question
+                .add_partition_offset(topic, range.partition, Offset::Offset(millis.max(0)))
+                .map_err(explain)?;
+        }
+        let answer = self.questioner()?.offsets_for_times(question, TIMEOUT).map_err(explain)?;
+        let found = ranges.iter().map(|range| {
+            let offset = answer.find_partition(topic, range.partition).map(|e| e.offset());
+            let offset = match offset {
+                Some(Offset::Offset(offset)) => offset.clamp(range.low, range.high),
+                _ => range.high,
+            };
+            (range.partition, offset)
+        });
+        Ok(found.collect())
+    }
+
+    /// A consumer that reads these partitions from these offsets, tells where they end, and belongs to no group.
+    fn reader(&self, topic: &str, from: &[(i32, i64)]) -> Result<BaseConsumer> {
+        let explain = |e: KafkaError| self.explain("cannot read the topic", &e);
+        // librdkafka wants a name although nobody joins anything.
+        let mut config = self.consumer_config(&format!("tidemark-bounded-{}", uuid::Uuid::new_v4().simple()));
+        config.set("enable.partition.eof", "true");
+        // No group waits for us: a slow database must not end the reading.
+        config.set("max.poll.interval.ms", "86400000");
+        let consumer: BaseConsumer = config.create().map_err(explain)?;
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in from {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(explain)?;
+        }
+        consumer.assign(&list).map_err(explain)?;
+        Ok(consumer)
+    }
+
+    /// Whether a partition has no record for us from this offset up to its end: what is there was compacted away, or
+    /// belongs to transactions that were aborted. `None` when the broker does not say in time.
+    pub fn tail_is_empty(&self, topic: &str, partition: i32, from: i64, limit: Duration) -> Option<bool> {
+        let consumer = self.reader(topic, &[(partition, from)]).ok()?;
+        let started = Instant::now();
+        while started.elapsed() < limit {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_)) => return Some(false),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Some(true),
+                Some(Err(_)) | None => {}
+            }
+        }
+        None
+    }
+
+    /// Reads the stretches and hands batches out. `read` hears how many offsets were passed. Blocks.
+    pub fn read_stretches(
+        &self,
+        topic: &str,
+        topic_id: i32,
+        stretches: &[Stretch],
+        limits: BatchLimits,
+        stop: &watch::Receiver<bool>,
+        batches: &mpsc::Sender<RawBatch>,
+    ) -> Result<Read> {
+        let from: Vec<(i32, i64)> = stretches.iter().map(|s| (s.partition, s.claim.next_offset)).collect();
+        let consumer = self.reader(topic, &from)?;
+        let mut books = Books::default();
+        let mut left: HashMap<i32, i64> = HashMap::new();
+        for stretch in stretches {
+            books.hold(topic, topic_id, stretch.partition, stretch.claim);
+            left.insert(stretch.partition, stretch.end);
+        }
+        let mut headers = Vec::new();
+        let mut filling_since = Instant::now();
+        loop {
+            if *stop.borrow() {
+                return Ok(Read::Stopped);
+            }
+            let batch = books.batch();
+            let full = batch.len() >= limits.rows || batch.arena_bytes() >= limits.bytes;
+            if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
+                filling_since = Instant::now();
+                if let Some(batch) = books.hand_out()
+                    && batches.blocking_send(batch).is_err()
+                {
+                    return Ok(Read::LaneEnded);
+                }
+                if left.is_empty() {
+                    return Ok(Read::Done);
+                }
+            }
+            if batches.is_closed() {
+                return Ok(Read::LaneEnded);
+            }
+            let ended = match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let record = record::borrow(&message, &mut headers);
+                    let (partition, offset) = (record.partition, record.offset);
+                    let end = left.get(&partition).copied().unwrap_or(i64::MIN);
+                    if offset < end && books.take(&record, limits.keep) == Taken::NotOurs {
+                        tracing::debug!(partition, offset, "a record before our position");
+                    }
+                    (offset + 1 >= end).then_some(partition)
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    return Err(Error::new(
+                        Kind::Temporary,
+                        format!("cannot go on reading {topic}"),
+                        "the broker deleted records that were still to be read",
+                        "run the same command again: it goes on behind what is missing",
+                    ));
+                }
+                Some(Err(e @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(self.explain("cannot read the topic", &e));
+                }
+                Some(Err(e)) => {
+                    tracing::warn!("Kafka: {e}");
+                    None
+                }
+                None => None,
+            };
+            if let Some(partition) = ended
+                && let Some(end) = left.remove(&partition)
+            {
+                books.reached(topic, partition, end);
+                let mut list = TopicPartitionList::new();
+                list.add_partition(topic, partition);
+                // Only to save what it would fetch in vain.
+                if let Err(e) = consumer.pause(&list) {
+                    tracing::debug!("cannot pause partition {partition}: {e}");
+                }
+            }
+        }
+    }
+}

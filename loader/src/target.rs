@@ -1,0 +1,280 @@
+//! Where events go and how duplicates among them are found: the table, and the mode of deduplication. Checked once at
+//! the start of a command, so that a wrong table is one clear line and not the first batch's failure.
+
+use tokio_postgres::{Client, Config};
+use uuid::Uuid;
+
+use crate::dead_letter::{Reason, Rejection};
+use crate::envelope::Limits;
+use crate::error::{Error, Kind, Result};
+use crate::late::LatePolicy;
+use crate::pg;
+use crate::time::{self, Micros, UNIX_EPOCH_US};
+
+/// The table that events go to unless told otherwise.
+pub const BRONZE: &str = "bronze.events";
+
+/// How an event that comes twice is noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Dedupe {
+    /// Not at all: each Kafka record is loaded once, whatever its id; for a table without a unique index
+    Offsets,
+    /// One event an id and UTC date of its time, by the unique index of each partition
+    #[default]
+    IdDate,
+    /// One event an id: ids must be UUIDv7, and the date of an event is that of its id
+    IdUuidv7,
+    /// One event an id within some days of receipt, by a ledger of ids beside the indexes of id_date
+    IdWindow,
+}
+
+impl Dedupe {
+    /// Whether an id is one event on any date, also within a batch.
+    pub fn across_dates(self) -> bool {
+        matches!(self, Dedupe::IdUuidv7 | Dedupe::IdWindow)
+    }
+
+    /// Whether ids are compared at all.
+    pub fn by_id(self) -> bool {
+        self != Dedupe::Offsets
+    }
+
+    /// The event time to store for an event with this id: the one it has, unless the id decides about the date and the
+    /// two disagree.
+    pub fn event_time(
+        self,
+        id: Uuid,
+        event_time: Micros,
+        received_at: Micros,
+        limits: &Limits,
+    ) -> Result<Micros, Rejection> {
+        if self != Dedupe::IdUuidv7 {
+            return Ok(event_time);
+        }
+        let Some(made) = uuidv7_time(id) else {
+            return Err(Rejection::new(
+                Reason::NotUuidv7,
+                "its id is no UUIDv7, which --dedupe id_uuidv7 needs",
+            ));
+        };
+        if time::day_of(made) == time::day_of(event_time) {
+            return Ok(event_time);
+        }
+        if made < limits.floor {
+            let floor = time::format_day(time::day_of(limits.floor));
+            return Err(Rejection::new(
+                Reason::EventTimeTooOld,
+                format!("the time in its id lies before {floor}"),
+            ));
+        }
+        if made > received_at.saturating_add(limits.max_skew) {
+            let ahead = (made - received_at) / 1_000_000;
+            let detail = format!("the time in its id lies {ahead} s after its receipt");
+            return Err(Rejection::new(Reason::EventTimeInFuture, detail));
+        }
+        Ok(made)
+    }
+}
+
+/// The time in a UUIDv7 (RFC 9562, 5.7: 48 bits of Unix milliseconds); `None` for any other UUID.
+fn uuidv7_time(id: Uuid) -> Option<Micros> {
+    if id.get_version_num() != 7 || id.get_variant() != uuid::Variant::RFC4122 {
+        return None;
+    }
+    let ms = (id.as_u128() >> 80) as i64;
+    Some(UNIX_EPOCH_US + ms * 1000)
+}
+
+/// How duplicates are found: option of each command that loads events.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct DedupeArgs {
+    /// How an event that comes twice is noticed
+    #[arg(long, default_value = "id_date", value_enum, value_name = "MODE")]
+    pub dedupe: Dedupe,
+    /// With --dedupe id_window: how many days of receipt an id is remembered, its own included
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=366))]
+    pub dedupe_window_days: i32,
+}
+
+/// A table for events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    name: String,
+    quoted: String,
+    /// How duplicates are found.
+    pub dedupe: Dedupe,
+    /// Days that the ledger of ids reaches back.
+    pub window_days: i32,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Target {
+            name: BRONZE.to_owned(),
+            quoted: BRONZE.to_owned(),
+            dedupe: Dedupe::default(),
+            window_days: 1,
+        }
+    }
+}
+
+impl Target {
+    /// The table `schema.name`, as a person writes it.
+    pub fn new(name: &str, args: DedupeArgs) -> Result<Self, String> {
+        let Some((schema, table)) = name.split_once('.') else {
+            return Err("write it with its schema, such as bronze.events".to_owned());
+        };
+        if schema.is_empty() || table.is_empty() || table.contains('.') || name.contains(['"', '\0']) {
+            return Err("not of the form schema.table".to_owned());
+        }
+        let quoted = format!("\"{schema}\".\"{table}\"");
+        Ok(Target {
+            name: name.to_owned(),
+            quoted,
+            dedupe: args.dedupe,
+            window_days: args.dedupe_window_days,
+        })
+    }
+
+    /// The name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name for SQL.
+    pub fn table(&self) -> &str {
+        &self.quoted
+    }
+
+    /// Whether it is the bronze table of the migrations.
+    pub fn is_bronze(&self) -> bool {
+        self.name == BRONZE
+    }
+
+    /// Refuses to divert late events where that is impossible: the table for them takes those of bronze, by id.
+    pub fn takes(&self, policy: LatePolicy) -> Result<()> {
+        let fail = |why: &str, next: &str| {
+            Err(Error::new(Kind::Usage, format!("cannot load into {}", self.name), why, next))
+        };
+        match policy {
+            LatePolicy::Divert if !self.is_bronze() => fail(
+                "late events can be diverted from bronze.events only",
+                "choose another --late-policy, or leave out --into",
+            ),
+            LatePolicy::Divert if !self.dedupe.by_id() => fail(
+                "bronze.late_events keeps one event an id and date, which --dedupe offsets does not promise",
+                "choose another --late-policy, or another --dedupe",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a table that is missing, has other columns than bronze, or whose unique indexes do not fit the mode.
+    pub async fn check(&self, client: &Client, config: &Config) -> Result<()> {
+        let what = format!("cannot load into {}", self.name);
+        let fail = |why: String, next: String| Err(Error::new(Kind::Config, &what, why, next));
+        let explain = |e: tokio_postgres::Error| pg::explain(&what, config, &e);
+        // First of all, whether the migrations were applied: everything below would only puzzle.
+        let sql = "SELECT pg_catalog.to_regclass('loader.dead_letters') IS NOT NULL,
+                          pg_catalog.to_regclass($1) IS NOT NULL,
+                          (SELECT c.relkind = 'p' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1))";
+        let row = client.query_one(sql, &[&self.quoted]).await.map_err(explain)?;
+        let (migrated, exists, partitioned): (bool, bool, Option<bool>) =
+            (row.get(0), row.get(1), row.get(2));
+        if !migrated {
+            let at = pg::describe(config);
+            return fail(
+                "the loader's tables are missing".into(),
+                format!("run `tidemark migrate` against {at} first"),
+            );
+        }
+        if !exists {
+            return fail(
+                "there is no such table".into(),
+                "create it like bronze.events first (`tidemark replay --create` does), or correct --into"
+                    .into(),
+            );
+        }
+        let sql = "SELECT pg_catalog.string_agg(b.attname::text, ', ' ORDER BY b.attnum)
+                     FROM pg_catalog.pg_attribute AS b
+                     LEFT JOIN pg_catalog.pg_attribute AS t
+                       ON t.attrelid = pg_catalog.to_regclass($1) AND t.attname = b.attname AND t.atttypid = b.atttypid
+                          AND NOT t.attisdropped
+                    WHERE b.attrelid = 'bronze.events'::regclass AND b.attnum > 0 AND NOT b.attisdropped
+                      AND t.attname IS NULL";
+        let missing: Option<String> = client.query_one(sql, &[&self.quoted]).await.map_err(explain)?.get(0);
+        if let Some(missing) = missing {
+            return fail(
+                format!("it lacks columns of bronze.events, or has them with another type: {missing}"),
+                "create it with LIKE bronze.events INCLUDING ALL".into(),
+            );
+        }
+        let managed = "SELECT unique_columns::text[] FROM tidemark.partition_config WHERE parent = pg_catalog.to_regclass($1)";
+        // Not everybody may read the configuration of other people's tables; the unique indexes below decide anyway.
+        let config_row = client.query_opt(managed, &[&self.quoted]).await.map_err(explain)?;
+        if partitioned != Some(true) || config_row.is_none() {
+            return fail(
+                "tidemark does not make its partitions".into(),
+                format!("call SELECT tidemark.manage_partitions('{}', ...) first", self.name),
+            );
+        }
+        let unique: Option<Vec<String>> = config_row.and_then(|row| row.get(0));
+        let by_id = unique.is_some_and(|columns| columns == ["event_id"]);
+        match (self.dedupe, by_id) {
+            (Dedupe::Offsets, true) => fail(
+                "--dedupe offsets is for a table without a unique index, and its partitions get one on event_id".into(),
+                format!(
+                    "drop these indexes and call tidemark.manage_partitions('{}', partition_unique => NULL, ...), or use --dedupe id_date",
+                    self.name
+                ),
+            ),
+            (Dedupe::IdDate | Dedupe::IdUuidv7 | Dedupe::IdWindow, false) => fail(
+                "its partitions get no unique index on event_id, by which duplicates are found".into(),
+                format!(
+                    "call tidemark.manage_partitions('{}', partition_unique => ARRAY['event_id']::name[], ...), or use --dedupe offsets",
+                    self.name
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::parse_rfc3339;
+
+    #[test]
+    fn table_names_are_quoted_and_odd_ones_refused() {
+        let args = DedupeArgs { dedupe: Dedupe::IdDate, dedupe_window_days: 3 };
+        assert_eq!(Target::new("bronze.Events 2", args).unwrap().table(), "\"bronze\".\"Events 2\"");
+        for bad in ["events", ".events", "bronze.", "a.b.c", "a.\"b"] {
+            assert!(Target::new(bad, args).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_date_of_an_event_is_that_of_its_uuidv7() {
+        // 0x0199_1a2b_3c00 ms
+        let id = Uuid::parse_str("01991a2b-3c00-7abc-8def-0123456789ab").unwrap();
+        let made = uuidv7_time(id).unwrap();
+        assert_eq!(time::to_unix_millis(made), 0x0199_1a2b_3c00);
+        let day = made.div_euclid(time::DAY_US) * time::DAY_US;
+        // On the same date the event's own time stays, with its microseconds.
+        let limits = Limits::default();
+        let place = |mode: Dedupe, id, time| mode.event_time(id, time, made, &limits);
+        assert_eq!(place(Dedupe::IdUuidv7, id, day + 1), Ok(day + 1));
+        assert_eq!(place(Dedupe::IdUuidv7, id, day - 1), Ok(made));
+        assert_eq!(place(Dedupe::IdUuidv7, id, day + time::DAY_US), Ok(made));
+        let other = parse_rfc3339("2020-02-02T00:00:00Z").unwrap();
+        assert_eq!(place(Dedupe::IdDate, id, other), Ok(other));
+        let future = Dedupe::IdUuidv7.event_time(id, other, other, &limits).unwrap_err();
+        assert_eq!(future.reason, Reason::EventTimeInFuture);
+        for bad in ["01991a2b-3c00-4abc-8def-0123456789ab", "01991a2b-3c00-7abc-cdef-0123456789ab"] {
+            let rejected = place(Dedupe::IdUuidv7, Uuid::parse_str(bad).unwrap(), day).unwrap_err();
+            assert_eq!(rejected.reason, Reason::NotUuidv7);
+        }
+    }
+}

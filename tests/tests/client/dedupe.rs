@@ -1,0 +1,182 @@
+//! The modes of `--dedupe`: what counts as the same event in each, and which tables they refuse.
+
+use tidemark_tests::cluster::{self, Database};
+use tidemark_tests::events::{self, assert_books, id, line, line_received};
+use tidemark_tests::process::{Counts, Finished, tidemark};
+
+use crate::kafka::{catch_up, topic_of};
+
+fn load(database: &Database<'_>, lines: &[String], more: &[&str]) -> Finished {
+    let path = events::file(format!("{}\n", lines.join("\n")).as_bytes());
+    let mut arguments = vec!["load", path.to_str().unwrap()];
+    arguments.extend(more);
+    tidemark(&arguments).database(&database.loader_url()).run()
+}
+
+fn outcome(counts: &Counts) -> (u64, u64, u64) {
+    (counts.loaded, counts.duplicate, counts.dead)
+}
+
+#[test]
+fn by_offsets_every_record_is_loaded_once_whatever_its_id() {
+    let database = cluster::shared().database();
+    let same = line(1, "u", "2026-09-01T10:00:00Z");
+    let offsets = ["--dedupe", "offsets"];
+    // A table whose partitions have the unique index is refused before anything happens.
+    let refused = load(&database, std::slice::from_ref(&same), &offsets);
+    assert!(refused.refused(78).contains("partition_unique"), "{}", refused.stderr);
+    database
+        .connect()
+        .batch_execute(
+            "SELECT tidemark.manage_partitions('bronze.events', partition_schema => 'bronze_partitions',
+                 partition_unique => NULL);
+             DO $$ DECLARE i regclass; BEGIN
+                 FOR i IN SELECT indexrelid FROM pg_index
+                           WHERE indisunique AND indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bronze.events'::regclass)
+                 LOOP EXECUTE format('DROP INDEX %s', i); END LOOP; END $$",
+        )
+        .unwrap();
+    let topic = topic_of(&events::file([same.as_str(), &same, &same].join("\n").as_bytes()), "1");
+    assert_eq!(outcome(&catch_up(&database, &topic, &offsets)), (3, 0, 0));
+    assert_eq!(catch_up(&database, &topic, &offsets).read, 0);
+    let sql = "SELECT count(*), count(DISTINCT event_id), count(DISTINCT (source_partition, source_offset)) FROM bronze.events";
+    assert_eq!(database.rows(sql), [["3", "1", "3"]]);
+    // And the other modes are refused there: they would load everything twice.
+    assert!(load(&database, &[same], &[]).refused(78).contains("--dedupe offsets"));
+    assert_books(&database);
+}
+
+#[test]
+fn by_id_and_date_the_same_id_on_two_dates_is_two_events() {
+    let database = cluster::shared().database();
+    let lines = [line(1, "u", "2026-09-01T10:00:00Z"), line(1, "u", "2026-09-02T10:00:00Z")];
+    assert_eq!(outcome(&load(&database, &lines, &[]).ok().counts()), (2, 0, 0));
+}
+
+#[test]
+fn by_uuidv7_an_id_is_one_event_whatever_its_time() {
+    let database = cluster::shared().database();
+    let v7 = ["--dedupe", "id_uuidv7"];
+    // 2026-09-01T23:59:59.999Z
+    let late = "019f9f3e-d7ff-7000-8000-000000000001";
+    let ms = u64::from_str_radix("019f9f3ed7ff", 16).unwrap();
+    let made =
+        database.value(&format!("SET TIME ZONE 'UTC'; SELECT to_timestamp({ms} / 1000.0)::timestamptz(3)"));
+    let day = &made[..10];
+    let next = database.value(&format!("SELECT '{day}'::date + 1"));
+    let event = |id: &str, time: &str| {
+        line_received(1, "u", time, &format!("{next}T00:10:00Z")).replace(&events::id(1), id)
+    };
+    let own = format!("{day}T00:00:00.000001Z");
+    let other = format!("{next}T00:00:00.5Z");
+    // Its own time on the id's date stays; another date is replaced by the id's time.
+    assert_eq!(outcome(&load(&database, &[event(late, &own)], &v7).ok().counts()), (1, 0, 0));
+    assert_eq!(
+        outcome(&load(&database, &[event(late, &other), event(late, &own)], &v7).ok().counts()),
+        (0, 2, 0)
+    );
+    let second = late.replace("0001", "0002");
+    assert_eq!(outcome(&load(&database, &[event(&second, &other)], &v7).ok().counts()), (1, 0, 0));
+    let sql = "SET TIME ZONE 'UTC'; SELECT event_time, event_date FROM bronze.events ORDER BY event_id";
+    assert_eq!(
+        database.rows(sql),
+        [[format!("{day} 00:00:00.000001+00"), day.to_owned()], [made.clone(), day.to_owned()]]
+    );
+    // Anything but a UUIDv7 is a dead letter.
+    let none = event(late, &own).replace(&format!("\"messageId\":\"{late}\","), "");
+    let counts = load(&database, &[event(&id(5), &own), event("text", &own), none], &v7).ok().counts();
+    assert_eq!(outcome(&counts), (0, 0, 3));
+    assert_eq!(database.column("SELECT DISTINCT reason FROM loader.dead_letters"), ["not_uuidv7"]);
+    assert_books(&database);
+}
+
+#[test]
+fn events_of_another_shape_are_read_by_pointers() {
+    let database = cluster::shared().database();
+    let content = format!(
+        r#"{{"meta":{{"id":"{}","at":"2026-09-01T10:00:00Z","got":"2026-09-01T10:00:02Z"}},"what":"sale","who":{{"id":17}}}}"#,
+        id(1)
+    );
+    let lines = [content, r#"{"what":"no time"}"#.to_owned()];
+    let pointers = [
+        "--envelope",
+        "event_id=/meta/id",
+        "--envelope",
+        "event_time=/meta/at",
+        "--envelope",
+        "received_at=/meta/got",
+        "--envelope",
+        "event_type=/what",
+        "--envelope",
+        "user_id=/who/id",
+    ];
+    assert_eq!(outcome(&load(&database, &lines, &pointers).ok().counts()), (1, 0, 1));
+    let sql = "SET TIME ZONE 'UTC'; SELECT event_id, event_type, user_id, event_time, received_at FROM bronze.events";
+    assert_eq!(
+        database.rows(sql),
+        [[id(1).as_str(), "sale", "17", "2026-09-01 10:00:00+00", "2026-09-01 10:00:02+00"]]
+    );
+    let detail = "SELECT event_type, detail FROM loader.dead_letters";
+    assert_eq!(database.rows(detail), [["no time", "no event_time: /meta/at is not set"]]);
+    tidemark(&["load", "x", "--envelope", "user=/x"]).run_usage();
+}
+
+#[test]
+fn by_window_an_id_is_one_event_for_some_days_of_receipt() {
+    let database = cluster::shared().database();
+    let window = ["--dedupe", "id_window", "--dedupe-window-days", "3"];
+    let event = |n, day: u32, received: u32| {
+        line_received(
+            n,
+            "u",
+            &format!("2026-09-{day:02}T10:00:00Z"),
+            &format!("2026-09-{received:02}T12:00:00Z"),
+        )
+    };
+    // The same id on two dates, in one batch and in two, is one event.
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 1, 1), event(1, 2, 2)], &window).ok().counts()),
+        (1, 1, 0)
+    );
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 3, 3), event(2, 3, 3)], &window).ok().counts()),
+        (1, 1, 0)
+    );
+    // Three days of receipt later it is another event; on its own date the index still knows it.
+    assert_eq!(
+        outcome(&load(&database, &[event(1, 4, 4), event(3, 1, 4)], &window).ok().counts()),
+        (2, 0, 0)
+    );
+    assert_eq!(outcome(&load(&database, &[event(2, 3, 20)], &window).ok().counts()), (0, 1, 0));
+    assert_eq!(database.number("SELECT count(*) FROM bronze.events WHERE event_id::text LIKE '%1'"), 2);
+    // Ids before the window were removed.
+    assert_eq!(outcome(&load(&database, &[event(9, 20, 20)], &window).ok().counts()), (1, 0, 0));
+    assert_eq!(
+        database.number("SELECT count(*) FROM loader.seen_ids WHERE received_date <= '2026-09-17'"),
+        0
+    );
+    // Another table has another ledger; a mode without one does not ask it.
+    assert_eq!(outcome(&load(&database, &[event(9, 19, 20)], &[]).ok().counts()), (1, 0, 0));
+    assert_books(&database);
+}
+
+#[test]
+fn an_event_that_postgres_refused_is_not_taken_for_seen() {
+    let database = cluster::shared().database();
+    database
+        .connect()
+        .batch_execute("ALTER TABLE bronze.events ADD CONSTRAINT no_bob CHECK (user_id <> 'bob') NOT VALID")
+        .unwrap();
+    let window = ["--dedupe", "id_window"];
+    let lines: Vec<String> =
+        (1..=4).map(|n| line(n, if n % 2 == 0 { "bob" } else { "ada" }, "2026-09-01T10:00:00Z")).collect();
+    assert_eq!(outcome(&load(&database, &lines, &window).ok().counts()), (2, 0, 2));
+    assert_eq!(database.number("SELECT count(*) FROM loader.seen_ids"), 2);
+    database.connect().batch_execute("ALTER TABLE bronze.events DROP CONSTRAINT no_bob").unwrap();
+    let replay =
+        tidemark(&["dead-letters", "replay", "--dedupe", "id_window"]).database(&database.admin_url());
+    let replay = replay.run().ok();
+    assert!(replay.stdout.contains("  2 loaded\n"), "{}", replay.stdout);
+    assert_eq!(database.number("SELECT count(*) FROM loader.seen_ids"), 4);
+    assert_eq!(database.number("SELECT count(*) FROM bronze.events"), 4);
+}
