@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod commands;
+pub mod config;
 pub mod copy;
 pub mod dead_letter;
 pub mod envelope;
@@ -16,6 +17,7 @@ pub mod lane;
 pub mod lines;
 pub mod pg;
 pub mod pg_errors;
+pub mod pg_tls;
 pub mod position;
 pub mod screen;
 pub mod sink;

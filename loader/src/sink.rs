@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config, Error as PgError};
+use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, Counts};
 use crate::dead_letter::{Reason, Rejection};
 use crate::error::Error;
-use crate::pg::{self, PgDay, full_message};
+use crate::pg::{self, Config, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
 use crate::position;
 use crate::transaction::{self, Context, Failure, WritePath, Written};

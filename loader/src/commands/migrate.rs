@@ -1,12 +1,12 @@
 //! `tidemark migrate`: versioned migrations, then the warehouse scripts that changed. Everything under one advisory
 //! lock, since refinery takes none: of two at once, the second waits and finds nothing to do.
 
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::Database;
 use crate::envelope::sha256;
 use crate::error::{Error, Kind, Result};
-use crate::pg;
+use crate::pg::{self, Config};
 
 mod embedded {
     refinery::embed_migrations!("../migrations");

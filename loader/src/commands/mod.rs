@@ -58,7 +58,7 @@ pub struct Database {
 
 impl Database {
     /// The connection settings, or an error that says how to give them.
-    pub fn config(&self) -> Result<tokio_postgres::Config> {
+    pub fn config(&self) -> Result<crate::pg::Config> {
         let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else {
             return Err(Error::new(
                 Kind::Usage,

@@ -52,13 +52,22 @@ pub struct Kafka {
     pub settings: Vec<(String, String)>,
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+/// Reads KEY=VALUE.
+pub fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("not of the form key=value")?;
-    let reserved = ["bootstrap.servers", "group.id", "enable.partition.eof"];
-    if reserved.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key) {
-        return Err(format!("{key} is set by tidemark, which relies on it"));
+    if let Some(why) = reserved(key) {
+        return Err(format!("{key} {why}"));
     }
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Why a setting of librdkafka may not be chosen freely; `None` if it may.
+pub fn reserved(key: &str) -> Option<&'static str> {
+    let ours = ["bootstrap.servers", "group.id", "enable.partition.eof"];
+    // Older names of the same settings, which librdkafka takes too.
+    let aliases = ["metadata.broker.list", "auto.commit.enable"];
+    let fixed = ours.contains(&key) || aliases.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
+    fixed.then_some("is set by tidemark, which relies on it")
 }
 
 impl Kafka {

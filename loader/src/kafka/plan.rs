@@ -38,7 +38,7 @@ pub struct Settings {
     /// Topics to subscribe to.
     pub topics: Vec<String>,
     /// Where Postgres is.
-    pub postgres: tokio_postgres::Config,
+    pub postgres: crate::pg::Config,
     /// `loader.pipelines.pipeline_id`.
     pub pipeline_id: i32,
     /// Who we are.
