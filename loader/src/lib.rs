@@ -5,6 +5,7 @@
 //! the `tidemark` binary offers.
 
 pub mod batch;
+pub mod breaker;
 pub mod commands;
 pub mod config;
 pub mod copy;
@@ -12,14 +13,20 @@ pub mod dead_letter;
 pub mod envelope;
 pub mod error;
 pub mod generate;
+pub mod health;
+pub mod http;
 pub mod kafka;
 pub mod lane;
 pub mod lines;
+pub mod metrics;
+pub mod notify;
 pub mod pg;
 pub mod pg_errors;
 pub mod pg_tls;
+pub mod pooler;
 pub mod position;
 pub mod screen;
 pub mod sink;
+pub mod supervisor;
 pub mod time;
 pub mod transaction;

@@ -2,6 +2,7 @@
 //! partitions beforehand, reconnects, retries what a retry can cure, and asks when a COMMIT got no answer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -12,8 +13,9 @@ use crate::dead_letter::{Reason, Rejection};
 use crate::error::Error;
 use crate::pg::{self, Config, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
-use crate::position;
+use crate::supervisor::Supervisor;
 use crate::transaction::{self, Context, Failure, WritePath, Written};
+use crate::{metrics, position};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub enum SinkError {
     Fenced,
     /// We were told to stop while Postgres was away.
     Stopped,
+    /// Too many dead letters: nothing was committed, the pipeline is paused.
+    Paused,
     /// Nothing that waiting would cure.
     Fatal(Error),
 }
@@ -42,6 +46,7 @@ pub struct Sink {
     owner: String,
     patience: Patience,
     stop: watch::Receiver<bool>,
+    supervisor: Option<Arc<Supervisor>>,
     client: Option<Client>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
@@ -52,6 +57,8 @@ pub struct Sink {
 enum Attempt {
     Done(Written),
     NoPartition,
+    /// The supervisor does not want it.
+    Refused,
     /// COMMIT got no answer, or one that does not tell whether it went through.
     Unknown(i64, PgError),
 }
@@ -71,14 +78,31 @@ impl Sink {
             owner,
             patience,
             stop,
+            supervisor: None,
             client: None,
             known_days: HashSet::new(),
             duplicate_share: 0.0,
         }
     }
 
+    /// Has this one asked before each commit and told after it.
+    pub fn supervised(mut self, supervisor: Arc<Supervisor>) -> Self {
+        self.supervisor = Some(supervisor);
+        self
+    }
+
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
     pub async fn write(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
+        let started = Instant::now();
+        let written = self.write_until_known(batch).await?;
+        match &self.supervisor {
+            Some(supervisor) => supervisor.committed(batch, &written, started.elapsed()),
+            None => tracing::debug!(batch_id = written.batch_id, "batch committed"),
+        }
+        Ok(written)
+    }
+
+    async fn write_until_known(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         let mut unknown: Option<i64> = None;
@@ -111,6 +135,7 @@ impl Sink {
                     give_up_partition = true;
                     continue;
                 }
+                Ok(Attempt::Refused) => return Err(SinkError::Paused),
                 Ok(Attempt::Unknown(batch_id, error)) => {
                     tracing::warn!(batch_id, "COMMIT got no answer, asking again: {}", full_message(&error));
                     unknown = Some(batch_id);
@@ -123,7 +148,10 @@ impl Sink {
             // Dropping the connection rolls back whatever is open.
             self.client = None;
             let error = match failure {
-                Failure::Fenced => return Err(SinkError::Fenced),
+                Failure::Fenced => {
+                    metrics::fenced();
+                    return Err(SinkError::Fenced);
+                }
                 Failure::NoPartition => continue,
                 Failure::Postgres(error) => error,
             };
@@ -135,6 +163,7 @@ impl Sink {
             {
                 return Err(SinkError::Fatal(pg::explain("gave up writing a batch", &self.config, &error)));
             }
+            metrics::retried(&error);
             tracing::warn!(
                 "Postgres is not available, next try in {} ms: {}",
                 pause.as_millis(),
@@ -165,6 +194,8 @@ impl Sink {
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
+        let supervisor = self.supervisor.clone();
+        let started = Instant::now();
         let client = self.client().await?;
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
         let cx = Context { client, pipeline_id, owner: &owner };
@@ -176,9 +207,16 @@ impl Sink {
             }
             Err(failure) => return Err(failure),
         };
+        if supervisor.is_some_and(|s| s.refuses(batch)) {
+            client.batch_execute("ROLLBACK").await?;
+            return Ok(Attempt::Refused);
+        }
+        metrics::phase("write", started.elapsed());
+        let started = Instant::now();
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, e));
         }
+        metrics::phase("commit", started.elapsed());
         let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
         Ok(Attempt::Done(written))

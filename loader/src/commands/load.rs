@@ -153,7 +153,9 @@ pub async fn run(args: Args) -> Result<()> {
                 "let that one finish; nothing is lost or doubled",
             ));
         }
-        Err(SinkError::Stopped) => return Err(Error::bug("cannot load", "stopped without being told to")),
+        Err(SinkError::Stopped | SinkError::Paused) => {
+            return Err(Error::bug("cannot load", "stopped without being told to"));
+        }
     }
     joined(source.await)?.map_err(|e| unreadable(&args.file, e))?;
     print_summary(&total, started.elapsed());

@@ -103,6 +103,43 @@ async fn check_server(client: &Client, config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// The version of the schema in the database and the one that this binary brings.
+pub async fn versions(client: &Client) -> Result<(Option<i64>, i64), tokio_postgres::Error> {
+    let ours = embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max();
+    let exists: bool =
+        client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&HISTORY]).await?.get(0);
+    let found = match exists {
+        true => client.query_one(&format!("SELECT max(version)::bigint FROM {HISTORY}"), &[]).await?.get(0),
+        false => None,
+    };
+    Ok((found, ours.unwrap_or(0)))
+}
+
+/// Refuses to work with another schema than this binary was made for.
+pub async fn expect_current(client: &Client, config: &Config) -> Result<()> {
+    let found = versions(client)
+        .await
+        .map_err(|e| pg::explain("cannot read the version of the schema", config, &e))?;
+    let what = "cannot use the database";
+    match found {
+        (Some(found), ours) if found == ours => Ok(()),
+        (Some(found), ours) if found > ours => {
+            let why = format!("its schema is at version {found}, this binary knows only up to {ours}");
+            Err(Error::new(Kind::Config, what, why, "use the newer tidemark"))
+        }
+        (found, ours) => {
+            let found = found.map_or_else(|| "missing".to_owned(), |v| format!("at version {v}"));
+            let next = format!("run `tidemark migrate` against {} first", pg::describe(config));
+            Err(Error::new(
+                Kind::Config,
+                what,
+                format!("its schema is {found}, this binary needs {ours}"),
+                next,
+            ))
+        }
+    }
+}
+
 /// An older binary must leave a newer schema alone.
 async fn refuse_newer_schema(client: &Client, config: &Config) -> Result<()> {
     let explain = |e: tokio_postgres::Error| pg::explain("cannot read the migration history", config, &e);

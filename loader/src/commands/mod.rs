@@ -9,9 +9,12 @@ macro_rules! say {
     }};
 }
 
+pub mod check;
 pub mod load;
 pub mod maintain;
 pub mod migrate;
+pub mod options;
+pub mod pause;
 pub mod produce;
 pub mod run;
 pub mod status;
@@ -20,9 +23,22 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+/// What the process ends with; the table in docs/loader.md says more.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   3  check found problems
+  64  the command line asks for something impossible
+  66  an input file is missing or unreadable
+  69  Postgres or Kafka cannot be reached
+  70  a bug in tidemark
+  75  something that a later try may not meet again
+  77  the database refuses this role
+  78  configuration, server, schema or topic are not as they must be";
+
 /// Loads product events into Postgres, exactly once, and keeps what is derived from them up to date.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, max_term_width = 110)]
+#[command(name = "tidemark", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,6 +56,12 @@ pub enum Command {
     Generate(crate::generate::Args),
     /// Load topics of Kafka into bronze.events until stopped
     Run(run::Args),
+    /// Look whether everything is in place for `run`, and say what to do about what is not
+    Check(check::Args),
+    /// Stop the loaders of a pipeline at their position; their processes wait
+    Pause(pause::PauseArgs),
+    /// Let a paused pipeline go on
+    Resume(pause::ResumeArgs),
     /// Make partitions ahead, refresh models and materialized views, once
     Maintain(maintain::Args),
     /// Write a file of events into a Kafka topic, line by line
@@ -71,6 +93,18 @@ impl Database {
     }
 }
 
+impl Cli {
+    /// Level and form of the log.
+    pub fn log(&self) -> Result<(String, bool)> {
+        let config = match &self.command {
+            Command::Run(args) => args.config()?,
+            // What is wrong with the configuration is for `check` to say.
+            _ => crate::config::Config::default(),
+        };
+        Ok(options::log(&config))
+    }
+}
+
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -83,6 +117,9 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Load(args) => load::run(args).await,
             Command::Generate(args) => generate(&args),
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Pause(args) => pause::pause(args).await,
+            Command::Resume(args) => pause::resume(args).await,
             Command::Maintain(args) => maintain::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Status(args) => status::run(args).await,

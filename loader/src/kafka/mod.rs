@@ -39,6 +39,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The default of one second stalls reading each time the queue has been full.
     ("fetch.queue.backoff.ms", "50"),
     ("socket.keepalive.enable", "true"),
+    // Where partitions end, for the lag.
+    ("statistics.interval.ms", "5000"),
 ];
 
 /// Where Kafka is, and how librdkafka is to talk to it.
