@@ -8,9 +8,11 @@ mod kafka;
 mod load;
 mod migrate;
 mod models;
+mod operations;
 mod plans;
 mod refusals;
 mod roles;
+mod running;
 
 use std::sync::OnceLock;
 
