@@ -85,7 +85,7 @@ pub const KEYS: &[Key] = &[
         "kafka.group_id",
         Kind::Text,
         "",
-        "Consumer group; loaders that share one share the partitions. Without it tidemark-<pipeline.name>",
+        "Consumer group; loaders that share one share the partitions. Without it, tidemark- and the name of the pipeline",
     ),
     key(
         "kafka.on_offset_out_of_range",

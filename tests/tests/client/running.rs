@@ -298,8 +298,7 @@ fn without_postgres_it_waits_within_its_memory_and_then_catches_up() {
     cluster.start_again();
     let all = (first.number("lines") + file.number("lines")) as i64;
     wait_until("it to catch up", PATIENCE * 2, || {
-        cluster::rows(&mut database.connect(), "SELECT sum(next_offset) FROM loader.offsets")
-            [0][0]
+        cluster::rows(&mut database.connect(), "SELECT sum(next_offset) FROM loader.offsets")[0][0]
             == all.to_string()
     });
     running.wait_ready();
