@@ -213,12 +213,6 @@ async fn check_postgres(
         if standby { "the server is a standby" } else { "the server takes writes" },
         "connect to the primary, with target_session_attrs=read-write where the address leads to either",
     );
-    let (found, ours) = migrate::versions(client).await?;
-    let detail =
-        format!("version {}, this binary needs {ours}", found.map_or("none".to_owned(), |v| v.to_string()));
-    let next = if found > Some(ours) { "use the newer tidemark" } else { "run tidemark migrate" };
-    report.of("schema", found == Some(ours), detail, next);
-
     let sql = "SELECT e.extversion, a.default_version FROM pg_catalog.pg_extension AS e
                  LEFT JOIN pg_catalog.pg_available_extensions AS a ON a.name = e.extname WHERE e.extname = 'tidemark'";
     match client.query_opt(sql, &[]).await? {
@@ -232,9 +226,15 @@ async fn check_postgres(
             report.of("extension", good, detail, "ALTER EXTENSION tidemark UPDATE");
         }
     }
-    if found.is_none() {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                                JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
+                               WHERE s.nspname = 'loader' AND c.relname = 'schema_history')";
+    let migrated: bool = client.query_one(sql, &[]).await?.get(0);
+    if !migrated {
+        report.problem("schema", "there is none", "run tidemark migrate");
         return Ok(());
     }
+    // From the catalog alone, which everybody may read.
     let lacking: Vec<String> = client.query(LACKING, &[]).await?.iter().map(|row| row.get(0)).collect();
     if lacking.is_empty() {
         report.ok("grants", format!("{user} may do what loading needs"));
@@ -243,6 +243,15 @@ async fn check_postgres(
         report.problem("grants", format!("{user} lacks {}", lacking.join(", ")), next);
     }
     check_partition(client, report).await?;
+    if lacking.iter().any(|l| l.ends_with(" on schema loader") || l.ends_with(" on loader.schema_history")) {
+        return Ok(());
+    }
+    let (found, ours) = migrate::versions(client).await?;
+    let detail =
+        format!("version {}, this binary needs {ours}", found.map_or("none".to_owned(), |v| v.to_string()));
+    let next = if found > Some(ours) { "use the newer tidemark" } else { "run tidemark migrate" };
+    report.of("schema", found == Some(ours), detail, next);
+
     let sql = "SELECT paused, coalesce(pause_reason, '') FROM loader.pipelines WHERE name = $1";
     if lacking.is_empty() && found == Some(ours) {
         match client.query_opt(sql, &[&pipeline]).await? {
@@ -269,7 +278,8 @@ WITH needed (privilege, kind, name) AS (VALUES
     ('SELECT', 'table', 'loader.batches'), ('INSERT', 'table', 'loader.batches'),
     ('INSERT', 'table', 'loader.batch_ranges'),
     ('SELECT', 'table', 'loader.dead_letters'), ('INSERT', 'table', 'loader.dead_letters'),
-    ('INSERT', 'table', 'loader.offset_gaps'),
+    ('INSERT', 'table', 'loader.offset_gaps'), ('SELECT', 'table', 'loader.schema_history'),
+    ('UPDATE', 'some columns', 'loader.pipelines'), ('SELECT', 'some columns', 'bronze.events'),
     ('USAGE', 'sequence', 'loader.batch_ids'),
     ('EXECUTE', 'function', 'ensure_partitions'), ('EXECUTE', 'function', 'mark_dirty'))
 SELECT lacking FROM (
@@ -282,6 +292,7 @@ SELECT lacking FROM (
       JOIN pg_catalog.pg_class AS c ON c.relname = split_part(n.name, '.', 2)
       JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace AND s.nspname = split_part(n.name, '.', 1)
      WHERE CASE n.kind WHEN 'table' THEN NOT pg_catalog.has_table_privilege(c.oid, n.privilege)
+                       WHEN 'some columns' THEN NOT pg_catalog.has_any_column_privilege(c.oid, n.privilege)
                        WHEN 'sequence' THEN NOT pg_catalog.has_sequence_privilege(c.oid, n.privilege) END
     UNION ALL
     SELECT 'EXECUTE on function ' || p.oid::pg_catalog.regprocedure
