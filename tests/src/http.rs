@@ -35,6 +35,5 @@ pub fn get(address: &str, path: &str) -> Answer {
 /// The value of a metric, with its labels as they are shown; `None` when it is not there.
 pub fn metric(address: &str, name: &str) -> Option<f64> {
     let page = get(address, "/metrics").body;
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    line
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }

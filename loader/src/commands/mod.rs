@@ -55,6 +55,7 @@ pub enum Command {
     /// Write the events of a made-up shop, one JSON object a line; the same arguments give the same bytes
     Generate(crate::generate::Args),
     /// Load topics of Kafka into bronze.events until stopped
+    #[command(after_help = EXIT_CODES)]
     Run(run::Args),
     /// Look whether everything is in place for `run`, and say what to do about what is not
     Check(check::Args),
