@@ -23,7 +23,8 @@ offered_postgres() {
         "install one by hand and name it: PG_CONFIG=/path/to/pg_config"
 }
 
-apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"; }
+# RUNLEVEL=1 keeps the services of what is installed from being started, outside systemd.
+apt_get() { RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"; }
 
 # Debian makes and starts a cluster when the server is installed. That one is the system's business and would sit on
 # port 5432 for nothing: where we are the ones to bring Postgres in, it is not made.
@@ -48,6 +49,7 @@ need() { # need PACKAGE WHY CHECK...: asks for the package unless the check pass
     fi
 }
 has_package() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]; }
+find_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer; }
 has_java() { java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])'; }
 
 want_kafka='' want_test=''
@@ -71,6 +73,7 @@ need clang "reads Postgres headers" command -v clang
 if command -v dpkg-query >/dev/null; then
     need libclang-dev "reads Postgres headers" has_package libclang-dev
     need zlib1g-dev "compression" has_package zlib1g-dev
+    need libssl-dev "TLS" has_package libssl-dev
 fi
 postgres_missing=''
 if ! find_pg_config >/dev/null; then postgres_missing=1; fi
@@ -78,8 +81,10 @@ if [ -n "$want_kafka" ]; then
     need openjdk-17-jre-headless "runs Kafka" has_java
     need maven "fetches Kafka" command -v mvn
 fi
-if [ -n "$want_test" ] && [ "$(id -u)" = 0 ]; then
-    need sudo "cargo pgrx test as root" command -v sudo
+if [ -n "$want_test" ]; then
+    need openssl "makes certificates for tests" command -v openssl
+    need pgbouncer "tests what is refused" find_pgbouncer
+    if [ "$(id -u)" = 0 ]; then need sudo "cargo pgrx test as root" command -v sudo; fi
 fi
 
 if [ ${#missing[@]} = 0 ] && [ -z "$postgres_missing" ]; then

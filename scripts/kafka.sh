@@ -12,6 +12,8 @@
 # DIR holds: port, pid (java's own), server.properties, server.log and data. Without PORT: the remembered one, else a
 # free one from 19092. The controller listens on the next free port above. The jars come from $TIDEMARK_KAFKA_LIBS
 # when that is set. KAFKA_TIMEOUT: seconds to wait for the broker, 60 unless told.
+# KAFKA_SECURE=1 (tests only) adds a listener with TLS and SASL on localhost: port in DIR/secure_port, certificate in
+# DIR/cert.pem, user alice with the password alice-secret for PLAIN and SCRAM-SHA-512.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -63,10 +65,27 @@ configure() {
         share.coordinator.state.topic.min.isr=1 group.initial.rebalance.delay.ms=0 \
         auto.create.topics.enable=false num.network.threads=2 num.io.threads=2 \
         log.retention.check.interval.ms=1000 >"$DIR/server.properties"
+    [ -z "${KAFKA_SECURE:-}" ] || secure "$port" "$controller"
     printf '%s\n' rootLogger.level=warn rootLogger.appenderRef.0.ref=c appender.0.type=Console appender.0.name=c \
         appender.0.layout.type=PatternLayout 'appender.0.layout.pattern=%d{ISO8601} %p %c: %m%n' \
         logger.k.name=kafka.server logger.k.level=info >"$DIR/log4j2.properties"
     printf '%s\n' "$port" >"$DIR/port"
+}
+
+secure() {
+    local port=$1 controller=$2 secure listener=listener.name.sasl_ssl
+    secure=$(free_port "$((controller + 1))")
+    [ -e "$DIR/cert.pem" ] || quietly kafka-certificate "is openssl installed?" openssl req -x509 -newkey rsa:2048 -nodes \
+        -keyout "$DIR/key.pem" -out "$DIR/cert.pem" -days 3650 -subj /CN=tidemark-test -addext subjectAltName=DNS:localhost
+    cat "$DIR/key.pem" "$DIR/cert.pem" >"$DIR/keystore.pem"
+    sed -i "s|^listeners=.*|&,SASL_SSL://127.0.0.1:$secure|; s|^advertised.listeners=.*|&,SASL_SSL://localhost:$secure|
+        s|^listener.security.protocol.map=.*|&,SASL_SSL:SASL_SSL|" "$DIR/server.properties"
+    printf '%s\n' ssl.keystore.type=PEM "ssl.keystore.location=$DIR/keystore.pem" \
+        sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512 \
+        "$listener.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"alice-secret\";" \
+        "$listener.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;" \
+        >>"$DIR/server.properties"
+    printf '%s\n' "$secure" >"$DIR/secure_port"
 }
 
 start() {
@@ -89,7 +108,8 @@ start() {
     if [ ! -e "$DIR/data/meta.properties" ]; then
         rm -rf "$DIR/data" # a half-formatted folder is refused
         id=$("${java[@]}" kafka.tools.StorageTool random-uuid 2>>"$DIR/format.log")
-        "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$DIR/server.properties" >>"$DIR/format.log" 2>&1 ||
+        "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$DIR/server.properties" \
+            ${KAFKA_SECURE:+--add-scram 'SCRAM-SHA-512=[name=alice,password=alice-secret]'} >>"$DIR/format.log" 2>&1 ||
             die "Kafka cannot format $DIR/data" "read $DIR/format.log; scripts/kafka.sh destroy $DIR starts over"
     fi
     until launch "$wanted" "${java[@]}"; do

@@ -159,6 +159,16 @@ impl RawBatch {
         });
     }
 
+    /// Size of the values as they came.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The index of the slot of each record.
+    pub fn slots_of_records(&self) -> impl Iterator<Item = usize> + '_ {
+        self.records.iter().map(|r| r.slot)
+    }
+
     fn value(&self, r: &RawRecord) -> &[u8] {
         let start = r.start + r.key.unwrap_or(0) + r.headers.unwrap_or(0);
         &self.arena[start..start + r.value]
@@ -522,6 +532,13 @@ impl Batch {
             filtered: self.filtered,
             tombstone: self.tombstones,
         }
+    }
+
+    /// For each record, in the order in which they were read, the index of its slot and whether it is a dead letter.
+    pub fn judged(&self) -> impl Iterator<Item = (usize, bool)> {
+        let mut dead = vec![false; self.raw.records.len()];
+        self.dead.iter().for_each(|d| dead[d.record] = true);
+        self.raw.slots_of_records().zip(dead)
     }
 
     /// Latest receipt time among the records of a slot, as far as a broker gave one.

@@ -6,6 +6,8 @@ use std::fmt;
 /// Why a command stopped. Each kind has its own exit code, after sysexits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// `tidemark check` found problems (3).
+    Problems,
     /// The command line asks for something impossible (64).
     Usage,
     /// An input file is missing or unreadable (66).
@@ -26,6 +28,7 @@ impl Kind {
     /// The process exit code.
     pub fn exit_code(self) -> u8 {
         match self {
+            Kind::Problems => 3,
             Kind::Usage => 64,
             Kind::Input => 66,
             Kind::Unavailable => 69,

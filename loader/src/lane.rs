@@ -1,10 +1,13 @@
 //! A lane: one encoder thread and one connection, joined by queues of one batch, so that a batch is encoded while the
 //! one before is written. Batches of a lane are committed in the order in which they came.
 
+use std::time::Instant;
+
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Encoder, RawBatch, Slot};
+use crate::metrics;
 use crate::sink::{Sink, SinkError};
 use crate::transaction::Written;
 
@@ -36,7 +39,11 @@ pub fn start(
                 }
             });
             let Some(batch) = next else { return };
-            if encoded.blocking_send(encoder.encode(batch)).is_err() {
+            metrics::consumed(&batch, batch.bytes());
+            let started = Instant::now();
+            let batch = encoder.encode(batch);
+            metrics::phase("encode", started.elapsed());
+            if encoded.blocking_send(batch).is_err() {
                 return;
             }
         }
@@ -44,15 +51,6 @@ pub fn start(
     let done = tokio::spawn(async move {
         while let Some(mut batch) = ready.recv().await {
             let written = sink.write(&mut batch).await?;
-            tracing::debug!(
-                batch_id = written.batch_id,
-                path = ?written.path,
-                read = written.counts.read,
-                loaded = written.counts.loaded,
-                duplicate = written.counts.duplicate,
-                dead = written.counts.dead,
-                "batch committed"
-            );
             committed(&written, batch.slots());
         }
         Ok(())

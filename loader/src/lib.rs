@@ -5,13 +5,17 @@
 //! the `tidemark` binary offers.
 
 pub mod batch;
+pub mod breaker;
 pub mod commands;
+pub mod config;
 pub mod copy;
 pub mod dead_letter;
 pub mod envelope;
 pub mod error;
 pub mod fingerprint;
 pub mod generate;
+pub mod health;
+pub mod http;
 pub mod input;
 pub mod kafka;
 pub mod lane;
@@ -19,12 +23,17 @@ pub mod late;
 pub mod ledger;
 pub mod letters;
 pub mod lines;
+pub mod metrics;
+pub mod notify;
 pub mod partitions;
 pub mod pg;
 pub mod pg_errors;
+pub mod pg_tls;
+pub mod pooler;
 pub mod position;
 pub mod screen;
 pub mod sink;
+pub mod supervisor;
 pub mod target;
 pub mod time;
 pub mod transaction;

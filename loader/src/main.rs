@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidemark_loader::commands::{self, Cli};
-use tidemark_loader::error::Kind;
+use tidemark_loader::error::{Error, Kind};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -17,18 +17,31 @@ fn main() -> ExitCode {
             return if e.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
     };
-    let filter = EnvFilter::try_from_env("TIDEMARK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    if let Err(e) = cli.log().and_then(|(level, json)| start_log(&level, json)) {
+        return failed(&e);
+    }
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("tidemark: {e}");
-            ExitCode::from(e.kind.exit_code())
-        }
+        Err(e) => failed(&e),
     }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("tidemark: {error}");
+    ExitCode::from(error.kind.exit_code())
+}
+
+fn start_log(level: &str, json: bool) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(level).map_err(|e| {
+        let next = "correct level in [log] of the configuration, or TIDEMARK_LOG; info is one";
+        Error::new(Kind::Config, format!("cannot use the log level {level}"), e, next)
+    })?;
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+    Ok(())
 }

@@ -1,12 +1,14 @@
-//! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there.
+//! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there. What
+//! a URL says about TLS is in `pg_tls`.
 
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls};
 
 use crate::error::{Error, Kind, Result};
+use crate::pg_tls::Tls;
 use crate::time::Micros;
 
 /// A time as Postgres keeps it.
@@ -54,17 +56,43 @@ impl ToSql for PgDay {
     to_sql_checked!();
 }
 
-/// Reads a connection string, URL or `key=value` pairs.
+/// Where Postgres is, and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    driver: tokio_postgres::Config,
+    tls: Tls,
+}
+
+impl std::ops::Deref for Config {
+    type Target = tokio_postgres::Config;
+
+    fn deref(&self) -> &tokio_postgres::Config {
+        &self.driver
+    }
+}
+
+impl Config {
+    /// Sends a setting of Postgres along with each connection, as `-c name=value`.
+    pub fn setting(&mut self, name: &str, value: &str) {
+        let before = self.driver.get_options().map(|o| format!("{o} ")).unwrap_or_default();
+        self.driver.options(format!("{before}-c {name}={value}"));
+    }
+}
+
+/// Reads a connection string, URL or `key=value` pairs, with the parameters for TLS that libpq knows.
 pub fn parse_url(url: &str) -> Result<Config> {
-    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
-        let why = full_message(&e);
+    let refuse = |why: String| {
         Error::new(
             Kind::Usage,
             "cannot read the database URL",
             why,
             "write postgresql://user@host:port/database",
         )
-    })?;
+    };
+    let (url, tls) = Tls::split_from(url).map_err(refuse)?;
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
+    config.ssl_mode(tls.driver_mode());
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(10));
     }
@@ -76,22 +104,34 @@ pub fn parse_url(url: &str) -> Result<Config> {
     if config.get_application_name().is_none() {
         config.application_name("tidemark");
     }
-    Ok(config)
+    tls.connector().map_err(refuse)?;
+    Ok(Config { driver: config, tls })
 }
 
 /// Opens a connection; a task of its own serves it until the client is dropped.
 pub async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(async move {
-        if let Err(e) = connection.await {
-            tracing::debug!("database connection ended: {}", full_message(&e));
-        }
-    });
+    let client = open(config).await?;
     client
         .batch_execute(
             "SET TIME ZONE 'UTC'; SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp",
         )
         .await?;
+    Ok(client)
+}
+
+/// Opens a connection and leaves its session as the server made it.
+pub async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    // It was made once already when the URL was read; files that went away since are a failure to connect.
+    let connector = config.tls.connector().unwrap_or_else(|why| {
+        tracing::error!("TLS: {why}");
+        Tls::refusing()
+    });
+    let (client, connection) = config.driver.connect(connector).await?;
+    tokio::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!("database connection ended: {}", full_message(&e));
+        }
+    });
     Ok(client)
 }
 
@@ -101,7 +141,7 @@ pub async fn connect_once(config: &Config) -> Result<Client> {
 }
 
 /// Server, port and database of a configuration, without any password.
-pub fn describe(config: &Config) -> String {
+pub fn describe(config: &tokio_postgres::Config) -> String {
     use tokio_postgres::config::Host;
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let host = match config.get_hosts().first() {
@@ -135,7 +175,7 @@ fn names_ours(code: &str, why: &str) -> bool {
 }
 
 /// Turns an error of the driver into one for people.
-pub fn explain(what: &str, config: &Config, error: &tokio_postgres::Error) -> Error {
+pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
     let code = error.as_db_error().map(|db| db.code().code().to_owned());
     let at = describe(config);

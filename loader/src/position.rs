@@ -105,6 +105,50 @@ pub async fn jump(
     Ok(row.map(|row| Claim { epoch: claim.epoch, next_offset: to, run: row.get(0) }))
 }
 
+/// What people, or loaders, have ordered about a pipeline.
+#[derive(Clone, Debug)]
+pub struct Pause {
+    /// Nobody may load.
+    pub paused: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who said so.
+    pub by: Option<String>,
+    /// Records that are bad now become dead letters, however many they are.
+    pub accept_dead_letters: bool,
+}
+
+/// Whether a pipeline is paused.
+pub async fn pause_of(client: &Client, pipeline_id: i32) -> Result<Pause, PgError> {
+    let sql = "SELECT paused, pause_reason, paused_by, accept_dead_letters
+                 FROM loader.pipelines WHERE pipeline_id = $1";
+    let row = client.query_one(sql, &[&pipeline_id]).await?;
+    Ok(Pause { paused: row.get(0), reason: row.get(1), by: row.get(2), accept_dead_letters: row.get(3) })
+}
+
+/// Pauses a pipeline unless it is paused already. Returns whether it was not.
+pub async fn pause(client: &Client, pipeline_id: i32, by: &str, reason: &str) -> Result<bool, PgError> {
+    let sql = "UPDATE loader.pipelines
+                  SET paused = true, paused_at = now(), paused_by = $2, pause_reason = $3, accept_dead_letters = false
+                WHERE pipeline_id = $1 AND NOT paused";
+    Ok(client.execute(sql, &[&pipeline_id, &by, &reason]).await? > 0)
+}
+
+/// Lets a pipeline go on. Returns whether it was paused.
+pub async fn resume(client: &Client, pipeline_id: i32, accept_dead_letters: bool) -> Result<bool, PgError> {
+    let sql = "UPDATE loader.pipelines
+                  SET paused = false, paused_at = NULL, paused_by = NULL, pause_reason = NULL, accept_dead_letters = $2
+                WHERE pipeline_id = $1 AND paused";
+    Ok(client.execute(sql, &[&pipeline_id, &accept_dead_letters]).await? > 0)
+}
+
+/// Ends the permission for any number of dead letters.
+pub async fn expect_good(client: &Client, pipeline_id: i32) -> Result<(), PgError> {
+    let sql = "UPDATE loader.pipelines SET accept_dead_letters = false WHERE pipeline_id = $1";
+    client.execute(sql, &[&pipeline_id]).await?;
+    Ok(())
+}
+
 struct SlotColumns<'a> {
     topics: Vec<&'a str>,
     partitions: Vec<i32>,

@@ -2,21 +2,22 @@
 //! partitions beforehand, reconnects, retries what a retry can cure, and asks when a COMMIT got no answer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config, Error as PgError};
+use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, Counts};
 use crate::dead_letter::{Reason, Rejection};
 use crate::error::Error;
 use crate::letters::Letters;
-use crate::pg::{self, PgDay, full_message};
+use crate::pg::{self, Config, PgDay, full_message};
 use crate::pg_errors::{Class, classify};
-use crate::position;
+use crate::supervisor::Supervisor;
 use crate::target::{Dedupe, Target};
 use crate::transaction::{self, Context, Failure, WritePath, Written};
-use crate::{copy, ledger, time};
+use crate::{copy, ledger, metrics, position, time};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ pub enum SinkError {
     Fenced,
     /// We were told to stop while Postgres was away.
     Stopped,
+    /// Too many dead letters: nothing was committed, the pipeline is paused.
+    Paused,
     /// Nothing that waiting would cure.
     Fatal(Error),
 }
@@ -45,6 +48,7 @@ pub struct Sink {
     owner: String,
     patience: Patience,
     stop: watch::Receiver<bool>,
+    supervisor: Option<Arc<Supervisor>>,
     client: Option<Client>,
     target: Target,
     letters: Option<Letters>,
@@ -59,6 +63,8 @@ pub struct Sink {
 enum Attempt {
     Done(Written),
     NoPartition,
+    /// The supervisor does not want it.
+    Refused,
     /// COMMIT got no answer, or one that does not tell whether it went through.
     Unknown(i64, PgError),
 }
@@ -78,6 +84,7 @@ impl Sink {
             owner,
             patience,
             stop,
+            supervisor: None,
             client: None,
             target: Target::default(),
             letters: None,
@@ -101,8 +108,24 @@ impl Sink {
         self.write(batch).await
     }
 
+    /// Has this one asked before each commit and told after it.
+    pub fn supervised(mut self, supervisor: Arc<Supervisor>) -> Self {
+        self.supervisor = Some(supervisor);
+        self
+    }
+
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
     pub async fn write(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
+        let started = Instant::now();
+        let written = self.write_until_known(batch).await?;
+        match &self.supervisor {
+            Some(supervisor) => supervisor.committed(batch, &written, started.elapsed()),
+            None => tracing::debug!(batch_id = written.batch_id, "batch committed"),
+        }
+        Ok(written)
+    }
+
+    async fn write_until_known(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         let mut unknown: Option<i64> = None;
@@ -135,6 +158,7 @@ impl Sink {
                     give_up_partition = true;
                     continue;
                 }
+                Ok(Attempt::Refused) => return Err(SinkError::Paused),
                 Ok(Attempt::Unknown(batch_id, error)) => {
                     tracing::warn!(batch_id, "COMMIT got no answer, asking again: {}", full_message(&error));
                     unknown = Some(batch_id);
@@ -147,7 +171,10 @@ impl Sink {
             // Dropping the connection rolls back whatever is open.
             self.client = None;
             let error = match failure {
-                Failure::Fenced => return Err(SinkError::Fenced),
+                Failure::Fenced => {
+                    metrics::fenced();
+                    return Err(SinkError::Fenced);
+                }
                 Failure::NoPartition => continue,
                 Failure::Postgres(error) => error,
             };
@@ -159,6 +186,7 @@ impl Sink {
             {
                 return Err(SinkError::Fatal(pg::explain("gave up writing a batch", &self.config, &error)));
             }
+            metrics::retried(&error);
             tracing::warn!(
                 "Postgres is not available, next try in {} ms: {}",
                 pause.as_millis(),
@@ -190,6 +218,8 @@ impl Sink {
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
         let (target, letters) = (self.target.clone(), self.letters.clone());
+        let supervisor = self.supervisor.clone();
+        let started = Instant::now();
         let client = self.client().await?;
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
         let cx = Context { client, pipeline_id, owner: &owner, target: &target, letters: letters.as_ref() };
@@ -201,9 +231,16 @@ impl Sink {
             }
             Err(failure) => return Err(failure),
         };
+        if supervisor.is_some_and(|s| s.refuses(batch)) {
+            client.batch_execute("ROLLBACK").await?;
+            return Ok(Attempt::Refused);
+        }
+        metrics::phase("write", started.elapsed());
+        let started = Instant::now();
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, e));
         }
+        metrics::phase("commit", started.elapsed());
         if target.dedupe == Dedupe::IdWindow {
             let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row))).max();
             let today = newest.map(time::day_of);

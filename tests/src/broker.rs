@@ -1,6 +1,7 @@
 //! A private Apache Kafka, one for the whole test process, and what only an administrator or a producer of odd records
 //! needs of it. Ordinary events are produced with `tidemark produce`.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +27,30 @@ pub struct Broker {
 pub fn shared() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| Broker { address: server::start("kafka.sh", "kafka", &[]).1 })
+}
+
+/// A broker that asks for TLS and a login: address, certificate, and an open address of the same broker.
+pub struct Secure {
+    /// Address of the listener with TLS and SASL; user alice, password alice-secret.
+    pub address: String,
+    /// The broker's self-signed certificate.
+    pub certificate: PathBuf,
+    /// The same broker without either, to fill topics.
+    pub open: Broker,
+}
+
+impl Secure {
+    /// Starts one.
+    pub fn start() -> Secure {
+        let (directory, address) =
+            server::start_with("kafka.sh", "kafka-secure", &[], &[("KAFKA_SECURE", "1")]);
+        let port = std::fs::read_to_string(directory.join("secure_port")).expect("kafka.sh leaves the port");
+        Secure {
+            address: format!("localhost:{}", port.trim()),
+            certificate: directory.join("cert.pem"),
+            open: Broker { address },
+        }
+    }
 }
 
 impl Broker {

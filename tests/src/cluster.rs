@@ -21,6 +21,7 @@ pub struct Cluster {
     /// Address as host:port.
     pub address: String,
     superuser: String,
+    directory: PathBuf,
     logins: Mutex<bool>,
 }
 
@@ -46,7 +47,17 @@ impl Cluster {
         let password: String = std::fs::read_to_string(directory.join("password"))
             .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
         let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
-        Cluster { address, superuser, logins: Mutex::new(false) }
+        Cluster { address, superuser, directory, logins: Mutex::new(false) }
+    }
+
+    /// Stops the server.
+    pub fn stop(&self) {
+        server::control("pg.sh", "stop", &self.directory);
+    }
+
+    /// Starts it again at the same address.
+    pub fn start_again(&self) {
+        server::control("pg.sh", "restart", &self.directory);
     }
 
     /// The superuser's URL of a database.

@@ -9,6 +9,8 @@ pub mod broker;
 pub mod cluster;
 pub mod docs;
 pub mod events;
+pub mod http;
+pub mod pooler;
 pub mod process;
 pub mod race;
 pub mod random;

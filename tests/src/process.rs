@@ -38,8 +38,11 @@ pub fn tidemark(arguments: &[&str]) -> Invocation {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null());
     // Only what the test says counts.
-    for name in ["TIDEMARK_DATABASE_URL", "TIDEMARK_BROKERS", "TIDEMARK_LOG"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|n| n.starts_with("TIDEMARK_") && n != "TIDEMARK_BIN");
+        if ours || name == "NOTIFY_SOCKET" {
+            command.env_remove(name);
+        }
     }
     Invocation { command, name: format!("tidemark {}", arguments.join(" ")) }
 }
@@ -54,6 +57,12 @@ impl Invocation {
     /// Uses this database.
     pub fn database(mut self, url: &str) -> Self {
         self.command.env("TIDEMARK_DATABASE_URL", url);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
         self
     }
 
@@ -118,6 +127,11 @@ impl Process {
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has written to standard error so far.

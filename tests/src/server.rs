@@ -23,6 +23,16 @@ pub(crate) fn scratch() -> &'static Path {
 
 /// Starts a server with one of the scripts, which prints its address. It is destroyed when this process is gone.
 pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, String) {
+    start_with(script, name, settings, &[])
+}
+
+/// The same with variables of the environment.
+pub(crate) fn start_with(
+    script: &str,
+    name: &str,
+    settings: &[&str],
+    environment: &[(&str, &str)],
+) -> (PathBuf, String) {
     let directory = std::env::temp_dir().join(format!("tidemark-tests-{}-{name}", std::process::id()));
     let script = root().join("scripts").join(script);
     when_we_are_gone("exec \"$0\" destroy \"$1\"", &[script.as_os_str(), directory.as_os_str()]);
@@ -35,6 +45,7 @@ pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, St
             .arg(free_port().to_string())
             .args(settings)
             .env("KAFKA_TIMEOUT", "180")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .output()
             .unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
@@ -50,6 +61,16 @@ pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, St
         "{} does not start a server:\n{said}\nscripts/deps.sh test installs what it needs",
         script.display()
     );
+}
+
+/// Runs another command of such a script, such as stop, on the directory of a server.
+pub(crate) fn control(script: &str, command: &str, directory: &Path) {
+    let output = Command::new(root().join("scripts").join(script))
+        .args([command.as_ref(), directory.as_os_str()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {script}: {e}"));
+    assert!(output.status.success(), "{script} {command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A port of 127.0.0.1 on which nobody listened just now.

@@ -326,7 +326,7 @@ async fn replay(args: Replay) -> Result<()> {
                 // Somebody else is at the same letters: look again which of them are still open.
                 Err(SinkError::Fenced) => continue,
                 Err(SinkError::Fatal(e)) => return Err(e),
-                Err(SinkError::Stopped) => {
+                Err(SinkError::Stopped | SinkError::Paused) => {
                     return Err(Error::bug("cannot replay", "stopped without being told to"));
                 }
             }

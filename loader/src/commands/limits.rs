@@ -35,7 +35,7 @@ impl Times {
 }
 
 /// Reads a date as the first moment of it.
-fn parse_floor(text: &str) -> Result<Micros, String> {
+pub fn parse_floor(text: &str) -> Result<Micros, String> {
     let day = time::parse_day(text).ok_or("not a date of the form YYYY-MM-DD")?;
     Ok(i64::from(day) * time::DAY_US)
 }

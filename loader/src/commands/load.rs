@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::Config;
 
 use super::Database;
 use super::limits::Times;
@@ -19,10 +18,11 @@ use crate::envelope::preset::{Format, FormatArgs};
 use crate::error::{Error, Kind, Result};
 use crate::input::{self, Input};
 use crate::lines::{Identity, Lines, identify, is_blank, without_bom};
+use crate::pg::{self, Config};
 use crate::sink::{Patience, Sink, SinkError};
 use crate::target::{BRONZE, DedupeArgs, Target};
 use crate::time::Micros;
-use crate::{lane, pg, position};
+use crate::{lane, position};
 
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
@@ -217,7 +217,7 @@ impl Load {
                     "let that one finish; nothing is lost or doubled",
                 ));
             }
-            Err(SinkError::Stopped) => {
+            Err(SinkError::Stopped | SinkError::Paused) => {
                 return Err(Error::bug("cannot load", "stopped without being told to"));
             }
         }

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::Database;
 use crate::error::Result;
 use crate::partitions::{self, Failure, Work};
-use crate::pg;
+use crate::pg::{self, Config};
 
 /// Arguments of `tidemark maintain`.
 #[derive(Debug, clap::Args)]

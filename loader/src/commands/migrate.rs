@@ -1,12 +1,12 @@
 //! `tidemark migrate`: versioned migrations, then the warehouse scripts that changed. Everything under one advisory
 //! lock, since refinery takes none: of two at once, the second waits and finds nothing to do.
 
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::Database;
 use crate::envelope::sha256;
 use crate::error::{Error, Kind, Result};
-use crate::pg;
+use crate::pg::{self, Config};
 
 mod embedded {
     refinery::embed_migrations!("../migrations");
@@ -101,6 +101,43 @@ async fn check_server(client: &Client, config: &Config) -> Result<()> {
         return Err(Error::new(Kind::Config, what, why, next));
     }
     Ok(())
+}
+
+/// The version of the schema in the database and the one that this binary brings.
+pub async fn versions(client: &Client) -> Result<(Option<i64>, i64), tokio_postgres::Error> {
+    let ours = embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max();
+    let exists: bool =
+        client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&HISTORY]).await?.get(0);
+    let found = match exists {
+        true => client.query_one(&format!("SELECT max(version)::bigint FROM {HISTORY}"), &[]).await?.get(0),
+        false => None,
+    };
+    Ok((found, ours.unwrap_or(0)))
+}
+
+/// Refuses to work with another schema than this binary was made for.
+pub async fn expect_current(client: &Client, config: &Config) -> Result<()> {
+    let found = versions(client)
+        .await
+        .map_err(|e| pg::explain("cannot read the version of the schema", config, &e))?;
+    let what = "cannot use the database";
+    match found {
+        (Some(found), ours) if found == ours => Ok(()),
+        (Some(found), ours) if found > ours => {
+            let why = format!("its schema is at version {found}, this binary knows only up to {ours}");
+            Err(Error::new(Kind::Config, what, why, "use the newer tidemark"))
+        }
+        (found, ours) => {
+            let found = found.map_or_else(|| "missing".to_owned(), |v| format!("at version {v}"));
+            let next = format!("run `tidemark migrate` against {} first", pg::describe(config));
+            Err(Error::new(
+                Kind::Config,
+                what,
+                format!("its schema is {found}, this binary needs {ours}"),
+                next,
+            ))
+        }
+    }
 }
 
 /// An older binary must leave a newer schema alone.

@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+pub mod check;
 pub mod dead_letters;
 mod letter_filter;
 mod letter_text;
@@ -17,7 +18,9 @@ pub mod load;
 pub mod maintain;
 pub mod migrate;
 pub mod offsets;
+pub mod options;
 pub mod output;
+pub mod pause;
 pub mod produce;
 pub mod replay;
 pub mod run;
@@ -27,9 +30,22 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+/// What the process ends with; the table in docs/loader.md says more.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   3  check found problems
+  64  the command line asks for something impossible
+  66  an input file is missing or unreadable
+  69  Postgres or Kafka cannot be reached
+  70  a bug in tidemark
+  75  something that a later try may not meet again
+  77  the database refuses this role
+  78  configuration, server, schema or topic are not as they must be";
+
 /// Loads product events into Postgres, exactly once, and keeps what is derived from them up to date.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, max_term_width = 110)]
+#[command(name = "tidemark", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -46,7 +62,14 @@ pub enum Command {
     /// Write the events of a made-up shop, one JSON object a line; the same arguments give the same bytes
     Generate(crate::generate::Args),
     /// Load topics of Kafka into bronze.events until stopped
+    #[command(after_help = EXIT_CODES)]
     Run(run::Args),
+    /// Look whether everything is in place for `run`, and say what to do about what is not
+    Check(check::Args),
+    /// Stop the loaders of a pipeline at their position; their processes wait
+    Pause(pause::PauseArgs),
+    /// Let a paused pipeline go on
+    Resume(pause::ResumeArgs),
     /// Make partitions ahead, refresh models and materialized views, once
     Maintain(maintain::Args),
     /// Write a file of events into a Kafka topic, line by line
@@ -71,7 +94,7 @@ pub struct Database {
 
 impl Database {
     /// The connection settings, or an error that says how to give them.
-    pub fn config(&self) -> Result<tokio_postgres::Config> {
+    pub fn config(&self) -> Result<crate::pg::Config> {
         let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else {
             return Err(Error::new(
                 Kind::Usage,
@@ -81,6 +104,18 @@ impl Database {
             ));
         };
         crate::pg::parse_url(url)
+    }
+}
+
+impl Cli {
+    /// Level and form of the log.
+    pub fn log(&self) -> Result<(String, bool)> {
+        let config = match &self.command {
+            Command::Run(args) => args.config()?,
+            // What is wrong with the configuration is for `check` to say.
+            _ => crate::config::Config::default(),
+        };
+        Ok(options::log(&config))
     }
 }
 
@@ -96,6 +131,9 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Load(args) => load::run(args).await,
             Command::Generate(args) => generate(&args),
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Pause(args) => pause::pause(args).await,
+            Command::Resume(args) => pause::resume(args).await,
             Command::Maintain(args) => maintain::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,

@@ -137,7 +137,7 @@ pub async fn run(args: Args) -> Result<()> {
         );
         return Ok(());
     }
-    let stop = super::run::watch_signals()?;
+    let stop = super::run::watch_signals(Duration::from_secs(25))?;
     let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(60)), stop.clone());
     let job = Job { args: &args, target, topic_id, stretches, offsets };
     let (total, end) = job.run(sink, stop).await?;
@@ -216,7 +216,7 @@ async fn create(client: &Client, config: &Config, target: &Target) -> Result<()>
         "BEGIN;
          CREATE TABLE {table} (LIKE bronze.events INCLUDING ALL) PARTITION BY RANGE (event_time);
          ALTER TABLE {table} OWNER TO tidemark_admin;
-         GRANT INSERT, SELECT (event_id, event_time) ON {table} TO tidemark_loader;
+         GRANT INSERT, SELECT (event_id, event_time, payload_hash) ON {table} TO tidemark_loader;
          SELECT tidemark.manage_partitions(parent => '{}'::regclass, premake_days => 0,
              partition_schema => 'bronze_partitions', partition_unique => {unique}::name[]);
          COMMIT",
@@ -285,7 +285,7 @@ impl Job<'_> {
                     "let that one finish; nothing is lost or doubled",
                 ));
             }
-            Err(SinkError::Stopped) => {}
+            Err(SinkError::Stopped | SinkError::Paused) => {}
         }
         let read = read?;
         let total = done.lock().unwrap_or_else(PoisonError::into_inner).0;

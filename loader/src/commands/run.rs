@@ -1,171 +1,157 @@
 //! `tidemark run`: from Kafka into bronze until it is told to stop. Starts sessions (`kafka::session`) one after the
 //! other, each with a lane of its own, and handles signals.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::limits::Times;
-use super::{Database, load, maintain};
-use crate::batch::{Counts, Encoder};
+use super::options::{self, Options};
+use super::{load, maintain, migrate};
+use crate::batch::Encoder;
+use crate::breaker::Breaker;
+use crate::config::Config;
 use crate::envelope::Limits;
-use crate::envelope::preset::{Format, FormatArgs};
+use crate::envelope::preset::Format;
 use crate::error::{Error, Kind, Result};
-use crate::kafka::Kafka;
+use crate::health::Health;
 use crate::kafka::in_flight::InFlight;
-use crate::kafka::plan::{BatchLimits, Ended, OutOfRange, Settings};
+use crate::kafka::plan::{Ended, Settings};
 use crate::kafka::session;
 use crate::sink::{Patience, Sink, SinkError};
-use crate::target::{BRONZE, DedupeArgs, Target};
-use crate::{lane, pg, position};
-
-/// Shorter than the 30 s that systemd waits before it kills.
-const SHUTDOWN: Duration = Duration::from_secs(25);
+use crate::supervisor::Supervisor;
+use crate::target::Target;
+use crate::{http, lane, metrics, notify, pg, pooler, position};
 
 /// Arguments of `tidemark run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    database: Database,
-    #[command(flatten)]
-    kafka: Kafka,
-    /// Topic to read; can be repeated
-    #[arg(long = "topic", required = true, value_name = "TOPIC")]
-    topics: Vec<String>,
-    /// Name of the position in Postgres; another name reads everything once more
-    #[arg(long, default_value = "web", value_name = "NAME")]
-    pipeline: String,
-    /// Kafka consumer group; loaders that share one share the partitions [default: tidemark-<PIPELINE>]
-    #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
+    options: Options,
     /// Stop once everything is loaded that the topics held at the start
     #[arg(long)]
     until_caught_up: bool,
-    /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off
-    #[arg(long, default_value = "30s", value_name = "TIME|off", value_parser = parse_every)]
-    maintain_every: Every,
-    /// What to do when Kafka no longer has the records at our position
-    #[arg(long, default_value = "fail", value_enum)]
-    on_offset_out_of_range: OutOfRange,
-    /// Most records in one transaction
-    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    batch_rows: u32,
-    /// Longest time that a record waits for others before it is committed, in milliseconds
-    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    batch_delay_ms: u64,
-    #[command(flatten)]
-    times: Times,
-    #[command(flatten)]
-    dedupe: DedupeArgs,
-    #[command(flatten)]
-    format: FormatArgs,
 }
 
 /// How events are read and where they go.
 struct Reading {
-    target: Target,
+    limits: Limits,
     format: Format,
+    target: Target,
 }
 
-/// How often to do something; `None` is never.
-type Every = Option<Duration>;
-
-fn parse_every(text: &str) -> Result<Every, String> {
-    if text == "off" {
-        return Ok(None);
+impl Args {
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Config> {
+        self.options.load()
     }
-    let bad = || "write a whole number with s, m or h, such as 30s, or off".to_owned();
-    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(bad()),
-    };
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    if number == 0 || number > 100_000 {
-        return Err(bad());
-    }
-    Ok(Some(Duration::from_secs(number * seconds)))
 }
 
 /// Loads until a signal comes, or until it has caught up; then prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
-    let config = args.database.config()?;
+    let config = args.config()?;
+    let postgres = options::postgres(&config)?;
+    let kafka = options::kafka(&config)?;
+    let topics = options::topics(&config)?;
+    let name = config.get("pipeline.name").unwrap_or("web").to_owned();
+    let reading = Reading {
+        limits: options::limits(&config)?,
+        format: options::format(&config)?,
+        target: options::target(&config)?,
+    };
     let started = Instant::now();
-    let kafka = args.kafka.clone();
-    let topics = args.topics.clone();
     let bounded = args.until_caught_up;
-    let survey = tokio::task::spawn_blocking(move || kafka.survey(&topics, bounded)).await;
+    let (asked, wanted) = (kafka.clone(), topics.clone());
+    let survey = tokio::task::spawn_blocking(move || asked.survey(&wanted, bounded)).await;
     let survey = survey.map_err(|e| Error::bug("cannot ask Kafka", e))??;
 
-    let client = pg::connect_once(&config).await?;
-    let explain = |e: tokio_postgres::Error| pg::explain("cannot open the pipeline", &config, &e);
-    let (pipeline_id, known_cluster) = position::pipeline(&client, &args.pipeline).await.map_err(explain)?;
+    let client = pg::connect_once(&postgres).await?;
+    pooler::refuse(&client, &postgres).await?;
+    migrate::expect_current(&client, &postgres).await?;
+    let explain = |e: tokio_postgres::Error| pg::explain("cannot open the pipeline", &postgres, &e);
+    let (pipeline_id, known_cluster) = position::pipeline(&client, &name).await.map_err(explain)?;
     if let Some(cluster) = &survey.cluster_id {
         match known_cluster {
             None => position::set_cluster(&client, pipeline_id, cluster).await.map_err(explain)?,
             Some(known) if known != *cluster => {
                 return Err(Error::new(
                     Kind::Config,
-                    format!("cannot continue pipeline {}", args.pipeline),
-                    format!("it belongs to Kafka cluster {known}, and {} is {cluster}", args.kafka.brokers),
+                    format!("cannot continue pipeline {name}"),
+                    format!("it belongs to Kafka cluster {known}, and {} is {cluster}", kafka.brokers),
                     "correct --brokers, or start another --pipeline",
                 ));
             }
             Some(_) => {}
         }
     }
-    let target = Target::new(BRONZE, args.dedupe).map_err(|why| Error::bug("cannot load", why))?;
-    target.takes(args.times.limits().late_policy)?;
-    target.check(&client, &config).await?;
+    reading.target.check(&client, &postgres).await?;
+    let owner = super::owner();
+    let health = Arc::new(Health::new(&name, &owner));
+    let breaker = Breaker::new(options::breaker(&config)?);
+    let supervisor = Arc::new(Supervisor::new(health.clone(), breaker, &name, pipeline_id, &owner));
+    supervisor.begin(&client).await.map_err(explain)?;
     drop(client);
-    let reading = Reading { target, format: args.format.format() };
 
-    let stop = watch_signals()?;
-    if let Some(every) = args.maintain_every {
-        tokio::spawn(maintain::every(config.clone(), every, stop.clone()));
+    if let Some(listen) = config.get("http.listen") {
+        let address = http::serve(listen, health.clone(), metrics::install()?).await?;
+        tracing::info!("listening on http://{address}");
     }
-    let limits = args.times.limits();
+    let stop = watch_signals(config.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
+    tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
+    if let Some(every) = config.time("maintenance.every")? {
+        tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));
+    }
+    tokio::spawn(notify::watchdog(health.clone()));
+    notify::notify("READY=1");
     let settings = Arc::new(Settings {
-        group: args.group.unwrap_or_else(|| format!("tidemark-{}", args.pipeline)),
-        kafka: args.kafka,
-        topics: args.topics,
-        postgres: config,
+        group: options::group(&config),
+        kafka,
+        topics,
+        postgres,
         pipeline_id,
-        owner: super::owner(),
-        limits: BatchLimits {
-            rows: args.batch_rows as usize,
-            bytes: 16 << 20,
-            delay: Duration::from_millis(args.batch_delay_ms),
-            keep: limits.max_bytes,
-        },
-        out_of_range: args.on_offset_out_of_range,
-        until: args.until_caught_up.then_some(survey.ends),
+        owner,
+        limits: options::batch_limits(&config)?,
+        health: health.clone(),
+        out_of_range: options::out_of_range(&config)?,
+        until: bounded.then_some(survey.ends),
     });
-    let total = Arc::new(Mutex::new(Counts::default()));
-    let result = sessions(&settings, limits, &reading, &stop, &total).await;
-    let total = *total.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = sessions(&settings, &reading, &stop, &supervisor).await;
+    notify::notify("STOPPING=1");
     if result.is_ok() {
-        load::print_summary(&total, started.elapsed());
+        load::print_summary(&health.counts(), started.elapsed());
     }
     result
 }
 
 async fn sessions(
     settings: &Arc<Settings>,
-    limits: Limits,
     reading: &Reading,
     stop: &watch::Receiver<bool>,
-    total: &Arc<Mutex<Counts>>,
+    supervisor: &Arc<Supervisor>,
 ) -> Result<()> {
+    let health = &supervisor.health;
     let mut pause = Duration::from_millis(500);
     loop {
+        if let Some(why) = health.paused() {
+            if settings.until.is_some() {
+                let next = "see tidemark resume --help";
+                return Err(Error::new(
+                    Kind::Temporary,
+                    "cannot load",
+                    format!("the pipeline is paused: {why}"),
+                    next,
+                ));
+            }
+            if !wait(health, stop, Duration::from_millis(500)).await {
+                return Ok(());
+            }
+            continue;
+        }
         let began = Instant::now();
-        let why = match session(settings, limits, reading, stop, total).await? {
+        let why = match session(settings, reading, stop, supervisor).await? {
             Ended::Stopped | Ended::CaughtUp => return Ok(()),
+            Ended::Paused => continue,
             Ended::Failed(error) => return Err(error),
             Ended::Restart(why) => why,
             Ended::LaneEnded => return Err(Error::bug("loading stopped", "the lane ended without a reason")),
@@ -177,22 +163,36 @@ async fn sessions(
             pause = Duration::from_millis(500);
         }
         tracing::warn!("joining the group again in {} ms: {why}", pause.as_millis());
-        let mut stopped = stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        if !wait(health, stop, pause).await {
+            return Ok(());
         }
         pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// Waits, alive. Returns false when we are told to stop.
+async fn wait(health: &Health, stop: &watch::Receiver<bool>, time: Duration) -> bool {
+    let mut stopped = stop.clone();
+    let until = Instant::now() + time;
+    loop {
+        health.polled();
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left.min(Duration::from_secs(5))) => {}
+            _ = stopped.wait_for(|stop| *stop) => return false,
+        }
     }
 }
 
 /// One session and its lane, from start to end.
 async fn session(
     settings: &Arc<Settings>,
-    limits: Limits,
     reading: &Reading,
     stop: &watch::Receiver<bool>,
-    total: &Arc<Mutex<Counts>>,
+    supervisor: &Arc<Supervisor>,
 ) -> Result<Ended> {
     let sink = Sink::new(
         settings.postgres.clone(),
@@ -200,16 +200,14 @@ async fn session(
         settings.owner.clone(),
         Patience::Forever,
         stop.clone(),
-    )
-    .into_target(reading.target.clone());
-    let encoder =
-        Encoder::new(limits, None).with_format(reading.format.clone()).with_dedupe(reading.target.dedupe);
+    );
     let in_flight = Arc::new(InFlight::default());
-    let (heard, total) = (in_flight.clone(), total.clone());
-    let lane = lane::start(sink, encoder, move |written, slots| {
-        *total.lock().unwrap_or_else(PoisonError::into_inner) += written.counts;
-        heard.committed(slots);
-    });
+    let heard = in_flight.clone();
+    let sink = sink.supervised(supervisor.clone()).into_target(reading.target.clone());
+    let encoder = Encoder::new(reading.limits, None)
+        .with_format(reading.format.clone())
+        .with_dedupe(reading.target.dedupe);
+    let mut lane = lane::start(sink, encoder, move |_, slots| heard.committed(slots));
     let (ended, ends) = tokio::sync::oneshot::channel();
     let (settings, handle, stopped, batches) =
         (settings.clone(), tokio::runtime::Handle::current(), stop.clone(), lane.batches);
@@ -220,54 +218,49 @@ async fn session(
         })
         .map_err(|e| Error::new(Kind::Temporary, "cannot start a thread", e, "free some resources"))?;
     let ended = ends.await.map_err(|e| Error::bug("the reading thread died", e))?;
-    match lane.done.await.map_err(|e| Error::bug("the writing task died", e))? {
+    // The reading thread is gone; while the last batches wait for Postgres, it is for us to be alive.
+    let mut alive = tokio::time::interval(Duration::from_secs(5));
+    let done = loop {
+        tokio::select! {
+            done = &mut lane.done => break done,
+            _ = alive.tick() => supervisor.health.polled(),
+        }
+    };
+    match done.map_err(|e| Error::bug("the writing task died", e))? {
         Ok(()) => Ok(ended),
         Err(SinkError::Fenced) => {
             Ok(Ended::Restart("another loader has claimed one of our partitions".to_owned()))
         }
         Err(SinkError::Stopped) => Ok(Ended::Stopped),
+        Err(SinkError::Paused) => Ok(Ended::Paused),
         Err(SinkError::Fatal(error)) => Ok(Ended::Failed(error)),
     }
 }
 
 /// The first SIGTERM or SIGINT asks to stop, the second one ends the process, and so does the deadline after the
 /// first: closing a Kafka consumer can hang, and a killed loader loses nothing.
-pub(super) fn watch_signals() -> Result<watch::Receiver<bool>> {
+pub(super) fn watch_signals(deadline: Duration) -> Result<watch::Receiver<bool>> {
     let failed = |e| Error::new(Kind::Temporary, "cannot watch for signals", e, "try again");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let (sender, stop) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        notify::notify("STOPPING=1");
         tracing::info!("stopping: finishing the batches in flight");
         let _ = sender.send(true);
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = tokio::time::sleep(SHUTDOWN) => {
+            () = tokio::time::sleep(deadline) => {
                 eprintln!(
                     "tidemark: stopped the hard way: batches in flight did not finish within {} s; \
                      they were rolled back and will be read again",
-                    SHUTDOWN.as_secs()
+                    deadline.as_secs()
                 );
             }
         }
         std::process::exit(i32::from(Kind::Temporary.exit_code()));
     });
     Ok(stop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_are_numbers_with_a_unit() {
-        assert_eq!(parse_every("30s"), Ok(Some(Duration::from_secs(30))));
-        assert_eq!(parse_every("5m"), Ok(Some(Duration::from_secs(300))));
-        assert_eq!(parse_every("off"), Ok(None));
-        for bad in ["", "s", "0s", "30", "-1s", "1.5h", "30é"] {
-            assert!(parse_every(bad).is_err(), "{bad}");
-        }
-    }
 }

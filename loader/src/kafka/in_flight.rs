@@ -1,6 +1,6 @@
 //! What the reading thread and the lane tell each other: how many batches are under way, and where commits stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ type Positions = HashMap<(Arc<str>, i32), i64>;
 /// Batches handed to the lane and not yet committed, and the positions of those that are.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    batches: Mutex<usize>,
+    /// The sizes of the batches under way, the oldest first.
+    batches: Mutex<VecDeque<usize>>,
     changed: Condvar,
     positions: Mutex<Positions>,
 }
@@ -26,21 +27,31 @@ impl InFlight {
         self.finished();
     }
 
-    /// One batch fewer is under way.
+    /// The oldest batch is not under way any more.
     pub(super) fn finished(&self) {
-        let mut batches = locked(&self.batches);
-        *batches = batches.saturating_sub(1);
+        locked(&self.batches).pop_front();
         self.changed.notify_all();
     }
 
-    /// One batch more is under way.
-    pub(super) fn sent(&self) {
-        *locked(&self.batches) += 1;
+    /// One batch of this many bytes more is under way.
+    pub(super) fn sent(&self, bytes: usize) {
+        locked(&self.batches).push_back(bytes);
+    }
+
+    /// The last one was not sent after all.
+    pub(super) fn taken_back(&self) {
+        locked(&self.batches).pop_back();
+        self.changed.notify_all();
     }
 
     /// How many batches are under way.
     pub(super) fn count(&self) -> usize {
-        *locked(&self.batches)
+        locked(&self.batches).len()
+    }
+
+    /// How many bytes are under way.
+    pub(super) fn bytes(&self) -> usize {
+        locked(&self.batches).iter().sum()
     }
 
     /// The positions that moved since the last call.
@@ -51,7 +62,7 @@ impl InFlight {
     /// Waits for a commit unless nothing is under way.
     pub(super) fn wait(&self, at_most: Duration) {
         let batches = locked(&self.batches);
-        if *batches > 0 {
+        if !batches.is_empty() {
             drop(self.changed.wait_timeout(batches, at_most));
         }
     }

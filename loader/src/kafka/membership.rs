@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
@@ -18,9 +18,9 @@ use super::in_flight::{InFlight, locked};
 use super::plan::{Ended, OutOfRange, Settings};
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
-use crate::pg;
 use crate::pg_errors::{Class, classify};
 use crate::position::{self, Claim};
+use crate::{metrics, pg};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
@@ -64,6 +64,17 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!("Kafka: {error}: {reason}");
     }
+
+    fn stats(&self, statistics: Statistics) {
+        for (topic, t) in &statistics.topics {
+            for (partition, p) in &t.partitions {
+                // Up to here a reader of committed records can get. -1 and less: not known yet.
+                if p.ls_offset >= 0 {
+                    self.settings.health.ends(topic, *partition, p.ls_offset);
+                }
+            }
+        }
+    }
 }
 
 impl ConsumerContext for Context {
@@ -71,6 +82,7 @@ impl ConsumerContext for Context {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let result = match err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                metrics::rebalanced("assign");
                 if !locked(&self.state).closing {
                     self.assigned(consumer, tpl);
                 }
@@ -78,10 +90,12 @@ impl ConsumerContext for Context {
                 if cooperative { consumer.incremental_assign(tpl) } else { consumer.assign(tpl) }
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                metrics::rebalanced(if consumer.assignment_lost() { "lost" } else { "revoke" });
                 self.revoked(consumer, tpl);
                 if cooperative { consumer.incremental_unassign(tpl) } else { consumer.unassign() }
             }
             other => {
+                metrics::rebalanced("failed");
                 tracing::warn!("Kafka reports a failed rebalance: {}", RDKafkaErrorCode::from(other));
                 consumer.unassign()
             }
@@ -105,6 +119,7 @@ impl Context {
                         locked(&self.state).end(Ended::Restart(format!("cannot set the position: {e}")));
                     }
                     tracing::info!(%topic, partition, offset = claim.next_offset, epoch = claim.epoch, "partition claimed");
+                    self.settings.health.hold(&topic, partition, claim);
                     let mut state = locked(&self.state);
                     state.books.hold(&topic, topic_id, partition, claim);
                     // It is not paused like the others: a session that is still blocked pauses all once more.
@@ -119,6 +134,7 @@ impl Context {
             }
         }
         locked(&self.state).joined = true;
+        self.settings.health.joined();
     }
 
     fn claim(
@@ -132,6 +148,7 @@ impl Context {
             .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))?;
         let started = Instant::now();
         loop {
+            self.settings.health.polled();
             match self.handle.block_on(self.claim_once(topic, partition, low, high)) {
                 Ok(Ok(claim)) => return Ok(claim),
                 Ok(Err(error)) => return Err(Ended::Failed(error)),
@@ -231,6 +248,7 @@ impl Context {
         let mut state = locked(&self.state);
         for element in tpl.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), "partition given up");
+            self.settings.health.release(element.topic(), element.partition());
             state.books.release(element.topic(), element.partition());
         }
     }
@@ -238,6 +256,7 @@ impl Context {
     /// Sends everything that was read and waits for its commit. Returns false at the deadline or when the lane ended.
     pub(super) fn drain(&self, deadline: Instant) -> bool {
         loop {
+            self.settings.health.polled();
             let mut state = locked(&self.state);
             let sent = self.send(&mut state, true);
             drop(state);
@@ -264,10 +283,9 @@ impl Context {
                 state.pending = state.books.hand_out();
             }
             let Some(batch) = state.pending.take() else { return true };
-            self.in_flight.sent();
+            self.in_flight.sent(batch.arena_bytes());
             if let Err(refused) = self.batches.try_send(batch) {
-                // Not sent after all.
-                self.in_flight.finished();
+                self.in_flight.taken_back();
                 state.pending = match refused {
                     mpsc::error::TrySendError::Full(batch) => Some(batch),
                     mpsc::error::TrySendError::Closed(_) => {

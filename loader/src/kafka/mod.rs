@@ -9,11 +9,13 @@ pub mod plan;
 pub mod record;
 pub mod session;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::error::{Error, Kind, Result};
 
@@ -41,6 +43,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The default of one second stalls reading each time the queue has been full.
     ("fetch.queue.backoff.ms", "50"),
     ("socket.keepalive.enable", "true"),
+    // Where partitions end, for the lag.
+    ("statistics.interval.ms", "5000"),
 ];
 
 /// Where Kafka is, and how librdkafka is to talk to it.
@@ -54,14 +58,22 @@ pub struct Kafka {
     pub settings: Vec<(String, String)>,
 }
 
-/// Reads `key=value`; refuses what tidemark relies on.
+/// Reads KEY=VALUE; refuses what tidemark relies on.
 pub fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("not of the form key=value")?;
-    let reserved = ["bootstrap.servers", "group.id", "enable.partition.eof"];
-    if reserved.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key) {
-        return Err(format!("{key} is set by tidemark, which relies on it"));
+    if let Some(why) = reserved(key) {
+        return Err(format!("{key} {why}"));
     }
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Why a setting of librdkafka may not be chosen freely; `None` if it may.
+pub fn reserved(key: &str) -> Option<&'static str> {
+    let ours = ["bootstrap.servers", "group.id", "enable.partition.eof"];
+    // Older names of the same settings, which librdkafka takes too.
+    let aliases = ["metadata.broker.list", "auto.commit.enable"];
+    let fixed = ours.contains(&key) || aliases.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
+    fixed.then_some("is set by tidemark, which relies on it")
 }
 
 impl Kafka {
@@ -117,10 +129,23 @@ impl Kafka {
         let mut config = self.client_config();
         // No group: this client only asks questions.
         config.set("log_level", "3");
-        let client: BaseConsumer = config.create().map_err(|e| self.explain(what, &e))?;
+        let client: BaseConsumer<Listener> =
+            config.create_with_context(Listener::default()).map_err(|e| self.explain(what, &e))?;
+        let explain = |what: &str, error: KafkaError| {
+            // Its reasons wait in a queue until somebody polls.
+            for _ in 0..10 {
+                let _ = client.poll(Duration::from_millis(10));
+            }
+            let said = client.context().said.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let next = format!("check that Kafka runs at {}, or set --brokers", self.brokers);
+            match said {
+                Some(why) => Error::new(Kind::Unavailable, what, format!("{error}: {why}"), next),
+                None => self.explain(what, &error),
+            }
+        };
         let mut survey = Survey { cluster_id: None, ends: Vec::new() };
         for topic in topics {
-            let metadata = client.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| self.explain(what, &e))?;
+            let metadata = client.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| explain(what, e))?;
             let found = metadata.topics().iter().find(|t| t.name() == topic);
             let error = found.and_then(|t| t.error()).map(RDKafkaErrorCode::from);
             let Some(found) = found.filter(|t| t.error().is_none() && !t.partitions().is_empty()) else {
@@ -134,7 +159,7 @@ impl Kafka {
             for partition in found.partitions().iter().filter(|_| with_offsets) {
                 let (_, high) = client
                     .fetch_watermarks(topic, partition.id(), TIMEOUT)
-                    .map_err(|e| self.explain("cannot read the end of a partition", &e))?;
+                    .map_err(|e| explain("cannot read the end of a partition", e))?;
                 survey.ends.push(End { topic: topic.clone(), partition: partition.id(), high });
             }
         }
@@ -142,6 +167,27 @@ impl Kafka {
         Ok(survey)
     }
 }
+
+/// Keeps the first reason that librdkafka gives for a failure, such as a login that was refused.
+#[derive(Default)]
+struct Listener {
+    said: Mutex<Option<String>>,
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
+        if level as i32 <= RDKafkaLogLevel::Error as i32 {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.get_or_insert_with(|| message.to_owned());
+        }
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+    }
+}
+
+impl ConsumerContext for Listener {}
 
 /// The end of a partition. An empty one has an end too: our position may lie before or behind it.
 #[derive(Clone, Debug)]

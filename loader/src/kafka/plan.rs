@@ -1,9 +1,11 @@
 //! What a session is told to do, and how it can end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{End, Kafka};
 use crate::error::Error;
+use crate::health::Health;
 
 /// What to do when Kafka no longer has the records at our position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,13 +40,15 @@ pub struct Settings {
     /// Topics to subscribe to.
     pub topics: Vec<String>,
     /// Where Postgres is.
-    pub postgres: tokio_postgres::Config,
+    pub postgres: crate::pg::Config,
     /// `loader.pipelines.pipeline_id`.
     pub pipeline_id: i32,
     /// Who we are.
     pub owner: String,
     /// Batch sizes.
     pub limits: BatchLimits,
+    /// Where to tell how things go; also says whether the pipeline is paused.
+    pub health: Arc<Health>,
     /// What to do about retention gaps.
     pub out_of_range: OutOfRange,
     /// Stop once these ends are reached; `None` runs for ever.
@@ -60,6 +64,8 @@ pub enum Ended {
     CaughtUp,
     /// Something that joining the group anew cures.
     Restart(String),
+    /// The pipeline is paused.
+    Paused,
     /// The lane ended; it knows why.
     LaneEnded,
     /// Something that needs a person.

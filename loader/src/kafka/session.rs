@@ -70,11 +70,12 @@ pub fn run(
         state.books.clear();
     }
     let cx = consumer.context();
-    if matches!(ended, Ended::Stopped | Ended::CaughtUp) {
+    if matches!(ended, Ended::Stopped | Ended::CaughtUp | Ended::Paused) {
         cx.drain(Instant::now() + DRAIN);
         commit_to_kafka(&consumer, &cx.in_flight, CommitMode::Sync);
     }
     consumer.unsubscribe();
+    cx.settings.health.left();
     ended
 }
 
@@ -112,8 +113,13 @@ impl Session<'_> {
         let mut blocked_since: Option<Instant> = None;
         let mut last_check = Instant::now();
         loop {
+            let health = &self.cx.settings.health;
+            health.polled();
             if *self.cx.stop.borrow() {
                 return Ended::Stopped;
+            }
+            if health.paused().is_some() {
+                return Ended::Paused;
             }
             let (full, wait) = {
                 let mut state = locked(&self.cx.state);
@@ -125,6 +131,8 @@ impl Session<'_> {
                 let age = state.filling_since.map(|since| since.elapsed());
                 let due = full || age.is_some_and(|age| age >= limits.delay);
                 let sent = self.cx.send(&mut state, due);
+                let waiting = state.pending.as_ref().map_or(0, RawBatch::arena_bytes);
+                health.buffered(state.books.batch().arena_bytes() + waiting + self.cx.in_flight.bytes());
                 let wait = age.map_or(Duration::from_millis(100), |age| limits.delay.saturating_sub(age));
                 // A batch that is due but has no room yet must not make this a busy loop.
                 let least = Duration::from_millis(if sent { 0 } else { 5 });
@@ -191,6 +199,7 @@ impl Session<'_> {
         match result {
             Ok(()) => {
                 state.paused = on;
+                self.cx.settings.health.reading_paused(on);
                 tracing::info!(
                     "{}",
                     if on { "reading paused: Postgres is behind" } else { "reading resumed" }

@@ -14,10 +14,12 @@ mod migrate;
 mod model_schedules;
 mod models;
 mod offsets;
+mod operations;
 mod plans;
 mod refusals;
 mod replay;
 mod roles;
+mod running;
 mod warehouse;
 
 use std::sync::OnceLock;

@@ -1,0 +1,349 @@
+//! The options that `run` and `check` share, laid over the configuration file and the environment, and what follows
+//! from all of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::limits::parse_floor;
+use crate::breaker;
+use crate::config::Config;
+use crate::envelope::Limits;
+use crate::envelope::preset::{Format, Preset, parse_part};
+use crate::error::{Error, Kind, Result};
+use crate::kafka::plan::{BatchLimits, OutOfRange};
+use crate::kafka::{Kafka, parse_setting};
+use crate::late::LatePolicy;
+use crate::pg;
+use crate::target::{BRONZE, Dedupe, DedupeArgs, Target};
+use crate::time::Micros;
+
+/// Options that override the configuration.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Configuration file (TOML); docs/loader.md lists the keys
+    ///
+    /// Options override variables of the environment (TIDEMARK__SECTION__KEY), which override the file.
+    #[arg(long, env = "TIDEMARK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Postgres to use, as postgresql://user@host:port/database or as key=value pairs
+    #[arg(long, env = "TIDEMARK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Kafka brokers to start from, as host:port, separated by commas
+    #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
+    brokers: Option<String>,
+    /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Topic to read; can be repeated
+    #[arg(long = "topic", value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Name of the position in Postgres; another name reads everything once more [default: web]
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+    /// Kafka consumer group; loaders that share one share the partitions [default: tidemark-<PIPELINE>]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off [default: 30s]
+    #[arg(long, value_name = "TIME|off")]
+    maintain_every: Option<String>,
+    /// What to do when Kafka no longer has the records at our position: fail, earliest or latest [default: fail]
+    #[arg(long, value_enum)]
+    on_offset_out_of_range: Option<OutOfRange>,
+    /// Most records in one transaction [default: 20000]
+    #[arg(long, value_name = "N")]
+    batch_rows: Option<u32>,
+    /// Longest time that a record waits for others before it is committed, in milliseconds [default: 1000]
+    #[arg(long, value_name = "MS")]
+    batch_delay_ms: Option<u64>,
+    /// Earliest date that an event may have; earlier ones become dead letters [default: 1970-01-01]
+    #[arg(long, value_name = "DATE", value_parser = parse_floor)]
+    event_time_floor: Option<Micros>,
+    /// How far an event's time may lie after its receipt, such as 5m; later ones become dead letters [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    max_skew: Option<String>,
+    /// What to do with an event that was received later than --allowed-lateness after it happened [default: recompute]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    late_policy: Option<LatePolicy>,
+    /// From which lateness on an event is late: receipt minus event time, such as 36h or 7d [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    allowed_lateness: Option<String>,
+    /// Table to load into; it must have the columns of bronze.events [default: bronze.events]
+    #[arg(long, value_name = "TABLE")]
+    into: Option<String>,
+    /// How an event that comes twice is noticed [default: id_date]
+    #[arg(long, value_enum, value_name = "MODE")]
+    dedupe: Option<Dedupe>,
+    /// With --dedupe id_window: how many days of receipt an id is remembered, its own included [default: 3]
+    #[arg(long, value_name = "N")]
+    dedupe_window_days: Option<u32>,
+    /// How the events are written [default: segment]
+    #[arg(long, value_enum, value_name = "PRESET")]
+    envelope_preset: Option<Preset>,
+    /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
+    ///
+    /// Fields: event_id, event_time, event_type, user_id, anonymous_id, received_at. What is given here replaces what
+    /// the preset says about the field; of several pointers for one field the first one with a value counts.
+    #[arg(long = "envelope", value_name = "FIELD=POINTER")]
+    envelope: Vec<String>,
+    /// Address for /metrics, /healthz, /readyz and /status, such as 127.0.0.1:9187 [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Form of the log on standard error: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl Options {
+    /// The configuration in force.
+    pub fn load(&self) -> Result<Config> {
+        let environment =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let mut config = Config::load(self.config.as_deref(), environment)?;
+        let mut set = |key: &str, value: Option<String>| value.map_or(Ok(()), |value| config.set(key, value));
+        set("postgres.dsn", self.database_url.clone().filter(|url| !url.is_empty()))?;
+        set("kafka.brokers", self.brokers.clone())?;
+        set("kafka.topics", (!self.topics.is_empty()).then(|| self.topics.join(",")))?;
+        set("pipeline.name", self.pipeline.clone())?;
+        set("kafka.group_id", self.group.clone())?;
+        set("maintenance.every", self.maintain_every.clone())?;
+        set("kafka.on_offset_out_of_range", self.on_offset_out_of_range.and_then(word))?;
+        set("batch.max_rows", self.batch_rows.map(|n| n.to_string()))?;
+        set("batch.max_delay", self.batch_delay_ms.map(|n| format!("{n}ms")))?;
+        set(
+            "record.event_time_floor",
+            self.event_time_floor.map(|t| crate::time::format_day(crate::time::day_of(t))),
+        )?;
+        set("future.max_skew", self.max_skew.clone())?;
+        set("late.policy", self.late_policy.and_then(word))?;
+        set("late.allowed", self.allowed_lateness.clone())?;
+        set("target.table", self.into.clone())?;
+        set("dedupe.mode", self.dedupe.and_then(word))?;
+        set("dedupe.window_days", self.dedupe_window_days.map(|n| n.to_string()))?;
+        set("envelope.preset", self.envelope_preset.and_then(word))?;
+        set("envelope.fields", (!self.envelope.is_empty()).then(|| self.envelope.join(",")))?;
+        set("http.listen", self.listen.clone())?;
+        set("log.format", self.log_format.clone())?;
+        for (key, value) in &self.settings {
+            config.set(&format!("kafka.librdkafka.{key}"), value.as_str())?;
+        }
+        Ok(config)
+    }
+}
+
+/// How a value of an option is written.
+fn word<T: clap::ValueEnum>(value: T) -> Option<String> {
+    value.to_possible_value().map(|v| v.get_name().to_owned())
+}
+
+/// The value of a key that must be one of the words of an option.
+fn choice<T: clap::ValueEnum>(config: &Config, key: &str) -> Result<T> {
+    let text = config.get(key).unwrap_or_default();
+    T::from_str(text, false).map_err(|e| Error::bug("cannot use the configuration", format!("{key}: {e}")))
+}
+
+/// Where Postgres is.
+pub fn postgres(config: &Config) -> Result<pg::Config> {
+    let mut postgres =
+        pg::parse_url(config.required("postgres.dsn", "--database-url or TIDEMARK_DATABASE_URL")?)?;
+    // The server's own default is left to the server.
+    if let Some(commit) = config.get("postgres.synchronous_commit").filter(|c| *c != "on") {
+        postgres.setting("synchronous_commit", commit);
+    }
+    Ok(postgres)
+}
+
+/// Where Kafka is, and how to talk to it.
+pub fn kafka(config: &Config) -> Result<Kafka> {
+    let brokers = config.required("kafka.brokers", "--brokers or TIDEMARK_BROKERS")?.to_owned();
+    let mut settings = Vec::new();
+    let protocol = config.get("kafka.security_protocol").unwrap_or("plaintext");
+    let mut pass = |setting: &str, key: &str| {
+        if let Some(value) = config.get(key) {
+            settings.push((setting.to_owned(), value.to_owned()));
+        }
+    };
+    pass("security.protocol", "kafka.security_protocol");
+    pass("ssl.ca.location", "kafka.ssl_ca_file");
+    pass("ssl.certificate.location", "kafka.ssl_certificate_file");
+    pass("ssl.key.location", "kafka.ssl_key_file");
+    pass("ssl.key.password", "kafka.ssl_key_password");
+    if protocol.starts_with("sasl") {
+        pass("sasl.mechanisms", "kafka.sasl_mechanism");
+        pass("sasl.username", "kafka.sasl_username");
+        pass("sasl.password", "kafka.sasl_password");
+    }
+    let (fetched, _) = shares(config)?;
+    settings.push(("queued.max.messages.kbytes".to_owned(), (fetched >> 10).to_string()));
+    // What is asked for while the queue is nearly full comes on top of it.
+    settings.push(("fetch.max.bytes".to_owned(), (fetched / 4).to_string()));
+    settings.extend(config.librdkafka().map(|(k, v)| (k.to_owned(), v.to_owned())));
+    Ok(Kafka { brokers, settings })
+}
+
+/// How `memory.max_buffer_bytes` is divided: bytes for what librdkafka has fetched, and for one batch. At most ten of
+/// the latter are in memory at once, counted as they came: one is filled, one waits to be handed over, one waits to be
+/// encoded, three are being encoded, wait for the connection and are being written, each of these with its encoded
+/// rows; the rest is for the driver's buffers.
+fn shares(config: &Config) -> Result<(usize, usize)> {
+    let all = config.size("memory.max_buffer_bytes")?;
+    Ok((all / 4, (all - all / 4) / 10))
+}
+
+/// How large batches may become.
+pub fn batch_limits(config: &Config) -> Result<BatchLimits> {
+    let (_, share) = shares(config)?;
+    Ok(BatchLimits {
+        rows: config.count("batch.max_rows")? as usize,
+        bytes: config.size("batch.max_bytes")?.min(share),
+        delay: config.time("batch.max_delay")?.unwrap_or(Duration::from_secs(1)),
+        keep: config.size("record.max_bytes")?,
+    })
+}
+
+/// What is accepted as an event.
+pub fn limits(config: &Config) -> Result<Limits> {
+    let skew = config.time("future.max_skew")?.unwrap_or_default();
+    let allowed = config.time("late.allowed")?.unwrap_or_default();
+    Ok(Limits {
+        max_bytes: config.size("record.max_bytes")?,
+        floor: config.date("record.event_time_floor")?,
+        max_skew: i64::try_from(skew.as_micros()).unwrap_or(i64::MAX),
+        late_policy: choice(config, "late.policy")?,
+        allowed_lateness: i64::try_from(allowed.as_micros()).unwrap_or(i64::MAX),
+    })
+}
+
+fn wrong(key: &str, why: impl std::fmt::Display, next: &str) -> Error {
+    Error::new(Kind::Config, "cannot use the configuration", format!("{key}: {why}"), next)
+}
+
+/// How the events are written.
+pub fn format(config: &Config) -> Result<Format> {
+    let parts = config.list("envelope.fields");
+    let parts: Result<Vec<_>, String> = parts.iter().map(|part| parse_part(part)).collect();
+    let parts = parts.map_err(|why| wrong("envelope.fields", why, "write field=/pointer"))?;
+    Ok(Format::new(choice(config, "envelope.preset")?, &parts))
+}
+
+/// Where the events go and how duplicates among them are found.
+pub fn target(config: &Config) -> Result<Target> {
+    let days = i32::try_from(config.count("dedupe.window_days")?).unwrap_or(i32::MAX);
+    let args = DedupeArgs { dedupe: choice(config, "dedupe.mode")?, dedupe_window_days: days };
+    let table = config.get("target.table").unwrap_or(BRONZE);
+    let target = Target::new(table, args)
+        .map_err(|why| wrong("target.table", why, "write it with its schema, such as bronze.events"))?;
+    target.takes(choice(config, "late.policy")?)?;
+    Ok(target)
+}
+
+/// When too many dead letters pause the pipeline.
+pub fn breaker(config: &Config) -> Result<breaker::Limits> {
+    Ok(breaker::Limits {
+        max_ratio: config.share("dead_letters.max_ratio")?,
+        min_sample: config.count("dead_letters.min_sample")?,
+        max_consecutive: config.count("dead_letters.max_consecutive")?,
+    })
+}
+
+/// What to do when Kafka no longer has the records at our position.
+pub fn out_of_range(config: &Config) -> Result<OutOfRange> {
+    choice(config, "kafka.on_offset_out_of_range")
+}
+
+/// Topics to read.
+pub fn topics(config: &Config) -> Result<Vec<String>> {
+    config.required("kafka.topics", "--topic")?;
+    Ok(config.list("kafka.topics"))
+}
+
+/// The consumer group.
+pub fn group(config: &Config) -> String {
+    let pipeline = config.get("pipeline.name").unwrap_or("web");
+    config.get("kafka.group_id").map_or_else(|| format!("tidemark-{pipeline}"), str::to_owned)
+}
+
+/// Level and form of the log: TIDEMARK_LOG goes before the file.
+pub fn log(config: &Config) -> (String, bool) {
+    let level = std::env::var("TIDEMARK_LOG").ok().filter(|l| !l.is_empty());
+    let level = level.unwrap_or_else(|| config.get("log.level").unwrap_or("info").to_owned());
+    (level, config.get("log.format") == Some("json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &[(&str, &str)]) -> Config {
+        let mut config = Config::load(None, std::iter::empty()).unwrap();
+        text.iter().for_each(|(k, v)| config.set(k, *v).unwrap());
+        config
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_modules() {
+        let config = config(&[]);
+        let (ours, theirs) = (limits(&config).unwrap(), Limits::default());
+        assert_eq!(
+            (ours.max_bytes, ours.floor, ours.max_skew),
+            (theirs.max_bytes, theirs.floor, theirs.max_skew)
+        );
+        assert_eq!((ours.late_policy, ours.allowed_lateness), (theirs.late_policy, theirs.allowed_lateness));
+        let to = target(&config).unwrap();
+        assert_eq!((to.name(), to.dedupe, to.window_days), (BRONZE, Dedupe::IdDate, 3));
+        assert!(matches!(format(&config), Ok(Format::Segment)));
+        let batch = batch_limits(&config).unwrap();
+        assert_eq!((batch.rows, batch.bytes, batch.delay), (20_000, 16 << 20, Duration::from_secs(1)));
+        assert_eq!(group(&config), "tidemark-web");
+        assert!(matches!(out_of_range(&config), Ok(OutOfRange::Fail)));
+    }
+
+    #[test]
+    fn envelope_and_target_come_from_their_keys() {
+        let ours = config(&[
+            ("envelope.preset", "cloudevents"),
+            ("envelope.fields", "user_id=/who/id,user_id=/who"),
+            ("target.table", "bronze.other"),
+            ("dedupe.mode", "id_window"),
+            ("dedupe.window_days", "7"),
+            ("late.policy", "refuse"),
+            ("late.allowed", "36h"),
+        ]);
+        assert!(matches!(format(&ours), Ok(Format::Mapped(_))));
+        let to = target(&ours).unwrap();
+        assert_eq!((to.name(), to.dedupe, to.window_days), ("bronze.other", Dedupe::IdWindow, 7));
+        let judged = limits(&ours).unwrap();
+        assert_eq!((judged.late_policy, judged.allowed_lateness), (LatePolicy::Refuse, 36 * 3_600_000_000));
+        for bad in [
+            [("envelope.fields", "who=/id"), ("late.policy", "refuse")],
+            [("target.table", "events"), ("late.policy", "refuse")],
+            [("target.table", "bronze.other"), ("late.policy", "divert")],
+            [("dedupe.mode", "offsets"), ("late.policy", "divert")],
+        ] {
+            let bad = config(&bad);
+            assert!(format(&bad).is_err() || target(&bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_small_budget_makes_small_batches_and_a_short_queue() {
+        let config = config(&[("memory.max_buffer_bytes", "32MiB"), ("kafka.brokers", "h:1")]);
+        assert_eq!(batch_limits(&config).unwrap().bytes, 24 * (1 << 20) / 10);
+        let settings = kafka(&config).unwrap().settings;
+        assert!(settings.contains(&("queued.max.messages.kbytes".to_owned(), "8192".to_owned())));
+    }
+
+    #[test]
+    fn secrets_go_to_librdkafka_only_where_they_are_needed() {
+        let plain = config(&[("kafka.brokers", "h:1"), ("kafka.sasl_password", "x")]);
+        assert!(!kafka(&plain).unwrap().settings.iter().any(|(k, _)| k.starts_with("sasl")));
+        let sasl = config(&[
+            ("kafka.brokers", "h:1"),
+            ("kafka.security_protocol", "sasl_ssl"),
+            ("kafka.sasl_username", "u"),
+            ("kafka.sasl_password", "x"),
+        ]);
+        let settings = kafka(&sasl).unwrap().settings;
+        assert!(settings.contains(&("sasl.mechanisms".to_owned(), "SCRAM-SHA-512".to_owned())));
+        assert!(settings.contains(&("sasl.password".to_owned(), "x".to_owned())));
+    }
+}

@@ -1,0 +1,381 @@
+//! Configuration, `tidemark check`, and what `tidemark run` refuses or uses to reach its servers: poolers, TLS, SASL.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tidemark_tests::broker::{self, Secure};
+use tidemark_tests::cluster::{self, Cluster, Database};
+use tidemark_tests::events::{self, Generated, assert_exact};
+use tidemark_tests::pooler::Pooler;
+use tidemark_tests::process::{Finished, Invocation, tidemark};
+
+fn topic_of(file: &Generated, brokers: &str) -> String {
+    let topic = broker::shared().topic();
+    let path = file.path.to_str().unwrap();
+    tidemark(&["produce", path, "--brokers", brokers, "--topic", &topic, "--partitions", "2"]).run().ok();
+    topic
+}
+
+fn some_events(seed: &str) -> Generated {
+    Generated::new(&format!("--events 3000 --days 2 --users 50 --malformed 0.01 --seed {seed}"))
+}
+
+fn check(url: &str, brokers: &str, topic: &str, more: &[&str]) -> Finished {
+    let mut arguments = vec!["check", "--brokers", brokers, "--topic", topic];
+    arguments.extend(more);
+    tidemark(&arguments).database(url).run()
+}
+
+/// The line of a check, which must be a problem; the process must say so.
+fn problem<'a>(finished: &'a Finished, check: &str) -> &'a str {
+    assert_eq!(finished.code, Some(3), "{}{}", finished.stdout, finished.stderr);
+    let mut lines = finished.stdout.lines();
+    let line = lines.find(|line| line.split_whitespace().take(2).eq(["problem", check]));
+    line.unwrap_or_else(|| panic!("no problem of {check}: {}", finished.stdout))
+}
+
+#[test]
+fn check_finds_nothing_where_everything_is_in_place() {
+    let database = cluster::shared().database();
+    tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
+    let broker = broker::shared();
+    let topic = topic_of(&some_events("301"), &broker.address);
+    let finished = check(&database.loader_url(), &broker.address, &topic, &[]).ok();
+    for name in [
+        "configuration",
+        "postgres",
+        "pooler",
+        "primary",
+        "schema",
+        "extension",
+        "grants",
+        "partitions",
+        "pipeline",
+        "kafka",
+        "topic",
+    ] {
+        let found = finished.stdout.lines().any(|line| line.split_whitespace().take(2).eq(["ok", name]));
+        assert!(found, "no ok {name}: {}", finished.stdout);
+    }
+    // The configuration in force, without the password of the login.
+    assert!(finished.stdout.contains("dsn = \"***\" # command line"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains(&format!("topics = [\"{topic}\"] # command line")),
+        "{}",
+        finished.stdout
+    );
+    assert!(!finished.stdout.contains("loading@"), "{}", finished.stdout);
+
+    let finished = check(&database.loader_url(), &broker.address, &topic, &["--output", "json"]).ok();
+    let found: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert_eq!(found["ok"], true);
+    assert!(found["checks"].as_array().unwrap().iter().all(|c| c["ok"] == true), "{found}");
+    assert_eq!(found["config"]["postgres.dsn"]["value"], "***");
+    assert!(!finished.stdout.contains("loading@"));
+    // It changed nothing.
+    assert_eq!(database.number("SELECT count(*) FROM loader.pipelines"), 0);
+}
+
+#[test]
+fn check_says_what_is_wrong_and_what_to_do() {
+    let database = cluster::shared().database();
+    let broker = broker::shared();
+    let topic = topic_of(&some_events("302"), &broker.address);
+    let of = |url: &str| check(url, &broker.address, &topic, &[]);
+
+    let finished = of(&database.reader_url());
+    let line = problem(&finished, "grants");
+    assert!(
+        line.contains("INSERT on bronze.events") && line.contains("GRANT tidemark_loader TO e2e_reader"),
+        "{line}"
+    );
+    assert!(finished.refused(3).contains("not ready to run"));
+
+    let empty = cluster::shared().empty_database();
+    let finished = of(&empty.superuser_url());
+    assert!(problem(&finished, "schema").ends_with("run tidemark migrate"));
+    assert!(problem(&finished, "extension").ends_with("run tidemark migrate"));
+
+    let nobody = format!("127.0.0.1:{}", tidemark_tests::free_port());
+    let finished = of(&format!("postgresql://u:hush@{nobody}/d"));
+    assert!(problem(&finished, "postgres").contains(&nobody));
+    assert!(!finished.stdout.contains("hush") && !finished.stderr.contains("hush"));
+
+    let url = database.loader_url();
+    assert!(problem(&check(&url, &broker.address, "no-such-topic", &[]), "topic").contains("no-such-topic"));
+    assert!(problem(&check(&url, &nobody, &topic, &[]), "kafka").contains(&nobody));
+
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "DO $$ DECLARE p text; BEGIN FOR p IN SELECT inhrelid::regclass FROM pg_inherits
+        WHERE inhparent = 'bronze.events'::regclass LOOP EXECUTE 'DROP TABLE ' || p; END LOOP; END $$",
+        )
+        .unwrap();
+    assert!(problem(&of(&url), "partitions").contains("tidemark maintain"));
+
+    tidemark(&[
+        "run",
+        "--brokers",
+        &broker.address,
+        "--topic",
+        &topic,
+        "--until-caught-up",
+        "--maintain-every",
+        "off",
+    ])
+    .database(&url)
+    .run()
+    .ok();
+    tidemark(&["pause", "web", "--reason", "a broken sign-up form"]).database(&url).run().ok();
+    let finished = of(&url);
+    let line = problem(&finished, "pipeline");
+    assert!(line.contains("a broken sign-up form (") || line.contains("a broken sign-up form;"), "{line}");
+    assert!(line.ends_with("tidemark resume web"), "{line}");
+    client.batch_execute("UPDATE loader.offsets SET next_offset = next_offset + 100000").unwrap();
+    assert!(problem(&of(&url), "position").contains("behind the end"));
+    client.batch_execute("UPDATE loader.pipelines SET cluster_id = 'another'").unwrap();
+    assert!(problem(&of(&url), "position").contains("cluster another"));
+    client.batch_execute("INSERT INTO loader.schema_history SELECT version + 1000, name, applied_on, checksum FROM loader.schema_history ORDER BY version DESC LIMIT 1").unwrap();
+    assert!(problem(&of(&url), "schema").ends_with("use the newer tidemark"));
+    let run = tidemark(&["run", "--brokers", &broker.address, "--topic", &topic, "--until-caught-up"])
+        .database(&url)
+        .run();
+    assert!(run.refused(78).contains("use the newer tidemark"));
+}
+
+/// Writes a configuration; returns its path.
+fn config(content: &str) -> PathBuf {
+    events::file(content.as_bytes())
+}
+
+fn with_config(command: &[&str], path: &std::path::Path) -> Invocation {
+    let mut arguments = command.to_vec();
+    arguments.extend(["--config", path.to_str().unwrap()]);
+    tidemark(&arguments)
+}
+
+#[test]
+fn a_configuration_file_is_enough_and_the_rest_overrides_it() {
+    let database = cluster::shared().database();
+    let broker = &broker::shared().address;
+    let file = some_events("303");
+    let topic = topic_of(&file, broker);
+    let secret = events::file(format!("{}\n", database.loader_url()).as_bytes());
+    let path = config(&format!(
+        "[pipeline]\nname = 'orders'\n[kafka]\nbrokers = '{broker}'\ntopics = ['{topic}']\n\
+         [postgres]\ndsn_file = '{}'\nsynchronous_commit = 'off'\n\
+         [batch]\nmax_rows = 1000\nmax_delay = '20s'\n[maintenance]\nevery = 'off'\n",
+        secret.display()
+    ));
+    let run = with_config(&["run", "--until-caught-up", "--batch-rows", "700"], &path);
+    let counts = run.env("TIDEMARK__BATCH__MAX_ROWS", "500").run().ok().counts();
+    assert_eq!(counts.read, file.number("lines"));
+    assert_exact(&database, &file.path);
+    assert_eq!(database.value("SELECT name FROM loader.pipelines"), "orders");
+    assert_eq!(database.number("SELECT max(n_read) FROM loader.batches"), 700, "the command line counts");
+
+    let shown = with_config(&["check"], &path).env("TIDEMARK__BATCH__MAX_ROWS", "500").run();
+    let source = "max_rows = 500 # environment, TIDEMARK__BATCH__MAX_ROWS";
+    assert!(shown.stdout.contains(source), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains(&format!("dsn = \"***\" # file, read from {}", secret.display())),
+        "{}",
+        shown.stdout
+    );
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_by_run_and_reported_by_check() {
+    let path = config("[batch]\nmax_row = 5\n");
+    let expected = "batch.max_row: unknown key max_row in section [batch]; did you mean max_rows?";
+    assert!(with_config(&["run"], &path).run().refused(78).contains(expected));
+    let finished = with_config(&["check"], &path).run();
+    assert!(problem(&finished, "configuration").contains(expected));
+    let finished = with_config(&["run"], &config("")).run();
+    assert!(finished.refused(64).contains("TIDEMARK_DATABASE_URL"));
+    assert!(
+        with_config(&["run"], &config("[log]\nlevel = 'a=b=c'\n")).run().refused(78).contains("log level")
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let database = cluster::shared().database();
+    let broker = &broker::shared().address;
+    let topic = topic_of(&some_events("304"), broker);
+    let run = tidemark(&["run", "--brokers", broker, "--topic", &topic, "--listen", &address]);
+    assert!(
+        run.database(&database.loader_url()).run().stderr.contains(&format!("cannot listen on {address}"))
+    );
+}
+
+#[test]
+fn a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_not() {
+    let database = cluster::shared().database();
+    tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
+    let broker = &broker::shared().address;
+    let file = some_events("305");
+    let topic = topic_of(&file, broker);
+    let run = |url: &str| {
+        tidemark(&[
+            "run",
+            "--brokers",
+            broker,
+            "--topic",
+            &topic,
+            "--until-caught-up",
+            "--maintain-every",
+            "off",
+        ])
+        .database(url)
+        .run()
+    };
+    for mode in ["transaction", "statement"] {
+        let pooler = Pooler::start(&database, mode);
+        let url = pooler.url(&database);
+        assert!(run(&url).refused(78).contains("pool_mode = session"), "{mode}");
+        let finished = check(&url, broker, &topic, &[]);
+        assert!(problem(&finished, "pooler").contains("pool_mode = session"), "{mode}");
+    }
+    assert_eq!(database.number("SELECT count(*) FROM loader.pipelines"), 0);
+    let pooler = Pooler::start(&database, "session");
+    check(&pooler.url(&database), broker, &topic, &[]).ok();
+    run(&pooler.url(&database)).ok();
+    assert_exact(&database, &file.path);
+}
+
+/// A self-signed certificate for localhost and its key.
+fn certificate(name: &str) -> (PathBuf, PathBuf) {
+    let [cert, key] =
+        ["cert", "key"].map(|kind| events::file(b"").with_extension(format!("{name}.{kind}.pem")));
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tidemark-test"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .expect("openssl is there; scripts/deps.sh test installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (cert, key)
+}
+
+/// Switches TLS on with a certificate, written by the server itself into its data directory.
+fn switch_tls_on(database: &Database<'_>, cert: &std::path::Path, key: &std::path::Path) {
+    let mut client = database.connect();
+    for (path, name) in [(cert, "server.crt"), (key, "server.key")] {
+        let content = std::fs::read_to_string(path).unwrap();
+        let sql = format!(
+            "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM 'umask 077; cat >{name}'",
+            content.trim()
+        );
+        client.batch_execute(&sql).unwrap();
+    }
+    client.batch_execute("ALTER SYSTEM SET ssl = on").unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    tidemark_tests::wait_until("TLS", std::time::Duration::from_secs(20), || {
+        database.value("SHOW ssl") == "on"
+    });
+}
+
+#[test]
+fn tls_to_postgres_checks_what_sslmode_says() {
+    let cluster = Cluster::start("postgres-tls");
+    let database = cluster.database();
+    let (cert, key) = certificate("server");
+    let (other, _) = certificate("other");
+    switch_tls_on(&database, &cert, &key);
+    let (cert, other) = (cert.display(), other.display());
+    let plain = database.loader_url();
+    let named = plain.replace("127.0.0.1", "localhost");
+    let broker = &broker::shared().address;
+    let file = some_events("306");
+    let topic = topic_of(&file, broker);
+    let line = |url: &str| {
+        let finished = check(url, broker, &topic, &[]);
+        let found = finished
+            .stdout
+            .lines()
+            .find(|l| l.split_whitespace().nth(1) == Some("postgres"))
+            .map(str::to_owned);
+        found.unwrap_or_else(|| panic!("{}{}", finished.stdout, finished.stderr))
+    };
+    for (url, expected) in [
+        (format!("{plain}?sslmode=disable"), "without TLS"),
+        (plain.clone(), "with TLS"),
+        (format!("{plain}?sslmode=require"), "with TLS"),
+        (format!("{plain}?sslmode=verify-ca&sslrootcert={cert}"), "with TLS"),
+        (format!("{named}?sslmode=verify-full&sslrootcert={cert}"), "with TLS"),
+        // The certificate is for localhost.
+        (format!("{plain}?sslmode=verify-full&sslrootcert={cert}"), "certificate verify failed"),
+        // Of nobody whom we trust.
+        (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "certificate verify failed"),
+        (format!("{named}?sslmode=verify-full"), "certificate verify failed"),
+        (format!("{plain}?sslmode=require&sslrootcert={other}"), "certificate verify failed"),
+    ] {
+        let line = line(&url);
+        assert!(line.contains(expected), "{url}: {line}");
+        assert_eq!(line.starts_with("ok"), expected.ends_with("TLS"), "{url}: {line}");
+    }
+    let url = format!("{named}?sslmode=verify-full&sslrootcert={cert}");
+    tidemark(&[
+        "run",
+        "--brokers",
+        broker,
+        "--topic",
+        &topic,
+        "--until-caught-up",
+        "--maintain-every",
+        "off",
+    ])
+    .database(&url)
+    .run()
+    .ok();
+    assert_exact(&database, &file.path);
+    // A server without TLS and a client that insists on it.
+    let off = cluster::shared().database();
+    assert!(line(&format!("{}?sslmode=require", off.loader_url())).starts_with("problem"));
+    assert!(line(&format!("{}?sslmode=prefer", off.loader_url())).contains("without TLS"));
+}
+
+#[test]
+fn kafka_with_tls_and_sasl() {
+    let secure = Secure::start();
+    let database = cluster::shared().database();
+    tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
+    let file = some_events("307");
+    let topic = topic_of(&file, &secure.open.address);
+    let password = events::file(b"alice-secret\n");
+    let settings = |mechanism: &str, more: &str| {
+        config(&format!(
+            "[kafka]\nbrokers = '{}'\ntopics = ['{topic}']\nsecurity_protocol = 'sasl_ssl'\nssl_ca_file = '{}'\n\
+             sasl_mechanism = '{mechanism}'\nsasl_username = 'alice'\n{more}\n[maintenance]\nevery = 'off'\n",
+            secure.address,
+            secure.certificate.display(),
+        ))
+    };
+    let url = database.loader_url();
+    let good = format!("sasl_password_file = '{}'", password.display());
+    for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
+        let finished = with_config(&["check"], &settings(mechanism, &good)).database(&url).run().ok();
+        assert!(finished.stdout.contains("sasl_password = \"***\" # file"), "{}", finished.stdout);
+        assert!(!finished.stdout.contains("alice-secret") && !finished.stderr.contains("alice-secret"));
+    }
+    let run = |settings: &PathBuf, pipeline: &str| {
+        with_config(&["run", "--until-caught-up", "--pipeline", pipeline], settings).database(&url).run()
+    };
+    let finished = run(&settings("SCRAM-SHA-512", "sasl_password = 'wrong'"), "web");
+    assert_eq!(finished.code, Some(69), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("SASL authentication error")
+            || finished.stderr.contains("Authentication failed"),
+        "{}",
+        finished.stderr
+    );
+    assert!(!finished.stderr.contains("wrong"), "{}", finished.stderr);
+    run(&settings("SCRAM-SHA-512", &good), "web").ok();
+    assert_exact(&database, &file.path);
+    assert_eq!(
+        run(&settings("PLAIN", &good), "again").ok().counts().duplicate,
+        file.number("events") + file.number("duplicates")
+    );
+}
