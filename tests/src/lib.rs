@@ -9,8 +9,12 @@ pub mod broker;
 pub mod cluster;
 pub mod docs;
 pub mod events;
+pub mod oracle;
 pub mod process;
+pub mod proxy;
+pub mod run;
 mod server;
+pub mod storm;
 
 pub use server::free_port;
 

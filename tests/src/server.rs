@@ -52,6 +52,24 @@ pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, St
     );
 }
 
+/// Has a script do something with a server that it started in this directory.
+pub(crate) fn script(script: &str, command: &str, directory: &Path) {
+    script_with(script, &[command.as_ref(), directory.as_os_str()]);
+}
+
+/// Runs a script that must succeed.
+pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
+    let path = root().join("scripts").join(script);
+    let output =
+        Command::new(&path).args(arguments).env("KAFKA_TIMEOUT", "180").stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {}: {e}", path.display()));
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// A port of 127.0.0.1 on which nobody listened just now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("no free port on 127.0.0.1");
