@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -150,6 +151,28 @@ impl Broker {
     /// Number of records in all partitions of a topic.
     pub fn records(&self, topic: &str) -> i64 {
         self.ends(topic).iter().map(|(_, end)| end).sum()
+    }
+
+    /// Number of records that can still be read from partition 0: fewer than offsets once it was compacted.
+    pub fn readable(&self, topic: &str) -> usize {
+        let mut config = self.client_config();
+        config
+            .set("group.id", "counter")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("cannot make a consumer");
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).expect("a valid offset");
+        consumer.assign(&from).expect("cannot read a topic");
+        let mut n = 0;
+        loop {
+            match consumer.poll(TIMEOUT) {
+                Some(Ok(_)) => n += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => return n,
+                Some(Err(e)) => panic!("cannot read {topic}: {e}"),
+                None => panic!("the end of {topic} does not come"),
+            }
+        }
     }
 
     fn ends(&self, topic: &str) -> Vec<(i32, i64)> {

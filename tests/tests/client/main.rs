@@ -6,6 +6,7 @@ mod bad_lines;
 mod dump_restore;
 mod kafka;
 mod load;
+mod matrix;
 mod migrate;
 mod models;
 mod plans;
