@@ -39,14 +39,15 @@ const LOADED: &str = "SELECT event_id FROM bronze.events ORDER BY 1";
 fn row_13_a_broker_that_is_killed_twice_is_waited_for() {
     let broker = Broker::start("broken-kafka");
     let database = cluster::shared().database();
-    let file = crate::big_file();
+    let file = super::medium_file();
+    super::slow_down(&database, 20);
     produce(&file.path, &broker.address, "t", "3");
     let mut run = Run::new(&database, "t").batch_rows(500);
     run.brokers = broker.address.clone();
     let mut process = run.start();
     let lines = file.number("lines") as i64;
     for part in 1..=2 {
-        wait_for(&database, &mut process, part * 20_000);
+        wait_for(&database, &mut process, part * 10_000);
         broker.kill();
         std::thread::sleep(Duration::from_secs(2));
         assert!(process.is_running(), "{}", process.errors());
@@ -62,10 +63,10 @@ fn row_13_leaders_that_move_brokers_that_vanish_and_slow_answers() {
     let mock = MockCluster::new(3).unwrap();
     mock.create_topic("t", 3, 3).unwrap();
     let database = cluster::shared().database();
-    let all: Vec<Vec<String>> = (0..3u64).map(|p| lines((0..20_000).map(|n| p * 100_000 + n + 1))).collect();
+    let all: Vec<Vec<String>> = (0..3u64).map(|p| lines((0..6_000).map(|n| p * 100_000 + n + 1))).collect();
     let brokers = mock.bootstrap_servers();
     for (partition, lines) in (0..).zip(&all) {
-        broker::produce(&brokers, "t", &records(&lines[..10_000], partition));
+        broker::produce(&brokers, "t", &records(&lines[..3_000], partition));
     }
     let mut run = Run::new(&database, "t").batch_rows(300);
     run.brokers = brokers.clone();
@@ -82,9 +83,9 @@ fn row_13_leaders_that_move_brokers_that_vanish_and_slow_answers() {
     }
     (1..=3).for_each(|b| mock.broker_round_trip_time(b, Duration::ZERO).unwrap());
     for (partition, lines) in (0..).zip(&all) {
-        broker::produce(&brokers, "t", &records(&lines[10_000..], partition));
+        broker::produce(&brokers, "t", &records(&lines[3_000..], partition));
     }
-    wait_for(&database, &mut process, 60_000);
+    wait_for(&database, &mut process, 18_000);
     end(process);
     assert_exact(&database, &events::file(all.concat().join("\n").as_bytes()));
     assert_first_pass(&database);
@@ -152,6 +153,8 @@ fn row_15_aborted_transactions_are_never_loaded_and_open_ones_are_waited_for() {
     broker.create_topic(&topic, 1, &[]);
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &broker.address).set("transactional.id", &topic);
+    // Kafka must not end the open one, however slow this machine is.
+    config.set("transaction.timeout.ms", "600000");
     let producer: BaseProducer = config.create().unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     let send = |numbers: std::ops::Range<u64>| {

@@ -145,17 +145,18 @@ fn row_03_connections_cut_at_each_point_of_a_batch() {
     let run = Run::new(&database, &topic).with(&["--until-caught-up"]);
     let mut barrier = Barrier::hold(&database, &mid_copy);
     let mut process = run.start();
-    for point in ["LOCK TABLE loader.dead_letters IN SHARE MODE", "LOCK TABLE loader.batches IN SHARE MODE"] {
-        let backend = barrier.wait_for_loader(&mut process);
-        let next = Barrier::hold(&database, point);
-        terminate(&database, backend);
-        barrier.release();
-        barrier = next;
-    }
     let backend = barrier.wait_for_loader(&mut process);
-    set_trap_later(&database, barrier, backend);
+    let next = Barrier::hold(&database, "LOCK TABLE loader.dead_letters IN SHARE MODE");
+    terminate(&database, backend);
+    barrier.release();
+    barrier = next;
+    let backend = barrier.wait_for_loader(&mut process);
+    set_trap(&database, Trap::DuringCommit);
+    let next = Barrier::hold_trap(&database);
+    terminate(&database, backend);
+    barrier.release();
+    barrier = next;
     // In the middle of COMMIT: rolled back, and the loader asks.
-    let mut barrier = Barrier::hold_trap(&database);
     let backend = barrier.wait_for_loader(&mut process);
     terminate(&database, backend);
     barrier.release();
@@ -165,13 +166,6 @@ fn row_03_connections_cut_at_each_point_of_a_batch() {
     assert_eq!(finished.counts().read as i64, lines_of(&file), "what it reports is what it did");
     remove_traps(&database);
     assert_all(&database, &file);
-}
-
-/// Ends the wait of a backend whose barrier keeps a table that the trap needs.
-fn set_trap_later(database: &Database<'_>, barrier: Barrier, backend: i32) {
-    terminate(database, backend);
-    barrier.release();
-    set_trap(database, Trap::DuringCommit);
 }
 
 #[test]

@@ -10,10 +10,11 @@ mod rest;
 mod zombies;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tidemark_tests::broker;
 use tidemark_tests::cluster::Database;
-use tidemark_tests::events::{self, assert_exact, line};
+use tidemark_tests::events::{self, Generated, assert_exact, line};
 use tidemark_tests::oracle::assert_first_pass;
 use tidemark_tests::process::tidemark;
 
@@ -55,4 +56,22 @@ fn assert_all(database: &Database<'_>, path: &Path) {
 
 fn lines_of(path: &Path) -> i64 {
     std::fs::read(path).unwrap().split(|b| *b == b'\n').filter(|line| !line.is_empty()).count() as i64
+}
+
+/// 60,000 events with duplicates, late and malformed ones: enough to be in the middle of.
+fn medium_file() -> &'static Generated {
+    static FILE: OnceLock<Generated> = OnceLock::new();
+    FILE.get_or_init(|| {
+        Generated::new("--events 60000 --days 4 --users 900 --seed 41 --malformed 0.003 --duplicates 0.02")
+    })
+}
+
+/// Has each batch take this much longer, so that there is time to do something meanwhile.
+fn slow_down(database: &Database<'_>, milliseconds: u32) {
+    let sql = format!(
+        "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN PERFORM pg_sleep({milliseconds} / 1000.0); RETURN NULL; END$$;
+         CREATE TRIGGER slow AFTER INSERT ON loader.batches EXECUTE FUNCTION public.slow()"
+    );
+    database.connect().batch_execute(&sql).unwrap();
 }

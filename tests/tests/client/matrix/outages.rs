@@ -5,13 +5,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tidemark_tests::cluster::{self, Cluster, Database};
-use tidemark_tests::events::Generated;
 use tidemark_tests::oracle::{assert_first_pass, assert_invariants};
 use tidemark_tests::process::Process;
 use tidemark_tests::run::{PATIENCE, Run, position, wait_for};
 use tidemark_tests::wait_until;
 
-use super::{assert_all, lines_of, mixed_file, produce, topic_of};
+use super::{assert_all, lines_of, medium_file, mixed_file, produce, topic_of};
 
 /// A server that may be killed, one test at a time.
 fn victim() -> (&'static Cluster, MutexGuard<'static, ()>) {
@@ -21,15 +20,11 @@ fn victim() -> (&'static Cluster, MutexGuard<'static, ()>) {
     (CLUSTER.get_or_init(|| Cluster::start("victim")), turn)
 }
 
-fn file() -> Generated {
-    Generated::new("--events 60000 --days 4 --users 900 --seed 41 --malformed 0.003 --duplicates 0.02")
-}
-
 #[test]
 fn row_03_postgres_crashes_under_load() {
     let (cluster, _turn) = victim();
     let database = cluster.database();
-    let file = file();
+    let file = medium_file();
     let topic = topic_of(&file.path, "2");
     let mut process = Run::new(&database, &topic).with(&["--until-caught-up"]).start();
     for part in 1..=3 {
@@ -46,11 +41,11 @@ fn row_03_postgres_crashes_under_load() {
 fn row_04_postgres_away_for_longer_than_patience_pauses_and_keeps_the_assignment() {
     let (cluster, _turn) = victim();
     let database = cluster.database();
-    let file = crate::big_file();
+    let file = medium_file();
     let topic = topic_of(&file.path, "2");
     // A poll interval shorter than the outage: whoever stopped polling would be thrown out of the group.
     let poll = ["--kafka-config", "max.poll.interval.ms=10000", "--until-caught-up"];
-    let mut process = Run::new(&database, &topic).with(&poll).start();
+    let mut process = Run::new(&database, &topic).batch_rows(500).with(&poll).start();
     wait_for(&database, &mut process, 5_000);
     cluster.stop();
     std::thread::sleep(Duration::from_secs(14));
@@ -70,7 +65,7 @@ fn row_04_postgres_away_for_longer_than_patience_pauses_and_keeps_the_assignment
 fn row_05_commits_that_a_crash_takes_back_are_loaded_again() {
     let (cluster, _turn) = victim();
     let database = cluster.database();
-    let file = file();
+    let file = medium_file();
     let topic = topic_of(&file.path, "2");
     let mut run = Run::new(&database, &topic).batch_rows(300).with(&["--until-caught-up"]);
     run.url = format!("{}?options=-c%20synchronous_commit%3Doff", run.url);
@@ -121,13 +116,13 @@ fn outage(database: &Database<'_>, process: &mut Process, sqlstate: &str, broken
 #[test]
 fn row_06_infrastructure_errors_are_waited_out_and_nothing_becomes_a_dead_letter() {
     let database = cluster::shared().database();
-    let file = crate::big_file();
+    let file = medium_file();
     let topic = topic_of(&file.path, "2");
-    let mut process = Run::new(&database, &topic).batch_rows(500).with(&["--until-caught-up"]).start();
+    let mut process = Run::new(&database, &topic).batch_rows(200).with(&["--until-caught-up"]).start();
     wait_for(&database, &mut process, 500);
     let full = "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END$$";
-    database.connect().batch_execute(&full).unwrap();
+    database.connect().batch_execute(full).unwrap();
     let mut client = database.connect();
     // Too many connections, and a server that lets nobody write, for real.
     let none = "ALTER DATABASE DB CONNECTION LIMIT 0";

@@ -56,7 +56,11 @@ fn poisoned_topic(poisons: &[(Vec<u8>, &str)]) -> (String, Vec<String>, Vec<Vec<
             let offset = values.len();
             if poisoned {
                 dead.push(vec![offset.to_string(), (*reason).to_owned()]);
-                values.push(bytes.clone());
+                // Each with an id of its own, or those with a readable one would be duplicates.
+                match std::str::from_utf8(bytes) {
+                    Ok(text) => values.push(text.replace(&id(999_999), &id(offset as u64)).into_bytes()),
+                    Err(_) => values.push(bytes.clone()),
+                }
             } else {
                 ids.push(id(offset as u64));
                 values.push(line(offset as u64, "u", TIME).into_bytes());

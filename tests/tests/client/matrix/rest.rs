@@ -152,7 +152,7 @@ fn row_25_a_backlog_larger_than_memory_may_grow_is_read_within_bounds() {
     // Long enough to be thrown out of the group for not polling.
     std::thread::sleep(Duration::from_secs(14));
     barrier.release();
-    wait_for(&database, &mut process, 60_000);
+    wait_for(&database, &mut process, 40_000);
     let peak = process.peak_memory();
     println!("{peak} MiB at most with a backlog of 360 MB");
     assert!(peak < 400, "{peak} MiB");

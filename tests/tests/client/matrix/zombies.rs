@@ -8,7 +8,7 @@ use tidemark_tests::process::Process;
 use tidemark_tests::run::{Barrier, PATIENCE, Run, Trap, position, remove_traps, set_trap, wait_for};
 use tidemark_tests::wait_until;
 
-use super::{assert_all, lines_of, mixed_file, topic_of};
+use super::{assert_all, lines_of, medium_file, mixed_file, slow_down, topic_of};
 
 fn end(process: Process) {
     process.signal("TERM");
@@ -109,14 +109,15 @@ fn row_10_a_claim_that_comes_late_fences_the_right_owner_once_and_both_converge(
 #[test]
 fn row_11_members_come_and_go_all_the_time() {
     let database = cluster::shared().database();
-    let file = crate::big_file();
+    let file = medium_file();
     let topic = topic_of(&file.path, "6");
+    slow_down(&database, 100);
     let run = Run::new(&database, &topic).batch_rows(250).with(&["--batch-delay-ms", "50"]);
     let mut members = vec![run.start()];
     wait_for(&database, &mut members[0], 1);
     let lines = file.number("lines") as i64;
     let mut changes = 0;
-    while position(&database) < lines && changes < 8 {
+    while position(&database) < lines && changes < 6 {
         members.push(run.start());
         std::thread::sleep(Duration::from_millis(1_500));
         if members.len() > 2 {
