@@ -175,7 +175,8 @@ fn row_15_aborted_transactions_are_never_loaded_and_open_ones_are_waited_for() {
     broker.append_all(&topic, &records(&lines(301..401), 0));
 
     let mut process = Run::new(&database, &topic).start();
-    wait_for(&database, &mut process, 101);
+    // The marker of the commit has an offset too, and what comes next is not to be seen yet.
+    wait_for(&database, &mut process, 100);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(database.column(LOADED), ids(1..101), "records of an open or aborted transaction");
     producer.commit_transaction(PATIENCE).unwrap();

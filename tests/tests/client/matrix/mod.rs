@@ -58,11 +58,11 @@ fn lines_of(path: &Path) -> i64 {
     std::fs::read(path).unwrap().split(|b| *b == b'\n').filter(|line| !line.is_empty()).count() as i64
 }
 
-/// 60,000 events with duplicates, late and malformed ones: enough to be in the middle of.
+/// 30,000 events with duplicates, late and malformed ones: enough to be in the middle of.
 fn medium_file() -> &'static Generated {
     static FILE: OnceLock<Generated> = OnceLock::new();
     FILE.get_or_init(|| {
-        Generated::new("--events 60000 --days 4 --users 900 --seed 41 --malformed 0.003 --duplicates 0.02")
+        Generated::new("--events 30000 --days 4 --users 900 --seed 41 --malformed 0.003 --duplicates 0.02")
     })
 }
 

@@ -10,7 +10,7 @@ use tidemark_tests::process::Process;
 use tidemark_tests::run::{PATIENCE, Run, position, wait_for};
 use tidemark_tests::wait_until;
 
-use super::{assert_all, lines_of, medium_file, mixed_file, produce, topic_of};
+use super::{assert_all, lines_of, medium_file, mixed_file, produce, slow_down, topic_of};
 
 /// A server that may be killed, one test at a time.
 fn victim() -> (&'static Cluster, MutexGuard<'static, ()>) {
@@ -26,9 +26,10 @@ fn row_03_postgres_crashes_under_load() {
     let database = cluster.database();
     let file = medium_file();
     let topic = topic_of(&file.path, "2");
-    let mut process = Run::new(&database, &topic).with(&["--until-caught-up"]).start();
+    slow_down(&database, 40);
+    let mut process = Run::new(&database, &topic).batch_rows(500).with(&["--until-caught-up"]).start();
     for part in 1..=3 {
-        wait_for(&database, &mut process, part * 8_000);
+        wait_for(&database, &mut process, part * 6_000);
         cluster.crash();
         cluster.start_again();
     }
@@ -43,6 +44,7 @@ fn row_04_postgres_away_for_longer_than_patience_pauses_and_keeps_the_assignment
     let database = cluster.database();
     let file = medium_file();
     let topic = topic_of(&file.path, "2");
+    slow_down(&database, 40);
     // A poll interval shorter than the outage: whoever stopped polling would be thrown out of the group.
     let poll = ["--kafka-config", "max.poll.interval.ms=10000", "--until-caught-up"];
     let mut process = Run::new(&database, &topic).batch_rows(500).with(&poll).start();
@@ -67,6 +69,7 @@ fn row_05_commits_that_a_crash_takes_back_are_loaded_again() {
     let database = cluster.database();
     let file = medium_file();
     let topic = topic_of(&file.path, "2");
+    slow_down(&database, 40);
     let mut run = Run::new(&database, &topic).batch_rows(300).with(&["--until-caught-up"]);
     run.url = format!("{}?options=-c%20synchronous_commit%3Doff", run.url);
     let mut process = run.start();
@@ -118,6 +121,7 @@ fn row_06_infrastructure_errors_are_waited_out_and_nothing_becomes_a_dead_letter
     let database = cluster::shared().database();
     let file = medium_file();
     let topic = topic_of(&file.path, "2");
+    slow_down(&database, 40);
     let mut process = Run::new(&database, &topic).batch_rows(200).with(&["--until-caught-up"]).start();
     wait_for(&database, &mut process, 500);
     let full = "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS

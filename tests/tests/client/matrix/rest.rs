@@ -11,7 +11,7 @@ use tidemark_tests::oracle::{assert_first_pass, assert_invariants};
 use tidemark_tests::process::tidemark;
 use tidemark_tests::run::{Barrier, Run, position, wait_for};
 
-use super::{assert_all, mixed_file, topic_of};
+use super::{assert_all, mixed_file, slow_down, topic_of};
 
 #[test]
 fn row_21_partitions_made_by_the_extension_and_two_loaders_at_once() {
@@ -52,11 +52,12 @@ fn row_21_partitions_made_by_the_extension_and_two_loaders_at_once() {
 fn row_21_a_partition_that_is_detached_under_a_running_load() {
     let database = cluster::shared().database();
     let file = Generated::new(
-        "--events 60000 --days 3 --users 900 --seed 62 --malformed 0.003 --duplicates 0 --late 0.3",
+        "--events 30000 --days 3 --users 900 --seed 62 --malformed 0.003 --duplicates 0 --late 0.3",
     );
     let topic = topic_of(&file.path, "2");
+    slow_down(&database, 20);
     let mut process = Run::new(&database, &topic).batch_rows(500).with(&["--until-caught-up"]).start();
-    wait_for(&database, &mut process, 12_000);
+    wait_for(&database, &mut process, 6_000);
     let day = "2026-09-01";
     let find =
         format!("SELECT partition FROM tidemark.partitions('bronze.events') WHERE from_date = '{day}'");

@@ -112,7 +112,7 @@ fn row_11_members_come_and_go_all_the_time() {
     let file = medium_file();
     let topic = topic_of(&file.path, "6");
     slow_down(&database, 100);
-    let run = Run::new(&database, &topic).batch_rows(250).with(&["--batch-delay-ms", "50"]);
+    let run = Run::new(&database, &topic).batch_rows(150).with(&["--batch-delay-ms", "50"]);
     let mut members = vec![run.start()];
     wait_for(&database, &mut members[0], 1);
     let lines = file.number("lines") as i64;
