@@ -139,6 +139,27 @@ fn row_16_a_batch_half_of_which_postgres_refuses() {
 }
 
 #[test]
+#[ignore = "known bug: the good one counts as a duplicate of the refused one within a batch"]
+fn row_16_a_good_event_with_the_id_of_a_refused_one_is_not_lost() {
+    let database = cluster::shared().database();
+    let rule = "ALTER TABLE bronze.events ADD CONSTRAINT edible CHECK (event_type <> 'poison')";
+    database.connect().batch_execute(rule).unwrap();
+    let good = line(1, "u", TIME);
+    let refused = good.replace("page_viewed", "poison");
+    let records =
+        [&refused, &good].map(|value| Record { value: Some(value.as_bytes()), ..Record::default() });
+    let topic = broker::shared().topic();
+    broker::shared().create_topic(&topic, 1, &[]);
+    broker::shared().append_all(&topic, &records);
+    Run::new(&database, &topic).catch_up();
+    // Loaded, or kept as a dead letter: but somewhere.
+    let payloads = "SELECT (convert_from(payload, 'UTF8')::jsonb) ->> 'event' FROM loader.dead_letters
+                    UNION ALL SELECT event_type FROM bronze.events ORDER BY 1";
+    assert_eq!(database.column(payloads), ["page_viewed", "poison"]);
+    assert_first_pass(&database);
+}
+
+#[test]
 fn row_17_a_dead_letter_takes_any_bytes_and_fifty_megabytes() {
     let database = cluster::shared().database();
     let topic = broker::shared().topic();
