@@ -37,7 +37,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// Compares. `records` is what the topic holds of the `lines` of the file.
-    pub(super) fn of(database: &Database<'_>, path: &Path, lines: u64, records: u64) -> Verdict {
+    pub fn of(database: &Database<'_>, path: &Path, lines: u64, records: u64) -> Verdict {
         let Expected { events, duplicates, dead } = Expected::of(path);
         // Pairs come sorted from the set, and so do the lines made of them: ids have one length.
         let wanted: Vec<String> = events.into_iter().map(|(id, date)| format!("{id}\t{date}")).collect();

@@ -238,3 +238,25 @@ fn row_15_holes_of_compaction_leave_no_gap_in_the_ranges() {
     assert!(newest.iter().all(|id| found.contains(id)), "{found:?}");
     assert_first_pass(&database);
 }
+
+#[test]
+fn row_15_records_are_loaded_whatever_they_are_compressed_with() {
+    let database = cluster::shared().database();
+    let broker = broker::shared();
+    // The broker compresses what comes, so the producer need not know how.
+    for (number, codec) in ["gzip", "snappy", "lz4", "zstd"].into_iter().enumerate() {
+        let topic = broker.topic();
+        broker.create_topic(&topic, 1, &[("compression.type", codec)]);
+        let from = number as u64 * 1_000 + 1;
+        broker.append_all(&topic, &records(&lines(from..from + 500), 0));
+        let mut run = Run::new(&database, &topic).with(&["--until-caught-up"]).start();
+        let started = std::time::Instant::now();
+        while run.is_running() && started.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!run.is_running(), "{codec}: {}", run.errors());
+        let counts = run.wait().ok().counts();
+        assert_eq!(counts.loaded, 500, "{codec}");
+    }
+    assert_first_pass(&database);
+}
