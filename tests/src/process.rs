@@ -105,6 +105,23 @@ impl Process {
         // The shell's own kill: a minimal Debian has no program of that name.
         let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, &pid]).status();
         assert!(sent.is_ok_and(|s| s.success()), "cannot send {signal} to {}: {}", self.name, self.errors());
+        if signal == "STOP" {
+            // Each thread stops when the kernel next looks at it, which may be after its next system call.
+            crate::wait_until("all threads to stop", LIMIT, || self.is_stopped());
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.is_ok_and(|tasks| {
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state follows the name, which is in parentheses. Z: it was killed meanwhile.
+                stat.rsplit(") ")
+                    .next()
+                    .is_none_or(|rest| rest.starts_with(['T', 't', 'Z', 'X']) || rest.is_empty())
+            })
+        })
     }
 
     /// Kills it at once; it must still have been running.
