@@ -42,7 +42,8 @@ pub(crate) fn start(script: &str, name: &str, settings: &[&str]) -> (PathBuf, St
             return (directory, String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
         said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !said.contains("is taken") {
+        // Kafka has a second port, and says it in its own words.
+        if !said.contains("is taken") && !said.contains("ServerSocket") {
             break;
         }
     }
