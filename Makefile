@@ -1,15 +1,16 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test install schema fmt bare-chroot differential bench-loader race late-event
+.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench-loader race late-event
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
-export EVENTS DAYS USERS SEED KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK LATE_DIR KEEP
+export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK LATE_DIR KEEP
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'
 	@echo 'make stop                      stop the private servers of the demo'
 	@echo 'make clean-demo                stop them and delete their data'
 	@echo 'make test                      everything that CI runs'
+	@echo 'make storm                     load while everything is killed, then compare (SEED=1 KILLS=200 EVENTS=2000000)'
 	@echo 'make install PG_CONFIG=...     build the extension and install it into a Postgres of yours'
 	@echo 'make schema                    regenerate extension/install/ after a change of the SQL surface'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
@@ -33,6 +34,9 @@ compare-demo:
 
 test:
 	@scripts/test.sh
+
+storm:
+	@scripts/storm.sh
 
 install:
 	@scripts/make-install.sh

@@ -64,7 +64,8 @@ configure() {
         transaction.state.log.num.partitions=4 share.coordinator.state.topic.replication.factor=1 \
         share.coordinator.state.topic.min.isr=1 group.initial.rebalance.delay.ms=0 \
         auto.create.topics.enable=false num.network.threads=2 num.io.threads=2 \
-        log.retention.check.interval.ms=1000 >"$DIR/server.properties"
+        log.retention.check.interval.ms=1000 log.cleaner.backoff.ms=500 group.min.session.timeout.ms=1000 \
+        >"$DIR/server.properties"
     [ -z "${KAFKA_SECURE:-}" ] || secure "$port" "$controller"
     printf '%s\n' rootLogger.level=warn rootLogger.appenderRef.0.ref=c appender.0.type=Console appender.0.name=c \
         appender.0.layout.type=PatternLayout 'appender.0.layout.pattern=%d{ISO8601} %p %c: %m%n' \

@@ -4,6 +4,7 @@
 #   scripts/pg.sh start   DIR [PORT] [name=value ...]   creates it the first time; prints host:port
 #   scripts/pg.sh stop    DIR
 #   scripts/pg.sh restart DIR
+#   scripts/pg.sh crash   DIR            immediate stop: what was not written yet is lost (for tests)
 #   scripts/pg.sh kill    DIR            kill -9 of the postmaster (for tests)
 #   scripts/pg.sh status  DIR            exit 0 when it answers
 #   scripts/pg.sh url     DIR [DATABASE] superuser URL, with its password
@@ -144,6 +145,10 @@ case $COMMAND in
         initialized || die "there is no cluster in $DIR" "scripts/pg.sh start $DIR"
         stop
         start "$(port)"
+        ;;
+    crash)
+        initialized || die "there is no cluster in $DIR" "scripts/pg.sh start $DIR"
+        ctl -m immediate -w -t 60 stop >/dev/null
         ;;
     kill)
         initialized || die "there is no cluster in $DIR" "scripts/pg.sh start $DIR"

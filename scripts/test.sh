@@ -63,10 +63,10 @@ stage_release() {
     "$ROOT/scripts/install.sh" --no-build
 }
 
-# Against the very binaries of the demo: the release build.
+# Against the very binaries of the demo: the release build. More threads than cores, since most of them wait.
 stage_client() {
     TIDEMARK_BIN=$ROOT/target/release/tidemark TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs) \
-        tested client cargo test --locked -p tidemark-tests
+        RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} tested client cargo test --locked -p tidemark-tests
 }
 
 # Adds up cargo's own result lines.

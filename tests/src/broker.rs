@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -21,12 +22,34 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Broker {
     /// Address for `--brokers`.
     pub address: String,
+    directory: PathBuf,
+}
+
+/// A record to produce. Its default is an empty value for partition 0, at the beginning of 2026-09-06.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Partition.
+    pub partition: i32,
+    /// Time, in milliseconds since 1970.
+    pub unix_millis: i64,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Name and value of a header.
+    pub header: Option<(&'a str, &'a [u8])>,
+    /// Value; without one it is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Default for Record<'_> {
+    fn default() -> Self {
+        Record { partition: 0, unix_millis: 1_788_652_800_000, key: None, header: None, value: Some(b"") }
+    }
 }
 
 /// The broker that the tests share; started by whoever asks first.
 pub fn shared() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| Broker { address: server::start("kafka.sh", "kafka", &[]).1 })
+    BROKER.get_or_init(|| Broker::start("kafka"))
 }
 
 /// A broker that asks for TLS and a login: address, certificate, and an open address of the same broker.
@@ -48,12 +71,81 @@ impl Secure {
         Secure {
             address: format!("localhost:{}", port.trim()),
             certificate: directory.join("cert.pem"),
-            open: Broker { address },
+            open: Broker { address, directory },
         }
     }
 }
 
 impl Broker {
+    /// Starts a broker of its own under this name.
+    pub fn start(name: &str) -> Broker {
+        let (directory, address) = server::start("kafka.sh", name, &[]);
+        Broker { address, directory }
+    }
+
+    /// Kills it at once. What it had acknowledged is on its disk.
+    pub fn kill(&self) {
+        server::script("kafka.sh", "kill", &self.directory);
+    }
+
+    /// Starts it again where it was.
+    pub fn start_again(&self) {
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        server::script_with("kafka.sh", &["start".as_ref(), self.directory.as_os_str(), port.as_ref()]);
+    }
+
+    /// Creates a topic with settings; its records stay whatever their times are.
+    pub fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1")
+            .set("message.timestamp.after.max.ms", "9223372036854775807");
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let results =
+            block_on(self.admin().create_topics([&new], &options())).expect("no answer about a topic");
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("cannot create topic {topic}: {code}"));
+        }
+        // The answer comes before the leaders are elected.
+        crate::wait_until("a topic to have leaders", TIMEOUT, || {
+            let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
+            (0..partitions).all(|p| consumer.fetch_watermarks(topic, p, Duration::from_secs(5)).is_ok())
+        });
+    }
+
+    /// Deletes a topic and waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) {
+        let results =
+            block_on(self.admin().delete_topics(&[topic], &options())).expect("no answer about a topic");
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("cannot delete topic {topic}: {code}"));
+        }
+        crate::wait_until("a topic to be gone", TIMEOUT, || {
+            let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
+            consumer.fetch_watermarks(topic, 0, Duration::from_secs(5)).is_err()
+        });
+    }
+
+    /// Deletes the records of partition 0 before this offset, as retention does.
+    pub fn delete_before(&self, topic: &str, offset: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("a valid offset");
+        block_on(self.admin().delete_records(&offsets, &options())).expect("cannot delete records");
+        let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
+        let low = consumer.fetch_watermarks(topic, 0, TIMEOUT).expect("no watermarks").0;
+        assert_eq!(low, offset, "the records before {offset} are still there");
+    }
+
+    /// Appends records and waits for the broker to have them.
+    pub fn append_all(&self, topic: &str, records: &[Record<'_>]) {
+        produce(&self.address, topic, records);
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client_config().create().expect("cannot make an admin client")
+    }
+
     /// A name for a topic that nobody else uses.
     pub fn topic(&self) -> String {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -143,6 +235,28 @@ impl Broker {
         self.ends(topic).iter().map(|(_, end)| end).sum()
     }
 
+    /// Number of records that can still be read from partition 0: fewer than offsets once it was compacted.
+    pub fn readable(&self, topic: &str) -> usize {
+        let mut config = self.client_config();
+        config
+            .set("group.id", "counter")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("cannot make a consumer");
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).expect("a valid offset");
+        consumer.assign(&from).expect("cannot read a topic");
+        let mut n = 0;
+        loop {
+            match consumer.poll(TIMEOUT) {
+                Some(Ok(_)) => n += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => return n,
+                Some(Err(e)) => panic!("cannot read {topic}: {e}"),
+                None => panic!("the end of {topic} does not come"),
+            }
+        }
+    }
+
     fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
         let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
         let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("no answer about a topic");
@@ -154,12 +268,8 @@ impl Broker {
 
     /// Deletes the offsets that a group has committed to Kafka. Nobody may be in the group.
     pub fn forget_group(&self, group: &str) {
-        let admin: AdminClient<DefaultClientContext> =
-            self.client_config().create().expect("cannot make an admin client");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("cannot make a runtime");
-        let results = runtime
-            .block_on(admin.delete_groups(&[group], &AdminOptions::new().request_timeout(Some(TIMEOUT))))
-            .expect("no answer about a group");
+        let results =
+            block_on(self.admin().delete_groups(&[group], &options())).expect("no answer about a group");
         for result in results {
             result.unwrap_or_else(|(group, code)| panic!("cannot delete group {group}: {code}"));
         }
@@ -190,4 +300,45 @@ impl Broker {
         let offsets = committed.elements();
         offsets.iter().map(|o| if let Offset::Offset(n) = o.offset() { n } else { 0 }).sum()
     }
+}
+
+/// Appends records at these brokers, in order, and waits until they have them.
+pub fn produce(brokers: &str, topic: &str, records: &[Record<'_>]) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("message.max.bytes", "100000000").set("linger.ms", "20");
+    let producer: BaseProducer = config.create().expect("cannot make a producer");
+    for record in records {
+        while !send(&producer, topic, record) {
+            producer.poll(Duration::from_millis(50));
+        }
+    }
+    producer.flush(TIMEOUT).expect("the broker did not take a record");
+}
+
+/// Hands one record to a producer; false while its queue is full.
+pub fn send(producer: &BaseProducer, topic: &str, record: &Record<'_>) -> bool {
+    let mut to =
+        BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).timestamp(record.unix_millis);
+    if let Some(key) = record.key {
+        to = to.key(key);
+    }
+    if let Some((name, value)) = record.header {
+        to = to.headers(OwnedHeaders::new().insert(Header { key: name, value: Some(value) }));
+    }
+    if let Some(value) = record.value {
+        to = to.payload(value);
+    }
+    match producer.send(to) {
+        Ok(()) => true,
+        Err((e, _)) if e.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull) => false,
+        Err((e, _)) => panic!("cannot produce: {e}"),
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("cannot make a runtime").block_on(future)
 }

@@ -20,8 +20,8 @@ const LOGINS: [(&str, &str, &str); 3] = [
 pub struct Cluster {
     /// Address as host:port.
     pub address: String,
-    superuser: String,
     directory: PathBuf,
+    superuser: String,
     logins: Mutex<bool>,
 }
 
@@ -39,25 +39,38 @@ impl Cluster {
 
     /// Starts a server of its own under this name, with more settings (name=value).
     pub fn start_with(name: &str, more: &[&str]) -> Cluster {
-        // Nobody pulls the plug here: what is tested does not depend on fsync.
-        let mut settings =
-            vec!["fsync=off", "full_page_writes=off", "max_connections=200", "autovacuum_naptime=10"];
+        // Nobody pulls the plug here: what is tested does not depend on fsync. A lazy WAL writer, so that a crash
+        // loses what was committed without waiting for it.
+        let mut settings = vec![
+            "fsync=off",
+            "full_page_writes=off",
+            "max_connections=200",
+            "autovacuum_naptime=10",
+            "wal_writer_delay=10s",
+            "wal_writer_flush_after=1GB",
+        ];
         settings.extend(more);
         let (directory, address) = server::start("pg.sh", name, &settings);
         let password: String = std::fs::read_to_string(directory.join("password"))
             .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
         let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
-        Cluster { address, superuser, directory, logins: Mutex::new(false) }
+        Cluster { address, directory, superuser, logins: Mutex::new(false) }
     }
 
-    /// Stops the server.
+    /// Stops the server at once, as a crash would: what it had not written is lost.
+    pub fn crash(&self) {
+        server::script("pg.sh", "crash", &self.directory);
+    }
+
+    /// Shuts the server down, cutting all connections.
     pub fn stop(&self) {
-        server::control("pg.sh", "stop", &self.directory);
+        server::script("pg.sh", "stop", &self.directory);
     }
 
-    /// Starts it again at the same address.
+    /// Starts it again where it was.
     pub fn start_again(&self) {
-        server::control("pg.sh", "restart", &self.directory);
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        server::script_with("pg.sh", &["start".as_ref(), self.directory.as_os_str(), port.as_ref()]);
     }
 
     /// The superuser's URL of a database.

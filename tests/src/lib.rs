@@ -10,11 +10,15 @@ pub mod cluster;
 pub mod docs;
 pub mod events;
 pub mod http;
+pub mod oracle;
 pub mod pooler;
 pub mod process;
+pub mod proxy;
 pub mod race;
 pub mod random;
+pub mod run;
 mod server;
+pub mod storm;
 
 pub use server::free_port;
 

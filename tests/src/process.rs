@@ -114,6 +114,23 @@ impl Process {
         // The shell's own kill: a minimal Debian has no program of that name.
         let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, &pid]).status();
         assert!(sent.is_ok_and(|s| s.success()), "cannot send {signal} to {}: {}", self.name, self.errors());
+        if signal == "STOP" {
+            // Each thread stops when the kernel next looks at it, which may be after its next system call.
+            crate::wait_until("all threads to stop", LIMIT, || self.is_stopped());
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.is_ok_and(|tasks| {
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state follows the name, which is in parentheses. Z: it was killed meanwhile.
+                stat.rsplit(") ")
+                    .next()
+                    .is_none_or(|rest| rest.starts_with(['T', 't', 'Z', 'X']) || rest.is_empty())
+            })
+        })
     }
 
     /// Kills it at once; it must still have been running.
@@ -122,6 +139,19 @@ impl Process {
         assert!(ended.is_none(), "{} ended before it could be killed: {}", self.name, self.errors());
         self.child.kill().expect("a child can be killed");
         self.wait()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The most memory that it has had resident so far, in MiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("{} has no peak memory; is it running?", self.name)) / 1024
     }
 
     /// Whether it has not ended yet.

@@ -53,7 +53,8 @@ pub(crate) fn start_with(
             return (directory, String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
         said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !said.contains("is taken") {
+        // Kafka has a second port, and says it in its own words.
+        if !said.contains("is taken") && !said.contains("ServerSocket") {
             break;
         }
     }
@@ -63,14 +64,22 @@ pub(crate) fn start_with(
     );
 }
 
-/// Runs another command of such a script, such as stop, on the directory of a server.
-pub(crate) fn control(script: &str, command: &str, directory: &Path) {
-    let output = Command::new(root().join("scripts").join(script))
-        .args([command.as_ref(), directory.as_os_str()])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {script}: {e}"));
-    assert!(output.status.success(), "{script} {command}: {}", String::from_utf8_lossy(&output.stderr));
+/// Has a script do something with a server that it started in this directory.
+pub(crate) fn script(script: &str, command: &str, directory: &Path) {
+    script_with(script, &[command.as_ref(), directory.as_os_str()]);
+}
+
+/// Runs a script that must succeed.
+pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
+    let path = root().join("scripts").join(script);
+    let output =
+        Command::new(&path).args(arguments).env("KAFKA_TIMEOUT", "180").stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {}: {e}", path.display()));
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A port of 127.0.0.1 on which nobody listened just now.

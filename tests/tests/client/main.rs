@@ -10,6 +10,7 @@ mod files;
 mod kafka;
 mod late;
 mod load;
+mod matrix;
 mod migrate;
 mod model_schedules;
 mod models;
