@@ -3,7 +3,7 @@
 .PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench-loader race late-event
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
-export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK LATE_DIR KEEP
+export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'

@@ -1304,7 +1304,7 @@ BEGIN
     INSERT INTO tidemark.partition_config AS c (parent, premake_days, partition_schema, unique_columns, retention_days, retention_action)
     VALUES (parent, premake_days,
             coalesce(partition_schema, (SELECT n.nspname FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE t.oid = parent)),
-            partition_unique, retention_days, retention_action)
+            nullif(partition_unique, '{}'), retention_days, retention_action)
     ON CONFLICT ON CONSTRAINT partition_config_pkey DO UPDATE
        SET premake_days = excluded.premake_days, partition_schema = excluded.partition_schema, unique_columns = excluded.unique_columns,
            retention_days = excluded.retention_days, retention_action = excluded.retention_action;

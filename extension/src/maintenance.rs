@@ -9,25 +9,10 @@ use pgrx::datum::Date;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi};
 
+use crate::models::owner::as_owner;
 use crate::support::args;
 use crate::support::error::{OrRaise, invalid_argument, raise, raise_hint};
 use crate::support::pg_function;
-
-/// Runs `work` as the owner of a relation, in a security-restricted operation, and switches back.
-///
-/// After an error Postgres itself restores the user when it aborts the (sub)transaction.
-fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
-    let (mut user, mut context) = (Oid::INVALID, 0);
-    // SAFETY: plain calls that save, set and restore the backend's current user.
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
-    }
-    let result = work();
-    // SAFETY: as above.
-    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
-    result
-}
 
 /// Whom a piece of work is open to.
 #[derive(Clone, Copy, PartialEq, Eq)]

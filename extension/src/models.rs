@@ -4,5 +4,5 @@
 //! The statements themselves are put together in plpgsql (`sql/models.sql`, `sql/live.sql`).
 
 mod describe;
-mod owner;
+pub(crate) mod owner;
 mod rewrite;

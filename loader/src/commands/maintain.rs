@@ -32,6 +32,9 @@ pub async fn run(args: Args) -> Result<()> {
         }
         return Ok(());
     }
+    // Without the extension everything would fail, one by one, for the same reason.
+    let there = client.batch_execute("SELECT FROM tidemark.models LIMIT 0").await;
+    there.map_err(|e| pg::explain("cannot maintain", &config, &e))?;
     let done = round(&mut client).await;
     say!("partitions created: {}", done.created);
     say!("partitions retired: {}", done.retired);

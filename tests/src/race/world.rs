@@ -200,7 +200,8 @@ pub fn create(client: &mut Client) {
              SELECT tidemark.manage_partitions('race.events', 0, 'race_partitions');
              SELECT tidemark.ensure_partitions('race.events', date '{FIRST_DAY}', date '{FIRST_DAY}' + {});
              CREATE TABLE race.refunds (refund_id bigserial PRIMARY KEY, event_date date NOT NULL, cents bigint NOT NULL);
-             -- Its partitions are made by whoever refreshes.
+             -- Its partitions stand before anybody reads, as with a warehouse that makes them ahead: Postgres plans a
+             -- statement before it takes its snapshot, and a plan lacks the partitions made in between.
              CREATE TABLE race.clean (
                  event_date date NOT NULL, event_time timestamptz NOT NULL, event_id bigint NOT NULL,
                  person text NOT NULL, kind text NOT NULL, amount bigint,
@@ -208,7 +209,9 @@ pub fn create(client: &mut Client) {
              ) PARTITION BY RANGE (event_time);
              CREATE INDEX ON race.clean (event_date);
              SELECT tidemark.manage_partitions('race.clean', 0, 'race_partitions');
+             SELECT tidemark.ensure_partitions('race.clean', date '{FIRST_DAY}', date '{FIRST_DAY}' + {});
              CREATE TABLE race.factors (model text PRIMARY KEY, factor bigint NOT NULL);",
+            DAYS - 1,
             DAYS - 1
         ),
     );
