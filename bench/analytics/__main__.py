@@ -30,13 +30,17 @@ def agrees(query, answer, ours) -> bool:
     return tuple(answer) == tuple(ours)
 
 
+def sql_of(query, ids: str) -> str:
+    return query.sql.replace("HASH(", "peer.hll_hash_text(" if ids == "text" else "peer.hll_hash_bigint(")
+
+
 def measure(case, engines, rounds: int, ids: str):
     times, answers = {}, {}
     queries = [q for q in case.queries if q.engine in engines]
     for number in range(rounds + 1):
         turn = number % len(queries)
         for query in queries[turn:] + queries[:turn]:
-            sql = query.sql.replace("HASH(", "peer.hll_hash_text(" if ids == "text" else "peer.hll_hash_bigint(")
+            sql = sql_of(query, ids)
             began = time.perf_counter()
             answers[query.name] = engines[query.engine].run(sql)
             if number:  # the first round warms up
@@ -58,15 +62,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--engines", default="postgres,clickhouse,duckdb")
-    parser.add_argument("--work-mem", default="512MB")
+    parser.add_argument("--work-mem", default="4MB,512MB", help="of Postgres; the embedded engines run with the last one only")
     parser.add_argument("--parallel", type=int, default=0, help="max_parallel_workers_per_gather; the embedded engines get one thread more")
-    parser.add_argument("--memory", action="store_true", help="also the peak memory of every query in Postgres")
+    parser.add_argument("--memory", action="store_true", help="also peak memory and temporary files of every query in Postgres")
     args = parser.parse_args()
     unknown = set(args.cases.split(",")) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
 
-    postgres = Postgres(args.url, args.work_mem, args.parallel)
+    postgres = Postgres(args.url, args.parallel)
     print(f"{os.cpu_count()} cores; Postgres: {postgres.settings()}")
     engines = {"postgres": postgres}
     if "clickhouse" in args.engines:
@@ -88,28 +92,30 @@ def main() -> int:
                 del events
                 print(f"\n## {count:,} events, {users:,} persons, {ids} ids, seed {args.seed}; medians of {args.rounds} rounds")
                 for name in args.cases.split(","):
-                    failed += table(CASES[name], engines, args, ids)
+                    settings = args.work_mem.split(",")
+                    for work_mem in settings:
+                        postgres.set_work_mem(work_mem)
+                        some = engines if work_mem == settings[-1] else {"postgres": postgres}
+                        failed += table(CASES[name], some, args, ids, work_mem)
     for line in failed:
         print(f"\nWRONG: {line}")
     return 1 if failed else 0
 
 
-def table(case, engines, args, ids: str) -> list:
-    progress(f"==> {case.title}")
+def table(case, engines, args, ids: str, work_mem: str) -> list:
+    progress(f"==> {case.title}, work_mem {work_mem}")
     queries, ours, times, answers, wrong = measure(case, engines, args.rounds, ids)
     mine = statistics.median(times[ours.name])
-    memory = "| memory MiB (temp files) | with work_mem 4MB: s, MiB (temp files) " if args.memory else ""
-    print(f"\n### {case.title}{f' (goal: {case.goal})' if case.goal else ''}\n")
-    print(f"| query | seconds | range | times {ours.name} {memory}|\n|---|---:|---|---:|{'---|---|' if args.memory else ''}")
+    memory = "| MiB of memory (of temporary files) " if args.memory else ""
+    print(f"\n### {case.title}{f' (goal: {case.goal})' if case.goal else ''}, work_mem {work_mem}\n")
+    print(f"| query | seconds | range | times {ours.name} {memory}|\n|---|---:|---|---:|{'---|' if args.memory else ''}")
     for query in queries:
         median = statistics.median(times[query.name])
         more = ""
         if args.memory:
-            more = "|  |  "
+            more = "| "
             if query.engine == "postgres":
-                sql = query.sql.replace("HASH(", "peer.hll_hash_text(" if ids == "text" else "peer.hll_hash_bigint(")
-                usual, small = (engines["postgres"].memory(sql, setting) for setting in (args.work_mem, "4MB"))
-                more = f"| {usual[0]:.0f} ({usual[1]:.0f}) | {small[2]:.2f} s, {small[0]:.0f} ({small[1]:.0f}) "
+                more = "| {:.0f} ({:.0f}) ".format(*engines["postgres"].memory(sql_of(query, ids), work_mem))
         name = f"**{query.name}**" if query.name.startswith("tidemark.") else query.name
         print(f"| {name} | {median:.3f} | {min(times[query.name]):.3f} to {max(times[query.name]):.3f} | {median / mine:.2f} {more}|", flush=True)
     print(f"\nanswer: {', '.join(map(str, answers[ours.name]))}")
