@@ -28,7 +28,7 @@ fn a_second_migration_is_no_operation() {
 }
 
 #[test]
-fn migrations_of_one_database_at_once_all_succeed() {
+fn row_23_migrations_of_one_database_at_once_all_succeed() {
     let database = cluster::shared().empty_database();
     let url = database.superuser_url();
     let running: Vec<_> = (0..3).map(|_| tidemark(&["migrate"]).database(&url).start()).collect();

@@ -209,7 +209,7 @@ fn a_wrong_configuration_is_refused_by_run_and_reported_by_check() {
 }
 
 #[test]
-fn a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_not() {
+fn row_28_a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_not() {
     let database = cluster::shared().database();
     tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
     let broker = &broker::shared().address;

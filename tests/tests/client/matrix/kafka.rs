@@ -185,10 +185,11 @@ fn row_15_aborted_transactions_are_never_loaded_and_open_ones_are_waited_for() {
     producer.begin_transaction().unwrap();
     send(401..501);
     producer.abort_transaction(PATIENCE).unwrap();
+    // To the very end, which is a marker: nothing is left to load, so there is no lag.
+    wait_for(&database, &mut process, broker.records(&topic));
     end(process);
-    // To the very end, which is a marker.
     let counts = Run::new(&database, &topic).group("end").catch_up();
-    assert_eq!(counts.loaded, 0);
+    assert_eq!((counts.read, counts.loaded), (0, 0));
     assert_eq!(database.column(LOADED), ids((1..101).chain(201..401)));
     assert_eq!(position(&database), broker.records(&topic));
     assert_first_pass(&database);
@@ -236,6 +237,38 @@ fn row_15_holes_of_compaction_leave_no_gap_in_the_ranges() {
     let newest = ids((591..601).chain(9_001..9_002));
     let found = database.column(LOADED);
     assert!(newest.iter().all(|id| found.contains(id)), "{found:?}");
+    assert_first_pass(&database);
+}
+
+#[test]
+fn row_15_an_end_that_compaction_has_emptied_is_reached() {
+    let database = cluster::shared().database();
+    let (broker, topic) = (broker::shared(), broker::shared().topic());
+    // Segments that are closed without a further record, and tombstones that go soon.
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "200"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("delete.retention.ms", "100"),
+        ("max.compaction.lag.ms", "500"),
+    ];
+    broker.create_topic(&topic, 1, &settings);
+    let (kept, gone) = (lines(1..2), lines(2..3));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let record =
+        |key: &'static [u8], value| Record { key: Some(key), value, unix_millis: now, ..Record::default() };
+    broker.append_all(&topic, &[record(b"kept", Some(kept[0].as_bytes()))]);
+    std::thread::sleep(Duration::from_millis(500));
+    broker.append_all(&topic, &[record(b"gone", Some(gone[0].as_bytes()))]);
+    broker.append_all(&topic, &[record(b"gone", None)]);
+    wait_until("Kafka to compact the topic", PATIENCE, || broker.readable(&topic) == 1);
+    assert_eq!(broker.records(&topic), 3);
+    let mut process = Run::new(&database, &topic).start();
+    wait_for(&database, &mut process, 3);
+    end(process);
+    assert_eq!(database.column(LOADED), ids(1..2));
+    let read = "SELECT sum(n_read), sum(n_loaded) FROM loader.batches";
+    assert_eq!(database.rows(read), [["1", "1"]]);
     assert_first_pass(&database);
 }
 
