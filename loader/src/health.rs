@@ -129,16 +129,6 @@ impl Health {
         }
     }
 
-    /// Partitions whose position lies before their end: topic, partition, position, end.
-    pub fn lagging(&self) -> Vec<(String, i32, i64, i64)> {
-        let partitions = locked(&self.partitions);
-        let behind = partitions.iter().filter_map(|((topic, partition), held)| {
-            let end = held.end.filter(|end| *end > held.next_offset)?;
-            Some((topic.to_string(), *partition, held.next_offset, end))
-        });
-        behind.collect()
-    }
-
     /// A batch was committed.
     pub fn committed(&self, batch: &Batch, written: &Written) {
         self.last_commit.store(unix_seconds(), Relaxed);

@@ -27,10 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long nothing must have come before the end of a partition is looked at.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long before a second reader is sent there, in a run without an end: once in such a time at most.
-const LONG_QUIET: Duration = Duration::from_secs(10);
-/// How long before it is sent again to an end that has not moved.
-const LOOK_AGAIN: Duration = Duration::from_secs(120);
 
 /// Joins the group and reads until there is a reason to stop. Blocks; to be called on a thread of its own.
 pub fn run(
@@ -65,8 +61,6 @@ pub fn run(
         headers: Vec::new(),
         quiet: Mutex::new((Instant::now(), Vec::new())),
         last_record: Instant::now(),
-        last_look: Instant::now(),
-        looked: HashMap::new(),
     }
     .read();
     // What is in flight may still finish; what was only read is dropped and read again by the next owner.
@@ -112,9 +106,6 @@ struct Session<'a> {
     quiet: Mutex<Quiet>,
     /// When the last record came.
     last_record: Instant,
-    /// When a second reader was sent last, in a run without an end, and when to each partition with its position.
-    last_look: Instant,
-    looked: HashMap<(String, i32, i64), Instant>,
 }
 
 type Quiet = (Instant, Vec<(String, i32, i64)>);
@@ -173,7 +164,7 @@ impl Session<'_> {
                 last_check = Instant::now();
                 commit_to_kafka(self.consumer, &self.cx.in_flight, CommitMode::Async);
                 if self.cx.settings.until.is_none() {
-                    self.pass_tails();
+                    self.pass_quiet_markers();
                 } else if self.caught_up() {
                     return Ended::CaughtUp;
                 }
@@ -237,32 +228,15 @@ impl Session<'_> {
         }
     }
 
-    /// In a run without an end: takes our positions to the ends of partitions where nothing is left to be read, or there
-    /// would be a lag for ever.
-    fn pass_tails(&mut self) {
+    /// In a run without an end: passes markers behind which nothing comes, or there would be a lag for ever.
+    fn pass_quiet_markers(&self) {
         let mut state = locked(&self.cx.state);
-        // The consumer forgets its old position in a partition when it gives it up, and does so a little later.
+        // A partition that comes back has no position in the consumer until something of it was delivered; it has time
+        // to forget the old one.
         let quiet = self.last_record.elapsed().min(state.assigned.map_or(Duration::ZERO, |at| at.elapsed()));
-        if quiet < QUIET {
-            self.looked.clear();
-            return;
+        if quiet >= QUIET {
+            self.pass_markers(&mut state);
         }
-        self.pass_markers(&mut state);
-        drop(state);
-        if quiet < LONG_QUIET || self.last_look.elapsed() < LONG_QUIET {
-            return;
-        }
-        self.last_look = Instant::now();
-        let lagging = self.cx.settings.health.lagging();
-        let due = lagging.into_iter().find(|(topic, partition, at, _)| {
-            let looked = self.looked.get(&(topic.clone(), *partition, *at));
-            looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
-        });
-        let Some((topic, partition, at, high)) = due else { return };
-        let end = End { topic: topic.clone(), partition, high };
-        let lagging = (topic, partition, at);
-        self.pass_tail(&end, &lagging);
-        self.looked.insert(lagging, Instant::now());
     }
 
     /// Compaction leaves no record at the end of a partition, and nothing tells our position about that. Once nothing
@@ -277,25 +251,21 @@ impl Session<'_> {
         }
         quiet.0 = Instant::now();
         let mut all = true;
-        for lagging in lagging {
-            let end = ends.iter().find(|end| end.topic == lagging.0 && end.partition == lagging.1);
-            all &= end.is_some_and(|end| self.pass_tail(end, lagging));
+        for (topic, partition, at) in lagging {
+            let empty = self.cx.settings.kafka.tail_is_empty(topic, *partition, *at, PATIENCE);
+            let end = ends.iter().find(|end| end.topic == *topic && end.partition == *partition);
+            let mut state = locked(&self.cx.state);
+            let same = state.books.position(topic, *partition) == Some(*at);
+            match (empty, end) {
+                (Some(true), Some(end)) if same => {
+                    tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
+                    state.books.reached(topic, *partition, end.high);
+                    state.filling_since.get_or_insert_with(Instant::now);
+                }
+                _ => all = false,
+            }
         }
         all
-    }
-
-    /// Has a second reader look whether there is anything from our position in a partition up to this end, and takes the
-    /// position there if not. Returns whether it did.
-    fn pass_tail(&self, end: &End, (topic, partition, at): &(String, i32, i64)) -> bool {
-        let empty = self.cx.settings.kafka.tail_is_empty(topic, *partition, *at, PATIENCE);
-        let mut state = locked(&self.cx.state);
-        if empty != Some(true) || state.books.position(topic, *partition) != Some(*at) {
-            return false;
-        }
-        tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
-        state.books.reached(topic, *partition, end.high);
-        state.filling_since.get_or_insert_with(Instant::now);
-        true
     }
 
     /// Whether all wanted ends are committed, by us or by other members of the group. Not before each partition that

@@ -132,7 +132,8 @@ fn members_come_and_go(more: &[&str]) -> Vec<String> {
     slow_down(&database, 100);
     let run = Run::new(&database, &topic).batch_rows(150).with(&["--batch-delay-ms", "50"]).with(more);
     let mut logs = Vec::new();
-    let mut end = |process: Process| {
+    let mut end = |mut process: Process| {
+        process.wait_until_it_listens();
         process.signal("TERM");
         logs.push(process.wait().ok().stderr);
     };
