@@ -195,7 +195,7 @@ fn good_then_bad(from: u64, good: u64, bad: u64) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters() {
+fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters() {
     let database = cluster::shared().database();
     let url = database.loader_url();
     let topic = topic_of(&good_then_bad(0, 3000, 5000), "1");
