@@ -85,6 +85,9 @@ pub struct Options {
     /// the preset says about the field; of several pointers for one field the first one with a value counts.
     #[arg(long = "envelope", value_name = "FIELD=POINTER")]
     envelope: Vec<String>,
+    /// Connections that write at the same time, each the batches of partitions of its own [default: 1]
+    #[arg(long, value_name = "N")]
+    lanes: Option<u32>,
     /// Address for /metrics, /healthz, /readyz and /status, such as 127.0.0.1:9187 [default: none]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -121,6 +124,7 @@ impl Options {
         set("dedupe.window_days", self.dedupe_window_days.map(|n| n.to_string()))?;
         set("envelope.preset", self.envelope_preset.and_then(word))?;
         set("envelope.fields", (!self.envelope.is_empty()).then(|| self.envelope.join(",")))?;
+        set("postgres.lanes", self.lanes.map(|n| n.to_string()))?;
         set("http.listen", self.listen.clone())?;
         set("log.format", self.log_format.clone())?;
         for (key, value) in &self.settings {
@@ -180,13 +184,30 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
     Ok(Kafka { brokers, settings })
 }
 
+/// Below that a batch is not worth its transaction.
+const LEAST_BATCH: usize = 128 << 10;
+
 /// How `memory.max_buffer_bytes` is divided: bytes for what librdkafka has fetched, and for one batch. At most ten of
-/// the latter are in memory at once, counted as they came: one is filled, one waits to be handed over, one waits to be
+/// the latter are in memory at once for each lane, counted as they came: one is filled, one waits to be handed over, one waits to be
 /// encoded, three are being encoded, wait for the connection and are being written, each of these with its encoded
 /// rows; the rest is for the driver's buffers.
 fn shares(config: &Config) -> Result<(usize, usize)> {
     let all = config.size("memory.max_buffer_bytes")?;
-    Ok((all / 4, (all - all / 4) / 10))
+    let lanes = lanes(config)?;
+    let batch = (all - all / 4) / 10 / lanes;
+    if batch < LEAST_BATCH {
+        let needed = (LEAST_BATCH * lanes * 40).div_ceil(3 << 20);
+        let why =
+            format!("memory.max_buffer_bytes = {all} leaves {batch} bytes for each batch of {lanes} lanes");
+        let next = format!("take fewer lanes, or set memory.max_buffer_bytes to {needed}MiB or more");
+        return Err(wrong("postgres.lanes", why, &next));
+    }
+    Ok((all / 4, batch))
+}
+
+/// How many connections write at the same time.
+pub fn lanes(config: &Config) -> Result<usize> {
+    Ok(config.count("postgres.lanes")? as usize)
 }
 
 /// How large batches may become.
@@ -328,6 +349,13 @@ mod tests {
     fn a_small_budget_makes_small_batches_and_a_short_queue() {
         let config = config(&[("memory.max_buffer_bytes", "32MiB"), ("kafka.brokers", "h:1")]);
         assert_eq!(batch_limits(&config).unwrap().bytes, 24 * (1 << 20) / 10);
+        let three = self::config(&[("memory.max_buffer_bytes", "32MiB"), ("postgres.lanes", "3")]);
+        assert_eq!(batch_limits(&three).unwrap().bytes, 24 * (1 << 20) / 30);
+        let many = self::config(&[("memory.max_buffer_bytes", "32MiB"), ("postgres.lanes", "32")]);
+        let why = batch_limits(&many).unwrap_err().to_string();
+        assert!(why.contains("postgres.lanes") && why.contains("to 54MiB or more"), "{why}");
+        let enough = self::config(&[("memory.max_buffer_bytes", "54MiB"), ("postgres.lanes", "32")]);
+        assert!(batch_limits(&enough).is_ok());
         let settings = kafka(&config).unwrap().settings;
         assert!(settings.contains(&("queued.max.messages.kbytes".to_owned(), "8192".to_owned())));
     }

@@ -123,6 +123,12 @@ pub const KEYS: &[Key] = &[
         "Postgres to load into, as postgresql://user:password@host:port/database?sslmode=verify-full or key=value pairs",
     ),
     key(
+        "postgres.lanes",
+        Kind::Count { min: 1, max: 64 },
+        "1",
+        "Connections that write at the same time, each the batches of partitions of its own; more than there are partitions idle",
+    ),
+    key(
         "postgres.synchronous_commit",
         Kind::Choice(&["on", "off", "local", "remote_write", "remote_apply"]),
         "on",
@@ -145,7 +151,7 @@ pub const KEYS: &[Key] = &[
         "memory.max_buffer_bytes",
         Kind::Size { min: 16 * MIB, max: 64 << 30 },
         "256MiB",
-        "Most memory for records on their way. A quarter is for what librdkafka has fetched; batch.max_bytes is lowered until the batches fit into the rest",
+        "Most memory for records on their way, of all lanes together. A quarter is for what librdkafka has fetched; batch.max_bytes is lowered until the batches of all lanes fit into the rest",
     ),
     key(
         "record.max_bytes",

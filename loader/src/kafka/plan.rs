@@ -45,6 +45,8 @@ pub struct Settings {
     pub pipeline_id: i32,
     /// Who we are.
     pub owner: String,
+    /// How many lanes the partitions are spread over.
+    pub lanes: usize,
     /// Batch sizes.
     pub limits: BatchLimits,
     /// Where to tell how things go; also says whether the pipeline is paused.
@@ -66,7 +68,7 @@ pub enum Ended {
     Restart(String),
     /// The pipeline is paused.
     Paused,
-    /// The lane ended; it knows why.
+    /// A lane ended; it knows why.
     LaneEnded,
     /// Something that needs a person.
     Failed(Error),
