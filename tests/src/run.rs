@@ -70,6 +70,11 @@ impl Run {
             arguments.extend(["--kafka-config", setting]);
         }
         arguments.extend(self.more.iter().map(String::as_str));
+        // LANES=3 has every fault test meet several lanes.
+        let lanes = std::env::var("LANES").unwrap_or_default();
+        if !lanes.is_empty() && !arguments.contains(&"--lanes") {
+            arguments.extend(["--lanes", &lanes]);
+        }
         tidemark(&arguments).database(&self.url).start()
     }
 

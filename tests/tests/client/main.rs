@@ -8,6 +8,7 @@ mod dedupe;
 mod dump_restore;
 mod files;
 mod kafka;
+mod lanes;
 mod late;
 mod load;
 mod matrix;
