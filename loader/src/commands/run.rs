@@ -13,8 +13,6 @@ use super::{load, maintain, migrate};
 use crate::batch::Encoder;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::envelope::Limits;
-use crate::envelope::preset::Format;
 use crate::error::{Error, Kind, Result};
 use crate::health::Health;
 use crate::kafka::in_flight::InFlight;
@@ -38,8 +36,7 @@ pub struct Args {
 
 /// How events are read and where they go.
 struct Reading {
-    limits: Limits,
-    format: Format,
+    encoder: Encoder,
     target: Target,
 }
 
@@ -57,11 +54,8 @@ pub async fn run(args: Args) -> Result<()> {
     let kafka = options::kafka(&config)?;
     let topics = options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
-    let reading = Reading {
-        limits: options::limits(&config)?,
-        format: options::format(&config)?,
-        target: options::target(&config)?,
-    };
+    let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
+    let lanes = options::lanes(&config)?;
     let started = Instant::now();
     let bounded = args.until_caught_up;
     let (asked, wanted) = (kafka.clone(), topics.clone());
@@ -113,8 +107,8 @@ pub async fn run(args: Args) -> Result<()> {
         postgres,
         pipeline_id,
         owner,
-        lanes: options::lanes(&config)?,
-        limits: options::batch_limits(&config)?,
+        lanes,
+        limits: options::batch_limits(&config, lanes)?,
         health: health.clone(),
         out_of_range: options::out_of_range(&config)?,
         until: bounded.then_some(survey.ends),
@@ -249,10 +243,7 @@ fn start_lane(
     let in_flight = Arc::new(InFlight::default());
     let (heard, health) = (in_flight.clone(), supervisor.health.clone());
     let sink = sink.supervised(supervisor.clone()).into_target(reading.target.clone());
-    let encoder = Encoder::new(reading.limits, None)
-        .with_format(reading.format.clone())
-        .with_dedupe(reading.target.dedupe);
-    let lane = lane::start(sink, encoder, move |written, slots| {
+    let lane = lane::start(sink, reading.encoder.clone(), move |written, slots| {
         health.lane_committed(number, written.batch_id);
         heard.committed(slots);
     });

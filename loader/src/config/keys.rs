@@ -167,7 +167,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "future.max_skew",
-        time(Duration::ZERO, seconds(366 * 86_400)),
+        time(Duration::ZERO, seconds(100_000 * 86_400)),
         "5m",
         "How far the event time may lie after the receipt; events further ahead become dead letters",
     ),
@@ -200,6 +200,12 @@ pub const KEYS: &[Key] = &[
         Kind::Count { min: 1, max: 366 },
         "3",
         "With id_window: how many days of receipt an id is remembered, its own included",
+    ),
+    key(
+        "dedupe.fingerprint_exclude",
+        Kind::List,
+        "",
+        "Members of an event that do not count when two events with one id are compared, such as [\"/etl_tstamp\"], beside /sentAt and /receivedAt. Choose them before the first load: events that are there are known by what counted then",
     ),
     key(
         "envelope.preset",

@@ -191,6 +191,11 @@ impl Config {
         self.values.get(name).map(|set| set.value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// Where the value of a key came from, if it has one.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.values.get(name).map(|set| &set.source)
+    }
+
     /// The value of a key that has one in any case; what is missing or misread here is our mistake.
     fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.get(name)
