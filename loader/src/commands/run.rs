@@ -56,6 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
     let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
     let lanes = options::lanes(&config)?;
+    let limits = options::batch_limits(&config, lanes)?;
     let started = Instant::now();
     let bounded = args.until_caught_up;
     let (asked, wanted) = (kafka.clone(), topics.clone());
@@ -108,7 +109,7 @@ pub async fn run(args: Args) -> Result<()> {
         pipeline_id,
         owner,
         lanes,
-        limits: options::batch_limits(&config, lanes)?,
+        limits,
         health: health.clone(),
         out_of_range: options::out_of_range(&config)?,
         until: bounded.then_some(survey.ends),
