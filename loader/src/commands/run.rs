@@ -111,6 +111,7 @@ pub async fn run(args: Args) -> Result<()> {
         lanes,
         limits,
         health: health.clone(),
+        end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
         out_of_range: options::out_of_range(&config)?,
         until: bounded.then_some(survey.ends),
     });

@@ -220,6 +220,12 @@ pub const KEYS: &[Key] = &[
         "Where fields of an event are found, such as user_id=/user/id (JSON pointers without commas); replaces what the preset says about these fields",
     ),
     key(
+        "fencing.terminate_previous_backend",
+        Kind::Choice(&["true", "false"]),
+        "false",
+        "Whether the connections of a partition's owner before are ended when they are stuck in a transaction (Postgres has waited for them for 5 seconds), so that a frozen process holds nobody up. Both must log in as the same role",
+    ),
+    key(
         "dead_letters.max_ratio",
         Kind::Share,
         "0.5",

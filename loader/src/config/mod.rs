@@ -295,7 +295,7 @@ impl Config {
         }
         match keys::find(name).map(|key| key.kind) {
             Some(Kind::List) => format!("{:?}", self.list(name)),
-            Some(Kind::Count { .. } | Kind::Share) => set.value.clone(),
+            Some(Kind::Count { .. } | Kind::Share | Kind::Choice(&["true", "false"])) => set.value.clone(),
             _ => format!("{:?}", set.value),
         }
     }

@@ -20,7 +20,7 @@ use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
 use crate::pg_errors::{Class, classify};
 use crate::position::{self, Claim};
-use crate::{metrics, pg};
+use crate::{fencing, metrics, pg};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
@@ -225,6 +225,13 @@ impl Context {
             }
         };
         let pipeline_id = settings.pipeline_id;
+        if settings.end_stuck_writers {
+            let ended =
+                fencing::end_stuck_writers(&client, pipeline_id, topic, partition, &settings.owner).await?;
+            if ended > 0 {
+                tracing::warn!(topic, partition, "ended {ended} stuck connections of the owner before");
+            }
+        }
         let mut claim = position::claim(&client, pipeline_id, topic, partition, low, &settings.owner).await?;
         if claim.next_offset < low || claim.next_offset > high {
             let (cause, why) = if claim.next_offset < low {

@@ -51,6 +51,8 @@ pub struct Settings {
     pub limits: BatchLimits,
     /// Where to tell how things go; also says whether the pipeline is paused.
     pub health: Arc<Health>,
+    /// Whether connections of the owner before are ended that are stuck in a transaction.
+    pub end_stuck_writers: bool,
     /// What to do about retention gaps.
     pub out_of_range: OutOfRange,
     /// Stop once these ends are reached; `None` runs for ever.
