@@ -14,7 +14,7 @@ use crate::copy;
 use crate::dead_letter::{Reason, Rejection};
 use crate::envelope::preset::Format;
 use crate::envelope::{self, Coordinates, Limits, sha256};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::Fingerprint;
 use crate::late::{LatePolicy, lateness};
 use crate::target::Dedupe;
 use crate::time::{self, Micros};
@@ -315,20 +315,33 @@ pub struct Batch {
 pub type Known = HashMap<(Uuid, i32), Option<i64>>;
 
 /// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Encoder {
     limits: Limits,
     /// Receipt time of the latest record that had one.
     last_received: Option<Micros>,
     format: Format,
     dedupe: Dedupe,
+    fingerprint: Fingerprint,
 }
 
 impl Encoder {
     /// An encoder that accepts what lies within `limits`; `last_received` is the receipt time of the record before
     /// the first one, where that is known.
     pub fn new(limits: Limits, last_received: Option<Micros>) -> Self {
-        Encoder { limits, last_received, format: Format::default(), dedupe: Dedupe::default() }
+        Encoder {
+            limits,
+            last_received,
+            format: Format::default(),
+            dedupe: Dedupe::default(),
+            fingerprint: Fingerprint::default(),
+        }
+    }
+
+    /// One for what comes after a record with this receipt time.
+    pub fn after(mut self, last_received: Option<Micros>) -> Self {
+        self.last_received = last_received;
+        self
     }
 
     /// Makes it read events of this format.
@@ -340,6 +353,12 @@ impl Encoder {
     /// Makes it find duplicates this way.
     pub fn with_dedupe(mut self, dedupe: Dedupe) -> Self {
         self.dedupe = dedupe;
+        self
+    }
+
+    /// Makes it compare events by this fingerprint.
+    pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.fingerprint = fingerprint;
         self
     }
 
@@ -418,7 +437,7 @@ impl Encoder {
         if late && self.limits.late_policy == LatePolicy::Refuse {
             return Err(too_late(lateness.unwrap_or_default(), &self.limits));
         }
-        let hash = fingerprint(value);
+        let hash = self.fingerprint.of(value);
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {
             batch.encoded.truncate(start);

@@ -5,15 +5,54 @@
 //! between them neither. Inside a value every byte counts, the order of nested members and the spelling of numbers
 //! included: producers send the same bytes again, and nothing has to be parsed a second time.
 
+use std::sync::Arc;
+
 use memchr::memchr2;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Members that differ from one sending of an event to the next.
 const PER_SENDING: [&[u8]; 2] = [b"sentAt", b"receivedAt"];
 
-/// The fingerprint of an event, which must be the text of a JSON object. `timestamp` counts only where there is no
-/// `originalTimestamp`: Segment computes it from `sentAt` and the receipt, anew for each sending.
+/// Which members count.
+#[derive(Clone, Debug, Default)]
+pub struct Fingerprint {
+    /// Names of further members that do not.
+    without: Arc<[Vec<u8>]>,
+}
+
+impl Fingerprint {
+    /// One for which these members do not count either.
+    pub fn without(members: Vec<Vec<u8>>) -> Self {
+        Fingerprint { without: members.into() }
+    }
+
+    /// The fingerprint of an event, which must be the text of a JSON object.
+    pub fn of(&self, object: &[u8]) -> i64 {
+        of(object, |key| PER_SENDING.contains(&key) || self.without.iter().any(|name| name == key))
+    }
+}
+
+/// The name of a member of the event, from a JSON pointer to it.
+pub fn member(pointer: &str) -> Result<Vec<u8>, String> {
+    let name = pointer.strip_prefix('/').ok_or("it begins with /, such as /etl_tstamp")?;
+    if name.is_empty() || name.contains('/') {
+        return Err(format!("{pointer} is no member of the event itself, such as /etl_tstamp"));
+    }
+    // Names are compared as they are written.
+    if name.contains(['"', '\\']) || name.contains(char::is_control) {
+        return Err(format!("{pointer} has characters that JSON escapes"));
+    }
+    Ok(name.replace("~1", "/").replace("~0", "~").into_bytes())
+}
+
+/// The fingerprint of an event by its members, but those of one sending.
 pub fn fingerprint(object: &[u8]) -> i64 {
+    Fingerprint::default().of(object)
+}
+
+/// `timestamp` counts only where there is no `originalTimestamp`: Segment computes it from `sentAt` and the receipt, anew
+/// for each sending.
+fn of(object: &[u8], skipped: impl Fn(&[u8]) -> bool) -> i64 {
     let mut sum = 0u64;
     let mut timestamp = None;
     let mut original = false;
@@ -28,7 +67,7 @@ pub fn fingerprint(object: &[u8]) -> i64 {
         let from = skip_space(object, skip_space(object, key_end) + 1);
         let to = value_end(object, from);
         let value = object.get(from..to).unwrap_or_default();
-        if !PER_SENDING.contains(&key) {
+        if !skipped(key) {
             let hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, 0));
             if key == b"timestamp" {
                 timestamp = Some(hash);

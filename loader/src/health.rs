@@ -2,7 +2,7 @@
 //! Written by the reading thread, the lanes and the task that watches the pipeline; read by anybody.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,27 @@ impl Partition {
     }
 }
 
+/// What the reading thread knows about a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneLoad {
+    /// Partitions that are its own.
+    pub partitions: usize,
+    /// Bytes of records that were read for it and are not committed.
+    pub bytes: usize,
+    /// Batches that went in and are not committed.
+    pub batches: usize,
+    /// Its partitions are paused.
+    pub paused: bool,
+}
+
+/// A lane.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    load: LaneLoad,
+    last_batch: Option<i64>,
+    last_commit: u64,
+}
+
 /// Everything there is to know.
 #[derive(Debug)]
 pub struct Health {
@@ -52,10 +73,9 @@ pub struct Health {
     started: Instant,
     polled: AtomicU64,
     joined: AtomicBool,
-    reading_paused: AtomicBool,
-    buffered: AtomicUsize,
     last_commit: AtomicU64,
     last_batch: AtomicU64,
+    lanes: Mutex<Vec<Lane>>,
     /// Why Postgres does not answer.
     postgres: Mutex<Option<String>>,
     /// Why the pipeline is paused.
@@ -77,10 +97,9 @@ impl Health {
             started: Instant::now(),
             polled: AtomicU64::new(0),
             joined: AtomicBool::new(false),
-            reading_paused: AtomicBool::new(false),
-            buffered: AtomicUsize::new(0),
             last_commit: AtomicU64::new(0),
             last_batch: AtomicU64::new(0),
+            lanes: Mutex::default(),
             postgres: Mutex::new(None),
             paused: Mutex::new(None),
             partitions: Mutex::default(),
@@ -106,8 +125,7 @@ impl Health {
     /// We are no member of the group any more.
     pub fn left(&self) {
         self.joined.store(false, Relaxed);
-        self.reading_paused.store(false, Relaxed);
-        self.buffered.store(0, Relaxed);
+        locked(&self.lanes).iter_mut().for_each(|lane| lane.load = LaneLoad::default());
         locked(&self.partitions).clear();
     }
 
@@ -143,14 +161,29 @@ impl Health {
         }
     }
 
-    /// Reading from Kafka is paused because batches do not get away fast enough.
-    pub fn reading_paused(&self, paused: bool) {
-        self.reading_paused.store(paused, Relaxed);
+    /// What there is to do for each lane, in their order.
+    pub fn loads(&self, loads: impl Iterator<Item = LaneLoad>) {
+        let mut lanes = locked(&self.lanes);
+        for (i, load) in loads.enumerate() {
+            if lanes.len() <= i {
+                lanes.push(Lane::default());
+            }
+            lanes[i].load = load;
+        }
     }
 
-    /// Bytes of records that were read and are not committed.
-    pub fn buffered(&self, bytes: usize) {
-        self.buffered.store(bytes, Relaxed);
+    /// A lane has committed a batch.
+    pub fn lane_committed(&self, lane: usize, batch_id: i64) {
+        if let Some(lane) = locked(&self.lanes).get_mut(lane) {
+            (lane.last_batch, lane.last_commit) = (Some(batch_id), unix_seconds());
+        }
+    }
+
+    /// Bytes of records that were read and are not committed, and whether some partitions are not read because batches
+    /// do not get away fast enough.
+    fn buffered(&self) -> (usize, bool) {
+        let lanes = locked(&self.lanes);
+        (lanes.iter().map(|lane| lane.load.bytes).sum(), lanes.iter().any(|lane| lane.load.paused))
     }
 
     /// Postgres answered, or did not for this reason.
@@ -209,6 +242,22 @@ impl Health {
             })
             .collect();
         let at_least_one = |n: u64| (n > 0).then_some(n);
+        let lanes: Vec<Value> = locked(&self.lanes)
+            .iter()
+            .enumerate()
+            .map(|(number, Lane { load, last_batch, last_commit })| {
+                json!({
+                    "lane": number,
+                    "partitions": load.partitions,
+                    "buffer_bytes": load.bytes,
+                    "batches_in_flight": load.batches,
+                    "reading_paused": load.paused,
+                    "last_batch_id": last_batch,
+                    "last_commit_unix_seconds": at_least_one(*last_commit),
+                })
+            })
+            .collect();
+        let (buffered, reading_paused) = self.buffered();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pipeline": self.pipeline,
@@ -217,8 +266,8 @@ impl Health {
             "ready": self.not_ready().is_empty(),
             "not_ready": self.not_ready(),
             "paused": self.paused(),
-            "reading_paused": self.reading_paused.load(Relaxed),
-            "buffer_bytes": self.buffered.load(Relaxed),
+            "reading_paused": reading_paused,
+            "buffer_bytes": buffered,
             "last_batch_id": at_least_one(self.last_batch.load(Relaxed)),
             "last_commit_unix_seconds": at_least_one(self.last_commit.load(Relaxed)),
             "records": {
@@ -230,22 +279,33 @@ impl Health {
                 "filtered": counts.filtered,
                 "tombstone": counts.tombstone,
             },
+            "lanes": lanes,
             "partitions": partitions,
         })
     }
 
     /// Name, labels and value of everything that goes up and down.
     pub fn gauges(&self) -> Vec<(&'static str, String, f64)> {
-        let flag = f64::from;
+        let flag = |on: bool| f64::from(u8::from(on));
+        let (buffered, reading_paused) = self.buffered();
         let mut out = vec![
             ("build_info", format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1.0),
-            ("ready", String::new(), flag(u8::from(self.not_ready().is_empty()))),
-            ("paused", String::new(), flag(u8::from(self.paused().is_some()))),
-            ("reading_paused", String::new(), flag(u8::from(self.reading_paused.load(Relaxed)))),
-            ("buffer_bytes", String::new(), self.buffered.load(Relaxed) as f64),
+            ("ready", String::new(), flag(self.not_ready().is_empty())),
+            ("paused", String::new(), flag(self.paused().is_some())),
+            ("reading_paused", String::new(), flag(reading_paused)),
+            ("buffer_bytes", String::new(), buffered as f64),
             ("last_commit_timestamp_seconds", String::new(), self.last_commit.load(Relaxed) as f64),
             ("last_poll_seconds", String::new(), self.silence().as_secs_f64()),
         ];
+        for (number, Lane { load, last_commit, .. }) in locked(&self.lanes).iter().enumerate() {
+            let labels = format!("lane=\"{number}\"");
+            let mut lane = |name, value| out.push((name, labels.clone(), value));
+            lane("lane_partitions", load.partitions as f64);
+            lane("lane_buffer_bytes", load.bytes as f64);
+            lane("lane_batches_in_flight", load.batches as f64);
+            lane("lane_reading_paused", flag(load.paused));
+            lane("lane_last_commit_timestamp_seconds", *last_commit as f64);
+        }
         for ((topic, partition), held) in locked(&self.partitions).iter() {
             // Kafka's rules for names leave nothing to escape.
             let labels = format!("topic=\"{topic}\",partition=\"{partition}\"");
@@ -299,5 +359,27 @@ mod tests {
         )));
         health.release("t", 3);
         assert_eq!(health.status()["partitions"], json!([]));
+    }
+
+    #[test]
+    fn what_the_lanes_hold_adds_up() {
+        let health = Health::new("web", "me");
+        let load = |bytes, paused| LaneLoad { partitions: 2, bytes, batches: 1, paused };
+        health.loads([load(10, false), load(5, true)].into_iter());
+        health.lane_committed(1, 77);
+        health.lane_committed(2, 78);
+        let status = health.status();
+        assert_eq!((&status["buffer_bytes"], &status["reading_paused"]), (&json!(15), &json!(true)));
+        assert_eq!(status["lanes"].as_array().unwrap().len(), 2);
+        assert_eq!(status["lanes"][0]["last_batch_id"], Value::Null);
+        assert_eq!(status["lanes"][1]["last_batch_id"], 77);
+        let gauges = health.gauges();
+        let of =
+            |name, lane| gauges.iter().find(|g| g.0 == name && g.1 == format!("lane=\"{lane}\"")).unwrap().2;
+        assert_eq!((of("lane_reading_paused", 0), of("lane_reading_paused", 1)), (0.0, 1.0));
+        assert_eq!(of("lane_buffer_bytes", 1), 5.0);
+        health.left();
+        let status = health.status();
+        assert_eq!((&status["buffer_bytes"], &status["lanes"][1]["last_batch_id"]), (&json!(0), &json!(77)));
     }
 }

@@ -12,6 +12,7 @@ pub mod copy;
 pub mod dead_letter;
 pub mod envelope;
 pub mod error;
+pub mod fencing;
 pub mod fingerprint;
 pub mod generate;
 pub mod health;

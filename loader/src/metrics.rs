@@ -43,6 +43,26 @@ pub const METRICS: &[(&str, &str, &str, &str)] = &[
         "Age of the last record committed; 0 when nothing is left to load",
     ),
     ("fenced_total", "counter", "", "Batches given up because another loader has claimed a partition"),
+    ("lane_batches_in_flight", "gauge", "lane", "Batches handed to a lane and not committed"),
+    (
+        "lane_buffer_bytes",
+        "gauge",
+        "lane",
+        "Records that were read for a lane and are not committed, as they came",
+    ),
+    (
+        "lane_last_commit_timestamp_seconds",
+        "gauge",
+        "lane",
+        "Unix time of the last commit of a lane; 0 before the first",
+    ),
+    ("lane_partitions", "gauge", "lane", "Partitions that a lane has"),
+    (
+        "lane_reading_paused",
+        "gauge",
+        "lane",
+        "1 while the partitions of a lane are not read because its batches do not get away fast enough",
+    ),
     ("last_commit_timestamp_seconds", "gauge", "", "Unix time of the last commit; 0 before the first"),
     ("last_poll_seconds", "gauge", "", "How long ago the reading thread was last seen alive"),
     ("next_offset", "gauge", "topic, partition", "First offset not committed to Postgres"),
@@ -57,7 +77,7 @@ pub const METRICS: &[(&str, &str, &str, &str)] = &[
         "reading_paused",
         "gauge",
         "",
-        "1 while nothing is read from Kafka because batches do not get away fast enough",
+        "1 while the partitions of some lane are not read because its batches do not get away fast enough",
     ),
     ("ready", "gauge", "", "1 when /readyz says so"),
     ("rebalances_total", "counter", "kind", "Rebalances: assign, revoke, lost or failed"),
@@ -181,6 +201,7 @@ mod tests {
         let health = Health::new("web", "me");
         health.hold("t", 0, crate::position::Claim { epoch: 1, next_offset: 1, run: 1 });
         health.ends("t", 0, 1);
+        health.loads([crate::health::LaneLoad::default()].into_iter());
         let gauges = health.gauges();
         assert!(gauges.len() >= 9);
         for (name, ..) in &gauges {

@@ -17,7 +17,7 @@ use crate::pg_errors::{Class, classify};
 use crate::supervisor::Supervisor;
 use crate::target::{Dedupe, Target};
 use crate::transaction::{self, Context, Failure, WritePath, Written};
-use crate::{copy, ledger, metrics, position, time};
+use crate::{copy, fencing, ledger, metrics, position, time};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -209,6 +209,7 @@ impl Sink {
             None => {
                 let client = pg::connect(&self.config).await?;
                 transaction::create_stage(&client).await?;
+                fencing::mark_writer(&client, &self.owner).await?;
                 client
             }
         };

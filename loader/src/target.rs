@@ -86,17 +86,6 @@ fn uuidv7_time(id: Uuid) -> Option<Micros> {
     Some(UNIX_EPOCH_US + ms * 1000)
 }
 
-/// How duplicates are found: option of each command that loads events.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct DedupeArgs {
-    /// How an event that comes twice is noticed
-    #[arg(long, default_value = "id_date", value_enum, value_name = "MODE")]
-    pub dedupe: Dedupe,
-    /// With --dedupe id_window: how many days of receipt an id is remembered, its own included
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=366))]
-    pub dedupe_window_days: i32,
-}
-
 /// A table for events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -121,7 +110,7 @@ impl Default for Target {
 
 impl Target {
     /// The table `schema.name`, as a person writes it.
-    pub fn new(name: &str, args: DedupeArgs) -> Result<Self, String> {
+    pub fn new(name: &str, dedupe: Dedupe, window_days: i32) -> Result<Self, String> {
         let Some((schema, table)) = name.split_once('.') else {
             return Err("write it with its schema, such as bronze.events".to_owned());
         };
@@ -129,12 +118,7 @@ impl Target {
             return Err("not of the form schema.table".to_owned());
         }
         let quoted = format!("\"{schema}\".\"{table}\"");
-        Ok(Target {
-            name: name.to_owned(),
-            quoted,
-            dedupe: args.dedupe,
-            window_days: args.dedupe_window_days,
-        })
+        Ok(Target { name: name.to_owned(), quoted, dedupe, window_days })
     }
 
     /// The name for people.
@@ -248,10 +232,12 @@ mod tests {
 
     #[test]
     fn table_names_are_quoted_and_odd_ones_refused() {
-        let args = DedupeArgs { dedupe: Dedupe::IdDate, dedupe_window_days: 3 };
-        assert_eq!(Target::new("bronze.Events 2", args).unwrap().table(), "\"bronze\".\"Events 2\"");
+        assert_eq!(
+            Target::new("bronze.Events 2", Dedupe::IdDate, 3).unwrap().table(),
+            "\"bronze\".\"Events 2\""
+        );
         for bad in ["events", ".events", "bronze.", "a.b.c", "a.\"b"] {
-            assert!(Target::new(bad, args).is_err(), "{bad}");
+            assert!(Target::new(bad, Dedupe::IdDate, 3).is_err(), "{bad}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tidemark_loader::commands::EXIT_CODES;
+use tidemark_loader::commands::{Cli, EXIT_CODES};
 use tidemark_loader::config::Config;
 use tidemark_loader::config::keys::{KEYS, Kind};
 use tidemark_loader::metrics::METRICS;
@@ -75,6 +75,44 @@ fn the_lists_are_those_of_the_code() {
 }
 
 #[test]
+fn every_option_about_events_says_the_default_that_the_configuration_has() {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let options = [
+        ("batch-rows", "batch.max_rows"),
+        ("event-time-floor", "record.event_time_floor"),
+        ("max-skew", "future.max_skew"),
+        ("late-policy", "late.policy"),
+        ("allowed-lateness", "late.allowed"),
+        ("into", "target.table"),
+        ("dedupe", "dedupe.mode"),
+        ("dedupe-window-days", "dedupe.window_days"),
+        ("envelope-preset", "envelope.preset"),
+        ("lanes", "postgres.lanes"),
+        ("listen", "http.listen"),
+        ("maintain-every", "maintenance.every"),
+        ("pipeline", "pipeline.name"),
+    ];
+    for name in ["run", "check", "load", "replay"] {
+        let arguments: Vec<_> = command.find_subcommand_mut(name).unwrap().get_arguments().collect();
+        let mut found = 0;
+        for (option, key) in options {
+            let Some(argument) = arguments.iter().find(|a| a.get_long() == Some(option)) else { continue };
+            let help = argument.get_help().unwrap().to_string();
+            let default = KEYS.iter().find(|k| k.name == key).unwrap().default;
+            let default = if default.is_empty() { "none" } else { default };
+            assert!(help.ends_with(&format!("[default: {default}]")), "{name} --{option}: {help}");
+            assert!(
+                argument.get_default_values().is_empty(),
+                "{name} --{option} would hide the configuration"
+            );
+            found += 1;
+        }
+        assert!(found >= 9, "{name}: {found}");
+        assert!(arguments.iter().any(|a| a.get_long() == Some("config")), "{name}");
+    }
+}
+
+#[test]
 fn every_exit_code_is_listed() {
     use tidemark_loader::error::Kind::*;
     for kind in [Problems, Usage, Input, Unavailable, Internal, Temporary, Permission, Config] {
@@ -95,7 +133,7 @@ fn the_example_is_valid_and_leaves_out_only_the_database() {
         .lines()
         .map(|line| {
             let bare = line.trim_start_matches("# ");
-            let is_key = bare.contains(" = \"") || bare.starts_with('[');
+            let is_key = bare.contains(" = ") || bare.starts_with('[');
             format!("{}\n", if is_key { bare } else { "" })
         })
         .collect();
@@ -107,6 +145,11 @@ fn the_example_is_valid_and_leaves_out_only_the_database() {
     std::fs::write(&file, &all).unwrap();
     let config = Config::load(Some(&file), std::iter::empty()).unwrap_or_else(|e| panic!("{e}\n{all}"));
     assert_eq!((config.get("postgres.dsn"), config.get("kafka.sasl_password")), (Some("x"), Some("x")));
+    // Each section that says something about events is there.
+    for section in ["target", "envelope", "dedupe", "late", "future", "dead_letters", "postgres"] {
+        assert!(all.lines().any(|line| line == format!("[{section}]")), "{section}");
+    }
+    assert_eq!((config.count("postgres.lanes").unwrap(), config.get("dedupe.mode")), (3, Some("id_window")));
     for path in [secret, file] {
         std::fs::remove_file(path).unwrap();
     }

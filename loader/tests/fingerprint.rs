@@ -1,7 +1,7 @@
 //! The fingerprint of an event: the same for each sending of it, another one for another event, and fixed for ever.
 
 use proptest::prelude::*;
-use tidemark_loader::fingerprint::fingerprint;
+use tidemark_loader::fingerprint::{Fingerprint, fingerprint, member};
 
 fn of(text: &str) -> i64 {
     fingerprint(text.as_bytes())
@@ -91,5 +91,21 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic_or_hang(bytes in r#"[{}\[\]",:\\ a]{0,30}"#) {
         of(&bytes);
+    }
+}
+
+#[test]
+fn further_members_can_be_left_out() {
+    let members = ["/etl_tstamp", "/a~1b"].map(|pointer| member(pointer).unwrap());
+    let fingerprint = Fingerprint::without(members.to_vec());
+    let of_both = |text: &str| fingerprint.of(text.as_bytes());
+    let first = r#"{"event_id":"a","etl_tstamp":"1","a/b":{"x":1},"n":1}"#;
+    assert_eq!(of_both(first), of_both(r#"{"event_id":"a","etl_tstamp":"2","n":1,"sentAt":"x"}"#));
+    assert_eq!(of_both(first), of(r#"{"event_id":"a","n":1}"#), "without them it is what it always was");
+    assert_ne!(of_both(first), of_both(r#"{"event_id":"a","etl_tstamp":"1","a/b":{"x":1},"n":2}"#));
+    // Inside a member every byte counts.
+    assert_ne!(of_both(r#"{"p":{"etl_tstamp":1}}"#), of_both(r#"{"p":{"etl_tstamp":2}}"#));
+    for bad in ["etl_tstamp", "/", "", "/a/b", "/a\"b", "/a\\b", "/a\nb"] {
+        assert!(member(bad).is_err(), "{bad:?}");
     }
 }

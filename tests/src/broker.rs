@@ -257,7 +257,8 @@ impl Broker {
         }
     }
 
-    fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
+    /// The end of each partition of a topic.
+    pub fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
         let consumer: BaseConsumer = self.client_config().create().expect("cannot make a consumer");
         let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("no answer about a topic");
         let partitions = metadata.topics()[0].partitions().iter().map(|p| p.id());

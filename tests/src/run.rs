@@ -84,6 +84,11 @@ impl Run {
             arguments.extend(["--kafka-config", setting]);
         }
         arguments.extend(self.more.iter().map(String::as_str));
+        // LANES=3 has every fault test meet several lanes.
+        let lanes = std::env::var("LANES").unwrap_or_default();
+        if !lanes.is_empty() && !arguments.contains(&"--lanes") {
+            arguments.extend(["--lanes", &lanes]);
+        }
         let invocation = tidemark(&arguments).database(&self.url);
         self.environment.iter().fold(invocation, |i, (name, value)| i.env(name, value)).start()
     }

@@ -123,19 +123,21 @@ fn print(report: &Report) {
 async fn check_all(config: &Config, report: &mut Report) {
     let pipeline = config.get("pipeline.name").unwrap_or("web");
     let settings = (|| {
-        options::limits(config)?;
-        options::format(config)?;
+        options::encoder(config, None)?;
         options::target(config)?;
         options::breaker(config)?;
-        options::batch_limits(config)?;
+        options::batch_limits(config, options::lanes(config)?)?;
         Ok::<_, Error>((options::postgres(config), options::kafka(config), options::topics(config)))
     })();
     let (postgres, kafka, topics) = match settings {
         Ok(settings) => settings,
         Err(e) => return report.error("configuration", &e),
     };
-    let batch = options::batch_limits(config)
-        .map(|l| format!("batches of up to {} records and {} KiB", l.rows, l.bytes >> 10));
+    let batch = options::lanes(config).and_then(|lanes| {
+        let l = options::batch_limits(config, lanes)?;
+        let lanes = if lanes == 1 { "1 lane".to_owned() } else { format!("{lanes} lanes") };
+        Ok(format!("{lanes}, batches of up to {} records and {} KiB", l.rows, l.bytes >> 10))
+    });
     report.ok("configuration", batch.unwrap_or_default());
 
     let mut books = None;

@@ -10,18 +10,16 @@ use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config};
 
+use super::events::Events;
 use super::letter_filter::{Filter, Letter, condition, parse_letter};
 use super::letter_text;
-use super::limits::Times;
+use super::options;
 use super::output::{self, Output, confirm};
 use super::{Database, migrate, position_pipeline};
-use crate::batch::Encoder;
-use crate::envelope::preset::FormatArgs;
 use crate::error::{Error, Kind, Result};
 use crate::letters;
 use crate::pg;
 use crate::sink::{Patience, Sink, SinkError};
-use crate::target::{BRONZE, DedupeArgs, Target};
 
 /// Arguments of `tidemark dead-letters`.
 #[derive(Debug, clap::Args)]
@@ -79,14 +77,7 @@ struct Replay {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     #[command(flatten)]
-    times: Times,
-    /// Table to load into
-    #[arg(long, default_value = BRONZE, value_name = "TABLE")]
-    into: String,
-    #[command(flatten)]
-    dedupe: DedupeArgs,
-    #[command(flatten)]
-    format: FormatArgs,
+    events: Events,
 }
 
 #[derive(Debug, clap::Args)]
@@ -280,11 +271,12 @@ async fn who(client: &Client) -> Result<String, tokio_postgres::Error> {
 }
 
 async fn replay(args: Replay) -> Result<()> {
-    let config = args.filter.database.config()?;
-    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
-        Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
-    })?;
-    target.takes(args.times.limits().late_policy)?;
+    let mut settings = args.filter.database.load()?;
+    args.events.over(&mut settings)?;
+    let config = options::postgres(&settings)?;
+    let target = options::target(&settings)?;
+    let (encoder, format) = (options::encoder(&settings, None)?, options::format(&settings)?);
+    let chunk_rows = options::batch_limits(&settings, 1)?.rows.min(letters::CHUNK) as u64;
     let client = pg::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
     target.check(&client, &config).await?;
@@ -292,8 +284,6 @@ async fn replay(args: Replay) -> Result<()> {
     may_resolve(&client, &config).await?;
     let audit = position_pipeline(&client, letters::PIPELINE).await.map_err(explain)?;
     let by = who(&client).await.map_err(explain)?;
-    let format = args.format.format();
-    let limits = args.times.limits();
     let (_stop, stopped) = watch::channel(false);
     let patience = Patience::For(Duration::from_secs(30));
     let mut sink =
@@ -306,7 +296,7 @@ async fn replay(args: Replay) -> Result<()> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after = letters::first();
     while left > 0 {
-        let most = left.min(letters::CHUNK as u64) as i64;
+        let most = left.min(chunk_rows) as i64;
         let chunk = letters::read(&client, &after, &condition, &parameters, &format, &by, audit, most)
             .await
             .map_err(explain)?;
@@ -314,9 +304,7 @@ async fn replay(args: Replay) -> Result<()> {
         cut += chunk.cut;
         left = left.saturating_sub(chunk.cut + chunk.letters.keys.len() as u64);
         if !chunk.letters.keys.is_empty() {
-            let mut encoder =
-                Encoder::new(limits, None).with_format(format.clone()).with_dedupe(target.dedupe);
-            let mut batch = encoder.encode(chunk.raw);
+            let mut batch = encoder.clone().encode(chunk.raw);
             match sink.write_letters(&mut batch, chunk.letters).await {
                 Ok(written) => {
                     loaded += written.counts.loaded;

@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{mpsc, watch};
 
-use super::limits::Times;
+use super::events::Events;
+use super::options;
 use super::{Database, migrate};
 use crate::batch::{Counts, Encoder, RawBatch, RecordKind, Slot};
+use crate::config::Config;
 use crate::envelope::Limits;
-use crate::envelope::preset::{Format, FormatArgs};
+use crate::envelope::preset::Format;
 use crate::error::{Error, Kind, Result};
 use crate::input::{self, Input};
+use crate::kafka::plan::BatchLimits;
 use crate::lines::{Identity, Lines, identify, is_blank, without_bom};
-use crate::pg::{self, Config};
+use crate::pg;
 use crate::sink::{Patience, Sink, SinkError};
-use crate::target::{BRONZE, DedupeArgs, Target};
+use crate::target::Target;
 use crate::time::Micros;
 use crate::{lane, position};
-
-const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// Arguments of `tidemark load`.
 #[derive(Debug, clap::Args)]
@@ -38,23 +39,22 @@ pub struct Args {
     files: Vec<PathBuf>,
     #[command(flatten)]
     database: Database,
-    /// Table to load into; it must have the columns of bronze.events
-    #[arg(long, default_value = BRONZE, value_name = "TABLE")]
-    into: String,
     #[command(flatten)]
-    dedupe: DedupeArgs,
-    #[command(flatten)]
-    format: FormatArgs,
-    /// Most events in one transaction
-    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    batch_rows: u32,
-    #[command(flatten)]
-    times: Times,
+    events: Events,
+}
+
+impl Args {
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.database.load()?;
+        self.events.over(&mut config)?;
+        Ok(config)
+    }
 }
 
 /// Loads the files and prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
-    let config = args.database.config()?;
+    let config = args.config()?;
     let started = Instant::now();
     // All of them, before any is loaded: a mistyped name must not come to light after an hour.
     for file in args.files.iter().filter(|file| !is_stdin(file)) {
@@ -63,18 +63,15 @@ pub async fn run(args: Args) -> Result<()> {
             return Err(unreadable(file, io::ErrorKind::IsADirectory.into()));
         }
     }
-    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
-        Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
-    })?;
-    let limits = args.times.limits();
-    target.takes(limits.late_policy)?;
+    let target = options::target(&config)?;
     let load = Load {
         pipeline: if target.is_bronze() { "file".to_owned() } else { format!("file into {}", target.name()) },
         target,
-        format: args.format.format(),
-        limits,
-        batch_rows: args.batch_rows as usize,
-        config,
+        encoder: options::encoder(&config, None)?,
+        format: options::format(&config)?,
+        limits: options::limits(&config)?,
+        batches: options::batch_limits(&config, 1)?,
+        config: options::postgres(&config)?,
     };
     let mut total = None;
     for file in &args.files {
@@ -94,12 +91,13 @@ fn is_stdin(file: &Path) -> bool {
 
 /// What is the same for all files of a command.
 struct Load {
-    config: Config,
+    config: pg::Config,
     pipeline: String,
     target: Target,
+    encoder: Encoder,
     format: Format,
     limits: Limits,
-    batch_rows: usize,
+    batches: BatchLimits,
 }
 
 impl Load {
@@ -161,7 +159,7 @@ impl Load {
             // What is appended meanwhile belongs to another content, which has another name.
             end: identity.as_ref().map_or(i64::MAX, |i| i.lines as i64),
             slot,
-            batch_rows: self.batch_rows,
+            batches: self.batches,
             failed: None,
         };
         // The lines before the resumption point tell the receipt time that later lines without one inherit.
@@ -173,9 +171,7 @@ impl Load {
         let (mut reader, last_received) = joined(skipped.await)?;
         let last_received = last_received.map_err(|e| unreadable(file, e))?;
 
-        let encoder = Encoder::new(limits, last_received)
-            .with_format(self.format.clone())
-            .with_dedupe(self.target.dedupe);
+        let encoder = self.encoder.clone().after(last_received);
         let lane = lane::start(sink, encoder, move |written, _| {
             let _ = report.send(written.counts);
         });
@@ -323,7 +319,7 @@ struct Reader {
     /// Line number to stop at.
     end: i64,
     slot: Slot,
-    batch_rows: usize,
+    batches: BatchLimits,
     /// What is to be said after the lines before it are handed out.
     failed: Option<io::Error>,
 }
@@ -347,7 +343,10 @@ impl Reader {
             return Err(error);
         }
         let mut batch = RawBatch::default();
-        while self.line < self.end && batch.len() < self.batch_rows && batch.arena_bytes() < MAX_BATCH_BYTES {
+        while self.line < self.end
+            && batch.len() < self.batches.rows
+            && batch.arena_bytes() < self.batches.bytes
+        {
             let (line, oversize) = match self.lines.next_line() {
                 Ok(Some(next)) => next,
                 Ok(None) => break,
@@ -432,8 +431,9 @@ mod tests {
         let input: Input = Box::new(&b"a\nb\nc\nappended\n"[..]);
         let slot =
             Slot { topic: Arc::from("f"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 0 };
+        let batches = BatchLimits { rows: 2, bytes: 1000, delay: Duration::ZERO, keep: 100 };
         let mut reader =
-            Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batch_rows: 2, failed: None };
+            Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batches, failed: None };
         let mut ranges = Vec::new();
         while let Some(batch) = reader.next_batch().unwrap() {
             ranges.push((batch.len(), batch.slots[0].from, batch.slots[0].to));

@@ -11,9 +11,9 @@ macro_rules! say {
 
 pub mod check;
 pub mod dead_letters;
+pub mod events;
 mod letter_filter;
 mod letter_text;
-pub mod limits;
 pub mod load;
 pub mod maintain;
 pub mod migrate;
@@ -26,8 +26,11 @@ pub mod replay;
 pub mod run;
 pub mod status;
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 
 /// What the process ends with; the table in docs/loader.md says more.
@@ -84,26 +87,34 @@ pub enum Command {
     Status(status::Args),
 }
 
-/// Where the database is.
+/// The configuration, and where the database is.
 #[derive(Clone, Debug, Args)]
 pub struct Database {
+    /// Configuration file (TOML); docs/loader.md lists the keys
+    ///
+    /// Options override variables of the environment (TIDEMARK__SECTION__KEY), which override the file.
+    #[arg(long, env = "TIDEMARK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Postgres to use, as postgresql://user@host:port/database or as key=value pairs
     #[arg(long, env = "TIDEMARK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
 }
 
 impl Database {
+    /// The configuration in force as far as file, environment and these options make it.
+    pub fn load(&self) -> Result<Config> {
+        let environment =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let mut config = Config::load(self.config.as_deref(), environment)?;
+        if let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) {
+            config.set("postgres.dsn", url)?;
+        }
+        Ok(config)
+    }
+
     /// The connection settings, or an error that says how to give them.
     pub fn config(&self) -> Result<crate::pg::Config> {
-        let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else {
-            return Err(Error::new(
-                Kind::Usage,
-                "no database",
-                "neither --database-url nor TIDEMARK_DATABASE_URL is set",
-                "set one of them to postgresql://user@host:port/database",
-            ));
-        };
-        crate::pg::parse_url(url)
+        options::postgres(&self.load()?)
     }
 }
 
@@ -112,8 +123,10 @@ impl Cli {
     pub fn log(&self) -> Result<(String, bool)> {
         let config = match &self.command {
             Command::Run(args) => args.config()?,
+            Command::Load(args) => args.config()?,
+            Command::Replay(args) => args.config()?,
             // What is wrong with the configuration is for `check` to say.
-            _ => crate::config::Config::default(),
+            _ => Config::default(),
         };
         Ok(options::log(&config))
     }

@@ -1,39 +1,30 @@
 //! The options that `run` and `check` share, laid over the configuration file and the environment, and what follows
-//! from all of them.
+//! from all of them: for those two and for every other command that loads events.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::limits::parse_floor;
+use super::Database;
+use super::events::{Events, word};
+use crate::batch::Encoder;
 use crate::breaker;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::envelope::Limits;
-use crate::envelope::preset::{Format, Preset, parse_part};
+use crate::envelope::preset::{Format, parse_part};
 use crate::error::{Error, Kind, Result};
+use crate::fingerprint::{self, Fingerprint};
 use crate::kafka::plan::{BatchLimits, OutOfRange};
 use crate::kafka::{Kafka, parse_setting};
-use crate::late::LatePolicy;
 use crate::pg;
-use crate::target::{BRONZE, Dedupe, DedupeArgs, Target};
+use crate::target::{BRONZE, Target};
 use crate::time::Micros;
 
 /// Options that override the configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Configuration file (TOML); docs/loader.md lists the keys
-    ///
-    /// Options override variables of the environment (TIDEMARK__SECTION__KEY), which override the file.
-    #[arg(long, env = "TIDEMARK_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Postgres to use, as postgresql://user@host:port/database or as key=value pairs
-    #[arg(long, env = "TIDEMARK_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<String>,
-    /// Kafka brokers to start from, as host:port, separated by commas
-    #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
-    brokers: Option<String>,
-    /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
-    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
-    settings: Vec<(String, String)>,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    brokers: Brokers,
     /// Topic to read; can be repeated
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
@@ -49,42 +40,14 @@ pub struct Options {
     /// What to do when Kafka no longer has the records at our position: fail, earliest or latest [default: fail]
     #[arg(long, value_enum)]
     on_offset_out_of_range: Option<OutOfRange>,
-    /// Most records in one transaction [default: 20000]
+    /// Connections that write at the same time, each the batches of partitions of its own [default: 1]
     #[arg(long, value_name = "N")]
-    batch_rows: Option<u32>,
+    lanes: Option<u32>,
     /// Longest time that a record waits for others before it is committed, in milliseconds [default: 1000]
     #[arg(long, value_name = "MS")]
     batch_delay_ms: Option<u64>,
-    /// Earliest date that an event may have; earlier ones become dead letters [default: 1970-01-01]
-    #[arg(long, value_name = "DATE", value_parser = parse_floor)]
-    event_time_floor: Option<Micros>,
-    /// How far an event's time may lie after its receipt, such as 5m; later ones become dead letters [default: 5m]
-    #[arg(long, value_name = "TIME")]
-    max_skew: Option<String>,
-    /// What to do with an event that was received later than --allowed-lateness after it happened [default: recompute]
-    #[arg(long, value_enum, value_name = "POLICY")]
-    late_policy: Option<LatePolicy>,
-    /// From which lateness on an event is late: receipt minus event time, such as 36h or 7d [default: 7d]
-    #[arg(long, value_name = "TIME")]
-    allowed_lateness: Option<String>,
-    /// Table to load into; it must have the columns of bronze.events [default: bronze.events]
-    #[arg(long, value_name = "TABLE")]
-    into: Option<String>,
-    /// How an event that comes twice is noticed [default: id_date]
-    #[arg(long, value_enum, value_name = "MODE")]
-    dedupe: Option<Dedupe>,
-    /// With --dedupe id_window: how many days of receipt an id is remembered, its own included [default: 3]
-    #[arg(long, value_name = "N")]
-    dedupe_window_days: Option<u32>,
-    /// How the events are written [default: segment]
-    #[arg(long, value_enum, value_name = "PRESET")]
-    envelope_preset: Option<Preset>,
-    /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
-    ///
-    /// Fields: event_id, event_time, event_type, user_id, anonymous_id, received_at. What is given here replaces what
-    /// the preset says about the field; of several pointers for one field the first one with a value counts.
-    #[arg(long = "envelope", value_name = "FIELD=POINTER")]
-    envelope: Vec<String>,
+    #[command(flatten)]
+    events: Events,
     /// Address for /metrics, /healthz, /readyz and /status, such as 127.0.0.1:9187 [default: none]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -96,43 +59,45 @@ pub struct Options {
 impl Options {
     /// The configuration in force.
     pub fn load(&self) -> Result<Config> {
-        let environment =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        let mut config = Config::load(self.config.as_deref(), environment)?;
+        let mut config = self.database.load()?;
+        self.brokers.over(&mut config)?;
+        self.events.over(&mut config)?;
         let mut set = |key: &str, value: Option<String>| value.map_or(Ok(()), |value| config.set(key, value));
-        set("postgres.dsn", self.database_url.clone().filter(|url| !url.is_empty()))?;
-        set("kafka.brokers", self.brokers.clone())?;
         set("kafka.topics", (!self.topics.is_empty()).then(|| self.topics.join(",")))?;
         set("pipeline.name", self.pipeline.clone())?;
         set("kafka.group_id", self.group.clone())?;
         set("maintenance.every", self.maintain_every.clone())?;
         set("kafka.on_offset_out_of_range", self.on_offset_out_of_range.and_then(word))?;
-        set("batch.max_rows", self.batch_rows.map(|n| n.to_string()))?;
+        set("postgres.lanes", self.lanes.map(|n| n.to_string()))?;
         set("batch.max_delay", self.batch_delay_ms.map(|n| format!("{n}ms")))?;
-        set(
-            "record.event_time_floor",
-            self.event_time_floor.map(|t| crate::time::format_day(crate::time::day_of(t))),
-        )?;
-        set("future.max_skew", self.max_skew.clone())?;
-        set("late.policy", self.late_policy.and_then(word))?;
-        set("late.allowed", self.allowed_lateness.clone())?;
-        set("target.table", self.into.clone())?;
-        set("dedupe.mode", self.dedupe.and_then(word))?;
-        set("dedupe.window_days", self.dedupe_window_days.map(|n| n.to_string()))?;
-        set("envelope.preset", self.envelope_preset.and_then(word))?;
-        set("envelope.fields", (!self.envelope.is_empty()).then(|| self.envelope.join(",")))?;
         set("http.listen", self.listen.clone())?;
         set("log.format", self.log_format.clone())?;
-        for (key, value) in &self.settings {
-            config.set(&format!("kafka.librdkafka.{key}"), value.as_str())?;
-        }
         Ok(config)
     }
 }
 
-/// How a value of an option is written.
-fn word<T: clap::ValueEnum>(value: T) -> Option<String> {
-    value.to_possible_value().map(|v| v.get_name().to_owned())
+/// Where Kafka is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Brokers {
+    /// Kafka brokers to start from, as host:port, separated by commas
+    #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
+    brokers: Option<String>,
+    /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+}
+
+impl Brokers {
+    /// Lays them over a configuration.
+    pub fn over(&self, config: &mut Config) -> Result<()> {
+        if let Some(brokers) = &self.brokers {
+            config.set("kafka.brokers", brokers.as_str())?;
+        }
+        for (key, value) in &self.settings {
+            config.set(&format!("kafka.librdkafka.{key}"), value.as_str())?;
+        }
+        Ok(())
+    }
 }
 
 /// The value of a key that must be one of the words of an option.
@@ -180,8 +145,11 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
     Ok(Kafka { brokers, settings })
 }
 
+/// Below that a batch is not worth its transaction.
+const LEAST_BATCH: usize = 128 << 10;
+
 /// How `memory.max_buffer_bytes` is divided: bytes for what librdkafka has fetched, and for one batch. At most ten of
-/// the latter are in memory at once, counted as they came: one is filled, one waits to be handed over, one waits to be
+/// the latter are in memory at once for each lane, counted as they came: one is filled, one waits to be handed over, one waits to be
 /// encoded, three are being encoded, wait for the connection and are being written, each of these with its encoded
 /// rows; the rest is for the driver's buffers.
 fn shares(config: &Config) -> Result<(usize, usize)> {
@@ -189,9 +157,23 @@ fn shares(config: &Config) -> Result<(usize, usize)> {
     Ok((all / 4, (all - all / 4) / 10))
 }
 
-/// How large batches may become.
-pub fn batch_limits(config: &Config) -> Result<BatchLimits> {
+/// How many connections write at the same time for `run`; other commands have one.
+pub fn lanes(config: &Config) -> Result<usize> {
+    Ok(config.count("postgres.lanes")? as usize)
+}
+
+/// How large batches may become, in this many lanes.
+pub fn batch_limits(config: &Config, lanes: usize) -> Result<BatchLimits> {
     let (_, share) = shares(config)?;
+    let share = share / lanes;
+    if share < LEAST_BATCH {
+        let all = config.get("memory.max_buffer_bytes").unwrap_or_default();
+        let needed = (LEAST_BATCH * lanes * 40).div_ceil(3 << 20);
+        let why =
+            format!("memory.max_buffer_bytes = {all} leaves {share} bytes for each batch of {lanes} lanes");
+        let next = format!("take fewer lanes, or set memory.max_buffer_bytes to {needed}MiB or more");
+        return Err(wrong(config, "postgres.lanes", why, &next));
+    }
     Ok(BatchLimits {
         rows: config.count("batch.max_rows")? as usize,
         bytes: config.size("batch.max_bytes")?.min(share),
@@ -213,27 +195,45 @@ pub fn limits(config: &Config) -> Result<Limits> {
     })
 }
 
-fn wrong(key: &str, why: impl std::fmt::Display, next: &str) -> Error {
-    Error::new(Kind::Config, "cannot use the configuration", format!("{key}: {why}"), next)
+/// A value that looks right and is not: the mistake of whoever typed the option, or of whoever wrote the file.
+fn wrong(config: &Config, key: &str, why: impl std::fmt::Display, next: &str) -> Error {
+    let (kind, what) = match config.source(key) {
+        Some(Source::CommandLine) => (Kind::Usage, "cannot use the command line"),
+        _ => (Kind::Config, "cannot use the configuration"),
+    };
+    Error::new(kind, what, format!("{key}: {why}"), next)
 }
 
 /// How the events are written.
 pub fn format(config: &Config) -> Result<Format> {
     let parts = config.list("envelope.fields");
     let parts: Result<Vec<_>, String> = parts.iter().map(|part| parse_part(part)).collect();
-    let parts = parts.map_err(|why| wrong("envelope.fields", why, "write field=/pointer"))?;
+    let parts = parts.map_err(|why| wrong(config, "envelope.fields", why, "write field=/pointer"))?;
     Ok(Format::new(choice(config, "envelope.preset")?, &parts))
 }
 
 /// Where the events go and how duplicates among them are found.
 pub fn target(config: &Config) -> Result<Target> {
     let days = i32::try_from(config.count("dedupe.window_days")?).unwrap_or(i32::MAX);
-    let args = DedupeArgs { dedupe: choice(config, "dedupe.mode")?, dedupe_window_days: days };
     let table = config.get("target.table").unwrap_or(BRONZE);
-    let target = Target::new(table, args)
-        .map_err(|why| wrong("target.table", why, "write it with its schema, such as bronze.events"))?;
+    let target = Target::new(table, choice(config, "dedupe.mode")?, days).map_err(|why| {
+        wrong(config, "target.table", why, "write it with its schema, such as bronze.events")
+    })?;
     target.takes(choice(config, "late.policy")?)?;
     Ok(target)
+}
+
+/// What reads events; `last_received` is as for [`Encoder::new`].
+pub fn encoder(config: &Config, last_received: Option<Micros>) -> Result<Encoder> {
+    let members = config.list("dedupe.fingerprint_exclude");
+    let members: Result<Vec<_>, String> = members.iter().map(|text| fingerprint::member(text)).collect();
+    let members = members.map_err(|why| {
+        wrong(config, "dedupe.fingerprint_exclude", why, "write /name of a member of the event")
+    })?;
+    Ok(Encoder::new(limits(config)?, last_received)
+        .with_format(format(config)?)
+        .with_dedupe(choice(config, "dedupe.mode")?)
+        .with_fingerprint(Fingerprint::without(members)))
 }
 
 /// When too many dead letters pause the pipeline.
@@ -272,6 +272,8 @@ pub fn log(config: &Config) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::late::LatePolicy;
+    use crate::target::Dedupe;
 
     fn config(text: &[(&str, &str)]) -> Config {
         let mut config = Config::load(None, std::iter::empty()).unwrap();
@@ -291,7 +293,7 @@ mod tests {
         let to = target(&config).unwrap();
         assert_eq!((to.name(), to.dedupe, to.window_days), (BRONZE, Dedupe::IdDate, 3));
         assert!(matches!(format(&config), Ok(Format::Segment)));
-        let batch = batch_limits(&config).unwrap();
+        let batch = batch_limits(&config, 1).unwrap();
         assert_eq!((batch.rows, batch.bytes, batch.delay), (20_000, 16 << 20, Duration::from_secs(1)));
         assert_eq!(group(&config), "tidemark-web");
         assert!(matches!(out_of_range(&config), Ok(OutOfRange::Fail)));
@@ -313,6 +315,10 @@ mod tests {
         assert_eq!((to.name(), to.dedupe, to.window_days), ("bronze.other", Dedupe::IdWindow, 7));
         let judged = limits(&ours).unwrap();
         assert_eq!((judged.late_policy, judged.allowed_lateness), (LatePolicy::Refuse, 36 * 3_600_000_000));
+        let excluded = config(&[("dedupe.fingerprint_exclude", "/a,/b"), ("dedupe.mode", "offsets")]);
+        assert!(encoder(&excluded, None).is_ok());
+        let nested = config(&[("dedupe.fingerprint_exclude", "/a/b")]);
+        assert!(encoder(&nested, None).unwrap_err().to_string().contains("/a/b is no member"));
         for bad in [
             [("envelope.fields", "who=/id"), ("late.policy", "refuse")],
             [("target.table", "events"), ("late.policy", "refuse")],
@@ -327,7 +333,14 @@ mod tests {
     #[test]
     fn a_small_budget_makes_small_batches_and_a_short_queue() {
         let config = config(&[("memory.max_buffer_bytes", "32MiB"), ("kafka.brokers", "h:1")]);
-        assert_eq!(batch_limits(&config).unwrap().bytes, 24 * (1 << 20) / 10);
+        assert_eq!(batch_limits(&config, 1).unwrap().bytes, 24 * (1 << 20) / 10);
+        let three = self::config(&[("memory.max_buffer_bytes", "32MiB"), ("postgres.lanes", "3")]);
+        assert_eq!(batch_limits(&three, 3).unwrap().bytes, 24 * (1 << 20) / 30);
+        let many = self::config(&[("memory.max_buffer_bytes", "32MiB"), ("postgres.lanes", "32")]);
+        let why = batch_limits(&many, 32).unwrap_err().to_string();
+        assert!(why.contains("postgres.lanes") && why.contains("to 54MiB or more"), "{why}");
+        let enough = self::config(&[("memory.max_buffer_bytes", "54MiB"), ("postgres.lanes", "32")]);
+        assert!(batch_limits(&enough, 32).is_ok());
         let settings = kafka(&config).unwrap().settings;
         assert!(settings.contains(&("queued.max.messages.kbytes".to_owned(), "8192".to_owned())));
     }

@@ -10,18 +10,18 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio_postgres::{Client, Config};
 
-use super::limits::Times;
+use super::events::Events;
+use super::options::{self, Brokers};
 use super::output::parse_moment;
 use super::{Database, load, migrate};
-use crate::batch::{Counts, Encoder};
-use crate::envelope::preset::FormatArgs;
+use crate::batch::Counts;
+use crate::config::Config as Configuration;
 use crate::error::{Error, Kind, Result};
 use crate::kafka::Kafka;
 use crate::kafka::bounded::{Range, Read, Stretch};
-use crate::kafka::plan::BatchLimits;
 use crate::position::{self, Claim};
 use crate::sink::{Patience, Sink, SinkError};
-use crate::target::{BRONZE, Dedupe, DedupeArgs, Target};
+use crate::target::{Dedupe, Target};
 use crate::time::Micros;
 use crate::{lane, pg};
 
@@ -31,7 +31,7 @@ pub struct Args {
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
-    kafka: Kafka,
+    brokers: Brokers,
     /// Topic to read
     #[arg(long, value_name = "TOPIC")]
     topic: String,
@@ -50,9 +50,6 @@ pub struct Args {
     /// Stop before this offset
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
-    /// Table to load into; it must have the columns of bronze.events
-    #[arg(long, default_value = BRONZE, value_name = "TABLE")]
-    into: String,
     /// Create the table like bronze.events if it is not there
     #[arg(long)]
     create: bool,
@@ -62,21 +59,22 @@ pub struct Args {
     /// Forget how far an earlier replay of that name came
     #[arg(long)]
     restart: bool,
-    /// Most records in one transaction
-    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    batch_rows: u32,
     #[command(flatten)]
-    times: Times,
-    #[command(flatten)]
-    dedupe: DedupeArgs,
-    #[command(flatten)]
-    format: FormatArgs,
+    events: Events,
 }
 
 impl Args {
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Configuration> {
+        let mut config = self.database.load()?;
+        self.brokers.over(&mut config)?;
+        self.events.over(&mut config)?;
+        Ok(config)
+    }
+
     /// The same command line gives the same name, so that it goes on where it stopped. How long ago is no name: it
     /// means another time with every minute that passes.
-    fn pipeline(&self) -> String {
+    fn pipeline(&self, target: &Target) -> String {
         let bound = |time: Option<Micros>, offset: Option<i64>| match (time, offset) {
             (Some(time), _) => format!("@{}", crate::time::to_unix_millis(time)),
             (None, Some(offset)) => offset.to_string(),
@@ -84,21 +82,20 @@ impl Args {
         };
         let partition = self.partition.map(|p| format!(" [{p}]")).unwrap_or_default();
         let (from, to) = (bound(self.from_time, self.from_offset), bound(self.to_time, self.to_offset));
-        self.name
-            .clone()
-            .unwrap_or_else(|| format!("replay {}{partition} {from}..{to} into {}", self.topic, self.into))
+        self.name.clone().unwrap_or_else(|| {
+            format!("replay {}{partition} {from}..{to} into {}", self.topic, target.name())
+        })
     }
 }
 
 /// Reads the stretch and prints a summary to standard output.
 pub async fn run(args: Args) -> Result<()> {
-    let config = args.database.config()?;
+    let settings = args.config()?;
     let started = Instant::now();
-    let target = Target::new(&args.into, args.dedupe).map_err(|why| {
-        Error::new(Kind::Usage, format!("cannot load into {}", args.into), why, "correct --into")
-    })?;
-    target.takes(args.times.limits().late_policy)?;
-    let (ranges, cluster) = survey(&args).await?;
+    let (config, kafka) = (options::postgres(&settings)?, options::kafka(&settings)?);
+    let target = options::target(&settings)?;
+    options::encoder(&settings, None)?;
+    let (ranges, cluster) = survey(&args, &kafka).await?;
     let client = pg::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
     if args.create {
@@ -106,7 +103,7 @@ pub async fn run(args: Args) -> Result<()> {
     }
     target.check(&client, &config).await?;
 
-    let name = args.pipeline();
+    let name = args.pipeline(&target);
     let explain =
         |e: tokio_postgres::Error| pg::explain("cannot open the pipeline of the replay", &config, &e);
     let (pipeline_id, known) = position::pipeline(&client, &name).await.map_err(explain)?;
@@ -115,7 +112,7 @@ pub async fn run(args: Args) -> Result<()> {
             position::set_cluster(&client, pipeline_id, &cluster).await.map_err(explain)?
         }
         (Some(known), Some(found)) if known != found => {
-            let why = format!("it belongs to Kafka cluster {known}, and {} is {found}", args.kafka.brokers);
+            let why = format!("it belongs to Kafka cluster {known}, and {} is {found}", kafka.brokers);
             let what = format!("cannot continue {name}");
             return Err(Error::new(Kind::Config, what, why, "correct --brokers, or choose another --name"));
         }
@@ -138,9 +135,10 @@ pub async fn run(args: Args) -> Result<()> {
         );
         return Ok(());
     }
-    let stop = super::run::watch_signals(Duration::from_secs(25))?;
+    let stop =
+        super::run::watch_signals(settings.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
     let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(60)), stop.clone());
-    let job = Job { args: &args, target, topic_id, stretches, offsets };
+    let job = Job { args: &args, settings: &settings, kafka, target, topic_id, stretches, offsets };
     let (total, end) = job.run(sink, stop).await?;
     load::print_summary(&total, started.elapsed());
     if matches!(end, Read::Stopped) {
@@ -150,8 +148,8 @@ pub async fn run(args: Args) -> Result<()> {
 }
 
 /// What is to be read, as far as the broker has it: `low` and `high` are the first offset and the end. And the cluster.
-async fn survey(args: &Args) -> Result<(Vec<Range>, Option<String>)> {
-    let (kafka, topic, partition) = (args.kafka.clone(), args.topic.clone(), args.partition);
+async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<Range>, Option<String>)> {
+    let (kafka, topic, partition) = (kafka.clone(), args.topic.clone(), args.partition);
     let (from_time, to_time) = (args.from_time, args.to_time);
     let asked = tokio::task::spawn_blocking(move || {
         let cluster = kafka.survey(std::slice::from_ref(&topic), false)?.cluster_id;
@@ -230,6 +228,8 @@ async fn create(client: &Client, config: &Config, target: &Target) -> Result<()>
 
 struct Job<'a> {
     args: &'a Args,
+    settings: &'a Configuration,
+    kafka: Kafka,
     target: Target,
     topic_id: i32,
     stretches: Vec<Stretch>,
@@ -239,9 +239,7 @@ struct Job<'a> {
 impl Job<'_> {
     async fn run(self, sink: Sink, stop: watch::Receiver<bool>) -> Result<(Counts, Read)> {
         let args = self.args;
-        let limits = args.times.limits();
-        let encoder =
-            Encoder::new(limits, None).with_format(args.format.format()).with_dedupe(self.target.dedupe);
+        let encoder = options::encoder(self.settings, None)?;
         // Counts, and offsets passed.
         let done = Arc::new(Mutex::new((Counts::default(), 0i64)));
         let heard = done.clone();
@@ -251,13 +249,8 @@ impl Job<'_> {
             done.1 += slots.iter().map(|s| s.to - s.from).sum::<i64>();
         });
         let (kafka, topic, topic_id, stretches) =
-            (args.kafka.clone(), args.topic.clone(), self.topic_id, self.stretches);
-        let batch_limits = BatchLimits {
-            rows: args.batch_rows as usize,
-            bytes: 16 << 20,
-            delay: Duration::from_secs(1),
-            keep: limits.max_bytes,
-        };
+            (self.kafka, args.topic.clone(), self.topic_id, self.stretches);
+        let batch_limits = options::batch_limits(self.settings, 1)?;
         let batches = lane.batches;
         let mut reading = tokio::task::spawn_blocking(move || {
             kafka.read_stretches(&topic, topic_id, &stretches, batch_limits, &stop, &batches)

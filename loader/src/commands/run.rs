@@ -1,22 +1,22 @@
 //! `tidemark run`: from Kafka into bronze until it is told to stop. Starts sessions (`kafka::session`) one after the
-//! other, each with a lane of its own, and handles signals.
+//! other, each with lanes of its own, and handles signals.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::options::{self, Options};
 use super::{load, maintain, migrate};
 use crate::batch::Encoder;
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::envelope::Limits;
-use crate::envelope::preset::Format;
 use crate::error::{Error, Kind, Result};
 use crate::health::Health;
 use crate::kafka::in_flight::InFlight;
+use crate::kafka::membership::Entrance;
 use crate::kafka::plan::{Ended, Settings};
 use crate::kafka::session;
 use crate::sink::{Patience, Sink, SinkError};
@@ -36,8 +36,7 @@ pub struct Args {
 
 /// How events are read and where they go.
 struct Reading {
-    limits: Limits,
-    format: Format,
+    encoder: Encoder,
     target: Target,
 }
 
@@ -55,11 +54,9 @@ pub async fn run(args: Args) -> Result<()> {
     let kafka = options::kafka(&config)?;
     let topics = options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
-    let reading = Reading {
-        limits: options::limits(&config)?,
-        format: options::format(&config)?,
-        target: options::target(&config)?,
-    };
+    let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
+    let lanes = options::lanes(&config)?;
+    let limits = options::batch_limits(&config, lanes)?;
     let started = Instant::now();
     let bounded = args.until_caught_up;
     let (asked, wanted) = (kafka.clone(), topics.clone());
@@ -111,8 +108,10 @@ pub async fn run(args: Args) -> Result<()> {
         postgres,
         pipeline_id,
         owner,
-        limits: options::batch_limits(&config)?,
+        lanes,
+        limits,
         health: health.clone(),
+        end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
         out_of_range: options::out_of_range(&config)?,
         until: bounded.then_some(survey.ends),
     });
@@ -154,7 +153,7 @@ async fn sessions(
             Ended::Paused => continue,
             Ended::Failed(error) => return Err(error),
             Ended::Restart(why) => why,
-            Ended::LaneEnded => return Err(Error::bug("loading stopped", "the lane ended without a reason")),
+            Ended::LaneEnded => return Err(Error::bug("loading stopped", "a lane ended without a reason")),
         };
         if *stop.borrow() {
             return Ok(());
@@ -187,13 +186,55 @@ async fn wait(health: &Health, stop: &watch::Receiver<bool>, time: Duration) -> 
     }
 }
 
-/// One session and its lane, from start to end.
+/// One session and its lanes, from start to end.
 async fn session(
     settings: &Arc<Settings>,
     reading: &Reading,
     stop: &watch::Receiver<bool>,
     supervisor: &Arc<Supervisor>,
 ) -> Result<Ended> {
+    let (mut entrances, mut running) = (Vec::new(), Vec::new());
+    for number in 0..settings.lanes {
+        let lane = start_lane(number, settings, reading, stop, supervisor);
+        entrances.push(lane.0);
+        running.push(lane.1);
+    }
+    let (ended, ends) = tokio::sync::oneshot::channel();
+    let (settings, handle, stopped) = (settings.clone(), tokio::runtime::Handle::current(), stop.clone());
+    std::thread::Builder::new()
+        .name("kafka".to_owned())
+        .spawn(move || {
+            let _ = ended.send(session::run(settings, handle, stopped, entrances));
+        })
+        .map_err(|e| Error::new(Kind::Temporary, "cannot start a thread", e, "free some resources"))?;
+    let ended = ends.await.map_err(|e| Error::bug("the reading thread died", e))?;
+    // The reading thread is gone; while the last batches wait for Postgres, it is for us to be alive. Each lane comes to
+    // its own end: one that has failed does not take from the others what they have in hand.
+    let mut alive = tokio::time::interval(Duration::from_secs(5));
+    let mut done = futures_util::future::join_all(running);
+    let done = loop {
+        tokio::select! {
+            done = &mut done => break done,
+            _ = alive.tick() => supervisor.health.polled(),
+        }
+    };
+    let mut errors = Vec::new();
+    for result in done {
+        if let Err(error) = result.map_err(|e| Error::bug("a writing task died", e))? {
+            errors.push(error);
+        }
+    }
+    Ok(outcome(ended, errors))
+}
+
+/// Starts the lane of this number.
+fn start_lane(
+    number: usize,
+    settings: &Settings,
+    reading: &Reading,
+    stop: &watch::Receiver<bool>,
+    supervisor: &Arc<Supervisor>,
+) -> (Entrance, JoinHandle<Result<(), SinkError>>) {
     let sink = Sink::new(
         settings.postgres.clone(),
         settings.pipeline_id,
@@ -202,39 +243,34 @@ async fn session(
         stop.clone(),
     );
     let in_flight = Arc::new(InFlight::default());
-    let heard = in_flight.clone();
+    let (heard, health) = (in_flight.clone(), supervisor.health.clone());
     let sink = sink.supervised(supervisor.clone()).into_target(reading.target.clone());
-    let encoder = Encoder::new(reading.limits, None)
-        .with_format(reading.format.clone())
-        .with_dedupe(reading.target.dedupe);
-    let mut lane = lane::start(sink, encoder, move |_, slots| heard.committed(slots));
-    let (ended, ends) = tokio::sync::oneshot::channel();
-    let (settings, handle, stopped, batches) =
-        (settings.clone(), tokio::runtime::Handle::current(), stop.clone(), lane.batches);
-    std::thread::Builder::new()
-        .name("kafka".to_owned())
-        .spawn(move || {
-            let _ = ended.send(session::run(settings, handle, stopped, batches, in_flight));
-        })
-        .map_err(|e| Error::new(Kind::Temporary, "cannot start a thread", e, "free some resources"))?;
-    let ended = ends.await.map_err(|e| Error::bug("the reading thread died", e))?;
-    // The reading thread is gone; while the last batches wait for Postgres, it is for us to be alive.
-    let mut alive = tokio::time::interval(Duration::from_secs(5));
-    let done = loop {
-        tokio::select! {
-            done = &mut lane.done => break done,
-            _ = alive.tick() => supervisor.health.polled(),
-        }
+    let lane = lane::start(sink, reading.encoder.clone(), move |written, slots| {
+        health.lane_committed(number, written.batch_id);
+        heard.committed(slots);
+    });
+    (Entrance { batches: lane.batches, in_flight }, lane.done)
+}
+
+/// What became of a session, given how reading ended and why lanes failed. The reason that counts is the one that is
+/// hardest to cure.
+fn outcome(ended: Ended, errors: Vec<SinkError>) -> Ended {
+    let weight = |error: &SinkError| match error {
+        SinkError::Fatal(_) => 4,
+        SinkError::Paused => 3,
+        SinkError::Stopped => 2,
+        SinkError::WentBack(_) => 1,
+        SinkError::Fenced => 0,
     };
-    match done.map_err(|e| Error::bug("the writing task died", e))? {
-        Ok(()) => Ok(ended),
-        Err(SinkError::Fenced) => {
-            Ok(Ended::Restart("another loader has claimed one of our partitions".to_owned()))
+    match errors.into_iter().max_by_key(weight) {
+        None => ended,
+        Some(SinkError::Fenced) => {
+            Ended::Restart("another loader has claimed one of our partitions".to_owned())
         }
-        Err(SinkError::WentBack(why)) => Ok(Ended::Restart(why)),
-        Err(SinkError::Stopped) => Ok(Ended::Stopped),
-        Err(SinkError::Paused) => Ok(Ended::Paused),
-        Err(SinkError::Fatal(error)) => Ok(Ended::Failed(error)),
+        Some(SinkError::WentBack(why)) => Ended::Restart(why),
+        Some(SinkError::Stopped) => Ended::Stopped,
+        Some(SinkError::Paused) => Ended::Paused,
+        Some(SinkError::Fatal(error)) => Ended::Failed(error),
     }
 }
 

@@ -123,6 +123,12 @@ pub const KEYS: &[Key] = &[
         "Postgres to load into, as postgresql://user:password@host:port/database?sslmode=verify-full or key=value pairs",
     ),
     key(
+        "postgres.lanes",
+        Kind::Count { min: 1, max: 64 },
+        "1",
+        "Connections that write at the same time, each the batches of partitions of its own; more than there are partitions idle",
+    ),
+    key(
         "postgres.synchronous_commit",
         Kind::Choice(&["on", "off", "local", "remote_write", "remote_apply"]),
         "on",
@@ -145,7 +151,7 @@ pub const KEYS: &[Key] = &[
         "memory.max_buffer_bytes",
         Kind::Size { min: 16 * MIB, max: 64 << 30 },
         "256MiB",
-        "Most memory for records on their way. A quarter is for what librdkafka has fetched; batch.max_bytes is lowered until the batches fit into the rest",
+        "Most memory for records on their way, of all lanes together. A quarter is for what librdkafka has fetched; batch.max_bytes is lowered until the batches of all lanes fit into the rest",
     ),
     key(
         "record.max_bytes",
@@ -161,7 +167,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "future.max_skew",
-        time(Duration::ZERO, seconds(366 * 86_400)),
+        time(Duration::ZERO, seconds(100_000 * 86_400)),
         "5m",
         "How far the event time may lie after the receipt; events further ahead become dead letters",
     ),
@@ -196,6 +202,12 @@ pub const KEYS: &[Key] = &[
         "With id_window: how many days of receipt an id is remembered, its own included",
     ),
     key(
+        "dedupe.fingerprint_exclude",
+        Kind::List,
+        "",
+        "Members of an event that do not count when two events with one id are compared, such as [\"/etl_tstamp\"], beside /sentAt and /receivedAt. Choose them before the first load: events that are there are known by what counted then",
+    ),
+    key(
         "envelope.preset",
         Kind::Choice(&["segment", "cloudevents", "snowplow"]),
         "segment",
@@ -206,6 +218,12 @@ pub const KEYS: &[Key] = &[
         Kind::List,
         "",
         "Where fields of an event are found, such as user_id=/user/id (JSON pointers without commas); replaces what the preset says about these fields",
+    ),
+    key(
+        "fencing.terminate_previous_backend",
+        Kind::Choice(&["true", "false"]),
+        "false",
+        "Whether the connections of a partition's owner before are ended when they are stuck in a transaction (Postgres has waited for them for 5 seconds), so that a frozen process holds nobody up. Both must log in as the same role",
     ),
     key(
         "dead_letters.max_ratio",

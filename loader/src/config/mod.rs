@@ -191,6 +191,11 @@ impl Config {
         self.values.get(name).map(|set| set.value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// Where the value of a key came from, if it has one.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.values.get(name).map(|set| &set.source)
+    }
+
     /// The value of a key that has one in any case; what is missing or misread here is our mistake.
     fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.get(name)
@@ -290,7 +295,7 @@ impl Config {
         }
         match keys::find(name).map(|key| key.kind) {
             Some(Kind::List) => format!("{:?}", self.list(name)),
-            Some(Kind::Count { .. } | Kind::Share) => set.value.clone(),
+            Some(Kind::Count { .. } | Kind::Share | Kind::Choice(&["true", "false"])) => set.value.clone(),
             _ => format!("{:?}", set.value),
         }
     }

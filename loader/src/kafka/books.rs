@@ -1,8 +1,9 @@
-//! What the reading thread knows: the partitions it holds with their claims and positions, and the batch that it
-//! fills. No I/O, so that the bookkeeping can be tested without a broker.
+//! What the reading thread knows: the partitions it holds with their claims and positions, and the batches that it
+//! fills, one for each lane. No I/O, so that the bookkeeping can be tested without a broker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::batch::{RawBatch, RecordKind, Slot};
 use crate::position::Claim;
@@ -36,18 +37,42 @@ pub enum Taken {
     NotOurs,
 }
 
-/// Held partitions and the batch being filled.
-#[derive(Debug, Default)]
+/// Held partitions and the batches being filled.
+#[derive(Debug)]
 pub struct Books {
-    /// A slot for each partition held, `from` = `to` = the position behind the last batch handed out.
-    held: HashMap<(Arc<str>, i32), Slot>,
-    batch: RawBatch,
-    last_slot: usize,
+    held: HashMap<(Arc<str>, i32), Held>,
+    /// One for each lane.
+    filling: Vec<Filling>,
+    /// Lane and slot of the record before: most records are of the same partition.
+    last: (usize, usize),
+}
+
+#[derive(Debug)]
+struct Held {
+    /// `from` = `to` = the position behind the last batch handed out.
+    slot: Slot,
+    lane: usize,
+}
+
+/// A batch being filled.
+#[derive(Debug, Default)]
+pub struct Filling {
+    /// What is in it.
+    pub batch: RawBatch,
+    /// When the first of that came.
+    pub since: Option<Instant>,
 }
 
 impl Books {
-    /// Takes up a claimed partition.
-    pub fn hold(&mut self, topic: &str, topic_id: i32, partition: i32, claim: Claim) {
+    /// Books for so many lanes.
+    pub fn new(lanes: usize) -> Self {
+        let filling = (0..lanes.max(1)).map(|_| Filling::default()).collect();
+        Books { held: HashMap::new(), filling, last: (0, 0) }
+    }
+
+    /// Takes up a claimed partition and returns its lane, which stays the same until it is given up: of those with the
+    /// fewest partitions the first one.
+    pub fn hold(&mut self, topic: &str, topic_id: i32, partition: i32, claim: Claim) -> usize {
         let topic: Arc<str> = topic.into();
         let slot = Slot {
             topic: topic.clone(),
@@ -58,7 +83,13 @@ impl Books {
             from: claim.next_offset,
             to: claim.next_offset,
         };
-        self.held.insert((topic, partition), slot);
+        let key = (topic, partition);
+        let lane = match self.held.get(&key) {
+            Some(held) => held.lane,
+            None => (0..self.filling.len()).min_by_key(|lane| self.partitions_of(*lane)).unwrap_or(0),
+        };
+        self.held.insert(key, Held { slot, lane });
+        lane
     }
 
     /// Gives a partition up. Its records must have been handed out or discarded before.
@@ -66,81 +97,88 @@ impl Books {
         self.held.remove(&(topic.into(), partition));
     }
 
-    /// Gives everything up, the batch included.
+    /// Gives everything up, the batches included.
     pub fn clear(&mut self) {
-        *self = Books::default();
+        *self = Books::new(self.filling.len());
     }
 
-    /// Whether the partition is held.
-    pub fn holds(&self, topic: &str, partition: i32) -> bool {
-        self.held.contains_key(&(Arc::from(topic), partition))
+    /// The lane of a partition; `None` if it is not held.
+    pub fn lane(&self, topic: &str, partition: i32) -> Option<usize> {
+        self.held.get(&(Arc::from(topic), partition)).map(|held| held.lane)
     }
 
-    /// The batch being filled.
-    pub fn batch(&self) -> &RawBatch {
-        &self.batch
+    /// How many partitions a lane has.
+    pub fn partitions_of(&self, lane: usize) -> usize {
+        self.held.values().filter(|held| held.lane == lane).count()
     }
 
-    /// The slot of a partition in the batch, whose end is to move to `to`; `None` if that is no move forward. A slot
-    /// that does not move would be an empty range.
-    fn slot(&mut self, topic: &str, partition: i32, to: i64) -> Option<usize> {
+    /// The batch being filled for a lane.
+    pub fn filling(&self, lane: usize) -> &Filling {
+        &self.filling[lane]
+    }
+
+    /// Lane and slot of a partition in the batch of its lane, whose end is to move to `to`; `None` if that is no move
+    /// forward. A slot that does not move would be an empty range.
+    fn slot(&mut self, topic: &str, partition: i32, to: i64) -> Option<(usize, usize)> {
         let same = |s: &Slot| s.partition == partition && s.topic.as_ref() == topic;
-        if self.batch.slots.get(self.last_slot).is_some_and(same) {
-            return Some(self.last_slot).filter(|i| to > self.batch.slots[*i].to);
+        let forward =
+            |books: &Self, (lane, index): (usize, usize)| to > books.filling[lane].batch.slots[index].to;
+        if self.filling[self.last.0].batch.slots.get(self.last.1).is_some_and(same) {
+            return Some(self.last).filter(|at| forward(self, *at));
         }
-        let index = match self.batch.slots.iter().position(same) {
-            Some(index) => index,
+        let mut lanes = self.filling.iter().enumerate();
+        let found = lanes.find_map(|(lane, f)| Some((lane, f.batch.slots.iter().position(same)?)));
+        self.last = match found {
+            Some(at) => at,
             None => {
-                let held = self.held.get(&(Arc::from(topic), partition)).filter(|s| to > s.to)?;
-                self.batch.slots.push(held.clone());
-                self.batch.slots.len() - 1
+                let held = self.held.get(&(Arc::from(topic), partition)).filter(|held| to > held.slot.to)?;
+                let slots = &mut self.filling[held.lane].batch.slots;
+                slots.push(held.slot.clone());
+                (held.lane, slots.len() - 1)
             }
         };
-        self.last_slot = index;
-        Some(index).filter(|i| to > self.batch.slots[*i].to)
+        Some(self.last).filter(|at| forward(self, *at))
     }
 
-    /// Copies a record into the batch; of a value longer than `keep` only the beginning.
+    /// Copies a record into the batch of its lane; of a value longer than `keep` only the beginning.
     pub fn take(&mut self, record: &Record<'_>, keep: usize) -> Taken {
         let to = record.offset + 1;
-        let Some(index) = self.slot(record.topic, record.partition, to) else { return Taken::NotOurs };
-        self.batch.slots[index].to = to;
+        let Some((lane, index)) = self.slot(record.topic, record.partition, to) else {
+            return Taken::NotOurs;
+        };
+        let Filling { batch, since } = &mut self.filling[lane];
+        since.get_or_insert_with(Instant::now);
+        batch.slots[index].to = to;
         let kind = if record.value.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
         let value = record.value.unwrap_or_default();
-        self.batch.push(
-            index,
-            record.offset,
-            record.received_at,
-            kind,
-            record.key,
-            record.headers,
-            value,
-            keep,
-        );
+        batch.push(index, record.offset, record.received_at, kind, record.key, record.headers, value, keep);
         Taken::Yes
     }
 
     /// Notes that nothing more comes before `offset`: transaction markers and compacted records have offsets too.
     pub fn reached(&mut self, topic: &str, partition: i32, offset: i64) {
-        if let Some(index) = self.slot(topic, partition, offset) {
-            self.batch.slots[index].to = offset;
+        if let Some((lane, index)) = self.slot(topic, partition, offset) {
+            let Filling { batch, since } = &mut self.filling[lane];
+            since.get_or_insert_with(Instant::now);
+            batch.slots[index].to = offset;
         }
     }
 
     /// The position behind everything taken from a partition so far; `None` if it is not held.
     pub fn position(&self, topic: &str, partition: i32) -> Option<i64> {
-        let filling = self.batch.slots.iter().find(|s| s.partition == partition && s.topic.as_ref() == topic);
-        filling.or_else(|| self.held.get(&(Arc::from(topic), partition))).map(|s| s.to)
+        let held = self.held.get(&(Arc::from(topic), partition))?;
+        let mut slots = self.filling[held.lane].batch.slots.iter();
+        let filling = slots.find(|s| s.partition == partition && s.topic.as_ref() == topic);
+        Some(filling.unwrap_or(&held.slot).to)
     }
 
-    /// Hands the batch out and starts the next one where it ends; `None` if there is nothing in it.
-    pub fn hand_out(&mut self) -> Option<RawBatch> {
-        let batch = std::mem::take(&mut self.batch);
-        self.last_slot = 0;
+    /// Hands the batch of a lane out and starts the next one where it ends; `None` if there is nothing in it.
+    pub fn hand_out(&mut self, lane: usize) -> Option<RawBatch> {
+        let Filling { batch, .. } = std::mem::take(&mut self.filling[lane]);
         batch.slots.iter().for_each(|slot| {
             if let Some(held) = self.held.get_mut(&(slot.topic.clone(), slot.partition)) {
-                held.from = slot.to;
-                held.to = slot.to;
+                held.slot.from = slot.to;
+                held.slot.to = slot.to;
             }
         });
         if batch.is_empty() {
@@ -172,29 +210,86 @@ mod tests {
 
     #[test]
     fn ranges_are_contiguous_over_holes_and_batches() {
-        let mut books = Books::default();
+        let mut books = Books::new(1);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         books.hold("t", 1, 1, Claim { epoch: 1, next_offset: 0, run: 1 });
         assert_eq!(books.take(&record(0, 12), 100), Taken::Yes);
         assert_eq!(books.take(&record(1, 0), 100), Taken::Yes);
         assert_eq!(books.take(&record(0, 15), 100), Taken::Yes);
-        assert_eq!(ranges(&books.hand_out().unwrap()), [(0, 10, 16), (1, 0, 1)]);
+        assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 10, 16), (1, 0, 1)]);
         assert_eq!(books.take(&record(0, 20), 100), Taken::Yes);
         books.reached("t", 1, 5);
         assert_eq!(books.position("t", 1), Some(5));
-        assert_eq!(ranges(&books.hand_out().unwrap()), [(0, 16, 21), (1, 1, 5)]);
-        assert!(books.hand_out().is_none());
+        assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 16, 21), (1, 1, 5)]);
+        assert!(books.hand_out(0).is_none());
     }
 
     #[test]
     fn records_before_the_position_or_of_others_are_left_alone() {
-        let mut books = Books::default();
+        let mut books = Books::new(1);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         assert_eq!(books.take(&record(0, 9), 100), Taken::NotOurs);
         assert_eq!(books.take(&record(1, 10), 100), Taken::NotOurs);
-        assert!(books.hand_out().is_none());
+        assert!(books.hand_out(0).is_none());
         books.release("t", 0);
         assert_eq!(books.take(&record(0, 10), 100), Taken::NotOurs);
         assert_eq!(books.position("t", 0), None);
+    }
+
+    #[test]
+    fn each_partition_stays_in_one_lane_and_the_lanes_share_them_evenly() {
+        let mut books = Books::new(2);
+        let claim = Claim { epoch: 1, next_offset: 0, run: 1 };
+        // As a cooperative assignment may come: every second partition only.
+        assert_eq!([0, 2, 4, 6].map(|p| books.hold("t", 1, p, claim)), [0, 1, 0, 1]);
+        for partition in [0, 2, 4, 6, 2] {
+            let offset = books.position("t", partition).unwrap();
+            assert_eq!(books.take(&record(partition, offset), 100), Taken::Yes);
+        }
+        assert!(books.filling(0).since.is_some());
+        assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 0, 1), (4, 0, 1)]);
+        assert!(books.hand_out(0).is_none() && books.filling(0).since.is_none());
+        assert_eq!(books.position("t", 2), Some(2));
+        // The other lane's batch goes on being filled meanwhile.
+        assert_eq!(books.take(&record(0, 1), 100), Taken::Yes);
+        assert_eq!(books.take(&record(6, 1), 100), Taken::Yes);
+        assert_eq!(ranges(&books.hand_out(1).unwrap()), [(2, 0, 2), (6, 0, 2)]);
+        assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 1, 2)]);
+        // Claimed once more it stays where it is; one that comes back goes where room is.
+        assert_eq!(books.hold("t", 1, 6, claim), 1);
+        books.release("t", 0);
+        assert_eq!(books.hold("t", 1, 9, claim), 0);
+        assert_eq!((books.lane("t", 9), books.lane("t", 0), books.partitions_of(1)), (Some(0), None, 2));
+    }
+
+    #[test]
+    fn many_records_in_any_order_give_contiguous_ranges_in_every_lane() {
+        let mut books = Books::new(3);
+        let mut next = [0i64; 7];
+        let mut ends = [0i64; 7];
+        let claim = Claim { epoch: 1, next_offset: 0, run: 1 };
+        let lanes: Vec<usize> = (0..7).map(|p| books.hold("t", 1, p, claim)).collect();
+        let mut seed = 1u64;
+        let mut records = 0;
+        for _ in 0..5_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let p = (seed >> 33) as usize % 7;
+            let lane = (seed >> 40) as usize % 3;
+            assert_eq!(books.take(&record(p as i32, next[p]), 100), Taken::Yes);
+            next[p] += 1;
+            if seed >> 59 == 0
+                && let Some(batch) = books.hand_out(lane)
+            {
+                records += batch.len();
+                for slot in &batch.slots {
+                    let p = slot.partition as usize;
+                    assert_eq!((lanes[p], slot.from), (lane, ends[p]));
+                    ends[p] = slot.to;
+                }
+            }
+        }
+        records += (0..3).filter_map(|lane| books.hand_out(lane)).map(|b| b.len()).sum::<usize>();
+        assert_eq!(records, 5_000);
+        assert!((0..7).all(|p| books.position("t", p) == Some(next[p as usize])));
     }
 }

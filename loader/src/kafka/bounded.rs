@@ -150,7 +150,7 @@ impl Kafka {
     ) -> Result<Read> {
         let from: Vec<(i32, i64)> = stretches.iter().map(|s| (s.partition, s.claim.next_offset)).collect();
         let consumer = self.reader(topic, &from)?;
-        let mut books = Books::default();
+        let mut books = Books::new(1);
         let mut left: HashMap<i32, i64> = HashMap::new();
         for stretch in stretches {
             books.hold(topic, topic_id, stretch.partition, stretch.claim);
@@ -162,11 +162,11 @@ impl Kafka {
             if *stop.borrow() {
                 return Ok(Read::Stopped);
             }
-            let batch = books.batch();
+            let batch = &books.filling(0).batch;
             let full = batch.len() >= limits.rows || batch.arena_bytes() >= limits.bytes;
             if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
                 filling_since = Instant::now();
-                if let Some(batch) = books.hand_out()
+                if let Some(batch) = books.hand_out(0)
                     && batches.blocking_send(batch).is_err()
                 {
                     return Ok(Read::LaneEnded);

@@ -20,42 +20,76 @@ use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
 use crate::pg_errors::{Class, classify};
 use crate::position::{self, Claim};
-use crate::{metrics, pg};
+use crate::{fencing, metrics, pg};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where batches go in, as the reading thread sees it.
+pub struct Entrance {
+    /// Closed when the lane has ended.
+    pub batches: mpsc::Sender<RawBatch>,
+    /// What went in and is not committed yet.
+    pub in_flight: Arc<InFlight>,
+}
 
 /// What the thread and the callbacks of the consumer share.
 pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     pub(super) handle: Handle,
     pub(super) stop: watch::Receiver<bool>,
-    pub(super) batches: mpsc::Sender<RawBatch>,
-    pub(super) in_flight: Arc<InFlight>,
+    pub(super) lanes: Vec<Entrance>,
     /// The connection for claims; lent out while used.
     pub(super) claims: Mutex<Option<Client>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
     pub(super) state: Mutex<State>,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     pub(super) books: Books,
-    /// A full batch that the lane had no room for yet.
-    pub(super) pending: Option<RawBatch>,
-    pub(super) filling_since: Option<Instant>,
+    pub(super) queues: Vec<Queue>,
     pub(super) ended: Option<Ended>,
     /// The consumer is being closed: partitions go without ceremony.
     pub(super) closing: bool,
-    pub(super) paused: bool,
     /// Kafka has told us which partitions are ours, and each of them was claimed, at least once.
     pub(super) joined: bool,
     /// When partitions came last.
     pub(super) assigned: Option<Instant>,
 }
 
+/// What there is of a lane on this side of its entrance, beside the batch being filled.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// A full batch that the lane had no room for yet.
+    pub(super) pending: Option<RawBatch>,
+    /// The partitions of the lane are paused.
+    pub(super) paused: bool,
+    /// All but one that has come since.
+    pub(super) incomplete: bool,
+    /// Since when the lane can take no more records.
+    pub(super) blocked: Option<Instant>,
+}
+
 impl State {
+    /// For so many lanes, with nothing in them.
+    pub(super) fn new(lanes: usize) -> Self {
+        State {
+            books: Books::new(lanes),
+            queues: (0..lanes).map(|_| Queue::default()).collect(),
+            ended: None,
+            closing: false,
+            joined: false,
+            assigned: None,
+        }
+    }
+
+    /// Forgets what was read and not handed out; whoever owns the partitions next reads it again.
+    pub(super) fn discard(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.pending = None);
+        self.books.clear();
+    }
+
     /// Ends the session on its next turn; the first reason counts.
     pub(super) fn end(&mut self, ended: Ended) {
         self.ended.get_or_insert(ended);
@@ -123,9 +157,9 @@ impl Context {
                     tracing::info!(%topic, partition, offset = claim.next_offset, epoch = claim.epoch, "partition claimed");
                     self.settings.health.hold(&topic, partition, claim);
                     let mut state = locked(&self.state);
-                    state.books.hold(&topic, topic_id, partition, claim);
-                    // It is not paused like the others: a session that is still blocked pauses all once more.
-                    state.paused = false;
+                    let lane = state.books.hold(&topic, topic_id, partition, claim);
+                    // It is not paused like the others: a lane that is still blocked pauses all once more.
+                    state.queues[lane].incomplete = state.queues[lane].paused;
                 }
                 // The partition is not held, so that nothing that is still read of it goes anywhere. The others would
                 // be claimed for nothing, and each may take as long as this one did.
@@ -197,6 +231,13 @@ impl Context {
             }
         };
         let pipeline_id = settings.pipeline_id;
+        if settings.end_stuck_writers {
+            let ended =
+                fencing::end_stuck_writers(&client, pipeline_id, topic, partition, &settings.owner).await?;
+            if ended > 0 {
+                tracing::warn!(topic, partition, "ended {ended} stuck connections of the owner before");
+            }
+        }
         let mut claim = position::claim(&client, pipeline_id, topic, partition, low, &settings.owner).await?;
         if claim.next_offset < low || claim.next_offset > high {
             let (cause, why) = if claim.next_offset < low {
@@ -242,15 +283,29 @@ impl Context {
         if consumer.assignment_lost() {
             // Others may have claimed already: what we hold is theirs, and the fence keeps ours out.
             let mut state = locked(&self.state);
-            state.pending = None;
-            state.books.clear();
+            state.discard();
             state.end(Ended::Restart("the group went on without us".to_owned()));
             return;
         }
-        if !self.drain(Instant::now() + DRAIN) {
+        // The other lanes go on.
+        let elements = tpl.elements();
+        let lane = |state: &State, lane| {
+            elements.iter().any(|e| state.books.lane(e.topic(), e.partition()) == Some(lane))
+        };
+        let concerned: Vec<usize> = {
+            let state = locked(&self.state);
+            (0..self.lanes.len()).filter(|l| lane(&state, *l)).collect()
+        };
+        if !self.drain(&concerned, Instant::now() + DRAIN) {
             locked(&self.state).end(Ended::Restart("a rebalance could not wait for Postgres".to_owned()));
         }
         let mut state = locked(&self.state);
+        // Whether one that comes back later is still paused then is up to librdkafka, and nobody would resume it.
+        if concerned.iter().any(|lane| state.queues[*lane].paused)
+            && let Err(e) = consumer.resume(tpl)
+        {
+            tracing::debug!("cannot resume what is given up: {e}");
+        }
         for element in tpl.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), "partition given up");
             self.settings.health.release(element.topic(), element.partition());
@@ -258,47 +313,54 @@ impl Context {
         }
     }
 
-    /// Sends everything that was read and waits for its commit. Returns false at the deadline or when the lane ended.
-    pub(super) fn drain(&self, deadline: Instant) -> bool {
+    /// Sends everything that was read for some lanes and waits for its commit. Returns false at the deadline or when one
+    /// of them ended.
+    pub(super) fn drain(&self, lanes: &[usize], deadline: Instant) -> bool {
         loop {
             self.settings.health.polled();
             let mut state = locked(&self.state);
-            let sent = self.send(&mut state, true);
+            let all_sent =
+                lanes.iter().filter(|lane| self.send(&mut state, **lane, true)).count() == lanes.len();
             drop(state);
-            if sent && self.in_flight.count() == 0 {
+            let busy = lanes.iter().map(|lane| &self.lanes[*lane]).find(|lane| lane.in_flight.count() > 0);
+            if all_sent && busy.is_none() {
                 return true;
             }
-            if self.batches.is_closed() || Instant::now() > deadline {
+            if lanes.iter().any(|lane| self.lanes[*lane].batches.is_closed()) || Instant::now() > deadline {
                 return false;
             }
-            if sent {
-                self.in_flight.wait(Duration::from_millis(100))
-            } else {
-                std::thread::sleep(Duration::from_millis(5))
+            match busy {
+                Some(lane) if all_sent => lane.in_flight.wait(Duration::from_millis(100)),
+                _ => std::thread::sleep(Duration::from_millis(5)),
             }
         }
     }
 
-    /// Hands batches to the lane as far as it has room: the pending one, then with `flush` the one being filled.
+    /// The same for all lanes.
+    pub(super) fn drain_all(&self, deadline: Instant) -> bool {
+        self.drain(&(0..self.lanes.len()).collect::<Vec<_>>(), deadline)
+    }
+
+    /// Hands batches to a lane as far as it has room: the pending one, then with `flush` the one being filled.
     /// Returns whether none is left.
-    pub(super) fn send(&self, state: &mut State, flush: bool) -> bool {
+    pub(super) fn send(&self, state: &mut State, lane: usize, flush: bool) -> bool {
+        let entrance = &self.lanes[lane];
         loop {
-            if state.pending.is_none() && flush {
-                state.filling_since = None;
-                state.pending = state.books.hand_out();
+            if state.queues[lane].pending.is_none() && flush {
+                state.queues[lane].pending = state.books.hand_out(lane);
             }
-            let Some(batch) = state.pending.take() else { return true };
-            self.in_flight.sent(batch.arena_bytes());
-            if let Err(refused) = self.batches.try_send(batch) {
-                self.in_flight.taken_back();
-                state.pending = match refused {
+            let Some(batch) = state.queues[lane].pending.take() else { return true };
+            entrance.in_flight.sent(batch.arena_bytes());
+            if let Err(refused) = entrance.batches.try_send(batch) {
+                entrance.in_flight.taken_back();
+                state.queues[lane].pending = match refused {
                     mpsc::error::TrySendError::Full(batch) => Some(batch),
                     mpsc::error::TrySendError::Closed(_) => {
                         state.end(Ended::LaneEnded);
                         None
                     }
                 };
-                return state.pending.is_none();
+                return state.queues[lane].pending.is_none();
             }
         }
     }

@@ -45,10 +45,14 @@ pub struct Settings {
     pub pipeline_id: i32,
     /// Who we are.
     pub owner: String,
+    /// How many lanes the partitions are spread over.
+    pub lanes: usize,
     /// Batch sizes.
     pub limits: BatchLimits,
     /// Where to tell how things go; also says whether the pipeline is paused.
     pub health: Arc<Health>,
+    /// Whether connections of the owner before are ended that are stuck in a transaction.
+    pub end_stuck_writers: bool,
     /// What to do about retention gaps.
     pub out_of_range: OutOfRange,
     /// Stop once these ends are reached; `None` runs for ever.
@@ -66,7 +70,7 @@ pub enum Ended {
     Restart(String),
     /// The pipeline is paused.
     Paused,
-    /// The lane ended; it knows why.
+    /// A lane ended; it knows why.
     LaneEnded,
     /// Something that needs a person.
     Failed(Error),

@@ -1,4 +1,4 @@
-//! One membership in a consumer group, on a thread of its own: fills batches and hands them to the lane. Position comes
+//! One membership in a consumer group, on a thread of its own: fills batches and hands them to the lanes. Position comes
 //! from Postgres alone; what is committed to Kafka is for the eyes of other tools. Claims and rebalances are in
 //! `membership`.
 
@@ -11,19 +11,23 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::End;
-use super::in_flight::{InFlight, locked};
-use super::membership::{Context, DRAIN, State};
+use super::in_flight::locked;
+use super::membership::{Context, DRAIN, Entrance, State};
 use super::plan::{Ended, Settings};
 use super::record;
 use crate::batch::RawBatch;
+use crate::health::LaneLoad;
 use crate::{pg, position};
 
-/// How long a full lane may keep the thread from polling before partitions are paused. Pausing throws fetched records
+/// How long a full lane may keep the thread from polling before its partitions are paused. Pausing throws fetched records
 /// away, so it must stay rare.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while there are lanes with room, which get nothing as long as nobody polls.
+const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(2);
 
 /// How long nothing must have come before the end of a partition is looked at.
 const QUIET: Duration = Duration::from_secs(2);
@@ -33,18 +37,16 @@ pub fn run(
     settings: Arc<Settings>,
     handle: Handle,
     stop: watch::Receiver<bool>,
-    batches: mpsc::Sender<RawBatch>,
-    in_flight: Arc<InFlight>,
+    lanes: Vec<Entrance>,
 ) -> Ended {
     let context = Context {
         settings: settings.clone(),
         handle,
         stop,
-        batches,
-        in_flight,
+        state: Mutex::new(State::new(lanes.len())),
+        lanes,
         claims: Mutex::new(None),
         topic_ids: Mutex::new(HashMap::new()),
-        state: Mutex::new(State::default()),
     };
     let config = settings.kafka.consumer_config(&settings.group);
     let consumer: BaseConsumer<Context> = match config.create_with_context(context) {
@@ -67,13 +69,12 @@ pub fn run(
     {
         let mut state = locked(&consumer.context().state);
         state.closing = true;
-        state.pending = None;
-        state.books.clear();
+        state.discard();
     }
     let cx = consumer.context();
     if matches!(ended, Ended::Stopped | Ended::CaughtUp | Ended::Paused) {
-        cx.drain(Instant::now() + DRAIN);
-        commit_to_kafka(&consumer, &cx.in_flight, CommitMode::Sync);
+        cx.drain_all(Instant::now() + DRAIN);
+        commit_to_kafka(&consumer, &cx.lanes, CommitMode::Sync);
     }
     consumer.unsubscribe();
     cx.settings.health.left();
@@ -81,8 +82,8 @@ pub fn run(
 }
 
 /// Advisory, for tools that watch lag: our position is in Postgres.
-fn commit_to_kafka(consumer: &BaseConsumer<Context>, in_flight: &InFlight, mode: CommitMode) {
-    let positions = in_flight.take_positions();
+fn commit_to_kafka(consumer: &BaseConsumer<Context>, lanes: &[Entrance], mode: CommitMode) {
+    let positions: Vec<_> = lanes.iter().flat_map(|lane| lane.in_flight.take_positions()).collect();
     if positions.is_empty() {
         return;
     }
@@ -110,11 +111,21 @@ struct Session<'a> {
 
 type Quiet = (Instant, Vec<(String, i32, i64)>);
 
+/// How to go on.
+#[derive(Default)]
+struct Turn {
+    /// How long to wait for a record.
+    wait: Duration,
+    /// Do not poll.
+    hold: bool,
+    pause: Vec<usize>,
+    resume: Vec<usize>,
+}
+
 impl Session<'_> {
     fn read(&mut self) -> Ended {
-        let limits = self.cx.settings.limits;
-        let mut blocked_since: Option<Instant> = None;
         let mut last_check = Instant::now();
+        let mut last_look = Instant::now();
         loop {
             let health = &self.cx.settings.health;
             health.polled();
@@ -124,45 +135,31 @@ impl Session<'_> {
             if health.paused().is_some() {
                 return Ended::Paused;
             }
-            let (full, wait) = {
-                let mut state = locked(&self.cx.state);
-                if let Some(ended) = state.ended.take() {
-                    return ended;
-                }
-                let batch = state.books.batch();
-                let full = batch.len() >= limits.rows || batch.arena_bytes() >= limits.bytes;
-                let age = state.filling_since.map(|since| since.elapsed());
-                let due = full || age.is_some_and(|age| age >= limits.delay);
-                let sent = self.cx.send(&mut state, due);
-                let waiting = state.pending.as_ref().map_or(0, RawBatch::arena_bytes);
-                health.buffered(state.books.batch().arena_bytes() + waiting + self.cx.in_flight.bytes());
-                let wait = age.map_or(Duration::from_millis(100), |age| limits.delay.saturating_sub(age));
-                // A batch that is due but has no room yet must not make this a busy loop.
-                let least = Duration::from_millis(if sent { 0 } else { 5 });
-                (full && !sent, wait.clamp(least, Duration::from_millis(100)))
+            let turn = match self.turn() {
+                Ok(turn) => turn,
+                Err(ended) => return ended,
             };
-            if self.cx.batches.is_closed() {
+            if last_look.elapsed() >= Duration::from_millis(20) {
+                last_look = Instant::now();
+                self.tell_loads();
+            }
+            if self.cx.lanes.iter().any(|lane| lane.batches.is_closed()) {
                 return Ended::LaneEnded;
             }
-            if full {
-                // One batch waits and the next one is full: take no more data, and after a while say so to Kafka.
-                let since = *blocked_since.get_or_insert_with(Instant::now);
-                if since.elapsed() < PATIENCE {
-                    std::thread::sleep(Duration::from_millis(5));
-                    continue;
-                }
-                self.pause(true);
-            } else if blocked_since.take().is_some_and(|since| since.elapsed() >= PATIENCE) {
-                self.pause(false);
+            turn.resume.iter().for_each(|lane| self.pause(*lane, false));
+            turn.pause.iter().for_each(|lane| self.pause(*lane, true));
+            if turn.hold {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
             }
-            match self.consumer.poll(wait) {
+            match self.consumer.poll(turn.wait) {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(e)) => self.failed(&e),
                 None => {}
             }
             if last_check.elapsed() >= Duration::from_millis(200) {
                 last_check = Instant::now();
-                commit_to_kafka(self.consumer, &self.cx.in_flight, CommitMode::Async);
+                commit_to_kafka(self.consumer, &self.cx.lanes, CommitMode::Async);
                 if self.cx.settings.until.is_none() {
                     self.pass_quiet_markers();
                 } else if self.caught_up() {
@@ -172,12 +169,76 @@ impl Session<'_> {
         }
     }
 
+    /// Hands out what is due and says how to go on. A lane is blocked when one of its batches waits at the entrance and
+    /// the next one is full.
+    fn turn(&self) -> Result<Turn, Ended> {
+        let limits = self.cx.settings.limits;
+        let now = Instant::now();
+        let mut state = locked(&self.cx.state);
+        let state = &mut *state;
+        if let Some(ended) = state.ended.take() {
+            return Err(ended);
+        }
+        let mut turn = Turn { wait: Duration::from_millis(100), ..Turn::default() };
+        let mut with_room = false;
+        for lane in 0..state.queues.len() {
+            let filling = state.books.filling(lane);
+            let full = filling.batch.len() >= limits.rows || filling.batch.arena_bytes() >= limits.bytes;
+            let age = filling.since.map(|since| now.saturating_duration_since(since));
+            let due = full || age.is_some_and(|age| age >= limits.delay);
+            let sent = self.cx.send(state, lane, due);
+            let wait = age.map_or(turn.wait, |age| limits.delay.saturating_sub(age));
+            // A batch that is due but has no room yet must not make this a busy loop.
+            let least = Duration::from_millis(if sent { 0 } else { 5 });
+            turn.wait = turn.wait.min(wait.max(least));
+            let blocked = full && !sent;
+            let queue = &mut state.queues[lane];
+            if blocked {
+                queue.blocked.get_or_insert(now);
+            } else {
+                queue.blocked = None;
+                with_room |= state.books.partitions_of(lane) > 0;
+                if queue.paused {
+                    turn.resume.push(lane);
+                }
+            }
+        }
+        let patience = if with_room { PATIENCE_OF_OTHERS } else { PATIENCE };
+        for (lane, queue) in state.queues.iter().enumerate() {
+            let Some(since) = queue.blocked else { continue };
+            if queue.paused {
+                turn.pause.extend(queue.incomplete.then_some(lane));
+            } else if now.saturating_duration_since(since) < patience {
+                // Take no more data; after a while say so to Kafka.
+                turn.hold = true;
+            } else {
+                turn.pause.push(lane);
+            }
+        }
+        Ok(turn)
+    }
+
+    fn tell_loads(&self) {
+        let state = locked(&self.cx.state);
+        let loads = self.cx.lanes.iter().enumerate().map(|(lane, entrance)| {
+            let queue = &state.queues[lane];
+            let waiting = queue.pending.as_ref().map_or(0, RawBatch::arena_bytes);
+            let filling = state.books.filling(lane).batch.arena_bytes();
+            LaneLoad {
+                partitions: state.books.partitions_of(lane),
+                bytes: filling + waiting + entrance.in_flight.bytes(),
+                batches: entrance.in_flight.count(),
+                paused: queue.paused,
+            }
+        });
+        self.cx.settings.health.loads(loads);
+    }
+
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let record = record::borrow(message, &mut self.headers);
         let mut state = locked(&self.cx.state);
         self.last_record = Instant::now();
         state.books.take(&record, self.cx.settings.limits.keep);
-        state.filling_since.get_or_insert_with(Instant::now);
     }
 
     fn failed(&self, error: &KafkaError) {
@@ -192,24 +253,23 @@ impl Session<'_> {
         }
     }
 
-    fn pause(&self, on: bool) {
+    /// Pauses or resumes the partitions of a lane. Those that are paused already may be paused once more.
+    fn pause(&self, lane: usize, on: bool) {
         let mut state = locked(&self.cx.state);
-        // A rebalance while paused clears the flag although the older partitions still are: resume in any case.
-        if on && state.paused {
-            return;
-        }
-        let result = self
-            .consumer
-            .assignment()
-            .and_then(|tpl| if on { self.consumer.pause(&tpl) } else { self.consumer.resume(&tpl) });
+        let of_lane = |topic: &str, partition| state.books.lane(topic, partition) == Some(lane);
+        let result = self.consumer.assignment().and_then(|assigned| {
+            let mut list = TopicPartitionList::new();
+            for element in assigned.elements().iter().filter(|e| of_lane(e.topic(), e.partition())) {
+                list.add_partition(element.topic(), element.partition());
+            }
+            if on { self.consumer.pause(&list) } else { self.consumer.resume(&list) }
+        });
         match result {
             Ok(()) => {
-                state.paused = on;
-                self.cx.settings.health.reading_paused(on);
-                tracing::info!(
-                    "{}",
-                    if on { "reading paused: Postgres is behind" } else { "reading resumed" }
-                );
+                state.queues[lane].paused = on;
+                state.queues[lane].incomplete = false;
+                let what = if on { "reading paused: Postgres is behind" } else { "reading resumed" };
+                tracing::info!(lane, "{what}");
             }
             Err(e) => state.end(Ended::Restart(format!("cannot pause or resume: {e}"))),
         }
@@ -223,7 +283,6 @@ impl Session<'_> {
             let Offset::Offset(offset) = passed.offset() else { continue };
             if state.books.position(passed.topic(), passed.partition()).is_some_and(|at| at < offset) {
                 state.books.reached(passed.topic(), passed.partition(), offset);
-                state.filling_since.get_or_insert_with(Instant::now);
             }
         }
     }
@@ -260,7 +319,6 @@ impl Session<'_> {
                 (Some(true), Some(end)) if same => {
                     tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
                     state.books.reached(topic, *partition, end.high);
-                    state.filling_since.get_or_insert_with(Instant::now);
                 }
                 _ => all = false,
             }
@@ -292,7 +350,7 @@ impl Session<'_> {
             .collect();
         drop(state);
         let behind = !lagging.is_empty() && !self.pass_empty_tails(ends, &lagging);
-        if behind || !self.cx.drain(Instant::now() + DRAIN) {
+        if behind || !self.cx.drain_all(Instant::now() + DRAIN) {
             return false;
         }
         let settings = &self.cx.settings;

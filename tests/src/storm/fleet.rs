@@ -57,7 +57,7 @@ impl Fleet {
         (0..n).for_each(|_| self.spawn());
     }
 
-    /// Loaders differ: sizes of batches, patience, and whether they wait for their commits to be on disk.
+    /// Loaders differ: sizes of batches, patience, lanes, and whether they wait for their commits to be on disk.
     fn spawn(&mut self) {
         let mut run = self.run.clone();
         run.batch_rows = [300, 1_000, 2_500, 8_000][self.rng.between(0, 3) as usize];
@@ -65,7 +65,8 @@ impl Fleet {
         if self.rng.between(0, 1) == 0 {
             run.url = format!("{}?options=-c%20synchronous_commit%3Doff", run.url);
         }
-        let process = run.with(&["--batch-delay-ms", &delay]).start();
+        let lanes = self.rng.between(1, 3).to_string();
+        let process = run.with(&["--batch-delay-ms", &delay, "--lanes", &lanes]).start();
         self.started += 1;
         self.members.push(Member { process, number: self.started, frozen_until: None, leaving_since: None });
     }

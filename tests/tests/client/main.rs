@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod bad_lines;
+mod configured;
 mod dead_letters;
 mod dedupe;
 mod dump_restore;
 mod files;
 mod kafka;
+mod lanes;
 mod late;
 mod load;
 mod matrix;

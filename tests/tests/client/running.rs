@@ -267,13 +267,22 @@ fn resident(pid: u32) -> u64 {
 
 #[test]
 fn without_postgres_it_waits_within_its_memory_and_then_catches_up() {
-    let cluster = Cluster::start("postgres-away");
+    waits_within_its_memory("postgres-away", "1");
+}
+
+#[test]
+fn several_lanes_have_one_budget_together() {
+    waits_within_its_memory("postgres-away-from-lanes", "3");
+}
+
+fn waits_within_its_memory(cluster: &str, lanes: &str) {
+    let cluster = Cluster::start(cluster);
     let database = cluster.database();
     let url = database.loader_url();
     let first = Generated::new("--events 500 --days 2 --users 20 --seed 404");
     let topic = topic_of(&first.path, "4");
     let small = [("TIDEMARK__MEMORY__MAX_BUFFER_BYTES", "16MiB")];
-    let running = Running::start(&url, &topic, &[], &small);
+    let running = Running::start(&url, &topic, &["--lanes", lanes], &small);
     running.wait_ready();
     wait_until("the first to be loaded", PATIENCE, || position(&database) == first.number("lines") as i64);
     let before = resident(running.process.pid());

@@ -20,7 +20,7 @@ use tidemark_tests::process::tidemark;
 use tidemark_tests::storm::Verdict;
 
 /// Events of two days in turn, one line in a hundred malformed and one in fifty a repetition: every batch has all.
-fn mixed_file(lines: u64) -> PathBuf {
+pub fn mixed_file(lines: u64) -> PathBuf {
     let mut content = String::new();
     for n in 0..lines {
         let n = if n % 50 == 49 { n - 10 } else { n };
@@ -36,7 +36,7 @@ fn mixed_file(lines: u64) -> PathBuf {
 }
 
 /// Produces a file into a new topic of the shared broker.
-fn topic_of(path: &Path, partitions: &str) -> String {
+pub fn topic_of(path: &Path, partitions: &str) -> String {
     let topic = broker::shared().topic();
     produce(path, &broker::shared().address, &topic, partitions);
     topic
@@ -50,17 +50,17 @@ fn produce(path: &Path, brokers: &str, topic: &str, partitions: &str) {
 }
 
 /// The whole oracle for a topic that was read once from its beginning.
-fn assert_all(database: &Database<'_>, path: &Path) {
+pub fn assert_all(database: &Database<'_>, path: &Path) {
     assert_exact(database, path);
     assert_first_pass(database);
 }
 
-fn lines_of(path: &Path) -> i64 {
+pub fn lines_of(path: &Path) -> i64 {
     std::fs::read(path).unwrap().split(|b| *b == b'\n').filter(|line| !line.is_empty()).count() as i64
 }
 
 /// 30,000 events with duplicates, late and malformed ones: enough to be in the middle of.
-fn medium_file() -> &'static Generated {
+pub fn medium_file() -> &'static Generated {
     static FILE: OnceLock<Generated> = OnceLock::new();
     FILE.get_or_init(|| {
         Generated::new("--events 30000 --days 4 --users 900 --seed 41 --malformed 0.003 --duplicates 0.02")
@@ -122,7 +122,7 @@ fn the_oracle_notices_each_thing_that_can_be_wrong() {
 }
 
 /// Has each batch take this much longer, so that there is time to do something meanwhile.
-fn slow_down(database: &Database<'_>, milliseconds: u32) {
+pub fn slow_down(database: &Database<'_>, milliseconds: u32) {
     let sql = format!(
         "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
              $$BEGIN PERFORM pg_sleep({milliseconds} / 1000.0); RETURN NULL; END$$;

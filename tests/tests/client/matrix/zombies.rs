@@ -73,6 +73,33 @@ fn row_09_a_zombie_that_holds_unique_keys_delays_its_heir_until_its_transaction_
 }
 
 #[test]
+fn row_09_an_heir_that_may_end_stuck_connections_does_not_wait_for_them() {
+    let database = cluster::shared().database();
+    let file = mixed_file(3_000);
+    let topic = topic_of(&file, "1");
+    let mut barrier = Barrier::hold(&database, "LOCK TABLE loader.batches IN SHARE MODE");
+    let mut zombie = Run::new(&database, &topic).start();
+    barrier.wait_for_loader(&mut zombie);
+    zombie.signal("STOP");
+    barrier.release();
+    std::thread::sleep(Duration::from_secs(6));
+    let frozen = Instant::now();
+    let settings = tidemark_tests::events::file(b"[fencing]\nterminate_previous_backend = true\n");
+    let heir = Run::new(&database, &topic).group("heir").with(&["--config", settings.to_str().unwrap()]);
+    let mut heir = heir.start();
+    wait_for(&database, &mut heir, lines_of(&file));
+    let (waited, heard) = (frozen.elapsed(), heir.errors());
+    assert!(heard.contains("ended 1 stuck connections"), "{heard}");
+    assert!(!heard.contains("55P03") && waited < Duration::from_secs(30), "{waited:?}: {heard}");
+    zombie.signal("CONT");
+    wait_until("the zombie to notice", PATIENCE, || zombie.errors().contains("claimed one of our"));
+    assert_eq!(database.number("SELECT count(DISTINCT owner) FROM loader.batches"), 1);
+    end(heir);
+    end(zombie);
+    assert_all(&database, &file);
+}
+
+#[test]
 fn row_10_a_claim_that_comes_late_fences_the_right_owner_once_and_both_converge() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 20000 --days 2 --users 300 --seed 51 --malformed 0.003");
