@@ -6,9 +6,9 @@
     unique_key=['event_date', 'campaign'],
     full_refresh=false,
     grants={'select': ['tidemark_admin']},
-    post_hook=tidemark.mark_dirty(this, 'select distinct c.event_date from ' ~ this ~ ' as c where c.run = ' ~ var('run')),
+    post_hook=tidemark.mark_dirty(this, 'select distinct c.event_date from ' ~ this ~ ' as c where c.run = ' ~ env_var('TIDEMARK_DBT_RUN')),
 ) }}
 
 select c.run, c.event_date, c.campaign, c.cost
   from {{ ref('costs') }} as c
- where c.run = {{ var('run') }}
+ where c.run = {{ env_var('TIDEMARK_DBT_RUN') }}

@@ -14,10 +14,7 @@ with touched as (
     select distinct e.person
       from {{ source('tidemark_silver', 'events') }} as e
      where e.person is not null
-       {%- if is_incremental() %}
-       and e.loaded_at > (select max(t.last_loaded_at) - interval '{{ var("tidemark_overlap") }}' from {{ this }} as t)
-       and e.event_time >= now() - interval '{{ var("tidemark_late_days") }} days'
-       {%- endif %}
+       and {{ tidemark.loaded_since_last_run('e.loaded_at', 'e.event_time', seen='last_loaded_at') }}
 ), events as (
     select e.person, e.event_time, e.event_type, e.loaded_at,
            {{ tidemark.session_start('e.person', 'e.event_time') }} as started_at
