@@ -196,14 +196,18 @@ sys.exit(bool(wrong))
 PYTHON
 }
 
-# The page shows no command that was not run.
+# The page shows nothing that was not run: its commands are among those above, its blocks stand in the files below dbt/.
 page() {
-    local line missing=''
-    while read -r line; do
-        grep -qxF -- "$line" "$WORK/commands" || missing+="$line"$'\n'
-    done < <(sed -nE 's/^(dbt .*[^ ]) *(#.*)?$/\1/p' "$ROOT/docs/dbt.md" | sed -E 's/ +$//')
-    [ -z "$missing" ] || die "docs/dbt.md shows commands that were not run here: $missing"
-    say "    $(grep -cE '^dbt ' "$ROOT/docs/dbt.md") commands of docs/dbt.md were run"
+    "$VENV/bin/python" - "$ROOT/docs/dbt.md" "$WORK/commands" "$ROOT/dbt" >&2 <<'PYTHON' || die "docs/dbt.md shows what was not run here" "the lines above name it"
+import pathlib, re, sys
+page, ran = (pathlib.Path(name).read_text() for name in sys.argv[1:3])
+files = [p.read_text() for p in pathlib.Path(sys.argv[3]).rglob("*") if p.suffix in (".sql", ".yml") and "target" not in p.parts]
+commands = [line for block in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S) for line in block.splitlines()]
+blocks = re.findall(r"^```(?:jinja|yaml)\n(.*?)^```", page, re.M | re.S)
+wrong = [c for c in commands if c not in ran.splitlines()] + [b for b in blocks if not any(b in f for f in files)]
+print("\n".join(wrong) or f"    {len(commands)} commands and {len(blocks)} blocks of docs/dbt.md are what was run")
+sys.exit(bool(wrong) or not commands or not blocks)
+PYTHON
 }
 
 step "dbt" install_dbt
