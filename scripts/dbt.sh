@@ -28,6 +28,7 @@ finish() {
     exit "$rc"
 }
 trap finish EXIT
+trap 'exit 130' INT TERM
 
 # dbt in its versions of dbt/requirements.txt; made anew when these change.
 install_dbt() {
@@ -161,10 +162,34 @@ full_refresh() {
     show_end
     nothing_to_say
 }
-last_run() {
-    must_dbt last build
+# A run that finds its place in the extension's log gone computes every date, and is right.
+forgotten() {
+    psql_as postgres -c "DELETE FROM tidemark.refresh_log WHERE event_date < '2026-04-01'"
+    must_dbt forgotten build
     show_end
     nothing_to_say
+}
+
+# Dates that reach into retired partitions cannot be computed any more. The extension's models leave them as they are; so do
+# those of dbt, and go on with the dates beside them.
+retired() {
+    psql_as dbt_operator -f - >/dev/null <<'SQL'
+SELECT tidemark.manage_partitions(parent => s.name::regclass, partition_schema => s.schema, partition_unique => ARRAY['event_id']::name[],
+           retention_days => (now() AT TIME ZONE 'UTC')::date - date '2026-02-15')
+  FROM (VALUES ('silver.events', 'silver_partitions'), ('bronze.events', 'bronze_partitions')) AS s(name, schema);
+SQL
+    loader maintain
+    printf '%s\n' '{"messageId":"ahead-3","type":"track","event":"page_viewed","timestamp":"2026-02-15T00:20:00Z","receivedAt":"2026-03-13T09:00:00Z","userId":"edge-ahead"}' >"$WORK/events/after.ndjson"
+    loader load "$WORK/events/after.ndjson"
+    loader maintain
+    must_dbt retired build --select tidemark_sessions tidemark_daily_actives tidemark_person_days tidemark_funnel_daily --exclude-resource-type test
+    show_end
+    must_dbt retired-test test --select path:tests/against_gold/{sessions,daily_actives,person_days,funnel_daily}.sql
+    [ "$(psql_as dbt_analyst -c "SELECT (SELECT count(*) FROM silver.events WHERE event_date < '2026-02-15') || ' ' ||
+            (SELECT count(*) FROM analytics.tidemark_sessions WHERE event_date < '2026-02-15') || ' ' ||
+            (SELECT events FROM analytics.tidemark_daily_actives WHERE event_date = '2026-02-15')")" = "0 3 2" ] ||
+        die "retired dates are not as they were, or the date after them was not computed"
+    say "    4 retired dates kept, the date after them computed"
 }
 
 # Sources and models have the columns that are described, each with a description, and each comment is in the database.
@@ -227,8 +252,9 @@ step "what dbt wrote reaches the extension" costs
 step "wrong rows" spoil
 step "full refresh" full_refresh
 step "freshness" freshness
-step "run once more" last_run
+step "a log that was cut" forgotten
 step "descriptions" catalog
+step "retired partitions" retired
 step "the page" page
 read -r nodes tests < <(sed -nE 's/.*Found ([0-9]+) models, ([0-9]+) data tests.*/\1 \2/p' "$LOGS/dbt-run-4.log")
 say "make dbt: $nodes models, $tests tests, $RUNS incremental runs, 1 full refresh and 8 spoilt comparisons as expected, in $((EPOCHSECONDS - STARTED)) s"

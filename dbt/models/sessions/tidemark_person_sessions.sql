@@ -2,7 +2,8 @@
     sessions and their numbers. So a late event that joins two sessions, or moves the start of one, leaves nothing
     behind: delete+insert by person takes all of the person's rows.
     What it costs: the whole history of whoever was active, along the index (person, event_time). What it does not see:
-    events that were taken away, and events later than tidemark_late_days. tidemark_sessions has neither limit. -#}
+    events that were taken away, and events later than tidemark_late_days. Where old partitions are retired, it forgets
+    the old sessions of whoever comes back. tidemark_sessions has none of these limits. -#}
 {{ config(
     materialized='incremental',
     incremental_strategy='delete+insert',
