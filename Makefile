@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event
+.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
 export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP
@@ -17,6 +17,7 @@ help:
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
 	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
 	@echo 'make late-event                what one late event among 10 million costs (EVENTS=200000 for a try)'
+	@echo 'make dbt                       the dbt package against the extension'"'"'s own models, with the real dbt'
 	@echo 'make differential              compare with ClickHouse and postgresql-hll (ARGS="--quick")'
 	@echo 'make bench                     the functions beside plain SQL, postgresql-hll, ClickHouse, DuckDB (ARGS="--events 1000000")'
 	@echo 'make bench-loader              the loader beside COPY and a Python consumer (ARGS="--events 200000")'
@@ -65,3 +66,6 @@ race:
 
 late-event:
 	@scripts/late-event.sh
+
+dbt:
+	@scripts/dbt.sh

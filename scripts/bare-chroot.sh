@@ -7,7 +7,7 @@
 #                                              COMMAND: what runs in the clone, "make demo && make demo && make test"
 #
 # The clone is of the current commit: commit first. How packages are reached (apt sources, proxies, certificates, the
-# settings of cargo and Maven) is taken over from this machine when it runs; nothing of it is in the repository.
+# settings of cargo, Maven and pip) is taken over from this machine when it runs; nothing of it is in the repository.
 # KEEP=1 leaves the chroot for a look afterwards.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -60,7 +60,7 @@ furnish() {
     mount -o remount,bind,ro "$CHROOT/root/.rustup"
     cp -a "$CARGO_HOME"/bin/{cargo,cargo-clippy,cargo-fmt,clippy-driver,rustc,rustdoc,rustfmt,rustup} "$CHROOT/root/.cargo/bin/"
     # How this machine reaches its packages.
-    for name in /etc/resolv.conf /etc/hosts /etc/maven/settings.xml "$HOME/.m2/settings.xml" /etc/ssl/certs/ca-certificates.crt; do
+    for name in /etc/resolv.conf /etc/hosts /etc/maven/settings.xml "$HOME/.m2/settings.xml" /etc/pip.conf "$HOME/.config/pip/pip.conf" /etc/ssl/certs/ca-certificates.crt; do
         share "$name"
     done
     for name in config config.toml; do
@@ -80,7 +80,7 @@ furnish() {
 inside() {
     local name passed=()
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR \
-        CARGO_HTTP_PROXY CARGO_HTTP_CAINFO MAVEN_OPTS RUSTUP_AUTO_INSTALL CI; do
+        CARGO_HTTP_PROXY CARGO_HTTP_CAINFO PIP_INDEX_URL PIP_CERT PIP_DEFAULT_TIMEOUT MAVEN_OPTS RUSTUP_AUTO_INSTALL CI; do
         if [ -n "${!name:-}" ]; then passed+=("$name=${!name}"); fi
     done
     chroot "$CHROOT" \

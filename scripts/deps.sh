@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh            what `make demo` needs: a C toolchain and a Postgres server with its headers
 #   scripts/deps.sh kafka      also Java and Maven, for a real Kafka
+#   scripts/deps.sh dbt        also Python with venv, for dbt
 #   scripts/deps.sh test       also what only the test run needs
 #
 # PG_CONFIG=/path/to/pg_config takes that server instead of Debian's.
@@ -52,12 +53,13 @@ has_package() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" =
 find_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer; }
 has_java() { java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])'; }
 
-want_kafka='' want_test=''
+want_kafka='' want_test='' want_dbt=''
 for group in "$@"; do
     case $group in
         kafka) want_kafka=1 ;;
-        test) want_kafka=1 want_test=1 ;;
-        *) die "unknown group \"$group\"" "scripts/deps.sh [kafka] [test]" ;;
+        dbt) want_dbt=1 ;;
+        test) want_kafka=1 want_test=1 want_dbt=1 ;;
+        *) die "unknown group \"$group\"" "scripts/deps.sh [kafka] [dbt] [test]" ;;
     esac
 done
 
@@ -81,6 +83,7 @@ if [ -n "$want_kafka" ]; then
     need openjdk-17-jre-headless "runs Kafka" has_java
     need maven "fetches Kafka" command -v mvn
 fi
+if [ -n "$want_dbt" ]; then need python3-venv "runs dbt" find_python; fi
 if [ -n "$want_test" ]; then
     need openssl "makes certificates for tests" command -v openssl
     need pgbouncer "tests what is refused" find_pgbouncer

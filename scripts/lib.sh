@@ -134,3 +134,17 @@ free_port() {
     while port_busy "$port"; do port=$((port + 1)); done
     printf '%s\n' "$port"
 }
+
+# --- Python -----------------------------------------------------------------------------------------------------
+
+# Prints a Python that dbt runs on and that can make environments of its own; Debian packs venv apart.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 /usr/bin/python3; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    return 1
+}

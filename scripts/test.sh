@@ -13,7 +13,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 # A clean clone is built once: bookkeeping for the next build would only cost time and disk.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
-stages=(deps fmt clippy unit pgrx install-sql release client)
+stages=(deps fmt clippy unit pgrx install-sql release client dbt)
 broken_build="read the first error above"
 
 stage_deps() {
@@ -69,6 +69,9 @@ stage_client() {
         RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} tested client cargo test --locked -p tidemark-tests
 }
 
+# The dbt package with the real dbt, against the same binaries.
+stage_dbt() { TIDEMARK_BIN=$ROOT/target/release/tidemark "$ROOT/scripts/dbt.sh"; }
+
 # Adds up cargo's own result lines.
 count() {
     cat "$LOGS"/test-*.log 2>/dev/null |
@@ -78,7 +81,7 @@ count() {
 
 [ $# = 0 ] || stages=("$@")
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|install-sql|release|client]"
+    declare -F "stage_$stage" >/dev/null || die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|install-sql|release|client|dbt]"
 done
 mkdir -p "$LOGS" && rm -f "$LOGS"/test-*.log
 STARTED=$EPOCHSECONDS
