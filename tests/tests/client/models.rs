@@ -126,7 +126,8 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     let database = cluster::shared().database();
     load(&database, &shop().path);
     maintain(&database);
-    let before = ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
+    let before =
+        ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
 
     // Received on the 11th, happened on the 6th.
     let late = line_received(1, "u000001", "2026-09-06T03:00:00Z", "2026-09-11T12:00:00Z");
@@ -134,7 +135,8 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     assert_eq!(database.column("SELECT DISTINCT event_date FROM tidemark.dirty_log"), ["2026-09-06"]);
     maintain(&database);
 
-    let after = ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
+    let after =
+        ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
     // A date of sessions reads one day back and two ahead, so that is how far a change reaches the other way round.
     let reached = dates(&["2026-09-04", "2026-09-05", "2026-09-06", "2026-09-07"]);
     let recomputed = "SELECT DISTINCT event_date FROM tidemark.refresh_log
@@ -305,8 +307,9 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
 
     assert_eq!(database.number(refreshed), some, "the date in work was rolled back");
     assert!(
-        database.number("SELECT dirty_dates FROM tidemark.model_status WHERE model = 'gold_storage.session_facts'")
-            > 0
+        database.number(
+            "SELECT dirty_dates FROM tidemark.model_status WHERE model = 'gold_storage.session_facts'"
+        ) > 0
     );
     maintain(&database);
     assert_models_are_right(&database);
@@ -316,7 +319,8 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
 fn a_date_that_cannot_be_refreshed_stays_dirty_and_holds_up_no_other() {
     let database = cluster::shared().database();
     load(&database, &shop().path);
-    let trap = "ALTER TABLE gold_storage.session_facts ADD CONSTRAINT trap CHECK (event_date <> '2026-09-05')";
+    let trap =
+        "ALTER TABLE gold_storage.session_facts ADD CONSTRAINT trap CHECK (event_date <> '2026-09-05')";
     database.connect().batch_execute(trap).unwrap();
     let result = connect(&database.admin_url()).batch_execute("CALL tidemark.refresh(NULL, NULL)");
     assert!(result.is_err(), "nobody was told");

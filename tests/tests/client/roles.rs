@@ -73,7 +73,9 @@ fn a_reader_reads_silver_and_gold_and_nothing_else() {
     let mut reader = connect(&database.reader_url());
 
     let (mut hidden, mut readable) = (Vec::new(), Vec::new());
-    for relation in database.column(&format!("{RELATIONS} AND n.nspname IN ('silver', 'gold', 'gold_storage') ORDER BY 1")) {
+    for relation in database
+        .column(&format!("{RELATIONS} AND n.nspname IN ('silver', 'gold', 'gold_storage') ORDER BY 1"))
+    {
         match reader.simple_query(&format!("SELECT * FROM {relation} LIMIT 10")) {
             Ok(_) => readable.push(relation),
             Err(e) if e.code().is_some_and(|code| code.code() == "42501") => hidden.push(relation),
@@ -143,9 +145,9 @@ fn a_reader_writes_nothing() {
             Err(e) => assert_eq!(e.code().map(|code| code.code()), Some("42501"), "{table}: {e:?}"),
         }
     }
-    for relation in database
-        .column(&format!("{RELATIONS} AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader') ORDER BY 1"))
-    {
+    for relation in database.column(&format!(
+        "{RELATIONS} AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader') ORDER BY 1"
+    )) {
         let column = database.value(&format!(
             "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '{relation}'::regclass AND attnum = 1"
         ));
