@@ -82,6 +82,7 @@ if [ -n "$want_kafka" ]; then
     need maven "fetches Kafka" command -v mvn
 fi
 if [ -n "$want_test" ]; then
+    need openjdk-17-jdk-headless "looks at the warehouse as BI tools do" has_java_compiler
     need openssl "makes certificates for tests" command -v openssl
     need pgbouncer "tests what is refused" find_pgbouncer
     if [ "$(id -u)" = 0 ]; then need sudo "cargo pgrx test as root" command -v sudo; fi
@@ -110,8 +111,8 @@ if [ -n "$postgres_missing" ]; then
     why+=("postgresql-$version (the server)" "postgresql-server-dev-$version (its headers)")
 fi
 # Later Debians have a later Java; any from 17 on will do.
-if [[ " ${missing[*]} " = *" openjdk-17-jre-headless "* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
-    missing=("${missing[@]/openjdk-17-jre-headless/default-jre-headless}")
+if [[ " ${missing[*]} " = *" openjdk-17-"* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+    missing=("${missing[@]/openjdk-17-/default-}")
 fi
 say "    installing:$(printf ' %s,' "${why[@]}" | sed 's/,$//')"
 if [ -n "$postgres_missing" ] && ! has_package postgresql-common; then

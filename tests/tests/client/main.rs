@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod bad_lines;
+mod bi;
 mod dashboards;
 mod dead_letters;
 mod dedupe;
