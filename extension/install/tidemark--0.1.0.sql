@@ -8,33 +8,46 @@ The ordering of items is not stable, it is driven by a dependency graph.
 
 /* <begin connected objects> */
 -- extension/src/lib.rs:27
--- What every family uses: rights on the schema, and the bar that psql reports are drawn with.
+-- What every family uses: the schema and the rights on it.
 
 COMMENT ON SCHEMA tidemark IS
 'Functions, types and aggregates of the tidemark extension: sessions, funnels, distinct counts, partitions, models.';
 
 -- USAGE without CREATE: everybody may call the functions, nobody may squat names beside them.
 GRANT USAGE ON SCHEMA tidemark TO PUBLIC;
-
-CREATE FUNCTION tidemark.bar(value numeric, maximum numeric, width integer DEFAULT 30) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 5
-SET search_path = pg_catalog, pg_temp
-RETURN CASE
-    WHEN value IS NULL OR maximum IS NULL OR width IS NULL THEN NULL
-    WHEN maximum <= 0 OR value <= 0 OR width <= 0 THEN ''
-    ELSE repeat('█', floor(least(value / maximum, 1) * width)::integer)
-         || (ARRAY['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'])[1
-            + (floor(least(value / maximum, 1) * width * 8)::integer
-               - 8 * floor(least(value / maximum, 1) * width)::integer)]
-END;
-COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
-'A horizontal bar for psql: value / maximum of width characters (default 30), in steps of an eighth of a character. A value above the maximum fills the bar; zero, negative values and a maximum of zero give an empty one; NULL gives NULL.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
 -- extension/src/lib.rs:28
 -- requires:
 --   general
+
+-- Bars of text, so that a result in psql is a chart.
+
+-- Eighths are counted with one exact division: a quotient that is rounded first would fall short of whole characters
+-- (1 of 3 in 24 characters is 8, not 7.99).
+CREATE FUNCTION tidemark.bar(value numeric, maximum numeric, width integer DEFAULT 30) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 5
+RETURN CASE
+    WHEN value <= 0 OR maximum <= 0 OR width <= 0 OR value = 'NaN' OR maximum = 'NaN' THEN ''
+    WHEN value >= maximum THEN repeat('█', least(width, 1000))
+    ELSE repeat('█', div(div(value * least(width, 1000) * 8, maximum), 8)::integer)
+         || (ARRAY['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'])[1 + mod(div(value * least(width, 1000) * 8, maximum), 8)::integer]
+END;
+COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
+'A horizontal bar for psql: value / maximum of width characters (default 30, at most 1000), in steps of an eighth of a character. A value from the maximum on fills it; 0, a negative value, NaN and a maximum or width of 0 or less give an empty text; NULL gives NULL.';
+
+CREATE FUNCTION tidemark.bar(value double precision, maximum double precision, width integer DEFAULT 30) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10
+RETURN tidemark.bar(value::numeric, maximum::numeric, width);
+COMMENT ON FUNCTION tidemark.bar(double precision, double precision, integer) IS
+'A horizontal bar for psql, of numbers in double precision; see tidemark.bar(numeric, numeric, integer).';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:29
+-- requires:
+--   bar
 
 -- Sessions: runs of events with no gap greater than a limit. Implemented in sessions.rs.
 
@@ -145,7 +158,7 @@ COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:29
+-- extension/src/lib.rs:30
 -- requires:
 --   sessions
 
@@ -195,7 +208,7 @@ COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:30
+-- extension/src/lib.rs:31
 -- requires:
 --   funnels
 
@@ -268,7 +281,7 @@ COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:31
+-- extension/src/lib.rs:32
 -- requires:
 --   funnel
 
@@ -350,7 +363,7 @@ COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:32
+-- extension/src/lib.rs:33
 -- requires:
 --   funnel_stats
 
@@ -427,7 +440,7 @@ COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:33
+-- extension/src/lib.rs:34
 -- requires:
 --   sequences
 
@@ -539,7 +552,7 @@ COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:34
+-- extension/src/lib.rs:35
 -- requires:
 --   retention
 
@@ -598,7 +611,7 @@ COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:35
+-- extension/src/lib.rs:36
 -- requires:
 --   attribution
 
@@ -856,7 +869,7 @@ COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:36
+-- extension/src/lib.rs:37
 -- requires:
 --   hll
 
@@ -980,7 +993,7 @@ COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precisi
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:37
+-- extension/src/lib.rs:38
 -- requires:
 --   ddsketch
 
@@ -1344,7 +1357,7 @@ COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:38
+-- extension/src/lib.rs:39
 -- requires:
 --   partitions
 
@@ -1813,7 +1826,7 @@ COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:39
+-- extension/src/lib.rs:40
 -- requires:
 --   retirement
 
@@ -2119,7 +2132,7 @@ GRANT SELECT ON tidemark.partition_health TO PUBLIC;
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:40
+-- extension/src/lib.rs:41
 -- requires:
 --   maintenance
 
@@ -2497,7 +2510,7 @@ COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:41
+-- extension/src/lib.rs:42
 -- requires:
 --   models
 
@@ -2818,7 +2831,7 @@ COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:42
+-- extension/src/lib.rs:43
 -- requires:
 --   refresh
 
@@ -3047,7 +3060,7 @@ COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:43
+-- extension/src/lib.rs:44
 -- requires:
 --   create_model
 
@@ -3146,7 +3159,7 @@ COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:48
+-- extension/src/lib.rs:49
 -- requires:
 --   materialized_views
 
@@ -3265,7 +3278,7 @@ COMMENT ON FUNCTION tidemark.create_live_view(text) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:49
+-- extension/src/lib.rs:50
 -- requires:
 --   live
 
@@ -3614,7 +3627,7 @@ COMMENT ON FUNCTION tidemark.set_watermark_policy(regclass, interval, interval) 
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:50
+-- extension/src/lib.rs:51
 -- requires:
 --   freshness
 
