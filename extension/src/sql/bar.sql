@@ -11,10 +11,14 @@ RETURN CASE
          || (ARRAY['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'])[1 + mod(div(value * least(width, 1000) * 8, maximum), 8)::integer]
 END;
 COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
-'A horizontal bar for psql: value / maximum of width characters (default 30, at most 1000), in steps of an eighth of a character. A value from the maximum on fills it; 0, a negative value, NaN and a maximum or width of 0 or less give an empty text; NULL gives NULL.';
+'A horizontal bar for psql: value / maximum of width characters (default 30,
+at most 1000), in steps of an eighth of a character. The maximum and more
+fill it; 0 and less, NaN, and a maximum or width of 0 or less give an empty
+text. NULL gives NULL.';
 
 CREATE FUNCTION tidemark.bar(value double precision, maximum double precision, width integer DEFAULT 30) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10
 RETURN tidemark.bar(value::numeric, maximum::numeric, width);
 COMMENT ON FUNCTION tidemark.bar(double precision, double precision, integer) IS
-'A horizontal bar for psql, of numbers in double precision; see tidemark.bar(numeric, numeric, integer).';
+'A horizontal bar for psql, of numbers in double precision; see
+tidemark.bar(numeric, numeric, integer).';
