@@ -140,7 +140,7 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     // A date of sessions reads one day back and two ahead, so that is how far a change reaches the other way round.
     let reached = dates(&["2026-09-04", "2026-09-05", "2026-09-06", "2026-09-07"]);
     let recomputed = "SELECT DISTINCT event_date FROM tidemark.refresh_log
-         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) AND model LIKE 'gold.session%'";
+         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) AND model = 'gold_storage.session_facts'";
     assert_eq!(database.column(recomputed).into_iter().collect::<BTreeSet<_>>(), reached);
     // And of these only the rows are written that differ.
     assert_eq!(rewritten(&before[0], &after[0]), dates(&["2026-09-06"]));
