@@ -41,7 +41,7 @@ case ${1:-} in
 esac
 
 command -v java >/dev/null || die "the check is a Java program, and there is no java" "run scripts/deps.sh test"
-has_java_compiler || die "this java cannot run a source file: it has no compiler" "run scripts/deps.sh test, which installs a JDK"
+has_java_compiler || die "this java cannot run a source file: it has no compiler" "run scripts/deps.sh test, or put a JDK 17 or later on PATH"
 if [ -z "${BI_URL:-}" ]; then
     demo=${DEMO_DIR:-$RUN/demo}/pg
     "$ROOT/scripts/pg.sh" status "$demo" >/dev/null 2>&1 ||

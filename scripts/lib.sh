@@ -121,7 +121,7 @@ as_server() {
     fi
 }
 
-# A headless runtime has no compiler, and `java File.java` needs one.
+# `java File.java` needs the compiler's module, which not every runtime has.
 has_java_compiler() { java --list-modules 2>/dev/null | grep -q '^jdk\.compiler@'; }
 
 # Version of the extension, from the workspace manifest.
