@@ -1,9 +1,9 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt
+.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt bi-check
 
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
-export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP
+export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP BI_URL BI_COLUMNS
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
 	@echo 'make late-event                what one late event among 10 million costs (EVENTS=200000 for a try)'
 	@echo 'make dbt                       the dbt package against the extension'"'"'s own models, with the real dbt'
+	@echo 'make bi-check                   what a BI tool sees of the demo through JDBC (BI_URL=... for your own, BI_COLUMNS=1)'
 	@echo 'make differential              compare with ClickHouse and postgresql-hll (ARGS="--quick")'
 	@echo 'make bench                     the functions beside plain SQL, postgresql-hll, ClickHouse, DuckDB (ARGS="--events 1000000")'
 	@echo 'make bench-loader              the loader beside COPY and a Python consumer (ARGS="--events 200000")'
@@ -69,3 +70,5 @@ late-event:
 
 dbt:
 	@scripts/dbt.sh
+bi-check:
+	@scripts/bi-check.sh

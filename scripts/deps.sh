@@ -85,6 +85,8 @@ if [ -n "$want_kafka" ]; then
 fi
 if [ -n "$want_dbt" ]; then need python3-venv "runs dbt" find_python; fi
 if [ -n "$want_test" ]; then
+    # Debian's runtime brings the compiler's module along; a java from elsewhere may not.
+    if has_java; then need openjdk-17-jdk-headless "runs a Java source file" has_java_compiler; fi
     need openssl "makes certificates for tests" command -v openssl
     need pgbouncer "tests what is refused" find_pgbouncer
     if [ "$(id -u)" = 0 ]; then need sudo "cargo pgrx test as root" command -v sudo; fi
@@ -113,8 +115,8 @@ if [ -n "$postgres_missing" ]; then
     why+=("postgresql-$version (the server)" "postgresql-server-dev-$version (its headers)")
 fi
 # Later Debians have a later Java; any from 17 on will do.
-if [[ " ${missing[*]} " = *" openjdk-17-jre-headless "* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
-    missing=("${missing[@]/openjdk-17-jre-headless/default-jre-headless}")
+if [[ " ${missing[*]} " = *" openjdk-17-"* ]] && ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+    missing=("${missing[@]/openjdk-17-/default-}")
 fi
 say "    installing:$(printf ' %s,' "${why[@]}" | sed 's/,$//')"
 if [ -n "$postgres_missing" ] && ! has_package postgresql-common; then

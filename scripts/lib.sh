@@ -121,6 +121,9 @@ as_server() {
     fi
 }
 
+# `java File.java` needs the compiler's module, which not every runtime has.
+has_java_compiler() { java --list-modules 2>/dev/null | grep -q '^jdk\.compiler@'; }
+
 # Version of the extension, from the workspace manifest.
 crate_version() { sed -nE '/^\[workspace.package\]/,/^\[/s/^version = "(.*)"/\1/p' "$ROOT/Cargo.toml"; }
 

@@ -22,6 +22,7 @@ stage_deps() {
         quietly components "rustup component add rustfmt clippy" rustup component add rustfmt clippy
     fi
     "$ROOT/scripts/kafka.sh" libs >/dev/null
+    "$ROOT/scripts/bi-check.sh" libs >/dev/null
     use_postgres
     "$ROOT/scripts/pgrx.sh" ensure
 }

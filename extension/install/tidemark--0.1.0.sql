@@ -8,33 +8,50 @@ The ordering of items is not stable, it is driven by a dependency graph.
 
 /* <begin connected objects> */
 -- extension/src/lib.rs:27
--- What every family uses: rights on the schema, and the bar that psql reports are drawn with.
+-- What every family uses: the schema and the rights on it.
 
 COMMENT ON SCHEMA tidemark IS
 'Functions, types and aggregates of the tidemark extension: sessions, funnels, distinct counts, partitions, models.';
 
 -- USAGE without CREATE: everybody may call the functions, nobody may squat names beside them.
 GRANT USAGE ON SCHEMA tidemark TO PUBLIC;
-
-CREATE FUNCTION tidemark.bar(value numeric, maximum numeric, width integer DEFAULT 30) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 5
-SET search_path = pg_catalog, pg_temp
-RETURN CASE
-    WHEN value IS NULL OR maximum IS NULL OR width IS NULL THEN NULL
-    WHEN maximum <= 0 OR value <= 0 OR width <= 0 THEN ''
-    ELSE repeat('█', floor(least(value / maximum, 1) * width)::integer)
-         || (ARRAY['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'])[1
-            + (floor(least(value / maximum, 1) * width * 8)::integer
-               - 8 * floor(least(value / maximum, 1) * width)::integer)]
-END;
-COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
-'A horizontal bar for psql: value / maximum of width characters (default 30), in steps of an eighth of a character. A value above the maximum fills the bar; zero, negative values and a maximum of zero give an empty one; NULL gives NULL.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
 -- extension/src/lib.rs:28
 -- requires:
 --   general
+
+-- Bars of text, so that a result in psql is a chart.
+
+-- Eighths are counted with one exact division: a quotient that is rounded first would fall short of whole characters
+-- (1 of 3 in 24 characters is 8, not 7.99).
+CREATE FUNCTION tidemark.bar(value numeric, maximum numeric, width integer DEFAULT 30) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 5
+RETURN CASE
+    WHEN value <= 0 OR maximum <= 0 OR width <= 0 OR value = 'NaN' OR maximum = 'NaN' THEN ''
+    WHEN value >= maximum THEN repeat('█', least(width, 1000))
+    ELSE repeat('█', div(div(value * least(width, 1000) * 8, maximum), 8)::integer)
+         || (ARRAY['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'])[1 + mod(div(value * least(width, 1000) * 8, maximum), 8)::integer]
+END;
+COMMENT ON FUNCTION tidemark.bar(numeric, numeric, integer) IS
+'A horizontal bar for psql: value / maximum of width characters (default 30,
+at most 1000), in steps of an eighth of a character. The maximum and more
+fill it; 0 and less, NaN, and a maximum or width of 0 or less give an empty
+text. NULL gives NULL.';
+
+CREATE FUNCTION tidemark.bar(value double precision, maximum double precision, width integer DEFAULT 30) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10
+RETURN tidemark.bar(value::numeric, maximum::numeric, width);
+COMMENT ON FUNCTION tidemark.bar(double precision, double precision, integer) IS
+'A horizontal bar for psql, of numbers in double precision; see
+tidemark.bar(numeric, numeric, integer).';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- extension/src/lib.rs:29
+-- requires:
+--   bar
 
 -- Sessions: runs of events with no gap greater than a limit. Implemented in sessions.rs.
 
@@ -44,7 +61,8 @@ CREATE TYPE tidemark.session AS (
     events bigint
 );
 COMMENT ON TYPE tidemark.session IS
-'One session: time of its first and of its last event (both inclusive) and the number of its events. A session of one event has started_at = ended_at.';
+'One session: time of its first and of its last event (both inclusive) and
+the number of its events. A session of one event has started_at = ended_at.';
 COMMENT ON COLUMN tidemark.session.started_at IS 'Time of the first event of the session.';
 COMMENT ON COLUMN tidemark.session.ended_at IS 'Time of the last event of the session.';
 COMMENT ON COLUMN tidemark.session.events IS 'Number of events in the session, at least 1.';
@@ -84,7 +102,12 @@ CREATE AGGREGATE tidemark.sessions(event_time timestamptz, gap interval) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sessions(timestamptz, interval) IS
-'The sessions of a group of events (GROUP BY person), ordered by start: an array of tidemark.session, to be read with unnest or CROSS JOIN LATERAL. A new session starts when the time since the previous event is greater than gap; a gap exactly equal stays in the session. Rows need no order. Rows with a NULL event_time are skipped; no rows give an empty array. gap must be constant and not NULL, and must not contain months (22023).';
+'The sessions of a group of events (GROUP BY person), ordered by start: an
+array of tidemark.session, to be read with unnest or CROSS JOIN LATERAL. A
+new session starts when the time since the previous event is greater than
+gap; a gap exactly equal stays in the session. Rows need no order. Rows with
+a NULL event_time are skipped; no rows give an empty array. gap must be
+constant and not NULL, and must not contain months (22023).';
 
 CREATE AGGREGATE tidemark.sessions(event_time timestamptz) (
     SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
@@ -93,7 +116,8 @@ CREATE AGGREGATE tidemark.sessions(event_time timestamptz) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sessions(timestamptz) IS
-'The sessions of a group of events with a gap of 30 minutes; see tidemark.sessions(event_time, gap).';
+'The sessions of a group of events with a gap of 30 minutes; see
+tidemark.sessions(event_time, gap).';
 
 CREATE AGGREGATE tidemark.session_count(event_time timestamptz, gap interval) (
     SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
@@ -102,7 +126,8 @@ CREATE AGGREGATE tidemark.session_count(event_time timestamptz, gap interval) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.session_count(timestamptz, interval) IS
-'How many sessions a group of events (GROUP BY person) has; the rules of tidemark.sessions. No rows, or only NULL times, give 0.';
+'How many sessions a group of events (GROUP BY person) has; the rules of
+tidemark.sessions. No rows, or only NULL times, give 0.';
 
 CREATE AGGREGATE tidemark.session_count(event_time timestamptz) (
     SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
@@ -111,41 +136,58 @@ CREATE AGGREGATE tidemark.session_count(event_time timestamptz) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.session_count(timestamptz) IS
-'How many sessions a group of events has with a gap of 30 minutes; see tidemark.session_count(event_time, gap).';
+'How many sessions a group of events has with a gap of 30 minutes; see
+tidemark.session_count(event_time, gap).';
 
 CREATE FUNCTION tidemark.sessionize(event_time timestamptz) RETURNS timestamptz
 LANGUAGE c WINDOW IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_sessionize';
 COMMENT ON FUNCTION tidemark.sessionize(timestamptz) IS
-'Window function: the start of the session that a row belongs to, with a gap of 30 minutes; see tidemark.sessionize(event_time, gap).';
+'Window function: the start of the session that a row belongs to, with a gap
+of 30 minutes; see tidemark.sessionize(event_time, gap).';
 
 CREATE FUNCTION tidemark.sessionize(event_time timestamptz, gap interval) RETURNS timestamptz
 LANGUAGE c WINDOW IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_sessionize';
 COMMENT ON FUNCTION tidemark.sessionize(timestamptz, interval) IS
-'Window function, OVER (PARTITION BY person ORDER BY event_time): the start of the session that a row belongs to, a key that later events never renumber. A new session starts when the time since the previous row is greater than gap; equal stays. A NULL event_time gives NULL and changes nothing. Rows that go back in time are an error (22023), as is a gap with months or one that changes.';
+'Window function, OVER (PARTITION BY person ORDER BY event_time): the start
+of the session that a row belongs to, a key that later events never
+renumber. A new session starts when the time since the previous row is
+greater than gap; equal stays. A NULL event_time gives NULL and changes
+nothing. Rows that go back in time are an error (22023), as is a gap with
+months or one that changes.';
 
 CREATE FUNCTION tidemark.sessionize(event_time timestamptz, gap interval, new_session boolean) RETURNS timestamptz
 LANGUAGE c WINDOW IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_sessionize';
 COMMENT ON FUNCTION tidemark.sessionize(timestamptz, interval, boolean) IS
-'Window function: as sessionize(event_time, gap), and a row whose new_session is true also starts a session (campaign change, midnight). NULL counts as false. Two sessions that start at the same event_time share their key: make the cut on one row.';
+'Window function: as sessionize(event_time, gap), and a row whose new_session
+is true also starts a session (campaign change, midnight). NULL counts as
+false. Two sessions that start at the same event_time share their key: make
+the cut on one row.';
 
 CREATE FUNCTION tidemark.session_number(event_time timestamptz) RETURNS bigint
 LANGUAGE c WINDOW IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_session_number';
 COMMENT ON FUNCTION tidemark.session_number(timestamptz) IS
-'Window function: the number of the session that a row belongs to, with a gap of 30 minutes; see tidemark.session_number(event_time, gap).';
+'Window function: the number of the session that a row belongs to, with a gap
+of 30 minutes; see tidemark.session_number(event_time, gap).';
 
 CREATE FUNCTION tidemark.session_number(event_time timestamptz, gap interval) RETURNS bigint
 LANGUAGE c WINDOW IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_session_number';
 COMMENT ON FUNCTION tidemark.session_number(timestamptz, interval) IS
-'Window function, OVER (PARTITION BY person ORDER BY event_time): 1 for the rows of the first session in the window partition, then 2, 3 ...; the rules of tidemark.sessionize. Numbers shift when an earlier event arrives late; the start does not: prefer sessionize or session_id as a key.';
+'Window function, OVER (PARTITION BY person ORDER BY event_time): 1 for the
+rows of the first session in the window partition, then 2, 3 ...; the rules
+of tidemark.sessionize. Numbers shift when an earlier event arrives late;
+the start does not: prefer sessionize or session_id as a key.';
 
 CREATE FUNCTION tidemark.session_id(person text, started_at timestamptz) RETURNS uuid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_session_id';
 COMMENT ON FUNCTION tidemark.session_id(text, timestamptz) IS
-'A stable identifier of a session: UUIDv5 (RFC 9562) of ''<person>|<started_at as microseconds since 1970-01-01 UTC>'' in the namespace uuid5(URL, ''tidemark:session''). The same in every database and in any language. NULL if an argument is NULL.';
+'A stable identifier of a session: UUIDv5 (RFC 9562) of ''<person>|<started_at
+as microseconds since 1970-01-01 UTC>'' in the namespace uuid5(URL,
+''tidemark:session''). The same in every database and in any language. NULL if
+an argument is NULL.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:29
+-- extension/src/lib.rs:30
 -- requires:
 --   sessions
 
@@ -183,7 +225,13 @@ CREATE AGGREGATE tidemark.window_funnel(win interval, event_time timestamptz, VA
     SERIALFUNC = tidemark.window_funnel_serialize, DESERIALFUNC = tidemark.window_funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.window_funnel(interval, timestamptz, "any") IS
-'How many of the steps (1 to 32 boolean conditions, in order) the events of a group (GROUP BY person) reached within win of the first step, the end of the window included: 0 to the number of steps. The semantics of ClickHouse''s windowFunnel in its default mode: other events may come between, and one row may satisfy several steps. Rows need no order; a NULL condition is false, a NULL event_time is skipped, no rows give 0. win must be constant and free of months (22023).';
+'How many steps of a funnel the events of a group (GROUP BY person) reached:
+0 to the number of steps. steps: 1 to 32 boolean conditions, in order;
+events count within win of the first step, the end of the window included.
+The semantics of ClickHouse''s windowFunnel in its default mode: other events
+may come between, and one row may satisfy several steps. Rows need no order;
+a NULL condition is false, a NULL event_time is skipped, no rows give 0. win
+must be constant and free of months (22023).';
 
 CREATE AGGREGATE tidemark.window_funnel(win interval, mode text, event_time timestamptz, VARIADIC steps "any") (
     SFUNC = tidemark.window_funnel_transition, STYPE = internal, SSPACE = 512,
@@ -191,11 +239,16 @@ CREATE AGGREGATE tidemark.window_funnel(win interval, mode text, event_time time
     SERIALFUNC = tidemark.window_funnel_serialize, DESERIALFUNC = tidemark.window_funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") IS
-'As window_funnel(win, event_time, steps), in a mode: a comma separated list of strict_deduplication, strict_order, strict_increase, strict_once and allow_reentry (only with strict_order), as in ClickHouse; an empty text is the default mode, anything else an error (22023). Unlike in ClickHouse the answer never depends on the order of rows or on parallel workers. mode must be constant.';
+'How many steps were reached, as window_funnel(win, event_time, steps), in a
+mode. mode: a comma separated list, constant, of strict_deduplication,
+strict_order, strict_increase, strict_once and allow_reentry (only with
+strict_order), as in ClickHouse; an empty text is the default mode, anything
+else an error (22023). Unlike in ClickHouse the answer never depends on the
+order of rows or on parallel workers.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:30
+-- extension/src/lib.rs:31
 -- requires:
 --   funnels
 
@@ -240,7 +293,15 @@ CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, VARIADIC 
     SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, "any") IS
-'The times of the chain of events that got deepest in a funnel: one per step reached, so cardinality() is the level. Steps are 1 to 32 boolean conditions, in order; a chain takes a different row for each of them, times never decrease, and the last is at most win after the first (inclusive); other events may come between. Of the deepest chains the one that ends first, then starts last, then has the earliest times in between, so no order of rows changes it. Group by person. A NULL condition is false, a NULL event_time is skipped, an infinite one an error (22008); no rows give an empty array. win must be constant and free of months (22023).';
+'The times of the chain of events that got deepest in a funnel: one per step
+reached, so cardinality() is the level. Steps are 1 to 32 boolean
+conditions, in order; a chain takes a different row for each of them, times
+never decrease, and the last is at most win after the first (inclusive);
+other events may come between. Of the deepest chains the one that ends
+first, then starts last, then has the earliest times in between, so no order
+of rows changes it. Group by person. A NULL condition is false, a NULL
+event_time is skipped, an infinite one an error (22008); no rows give an
+empty array. win must be constant and free of months (22023).';
 
 CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, VARIADIC steps "any") (
     SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
@@ -248,7 +309,16 @@ CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz
     SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, "any") IS
-'As funnel(win, event_time, steps), in a mode: a comma separated list of strict_increase (times increase), strict_order (only repeats of reached steps between), allow_reentry (with strict_order: any step between), strict_deduplication (a repeated step ends the chain), strict_once (no effect: one row is one step in every mode), any_order (steps in any order; times sorted), first_entry (start at the earliest row of step 1), exclude=N (condition N is no step, a row with it ends the chain), optional=N (step N may be left out; NULL in its place) and step_window=INTERVAL (longest time between steps, such as 30m). Anything else is an error (22023). mode must be constant.';
+'The chain that got deepest, as funnel(win, event_time, steps), in a mode.
+mode: a comma separated list, constant, of strict_increase (times increase),
+strict_order (only repeats of reached steps between), allow_reentry (with
+strict_order: any step between), strict_deduplication (a repeated step ends
+the chain), strict_once (no effect: one row is one step in every mode),
+any_order (steps in any order; times sorted), first_entry (start at the
+earliest row of step 1), exclude=N (condition N is no step, a row with it
+ends the chain), optional=N (step N may be left out; NULL in its place) and
+step_window=INTERVAL (longest time between steps, such as 30m). Anything
+else is an error (22023).';
 
 CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, event_type text, steps text[]) (
     SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
@@ -256,7 +326,11 @@ CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, event_typ
     SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, text, text[]) IS
-'As funnel(win, event_time, VARIADIC steps) with steps by name: a row satisfies a step when its event_type is the step''s name, compared byte by byte. The fastest form. A name may stand for several steps, each of which then needs its own row. A NULL event_type satisfies none. steps has 1 to 32 names, none of them NULL, and must be constant.';
+'As funnel(win, event_time, VARIADIC steps) with steps by name: a row
+satisfies a step when its event_type is the step''s name, compared byte by
+byte. The fastest form. A name may stand for several steps, each of which
+then needs its own row. A NULL event_type satisfies none. steps has 1 to 32
+names, none of them NULL, and must be constant.';
 
 CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, event_type text, steps text[]) (
     SFUNC = tidemark.funnel_transition, STYPE = internal, SSPACE = 512,
@@ -264,11 +338,12 @@ CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz
     SERIALFUNC = tidemark.funnel_serialize, DESERIALFUNC = tidemark.funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) IS
-'As funnel(win, mode, event_time, VARIADIC steps) with steps by name; see funnel(win, event_time, event_type, steps). N in a mode counts the names.';
+'As funnel(win, mode, event_time, VARIADIC steps) with steps by name; see
+funnel(win, event_time, event_type, steps). N in a mode counts the names.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:31
+-- extension/src/lib.rs:32
 -- requires:
 --   funnel
 
@@ -288,15 +363,24 @@ CREATE TYPE tidemark.funnel_stats (
     INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tidemark.funnel_stats IS
-'Figures of a funnel over many persons: how many reached each step and how long it took them; mergeable, some KB at most per step. Equal multisets of chains give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show funnel_table().';
-COMMENT ON FUNCTION tidemark.funnel_stats_in(cstring) IS 'Text input of funnel_stats: \x and hexadecimal digits; bytes that are no valid figures are refused (22P02).';
+'Figures of a funnel over many persons: how many reached each step and how
+long it took them; mergeable, some KB at most per step. Equal multisets of
+chains give equal bytes under any plan. Text form: bytea hex. Do not put it
+before a BI tool: show funnel_table().';
+COMMENT ON FUNCTION tidemark.funnel_stats_in(cstring) IS
+'Text input of funnel_stats: \x and hexadecimal digits; bytes that are no
+valid figures are refused (22P02).';
 COMMENT ON FUNCTION tidemark.funnel_stats_out(tidemark.funnel_stats) IS 'Text output of funnel_stats: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark.funnel_stats_recv(internal) IS 'Binary input of funnel_stats: its stored bytes; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.funnel_stats_recv(internal) IS
+'Binary input of funnel_stats: its stored bytes; anything else is refused
+(22P03).';
 COMMENT ON FUNCTION tidemark.funnel_stats_send(tidemark.funnel_stats) IS 'Binary output of funnel_stats: its stored bytes.';
 
 CREATE FUNCTION tidemark.funnel_stats(bytea) RETURNS tidemark.funnel_stats
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_from_bytea';
-COMMENT ON FUNCTION tidemark.funnel_stats(bytea) IS 'Reads the bytes of stored figures; bytes that are not valid are refused (22P03).';
+COMMENT ON FUNCTION tidemark.funnel_stats(bytea) IS
+'Reads the bytes of stored figures; bytes that are not valid are refused
+(22P03).';
 CREATE CAST (bytea AS tidemark.funnel_stats) WITH FUNCTION tidemark.funnel_stats(bytea);
 COMMENT ON CAST (bytea AS tidemark.funnel_stats) IS 'Reads and checks the bytes of stored figures.';
 CREATE CAST (tidemark.funnel_stats AS bytea) WITHOUT FUNCTION;
@@ -312,19 +396,27 @@ COMMENT ON FUNCTION tidemark.funnel_stats_union_transition(internal, tidemark.fu
 
 CREATE FUNCTION tidemark.funnel_stats_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_combine';
-COMMENT ON FUNCTION tidemark.funnel_stats_combine(internal, internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark.funnel_stats_combine(internal, internal) IS
+'Support function of funnel_stats and funnel_stats_union_agg; not for direct
+use.';
 
 CREATE FUNCTION tidemark.funnel_stats_serialize(state internal) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_serialize';
-COMMENT ON FUNCTION tidemark.funnel_stats_serialize(internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark.funnel_stats_serialize(internal) IS
+'Support function of funnel_stats and funnel_stats_union_agg; not for direct
+use.';
 
 CREATE FUNCTION tidemark.funnel_stats_deserialize(state bytea, unused internal) RETURNS internal
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_deserialize';
-COMMENT ON FUNCTION tidemark.funnel_stats_deserialize(bytea, internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark.funnel_stats_deserialize(bytea, internal) IS
+'Support function of funnel_stats and funnel_stats_union_agg; not for direct
+use.';
 
 CREATE FUNCTION tidemark.funnel_stats_final(state internal) RETURNS tidemark.funnel_stats
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_final';
-COMMENT ON FUNCTION tidemark.funnel_stats_final(internal) IS 'Support function of funnel_stats and funnel_stats_union_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark.funnel_stats_final(internal) IS
+'Support function of funnel_stats and funnel_stats_union_agg; not for direct
+use.';
 
 CREATE AGGREGATE tidemark.funnel_stats(chain timestamptz[], steps integer) (
     SFUNC = tidemark.funnel_stats_transition, STYPE = internal, SSPACE = 4096,
@@ -332,7 +424,13 @@ CREATE AGGREGATE tidemark.funnel_stats(chain timestamptz[], steps integer) (
     SERIALFUNC = tidemark.funnel_stats_serialize, DESERIALFUNC = tidemark.funnel_stats_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel_stats(timestamptz[], integer) IS
-'The figures of a funnel over the chains of many persons (results of tidemark.funnel, one row a person), to be shown by funnel_table and merged by funnel_stats_union_agg. steps: how many steps the funnel has, 1 to 32, without excluded conditions; constant. A NULL chain is skipped, an empty one counts for no step. A NULL element, an optional step left out, does not count for its step. A chain longer than steps, beginning with NULL or holding an infinite time is an error. No rows give NULL.';
+'The figures of a funnel over the chains of many persons (results of
+tidemark.funnel, one row a person), to be shown by funnel_table and merged
+by funnel_stats_union_agg. steps: how many steps the funnel has, 1 to 32,
+without excluded conditions; constant. A NULL chain is skipped, an empty one
+counts for no step. A NULL element, an optional step left out, does not
+count for its step. A chain longer than steps, beginning with NULL or
+holding an infinite time is an error. No rows give NULL.';
 
 CREATE AGGREGATE tidemark.funnel_stats_union_agg(stats tidemark.funnel_stats) (
     SFUNC = tidemark.funnel_stats_union_transition, STYPE = internal, SSPACE = 4096,
@@ -340,17 +438,26 @@ CREATE AGGREGATE tidemark.funnel_stats_union_agg(stats tidemark.funnel_stats) (
     SERIALFUNC = tidemark.funnel_stats_serialize, DESERIALFUNC = tidemark.funnel_stats_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel_stats_union_agg(tidemark.funnel_stats) IS
-'The sum of the figures of a group (daily rollups to a month): equal in bytes to figures over all their chains. Different numbers of steps are an error (22023). NULLs are skipped; no rows give NULL.';
+'The sum of the figures of a group (daily rollups to a month): equal in bytes
+to figures over all their chains. Different numbers of steps are an error
+(22023). NULLs are skipped; no rows give NULL.';
 
 CREATE FUNCTION tidemark.funnel_table(stats tidemark.funnel_stats, names text[] DEFAULT NULL)
 RETURNS TABLE (step integer, name text, entered bigint, pct_of_first numeric, pct_of_previous numeric, median_seconds numeric, avg_seconds numeric)
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 ROWS 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_table_wrapper';
 COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
-'The figures of a funnel as rows, one a step, in order: name (from names, otherwise ''step N''); entered, the persons who reached the step; that in percent of step 1 and of the step before (2 decimals; NULL where that is 0, and for step 1; above 100 behind an optional step that many left out); median and average seconds since the step reached before (3 decimals; NULL for step 1 and where nobody came). The average is exact, the median exact up to 1000 persons and within 1 % beyond. More names than steps are an error (22023). NULL figures give no rows.';
+'The figures of a funnel as rows, one a step, in order. name: from names,
+otherwise ''step N''. entered: the persons who reached the step. pct_of_first,
+pct_of_previous: they in percent of step 1 and of the step before, to 2
+decimals; NULL where that is 0, and for step 1; above 100 behind an optional
+step that many left out. median_seconds, avg_seconds: since the step reached
+before, to 3 decimals; NULL for step 1 and where nobody came. The average is
+exact, the median exact up to 1000 persons and within 1 % beyond. More names
+than steps are an error (22023). NULL figures give no rows.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:32
+-- extension/src/lib.rs:33
 -- requires:
 --   funnel_stats
 
@@ -387,7 +494,18 @@ CREATE AGGREGATE tidemark.sequence_match(pattern text, event_time timestamptz, V
     SERIALFUNC = tidemark.sequence_serialize, DESERIALFUNC = tidemark.sequence_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_match(text, timestamptz, "any") IS
-'Whether the events of a group (GROUP BY person) contain a pattern over 1 to 32 boolean conditions: (?N) an event on which condition N is true, . any event, .* any number of events, (?t<=30m) a limit on the time since the previous event (also <, >=, >, ==; seconds without a unit, else us, ms, s, m, h, d, w). Beyond ClickHouse''s sequenceMatch: (?N|M) either condition, (?N)? an optional event, (?!N) no such event since the previous item, ^ and $ the first and last event. Events on which no condition is true are invisible to the pattern; events at the same time are ordered by their conditions, so the answer never depends on the order of rows. A NULL condition is false, a NULL event_time is skipped, no rows give false. pattern must be constant; an error in it (22023) names its position. Linear in the number of events, 16 bytes for each.';
+'Whether the events of a group (GROUP BY person) contain a pattern over 1 to
+32 boolean conditions: (?N) an event on which condition N is true, . any
+event, .* any number of events, (?t<=30m) a limit on the time since the
+previous event (also <, >=, >, ==; seconds without a unit, else us, ms, s,
+m, h, d, w). Beyond ClickHouse''s sequenceMatch: (?N|M) either condition,
+(?N)? an optional event, (?!N) no such event since the previous item, ^ and
+$ the first and last event. Events on which no condition is true are
+invisible to the pattern; events at the same time are ordered by their
+conditions, so the answer never depends on the order of rows. A NULL
+condition is false, a NULL event_time is skipped, no rows give false.
+pattern must be constant; an error in it (22023) names its position. Linear
+in the number of events, 16 bytes for each.';
 
 CREATE AGGREGATE tidemark.sequence_count(pattern text, event_time timestamptz, VARIADIC conditions "any") (
     SFUNC = tidemark.sequence_transition, STYPE = internal, SSPACE = 512,
@@ -395,7 +513,9 @@ CREATE AGGREGATE tidemark.sequence_count(pattern text, event_time timestamptz, V
     SERIALFUNC = tidemark.sequence_serialize, DESERIALFUNC = tidemark.sequence_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_count(text, timestamptz, "any") IS
-'How often the events of a group (GROUP BY person) contain a pattern, without overlap: the match that ends first counts, and the search goes on behind it. Patterns and rules as in tidemark.sequence_match; no rows give 0.';
+'How often the events of a group (GROUP BY person) contain a pattern, without
+overlap: the match that ends first counts, and the search goes on behind it.
+Patterns and rules as in tidemark.sequence_match; no rows give 0.';
 
 CREATE FUNCTION tidemark.sequence_next_node_transition(state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
@@ -423,11 +543,21 @@ CREATE AGGREGATE tidemark.sequence_next_node(direction text, base text, event_ti
     SERIALFUNC = tidemark.sequence_next_node_serialize, DESERIALFUNC = tidemark.sequence_next_node_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, boolean, "any") IS
-'The value of the event next to a chain of events in a group (GROUP BY person), for path analysis, as ClickHouse''s sequenceNextNode. direction: forward or backward. base: which event starts the chain: head (first) or tail (last), which must satisfy base_cond, or first_match or last_match: the first or last event that satisfies base_cond and condition 1. From there on conditions 1, 2, ... (at most 32) must be true on one event after the other; the answer is the value of the event behind those, NULL if the chain breaks or ends there. Only one base is tried. Events are ordered by time, then value (bytewise). A NULL condition is false; rows with a NULL event_time or value are skipped; no rows give NULL. direction and base must be constant; unknown ones, forward from tail and backward from head are errors (22023).';
+'The value of the event next to a chain of events in a group (GROUP BY
+person), for path analysis, as ClickHouse''s sequenceNextNode. direction:
+forward or backward. base: which event starts the chain: head (first) or
+tail (last), which must satisfy base_cond, or first_match or last_match: the
+first or last event that satisfies base_cond and condition 1. From there on
+conditions 1, 2, ... (at most 32) must be true on one event after the other;
+the answer is the value of the event behind those, NULL if the chain breaks
+or ends there. Only one base is tried. Events are ordered by time, then
+value (bytewise). A NULL condition is false; rows with a NULL event_time or
+value are skipped; no rows give NULL. direction and base must be constant;
+unknown ones, forward from tail and backward from head are errors (22023).';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:33
+-- extension/src/lib.rs:34
 -- requires:
 --   sequences
 
@@ -438,7 +568,8 @@ CREATE TYPE tidemark.cohort_member AS (
     retained boolean[]
 );
 COMMENT ON TYPE tidemark.cohort_member IS
-'A person in a cohort, as tidemark.cohort_member(...) finds it: the cohort and, for each period since, whether the person came back.';
+'A person in a cohort, as tidemark.cohort_member(...) finds it: the cohort
+and, for each period since, whether the person came back.';
 COMMENT ON COLUMN tidemark.cohort_member.cohort IS 'First UTC day of the calendar period (day, week from Monday, month, quarter) in which the person started.';
 COMMENT ON COLUMN tidemark.cohort_member.retained IS 'Element 1 is period 0, the start itself, and always true; element k + 1 says whether the person returned in period k, NULL while that period is incomplete.';
 
@@ -468,7 +599,11 @@ CREATE AGGREGATE tidemark.retention(VARIADIC conditions "any") (
     SERIALFUNC = tidemark.retention_serialize, DESERIALFUNC = tidemark.retention_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.retention("any") IS
-'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person) met together with the first one, as ClickHouse''s retention: element 1 is true if condition 1 was true on any row, element i if condition 1 and condition i both were, on whatever rows. The order of time is not looked at. A NULL condition is false; no rows give {}.';
+'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person)
+met together with the first one. As ClickHouse''s retention: element 1 is
+true if condition 1 was true on any row, element i if condition 1 and
+condition i both were, on whatever rows. The order of time is not looked at.
+A NULL condition is false; no rows give {}.';
 
 CREATE FUNCTION tidemark.cohort_member_transition(state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
@@ -496,7 +631,20 @@ CREATE AGGREGATE tidemark.cohort_member(period text, mode text, periods integer,
     SERIALFUNC = tidemark.cohort_member_serialize, DESERIALFUNC = tidemark.cohort_member_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, timestamptz, boolean, boolean) IS
-'The cohorts that a person belongs to (GROUP BY person), ordered by cohort, each with the periods in which the person came back; read with unnest, one element without recurring. period: day, week, month or quarter (UTC). mode: a comma separated list, empty for the defaults, of on (default: came back in that period) or on_or_after (in that or a later one); first_time (default: the person''s earliest start) or recurring (every period with a start is a cohort); calendar (default) or rolling periods measured from the person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored, and a period that ends after it is incomplete: NULL, not false; usually now() or tidemark.watermark(...). is_start, is_return: whether the row starts a person and whether it counts as coming back. NULL counts as false, a NULL event_time is skipped, no start gives {}. All but the last three arguments must be constant and not NULL; unknown words are errors (22023). For first_time do not cut the rows to a date range: the earliest start would move.';
+'The cohorts that a person belongs to (GROUP BY person), ordered by cohort,
+each with the periods in which the person came back; read with unnest.
+period: day, week, month or quarter (UTC). mode: a comma separated list,
+empty for the defaults: on (default: back in that period) or on_or_after;
+first_time (default: the person''s earliest start) or recurring (every period
+with a start is a cohort); calendar (default) or rolling periods from the
+person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how
+many, period 0 included, 1 to 1000. as_of: events from then on are ignored,
+and a period that ends after it is NULL, not false; usually now() or
+tidemark.watermark(...). is_start, is_return: whether a row starts a person,
+and counts as coming back. A NULL condition is false, a NULL event_time is
+skipped, no start gives {}. The first four must be constant and not NULL;
+unknown words are errors (22023). For first_time do not cut the rows to a
+range: the start would move.';
 
 CREATE FUNCTION tidemark.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
@@ -524,7 +672,17 @@ CREATE AGGREGATE tidemark.cohort_retention(retained boolean[]) (
     SERIALFUNC = tidemark.cohort_retention_serialize, DESERIALFUNC = tidemark.cohort_retention_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.cohort_retention(boolean[]) IS
-'How many persons of a cohort (GROUP BY cohort) came back in each period: element 1 is period 0, the size of the cohort, element k + 1 period k; NULL where the period is incomplete for any of them. The retention triangle in one statement: SELECT m.cohort, tidemark.cohort_retention(m.retained) FROM (SELECT tidemark.cohort_member(''week'', '''', 9, now(), event_time, event_type = ''signup_completed'', true) AS members FROM silver.events GROUP BY person) AS p, unnest(p.members) AS m GROUP BY m.cohort ORDER BY m.cohort; for rows with percentages add tidemark.cohort_table. A NULL argument is skipped, a NULL element makes its period incomplete, no rows give {}. Arrays of different length, or empty ones, are errors (22023).';
+'How many persons of a cohort (GROUP BY cohort) came back in each period:
+element 1 is period 0, the size of the cohort, element k + 1 period k. An
+element is NULL where the period is incomplete for any of them. The
+retention triangle in one statement: SELECT m.cohort,
+tidemark.cohort_retention(m.retained) FROM (SELECT
+tidemark.cohort_member(''week'', '''', 9, now(), event_time, event_type =
+''signup_completed'', true) AS members FROM silver.events GROUP BY person) AS
+p, unnest(p.members) AS m GROUP BY m.cohort ORDER BY m.cohort; for rows with
+percentages add tidemark.cohort_table. A NULL argument is skipped, a NULL
+element makes its period incomplete, no rows give {}. Arrays of different
+length, or empty ones, are errors (22023).';
 
 CREATE FUNCTION tidemark.cohort_table(retained bigint[])
 RETURNS TABLE (period integer, persons bigint, pct numeric)
@@ -535,11 +693,14 @@ BEGIN ATOMIC
      ORDER BY r.n;
 END;
 COMMENT ON FUNCTION tidemark.cohort_table(bigint[]) IS
-'The result of tidemark.cohort_retention as rows, for charts and pivots: period (0, 1, ...), persons who came back in it and pct, their share of period 0 in percent, to one decimal. persons and pct are NULL where the period is incomplete. Use it with CROSS JOIN LATERAL; NULL gives no rows.';
+'The result of tidemark.cohort_retention as rows, for charts and pivots:
+period (0, 1, ...), persons who came back in it and pct, their share of
+period 0 in percent, to one decimal. persons and pct are NULL where the
+period is incomplete. Use it with CROSS JOIN LATERAL; NULL gives no rows.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:34
+-- extension/src/lib.rs:35
 -- requires:
 --   retention
 
@@ -581,7 +742,12 @@ CREATE AGGREGATE tidemark.first(value anyelement, event_time timestamptz) (
     SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.first(anyelement, timestamptz) IS
-'The value at the earliest event_time in a group: the first touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the first known value; nothing left gives NULL. Of several values at that time the smallest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise.';
+'The value at the earliest event_time in a group: the first touch, whatever
+the order of rows. Rows with a NULL value or event_time are ignored, so it
+is the first known value; nothing left gives NULL. Of several values at that
+time the smallest wins, in the default order of the type and its collation;
+values that are equal there, or of a type without an order (json, point),
+are compared by their text form, bytewise.';
 
 CREATE AGGREGATE tidemark.last(value anyelement, event_time timestamptz) (
     SFUNC = tidemark.last_transition, STYPE = internal, SSPACE = 64,
@@ -589,16 +755,28 @@ CREATE AGGREGATE tidemark.last(value anyelement, event_time timestamptz) (
     SERIALFUNC = tidemark.touch_serialize, DESERIALFUNC = tidemark.touch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.last(anyelement, timestamptz) IS
-'The value at the latest event_time in a group: the last touch, whatever the order of rows. Rows with a NULL value or event_time are ignored, so it is the last known value; nothing left gives NULL. Of several values at that time the greatest wins, in the default order of the type and its collation; values that are equal there, or of a type without an order (json, point), are compared by their text form, bytewise. See tidemark.first.';
+'The value at the latest event_time in a group: the last touch, whatever the
+order of rows. Rows with a NULL value or event_time are ignored, so it is
+the last known value; nothing left gives NULL. Of several values at that
+time the greatest wins, in the default order of the type and its collation;
+values that are equal there, or of a type without an order (json, point),
+are compared by their text form, bytewise. See tidemark.first.';
 
 CREATE FUNCTION tidemark.channel_group(utm_source text, utm_medium text, utm_campaign text, referrer_host text, click_id text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_channel_group';
 COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
-'The marketing channel of a visit by rules in the order of Google Analytics 4: Cross Network, Paid Search, Paid Social, Paid Video, Paid Shopping, Paid Other, Display, Direct, Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Referral or Unknown; never NULL. Any argument may be NULL or empty. referrer_host: host of the referring page, NULL for the own site. click_id: name of the URL parameter that marks a click on an advertisement (gclid, fbclid, ...), optionally with =value. Case and blanks around a text do not matter.';
+'The marketing channel of a visit, by rules in the order of Google Analytics
+4; never NULL. One of Cross Network, Paid Search, Paid Social, Paid Video,
+Paid Shopping, Paid Other, Display, Direct, Organic Search, Organic Social,
+Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates,
+Referral and Unknown. Any argument may be NULL or empty. referrer_host: host
+of the referring page, NULL for the own site. click_id: name of the URL
+parameter that marks a click on an advertisement (gclid, fbclid, ...),
+optionally with =value. Case and blanks around a text do not matter.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:35
+-- extension/src/lib.rs:36
 -- requires:
 --   attribution
 
@@ -618,15 +796,24 @@ CREATE TYPE tidemark.hll (
     INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tidemark.hll IS
-'A HyperLogLog sketch: a mergeable distinct count of a few KB at most. Its bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and js-hll read; equal sets of values give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
-COMMENT ON FUNCTION tidemark.hll_in(cstring) IS 'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch are refused (22P02).';
+'A HyperLogLog sketch: a mergeable distinct count of a few KB at most. Its
+bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and
+js-hll read; equal sets of values give equal bytes under any plan. Text
+form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
+COMMENT ON FUNCTION tidemark.hll_in(cstring) IS
+'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch
+are refused (22P02).';
 COMMENT ON FUNCTION tidemark.hll_out(tidemark.hll) IS 'Text output of hll: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark.hll_recv(internal) IS 'Binary input of hll: the bytes of the storage spec; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.hll_recv(internal) IS
+'Binary input of hll: the bytes of the storage spec; anything else is refused
+(22P03).';
 COMMENT ON FUNCTION tidemark.hll_send(tidemark.hll) IS 'Binary output of hll: the bytes of the storage spec.';
 
 CREATE FUNCTION tidemark.hll(bytea) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_from_bytea';
-COMMENT ON FUNCTION tidemark.hll(bytea) IS 'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are no valid sketch are refused (22P03).';
+COMMENT ON FUNCTION tidemark.hll(bytea) IS
+'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are
+no valid sketch are refused (22P03).';
 CREATE CAST (bytea AS tidemark.hll) WITH FUNCTION tidemark.hll(bytea);
 COMMENT ON CAST (bytea AS tidemark.hll) IS 'Reads and checks the bytes of a stored sketch.';
 CREATE CAST (tidemark.hll AS bytea) WITHOUT FUNCTION;
@@ -635,19 +822,26 @@ COMMENT ON CAST (tidemark.hll AS bytea) IS 'The bytes of the sketch, readable by
 CREATE FUNCTION tidemark.hll_cardinality(sketch tidemark.hll) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_cardinality';
 COMMENT ON FUNCTION tidemark.hll_cardinality(tidemark.hll) IS
-'The estimated number of distinct values, rounded: exact up to 128 values, beyond that with a standard error of 1.04/sqrt(2^log2m) (0.81 % at the default 14). Ertl''s improved raw estimator (arXiv 1702.01284). NULL for NULL.';
+'The estimated number of distinct values, rounded: exact up to 128 values,
+beyond that with a standard error of 1.04/sqrt(2^log2m) (0.81 % at the
+default 14). Ertl''s improved raw estimator (arXiv 1702.01284). NULL for
+NULL.';
 CREATE OPERATOR tidemark.# (RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_cardinality);
 COMMENT ON OPERATOR tidemark.# (NONE, tidemark.hll) IS 'The estimated number of distinct values; the same as hll_cardinality.';
 
 CREATE FUNCTION tidemark.hll_standard_error(sketch tidemark.hll) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_standard_error';
 COMMENT ON FUNCTION tidemark.hll_standard_error(tidemark.hll) IS
-'The relative standard error of hll_cardinality as a fraction: 0 while the sketch is exact, 1.04/sqrt(2^log2m) beyond. NULL for NULL.';
+'The relative standard error of hll_cardinality as a fraction: 0 while the
+sketch is exact, 1.04/sqrt(2^log2m) beyond. NULL for NULL.';
 
 CREATE FUNCTION tidemark.hll_union(a tidemark.hll, b tidemark.hll) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_union';
 COMMENT ON FUNCTION tidemark.hll_union(tidemark.hll, tidemark.hll) IS
-'The sketch of the union of two sets: equal in bytes to a sketch built from all their values. Different log2m fold to the smaller, different register widths to the narrower. NULL and empty sketches change nothing; two NULLs give NULL.';
+'The sketch of the union of two sets: equal in bytes to a sketch built from
+all their values. Different log2m fold to the smaller, different register
+widths to the narrower. NULL and empty sketches change nothing; two NULLs
+give NULL.';
 CREATE OPERATOR tidemark.|| (LEFTARG = tidemark.hll, RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_union, COMMUTATOR = OPERATOR(tidemark.||));
 COMMENT ON OPERATOR tidemark.|| (tidemark.hll, tidemark.hll) IS 'The sketch of the union; the same as hll_union.';
 
@@ -656,7 +850,9 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_em
 COMMENT ON FUNCTION tidemark.hll_empty() IS 'The sketch of no values, with the default log2m of 14.';
 CREATE FUNCTION tidemark.hll_empty(log2m integer) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_empty';
-COMMENT ON FUNCTION tidemark.hll_empty(integer) IS 'The sketch of no values, with the given log2m (4 to 17; anything else is an error, 22023).';
+COMMENT ON FUNCTION tidemark.hll_empty(integer) IS
+'The sketch of no values, with the given log2m (4 to 17; anything else is an
+error, 22023).';
 
 CREATE FUNCTION tidemark.hll_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
@@ -683,7 +879,10 @@ CREATE AGGREGATE tidemark.hll_union_agg(sketch tidemark.hll) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_union_agg(tidemark.hll) IS
-'The union of all sketches of a group, for example of daily ones into a week: equal in bytes to one sketch built from all values. NULLs are skipped; no rows give the empty sketch. Sketches of different log2m fold to the smallest.';
+'The union of all sketches of a group, for example of daily ones into a week:
+equal in bytes to one sketch built from all values. NULLs are skipped; no
+rows give the empty sketch. Sketches of different log2m fold to the
+smallest.';
 
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value text) RETURNS internal
@@ -698,21 +897,27 @@ CREATE AGGREGATE tidemark.hll_agg(value text) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
@@ -726,21 +931,27 @@ CREATE AGGREGATE tidemark.hll_agg(value bytea) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
@@ -754,21 +965,27 @@ CREATE AGGREGATE tidemark.hll_agg(value smallint) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
@@ -782,21 +999,27 @@ CREATE AGGREGATE tidemark.hll_agg(value integer) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
@@ -810,21 +1033,27 @@ CREATE AGGREGATE tidemark.hll_agg(value bigint) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
@@ -838,25 +1067,31 @@ CREATE AGGREGATE tidemark.hll_agg(value uuid) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:36
+-- extension/src/lib.rs:37
 -- requires:
 --   hll
 
@@ -876,15 +1111,24 @@ CREATE TYPE tidemark.ddsketch (
     INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tidemark.ddsketch IS
-'A quantile sketch with a bounded relative error (DDSketch): a mergeable distribution of at most about 20 KB, usually some hundred bytes. Equal multisets of values give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show ddsketch_quantile().';
-COMMENT ON FUNCTION tidemark.ddsketch_in(cstring) IS 'Text input of ddsketch: \x and hexadecimal digits; bytes that are no valid sketch are refused (22P02).';
+'A quantile sketch with a bounded relative error (DDSketch): a mergeable
+distribution of at most about 20 KB, usually some hundred bytes. Equal
+multisets of values give equal bytes under any plan. Text form: bytea hex.
+Do not put it before a BI tool: show ddsketch_quantile().';
+COMMENT ON FUNCTION tidemark.ddsketch_in(cstring) IS
+'Text input of ddsketch: \x and hexadecimal digits; bytes that are no valid
+sketch are refused (22P02).';
 COMMENT ON FUNCTION tidemark.ddsketch_out(tidemark.ddsketch) IS 'Text output of ddsketch: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark.ddsketch_recv(internal) IS 'Binary input of ddsketch: its stored bytes; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.ddsketch_recv(internal) IS
+'Binary input of ddsketch: its stored bytes; anything else is refused
+(22P03).';
 COMMENT ON FUNCTION tidemark.ddsketch_send(tidemark.ddsketch) IS 'Binary output of ddsketch: its stored bytes.';
 
 CREATE FUNCTION tidemark.ddsketch(bytea) RETURNS tidemark.ddsketch
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_from_bytea';
-COMMENT ON FUNCTION tidemark.ddsketch(bytea) IS 'Reads the bytes of a stored sketch; bytes that are no valid sketch are refused (22P03).';
+COMMENT ON FUNCTION tidemark.ddsketch(bytea) IS
+'Reads the bytes of a stored sketch; bytes that are no valid sketch are
+refused (22P03).';
 CREATE CAST (bytea AS tidemark.ddsketch) WITH FUNCTION tidemark.ddsketch(bytea);
 COMMENT ON CAST (bytea AS tidemark.ddsketch) IS 'Reads and checks the bytes of a stored sketch.';
 CREATE CAST (tidemark.ddsketch AS bytea) WITHOUT FUNCTION;
@@ -893,22 +1137,31 @@ COMMENT ON CAST (tidemark.ddsketch AS bytea) IS 'The bytes of the sketch.';
 CREATE FUNCTION tidemark.ddsketch_quantile(sketch tidemark.ddsketch, q double precision) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_quantile';
 COMMENT ON FUNCTION tidemark.ddsketch_quantile(tidemark.ddsketch, double precision) IS
-'The q-quantile of the values, q from 0 to 1 (22023 otherwise; 0.5 is the median): the value of rank floor(q * (n - 1)) in ascending order, within ddsketch_relative_error; exact for q = 0 (the least) and q = 1 (the greatest). NULL for a sketch without values and for NULL.';
+'The q-quantile of the values, q from 0 to 1 (22023 otherwise; 0.5 is the
+median): the value of rank floor(q * (n - 1)) in ascending order, within
+ddsketch_relative_error; exact for q = 0 (the least) and q = 1 (the
+greatest). NULL for a sketch without values and for NULL.';
 
 CREATE FUNCTION tidemark.ddsketch_count(sketch tidemark.ddsketch) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_count';
 COMMENT ON FUNCTION tidemark.ddsketch_count(tidemark.ddsketch) IS
-'How many values the sketch holds, exactly; 0 for an empty one. NULL for NULL.';
+'How many values the sketch holds, exactly; 0 for an empty one. NULL for
+NULL.';
 
 CREATE FUNCTION tidemark.ddsketch_relative_error(sketch tidemark.ddsketch) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_relative_error';
 COMMENT ON FUNCTION tidemark.ddsketch_relative_error(tidemark.ddsketch) IS
-'The greatest relative error of ddsketch_quantile, as a fraction: the one asked for (default 0.01), or about two, four ... times that when the values needed more than 2048 buckets. NULL for NULL.';
+'The greatest relative error of ddsketch_quantile, as a fraction: the one
+asked for (default 0.01), or about two, four ... times that when the values
+needed more than 2048 buckets. NULL for NULL.';
 
 CREATE FUNCTION tidemark.ddsketch_union(a tidemark.ddsketch, b tidemark.ddsketch) RETURNS tidemark.ddsketch
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_union';
 COMMENT ON FUNCTION tidemark.ddsketch_union(tidemark.ddsketch, tidemark.ddsketch) IS
-'The sketch of all values of two sketches: equal in bytes to a sketch built from all their values. Different relative errors are an error (22023) unless one of them is empty. NULL and empty sketches change nothing; two NULLs give NULL.';
+'The sketch of all values of two sketches: equal in bytes to a sketch built
+from all their values. Different relative errors are an error (22023) unless
+one of them is empty. NULL and empty sketches change nothing; two NULLs give
+NULL.';
 
 CREATE FUNCTION tidemark.ddsketch_transition(state internal, value double precision) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_transition';
@@ -952,7 +1205,9 @@ CREATE AGGREGATE tidemark.ddsketch_agg(value double precision) (
     SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision) IS
-'A sketch of the values of a group, for quantiles with a relative error of 1 %. Rows need no order. NULLs are skipped; NaN and the infinities are an error (22023); no rows give the empty sketch.';
+'A sketch of the values of a group, for quantiles with a relative error of 1
+%. Rows need no order. NULLs are skipped; NaN and the infinities are an
+error (22023); no rows give the empty sketch.';
 
 CREATE AGGREGATE tidemark.ddsketch_agg(value double precision, relative_error double precision) (
     SFUNC = tidemark.ddsketch_transition, STYPE = internal, SSPACE = 1024,
@@ -960,7 +1215,9 @@ CREATE AGGREGATE tidemark.ddsketch_agg(value double precision, relative_error do
     SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision, double precision) IS
-'A sketch of the values of a group, for quantiles with the given relative error: a whole number of per mille from 0.001 to 0.1 (22023 otherwise), constant. Otherwise as ddsketch_agg(value).';
+'A sketch of the values of a group, for quantiles with the given relative
+error: a whole number of per mille from 0.001 to 0.1 (22023 otherwise),
+constant. Otherwise as ddsketch_agg(value).';
 
 CREATE AGGREGATE tidemark.ddsketch_union_agg(sketch tidemark.ddsketch) (
     SFUNC = tidemark.ddsketch_union_transition, STYPE = internal, SSPACE = 1024,
@@ -968,7 +1225,10 @@ CREATE AGGREGATE tidemark.ddsketch_union_agg(sketch tidemark.ddsketch) (
     SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_union_agg(tidemark.ddsketch) IS
-'The sketch of all values of the sketches of a group (daily rollups to a month): equal in bytes to a sketch built from all values. Different relative errors are an error (22023), except of empty sketches. NULLs are skipped; no rows give the empty sketch.';
+'The sketch of all values of the sketches of a group (daily rollups to a
+month): equal in bytes to a sketch built from all values. Different relative
+errors are an error (22023), except of empty sketches. NULLs are skipped; no
+rows give the empty sketch.';
 
 CREATE AGGREGATE tidemark.approx_percentile(q double precision, value double precision) (
     SFUNC = tidemark.approx_percentile_transition, STYPE = internal, SSPACE = 1024,
@@ -976,11 +1236,14 @@ CREATE AGGREGATE tidemark.approx_percentile(q double precision, value double pre
     SERIALFUNC = tidemark.ddsketch_serialize, DESERIALFUNC = tidemark.ddsketch_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precision) IS
-'About the q-quantile of the values of a group, q from 0 to 1 (22023 otherwise) and constant: within 1 % of the value of rank floor(q * (n - 1)) in ascending order; exact for the least and the greatest. NULL values are skipped; NaN and the infinities are an error (22023); no values give NULL.';
+'About the q-quantile of the values of a group, q from 0 to 1 (22023
+otherwise) and constant: within 1 % of the value of rank floor(q * (n - 1))
+in ascending order; exact for the least and the greatest. NULL values are
+skipped; NaN and the infinities are an error (22023); no values give NULL.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:37
+-- extension/src/lib.rs:38
 -- requires:
 --   ddsketch
 
@@ -1046,7 +1309,10 @@ BEGIN ATOMIC
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partition_bounds(regclass) IS
-'The partitions of a range-partitioned table by ascending time: from_time inclusive, to_time exclusive (-infinity and infinity for open ends), and whether a DETACH CONCURRENTLY of it was begun and not finished. Read from the catalog without any lock. A DEFAULT partition is not listed.';
+'The partitions of a range-partitioned table by ascending time: from_time
+inclusive, to_time exclusive (-infinity and infinity for open ends), and
+whether a DETACH CONCURRENTLY of it was begun and not finished. Read from
+the catalog without any lock. A DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_date date, to_date date, rows_estimate bigint, bytes bigint, state text)
@@ -1063,7 +1329,12 @@ BEGIN ATOMIC
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partitions(regclass) IS
-'The partitions of a range-partitioned table by ascending date: from_date inclusive and to_date exclusive as UTC dates (-infinity and infinity for open ends), estimated rows (NULL before the first ANALYZE), bytes with indexes and TOAST, and state: attached, or detach pending (an interrupted DETACH CONCURRENTLY). Read from the catalog, never from names. A table without partitions gives no rows; a DEFAULT partition is not listed.';
+'The partitions of a range-partitioned table, one a row, by ascending date.
+from_date inclusive and to_date exclusive are UTC dates (-infinity and
+infinity for open ends); rows_estimate is NULL before the first ANALYZE;
+bytes are with indexes and TOAST; state is attached, or detach pending (an
+interrupted DETACH CONCURRENTLY). Read from the catalog, never from names. A
+table without partitions gives no rows; a DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.check_partitioned(parent regclass) RETURNS name
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -1087,7 +1358,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_partitioned(regclass) IS
-'The name of the column a table is range-partitioned by; an error (42809) if it is not partitioned by range of one timestamptz column.';
+'The name of the column a table is range-partitioned by; an error (42809) if
+it is not partitioned by range of one timestamptz column.';
 
 CREATE FUNCTION tidemark.partition_name(parent_name name, day date) RETURNS name
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 20
@@ -1100,7 +1372,8 @@ BEGIN ATOMIC
             END || '_p' || to_char(day, 'YYYYMMDD'))::name;
 END;
 COMMENT ON FUNCTION tidemark.partition_name(name, date) IS
-'The name of the partition of a date: that of the table, _p and the date as YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
+'The name of the partition of a date: that of the table, _p and the date as
+YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
 
 CREATE FUNCTION tidemark.partition_sql(parent regclass, day date) RETURNS text[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
@@ -1161,7 +1434,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.partition_sql(regclass, date) IS
-'The statements that create the partition of a UTC date and attach it, in order. Nothing is executed. An error as for tidemark.ensure_partitions when parent is not partitioned by range of one timestamptz column.';
+'The statements that create the partition of a UTC date and attach it, in
+order. Nothing is executed. An error as for tidemark.ensure_partitions when
+parent is not partitioned by range of one timestamptz column.';
 
 CREATE FUNCTION tidemark.missing_dates(parent regclass, from_date date, to_date date) RETURNS SETOF date
 LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -1174,7 +1449,8 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
-'The work behind maintenance: the UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+'The work behind maintenance: the UTC dates from from_date to to_date, both
+inclusive, that no partition of parent holds, ascending.';
 
 CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -1196,7 +1472,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
-'The work behind maintenance: raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+'The work behind maintenance: raises an error (55000) when one of the dates,
+both inclusive, is in tidemark.retired_dates.';
 
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1260,12 +1537,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_partitions(regclass, date, date) IS
-'Creates the missing daily partitions with the rights of the caller. Use tidemark.ensure_partitions, which acts as the owner of the table.';
+'Creates the missing daily partitions with the rights of the caller. Use
+tidemark.ensure_partitions, which acts as the owner of the table.';
 
 CREATE FUNCTION tidemark.ensure_partitions_as_owner(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_ensure_partitions';
 COMMENT ON FUNCTION tidemark.ensure_partitions_as_owner(regclass, date, date) IS
-'The work behind tidemark.ensure_partitions: checks that the caller may insert into parent, then creates partitions as its owner.';
+'The work behind tidemark.ensure_partitions: checks that the caller may
+insert into parent, then creates partitions as its owner.';
 
 CREATE FUNCTION tidemark.ensure_partitions(parent regclass, from_date date, to_date date) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -1274,7 +1553,15 @@ BEGIN ATOMIC
     SELECT unnest(tidemark.ensure_partitions_as_owner(parent, from_date, to_date));
 END;
 COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date, date) IS
-'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. Dates before 1900 or more than 366 days ahead are refused (22023), and so are dates in tidemark.retired_dates (55000). The caller needs INSERT on parent; the partitions belong to the owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
+'Creates the daily partitions of parent that are missing from from_date to
+to_date (UTC dates, both inclusive, at most 1000 days) and returns those it
+created; nothing when all exist. parent must be partitioned by range of one
+timestamptz column. Dates before 1900 or more than 366 days ahead are
+refused (22023), and so are dates in tidemark.retired_dates (55000). The
+caller needs INSERT on parent; the partitions belong to the owner of parent
+and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if
+something is missing, so readers and writers go on. Safe to call from many
+sessions at once.';
 
 CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL, retention_days integer DEFAULT NULL, retention_action text DEFAULT 'drop') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1312,7 +1599,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[], integer, text) IS
-'Registers a table whose daily partitions tidemark creates and retires, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). retention_days: partitions that lie entirely more than this many days before today are retired by maintenance, 1 to 36500 (default NULL: none). retention_action: what becomes of them, drop (default) or keep (detached, as tables of their own). Calling it again replaces all settings; existing partitions stay as they are, and nothing is retired by this call. Only members of the owner of parent may call it.';
+'Registers a table whose daily partitions tidemark creates and retires, and
+makes those from today (UTC) to premake_days ahead (default 4).
+partition_schema: where partitions are created (default: the schema of
+parent). partition_unique: columns of a unique index that every partition
+gets (default none). retention_days: partitions that lie entirely more than
+this many days before today are retired by maintenance, 1 to 36500 (default
+NULL: none). retention_action: what becomes of them, drop (default) or keep
+(detached, as tables of their own). Calling it again replaces all settings;
+existing partitions stay as they are, and nothing is retired by this call.
+Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.unmanage_partitions(parent regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1329,7 +1625,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.unmanage_partitions(regclass) IS
-'Forgets the settings of a managed table; true if it was managed. Touches no table and no partition, and what was retired stays retired. Only members of the owner of parent may call it.';
+'Forgets the settings of a managed table; true if it was managed. Touches no
+table and no partition, and what was retired stays retired. Only members of
+the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.premake_partitions(parent regclass) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -1340,11 +1638,13 @@ BEGIN ATOMIC
      WHERE c.parent = premake_partitions.parent;
 END;
 COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
-'Creates the partitions of a managed table from today (UTC) to its premake_days ahead and returns those it created. A table that is not managed gives no rows.';
+'Creates the partitions of a managed table from today (UTC) to its
+premake_days ahead and returns those it created. A table that is not managed
+gives no rows.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:38
+-- extension/src/lib.rs:39
 -- requires:
 --   partitions
 
@@ -1409,14 +1709,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
 RETURN parent::oid::bigint::bit(32)::integer;
 COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
-'The work behind tidemark.try_maintenance_lock: the second key of the advisory lock of a table; the first is 1953064045.';
+'The work behind tidemark.try_maintenance_lock: the second key of the
+advisory lock of a table; the first is 1953064045.';
 
 CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN pg_try_advisory_lock(1953064045, tidemark.maintenance_lock_key(parent));
 COMMENT ON FUNCTION tidemark.try_maintenance_lock(regclass) IS
-'Makes this session the maintainer of a table until tidemark.release_maintenance_lock or the end of the session; false when another one is. For clients that detach partitions concurrently, in several transactions.';
+'Makes this session the maintainer of a table until
+tidemark.release_maintenance_lock or the end of the session; false when
+another one is. For clients that detach partitions concurrently, in several
+transactions.';
 
 CREATE FUNCTION tidemark.release_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
@@ -1455,7 +1759,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
-'The work behind maintenance: why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+'The work behind maintenance: why the dates from from_time to to_time
+(exclusive) of a table may not be retired now: a model needs them, a hold,
+or open bounds; NULL when they may.';
 
 CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -1466,7 +1772,8 @@ BEGIN ATOMIC
       FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
 END;
 COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
-'The work behind maintenance: partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+'The work behind maintenance: partitions that end at or before this time are
+due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
@@ -1480,7 +1787,9 @@ BEGIN ATOMIC
      ORDER BY b.from_time;
 END;
 COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
-'The work behind maintenance: the attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+'The work behind maintenance: the attached partitions of a managed table that
+retention wants to retire, oldest first; blocked says why one may not be
+retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
@@ -1506,7 +1815,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
-'The work behind maintenance: why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+'The work behind maintenance: why the detached partition of a retired date
+may not be dropped: it is not the table that was detached, or a model needs
+it; NULL when it may.';
 
 CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1519,7 +1830,8 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'The work behind maintenance: writes the rows of tidemark.retired_dates for the dates of one partition.';
+'The work behind maintenance: writes the rows of tidemark.retired_dates for
+the dates of one partition.';
 
 CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1549,7 +1861,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
-'The work behind maintenance: attaches a detached partition with its old bounds.';
+'The work behind maintenance: attaches a detached partition with its old
+bounds.';
 
 CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -1578,7 +1891,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.wanted_dates(regclass) IS
-'The UTC dates for which maintenance would create a partition now, ascending: from today, or from the day of the last success, to premake_days ahead or the newest partition (at most 366 days ahead); retired dates left out. A table that is not managed gives no rows.';
+'The UTC dates for which maintenance would create a partition now, ascending:
+from today, or from the day of the last success, to premake_days ahead or
+the newest partition (at most 366 days ahead); retired dates left out. A
+table that is not managed gives no rows.';
 
 CREATE FUNCTION tidemark.create_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1604,7 +1920,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_step(regclass) IS
-'The work behind maintenance: creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing.';
+'The work behind maintenance: creates in one transaction the partitions of
+all tidemark.wanted_dates of a table. NULL when none is missing.';
 
 CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1699,7 +2016,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
-'The work behind maintenance: takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do.';
+'The work behind maintenance: takes the next step towards detaching what is
+due: repairs what was left half done, or detaches one partition. With
+by_client it only notes the partition and returns the statement that the
+client has to send. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1751,7 +2071,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
-'The work behind maintenance: drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do.';
+'The work behind maintenance: drops one partition that was detached to be
+dropped, after it is proved to be that very table. NULL when nothing is left
+to do.';
 
 CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1809,11 +2131,13 @@ BEGIN ATOMIC
     RETURNING ARRAY['record', '', '', ''];
 END;
 COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
-'The work behind maintenance: notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed.';
+'The work behind maintenance: notes how maintenance of a table went: error
+NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had,
+else what failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:39
+-- extension/src/lib.rs:40
 -- requires:
 --   retirement
 
@@ -1823,7 +2147,9 @@ COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
 CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
 COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
-'The work behind maintenance: checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner.';
+'The work behind maintenance: checks that the caller may ask for this work,
+then does it as the owner of parent: create, retire, retire concurrently,
+drop and record for whoever may insert, restore for members of the owner.';
 
 CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1839,7 +2165,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.maintenance_step(regclass, text) IS
-'Does the next step of one kind of work on a managed table, as its owner, and says what it did; all NULL when nothing is left to do. Call it until then, each time in a transaction of its own. work: create (partitions ahead), retire (detach what is due), retire concurrently, or drop. With retire concurrently an action detach has done nothing yet: the client has to send the statement in detail at top level, as a member of the owner, and then go on. Other actions: create (partitions made, their number in detail), detached, finalize, attach (a partition that is needed again), refused, forget, drop, and skip when another session maintains the table. The caller needs INSERT on parent.';
+'Does the next step of one kind of work on a managed table, as its owner, and
+says what it did; all NULL when nothing is left to do. Call it until then,
+each time in a transaction of its own. work: create (partitions ahead),
+retire (detach what is due), retire concurrently, or drop. With retire
+concurrently an action detach has done nothing yet: the client has to send
+the statement in detail at top level, as a member of the owner, and then go
+on. Other actions: create (partitions made, their number in detail),
+detached, finalize, attach (a partition that is needed again), refused,
+forget, drop, and skip when another session maintains the table. The caller
+needs INSERT on parent.';
 
 CREATE FUNCTION tidemark.record_maintenance(parent regclass, error text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1850,7 +2185,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.record_maintenance(regclass, text) IS
-'Notes in tidemark.partition_config how a client''s maintenance of a table went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock that was not to be had (counted), else what failed. The caller needs INSERT on parent.';
+'Notes in tidemark.partition_config how a client''s maintenance of a table
+went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock
+that was not to be had (counted), else what failed. The caller needs INSERT
+on parent.';
 
 CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day') RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -1863,7 +2201,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
-'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
+'Attaches the partition of a retired date again and returns it; the date is
+no longer retired, and models recompute it when it is dirty. hold: for how
+long retention leaves it alone, default one day; longer than that, raise
+retention_days. A partition that was dropped is an error (55000), a date
+that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent,
+for at most 2 s of waiting. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -1876,7 +2219,8 @@ BEGIN ATOMIC
     SELECT count(*) FROM gone;
 END;
 COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
-'The work behind maintenance: removes the settings and retired dates of tables that were dropped; returns how many tables were managed.';
+'The work behind maintenance: removes the settings and retired dates of
+tables that were dropped; returns how many tables were managed.';
 
 CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
 LANGUAGE plpgsql
@@ -1958,7 +2302,16 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.run_maintenance(regclass) IS
-'Does all that is due for the partitions of one managed table, or with NULL of all that the caller may insert into: creates those ahead, detaches those older than retention_days, drops what was detached. Each step is a transaction of its own as the owner of the table, waits at most 2 s for a lock, and is tried three times. A table that fails is reported as a warning and in tidemark.partition_health, does not hold up the others, and makes the call fail at its end. A table that another session maintains is passed over. CALL it outside a transaction block. It detaches with a short ACCESS EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark maintain does that.';
+'Does all that is due for the partitions of one managed table, or with NULL
+of all that the caller may insert into: creates those ahead, detaches those
+older than retention_days, drops what was detached. Each step is a
+transaction of its own as the owner of the table, waits at most 2 s for a
+lock, and is tried three times. A table that fails is reported as a warning
+and in tidemark.partition_health, does not hold up the others, and makes the
+call fail at its end. A table that another session maintains is passed over.
+CALL it outside a transaction block. It detaches with a short ACCESS
+EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark
+maintain does that.';
 
 CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL, OUT step integer, OUT action text, OUT sql text, OUT lock_level text, OUT reason text)
 RETURNS SETOF record
@@ -2055,7 +2408,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
-'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
+'What maintenance would do now for one managed table, or for all with NULL,
+in order; nothing is done. parent: the table; step: 1, 2, ... within the
+table; action: create, finalize, detach concurrently, detach, drop, or
+refused (nothing is done); sql: the statements, NULL when refused;
+lock_level: what they lock; reason: why, or what stands against it. No rows
+when nothing is due, or for a table that is not managed. Needs no rights on
+the tables.';
 
 CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
     OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlapping bigint, OUT pending_detach bigint, OUT refused_dates bigint)
@@ -2090,7 +2449,9 @@ BEGIN
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The work behind maintenance: the figures of tidemark.partition_health for one table.';
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS
+'The work behind maintenance: the figures of tidemark.partition_health for
+one table.';
 
 CREATE VIEW tidemark.partition_health AS
 SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlapping, f.pending_detach,
@@ -2119,7 +2480,7 @@ GRANT SELECT ON tidemark.partition_health TO PUBLIC;
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:40
+-- extension/src/lib.rs:41
 -- requires:
 --   maintenance
 
@@ -2252,14 +2613,18 @@ LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
 COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
-'Whether the current user is the owner of a relation or a member of the role that owns it; superusers always are. false when the relation is NULL or does not exist.';
+'Whether the current user is the owner of a relation or a member of the role
+that owns it; superusers always are. false when the relation is NULL or does
+not exist.';
 
 CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE COST 20
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
 COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
-'Whether the current user is a member of the role that owns the table of a model, and so may refresh it. false when there is no such model or its table is gone.';
+'Whether the current user is a member of the role that owns the table of a
+model, and so may refresh it. false when there is no such model or its table
+is gone.';
 
 ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
@@ -2293,7 +2658,12 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
+'Records that rows of source changed on these UTC dates, so that
+tidemark.refresh recomputes the models that read them. Call it in the
+transaction that changes the rows, or it proves nothing. NULL dates are
+skipped, doubled ones count once; 23514 for dates outside the years 1 to
+9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member
+of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
@@ -2331,7 +2701,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.distribute_dirty() IS
-'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh; the session''s user must be a member of a role that owns a model.';
+'Part of tidemark.refresh: moves the marks of the dirty log to the models
+that read the marked tables, widened by each model''s lookback and lookahead.
+Returns the number of model dates marked. The session''s user must be a
+member of a role that owns a model.';
 
 CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
@@ -2345,7 +2718,9 @@ RETURN EXISTS (SELECT FROM tidemark.models m
                  JOIN tidemark.retired_dates r ON r.parent = m.target
                 WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
 COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
-'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
+'Whether a date of a model is frozen: one of the source dates that it reads
+was retired, or the date of the model''s own table was. A frozen date is
+never recomputed: its rows stay as they are. false for an unknown model.';
 
 CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
@@ -2366,7 +2741,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.models_in_order() IS
-'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+'The names of all models, each after those that it reads: the order in which
+tidemark.refresh works.';
 
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
@@ -2422,7 +2798,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
-'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
+'The dates of a model that the marks visible to the calling query make stale,
+marks on the models below it included: each date once, with its oldest mark,
+and whether it is frozen and so stays as it is. No rows for an unknown
+model.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
@@ -2436,7 +2815,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.stale_dates(text) IS
-'The dates on which the stored rows of a model may differ from what its query would return, as seen by the calling query: those with marks, those that read a stale date of another model; frozen dates are not among them. Ascending; empty when the model is clean. Live views compute exactly these dates. 42704 for an unknown model.';
+'The dates on which the stored rows of a model may differ from what its query
+would return, as seen by the calling query: those with marks, those that
+read a stale date of another model; frozen dates are not among them.
+Ascending; empty when the model is clean. Live views compute exactly these
+dates. 42704 for an unknown model.';
 
 CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
@@ -2463,7 +2846,11 @@ BEGIN ATOMIC
     ORDER BY 1, 2, 3;
 END;
 COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
-'Why a date of a table must not be retired yet, one row per reason: a model that reads the table has a date that needs this one and waits for a recompute, was never refreshed, or the last date that reads this one is not over yet (UTC). No rows: nothing stands in the way. Frozen dates block nothing.';
+'Why a date of a table must not be retired yet, one row per reason; no rows:
+nothing stands in the way. A reason is a model that reads the table and has
+a date that needs this one: that date waits for a recompute, or the model
+was never refreshed, or the last date that reads this one is not over yet
+(UTC). Frozen dates block nothing.';
 
 CREATE VIEW tidemark.model_status AS
 SELECT m.name AS model,
@@ -2497,7 +2884,7 @@ COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:41
+-- extension/src/lib.rs:42
 -- requires:
 --   models
 
@@ -2509,12 +2896,18 @@ COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
 CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
 COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
-'Runs a statement as the owner of a relation, in a security-restricted operation, with event_date as $1 and the day after as $2 (both NULL without event_date). Returns the first column of the first row as text, or the number of rows written by a statement that returns none. The caller must be a member of the role that owns the relation (42501), so it gives nobody a right that SET ROLE would not. Part of tidemark.refresh.';
+'Part of tidemark.refresh: runs a statement as the owner of a relation, in a
+security-restricted operation, with event_date as $1 and the day after as $2
+(both NULL without event_date). Returns the first column of the first row as
+text, or the number of rows written by a statement that returns none. The
+caller must be a member of the role that owns the relation (42501), so it
+gives nobody a right that SET ROLE would not.';
 
 CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
 COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
-'Like tidemark.execute_as_owner for a statement that only reads, under the snapshot of the calling query. Part of tidemark.verify_model.';
+'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
+statement that only reads, under the snapshot of the calling query.';
 
 CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
@@ -2589,7 +2982,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
-'The statement that works on one date ($1, and the day after as $2) of a model: kind build inserts it, built looks for a doubled or NULL key afterwards, diff brings the stored rows in line, compare only says how they differ. Part of tidemark.refresh and tidemark.verify_model; useful to EXPLAIN.';
+'Part of tidemark.refresh and tidemark.verify_model: the statement that works
+on one date ($1, and the day after as $2) of a model. kind: build inserts
+it, built looks for a doubled or NULL key afterwards, diff brings the stored
+rows in line, compare only says how they differ. Useful to EXPLAIN.';
 
 CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -2644,7 +3040,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
-'Brings the stored rows of one date in line with what the query returns, as the owner of the table, and says how many rows that took. Makes the partition of the date if the table has daily ones. Takes no marks away: part of tidemark.refresh. 21000: the query returns a key that is NULL or not unique.';
+'Part of tidemark.refresh: brings the stored rows of one date in line with
+what the query returns, as the owner of the table, and says how many rows
+that took. Makes the partition of the date if the table has daily ones.
+Takes no marks away. 21000: the query returns a key that is NULL or not
+unique.';
 
 CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
     OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
@@ -2718,7 +3118,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
-'Recomputes one dirty date of one model, of those whose owner the caller is a member of, and says which, with the error if it failed; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over, run is what the refresh log records. Marks must have been distributed before. Part of tidemark.refresh.';
+'Part of tidemark.refresh: recomputes one dirty date of one model, of those
+whose owner the caller is a member of, and says which, with the error if it
+failed; all NULL when nothing is left to do. skip holds ''model date'' entries
+to pass over, run is what the refresh log records. Marks must have been
+distributed before.';
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE plpgsql
@@ -2763,7 +3167,15 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
-'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is done in a transaction of its own, and only rows that differ are written; an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Queries run as the owner of each model''s table; models whose owner the caller is no member of are passed over (42501 if named, or if there is no other). Frozen dates are left alone. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+'Recomputes the dirty dates of one model (schema.table), or of all models in
+dependency order when model is NULL; at most max_dates dates, all when NULL.
+Each date is done in a transaction of its own, and only rows that differ are
+written; an interrupted refresh loses only the date in work and the next
+call goes on. CALL it outside a transaction block. Queries run as the owner
+of each model''s table; models whose owner the caller is no member of are
+passed over (42501 if named, or if there is no other). Frozen dates are left
+alone. Dates that fail stay dirty, are reported as warnings, and make the
+call fail at its end.';
 
 CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) RETURNS TABLE (event_date date, status text, detail text)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
@@ -2814,11 +3226,17 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
-'Recomputes each date from from_date to to_date (both inclusive) and compares it with the stored rows byte by byte, under the snapshot of the calling query and without writing anything. status: ok; different (detail counts rows that are missing, too many or different, with the key of one); stale (marks wait for a refresh, so it was not compared); frozen (cannot be compared: source rows were retired). The caller must be a member of the role that owns the table. 42704: no such model; 22023: bad dates.';
+'Recomputes each date from from_date to to_date (both inclusive) and compares
+it with the stored rows byte by byte, under the snapshot of the calling
+query and without writing anything. status: ok; different (detail counts
+rows that are missing, too many or different, with the key of one); stale
+(marks wait for a refresh, so it was not compared); frozen (cannot be
+compared: source rows were retired). The caller must be a member of the role
+that owns the table. 42704: no such model; 22023: bad dates.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:42
+-- extension/src/lib.rs:43
 -- requires:
 --   refresh
 
@@ -2851,7 +3269,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
-'The UTC dates that a source holds rows of, read as the owner of target. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the UTC dates that a source holds rows of,
+read as the owner of target.';
 
 CREATE FUNCTION tidemark.check_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -2898,7 +3317,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_model(text) IS
-'Raises an error unless the query and the key of a registered model fit its table and its sources. Part of tidemark.create_model.';
+'Part of tidemark.create_model: raises an error unless the query and the key
+of a registered model fit its table and its sources.';
 
 CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -3008,7 +3428,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is one SELECT with $1 (first date) and $2 (end date, exclusive) and schema-qualified names, which has every column of the table by name, event_date among them; it may read its sources (tables, also those of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table. live: also a view <name>_live that is exact at any moment. All dates that the sources and the table hold become dirty when the model is new or query, sources, key, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Registers a model: a table (created from the query if it does not exist,
+with key as its primary key) whose rows for one event_date are what query
+returns for it. query is one SELECT with $1 (first date) and $2 (end date,
+exclusive) and schema-qualified names, which has every column of the table
+by name, event_date among them; it may read its sources (tables, also those
+of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as
+the owner of the table. live: also a view <name>_live that is exact at any
+moment. All dates that the sources and the table hold become dirty when the
+model is new or query, sources, key, lookback or lookahead changed;
+otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -3043,11 +3472,15 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
-'Takes a model away: its registration, marks and live view, and with drop_table (default false) its table. Without it the table stays as it is and is no longer kept up to date. 42704: no such model; 2BP01: other models or views need it; 42501: the caller is not a member of the role that owns the table.';
+'Takes a model away: its registration, marks and live view, and with
+drop_table (default false) its table. Without it the table stays as it is
+and is no longer kept up to date. 42704: no such model; 2BP01: other models
+or views need it; 42501: the caller is not a member of the role that owns
+the table.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:43
+-- extension/src/lib.rs:44
 -- requires:
 --   create_model
 
@@ -3097,7 +3530,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index; the caller must be a member of the role that owns it.';
+'Registers a materialized view that reads models (schema.table), so that
+tidemark.refresh_materialized_views refreshes it when one of them changed.
+The view needs a unique index; the caller must be a member of the role that
+owns it.';
 
 CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -3120,7 +3556,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
-'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
+'Part of tidemark.refresh_materialized_views: refreshes one materialized view
+below which a model changed and returns it; NULL when none is left.';
 
 CREATE PROCEDURE tidemark.refresh_materialized_views()
 LANGUAGE plpgsql
@@ -3142,11 +3579,14 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, as a member of the role that owns the views; those of others are passed over.';
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered
+materialized views below which a model changed since. Does nothing when
+nothing changed. CALL it outside a transaction block, as a member of the
+role that owns the views; those of others are passed over.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:48
+-- extension/src/lib.rs:49
 -- requires:
 --   materialized_views
 
@@ -3156,17 +3596,24 @@ COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
 CREATE FUNCTION tidemark.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_rewrite_query';
 COMMENT ON FUNCTION tidemark.rewrite_query(text, text, text, text[], text[], text[]) IS
-'The text of a query with $1 and $2 replaced by the SQL expressions first and last (as they are if one of these is NULL), and each table schemas[i].tables[i] by replacements[i], wherever Postgres''s own parser finds them; names in strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for a parameter other than $1 and $2. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the text of a query with its parameters and
+tables replaced. $1 and $2 become the SQL expressions first and last (left
+as they are if one of these is NULL), and each table schemas[i].tables[i]
+becomes replacements[i], wherever Postgres''s own parser finds them; names in
+strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for
+a parameter other than $1 and $2.';
 
 CREATE FUNCTION tidemark.query_columns(query text) RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_columns';
 COMMENT ON FUNCTION tidemark.query_columns(text) IS
-'The names of the columns of a query with two parameters of type date, in order. Nothing is executed. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the names of the columns of a query with two
+parameters of type date, in order. Nothing is executed.';
 
 CREATE FUNCTION tidemark.query_relations(query text) RETURNS regclass[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_relations';
 COMMENT ON FUNCTION tidemark.query_relations(text) IS
-'The tables that a query with two parameters of type date reads, those below views included. Nothing is executed. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the tables that a query with two parameters
+of type date reads, those below views included. Nothing is executed.';
 
 CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -3261,11 +3708,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_live_view(text) IS
-'Creates or replaces the live view of a model, owned by the owner of its table, and copies the table''s comments and SELECT grants to it. Part of tidemark.create_model. 55000: a model that it reads has no live view; 0A000: it reads a model through a view; 42P07: the name is taken.';
+'Part of tidemark.create_model: creates or replaces the live view of a model,
+owned by the owner of its table, and copies the table''s comments and SELECT
+grants to it. 55000: a model that it reads has no live view; 0A000: it reads
+a model through a view; 42P07: the name is taken.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:49
+-- extension/src/lib.rs:50
 -- requires:
 --   live
 
@@ -3294,7 +3744,9 @@ BEGIN ATOMIC
         (12, interval '90 days', NULL::interval)) AS b;
 END;
 COMMENT ON FUNCTION tidemark.lateness_buckets() IS
-'The twelve buckets in which lateness (received_at - event_time) is counted: from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed for ever, because counts are stored by number. A day is 24 hours.';
+'The twelve buckets in which lateness (received_at - event_time) is counted:
+from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed
+for ever, because counts are stored by number. A day is 24 hours.';
 
 CREATE TABLE tidemark.watermarks (
     source regclass PRIMARY KEY,
@@ -3417,7 +3869,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[], bigint[]) IS
-'tidemark.mark_dirty for a writer that knows what it loaded: for each UTC date the number of rows, how many of them were late, the earliest and latest event time, and the counts of the buckets of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not counted). Feeds the watermark and the views lateness and source_status. Call it in the transaction that loads the rows. Elements whose date is NULL are skipped; arrays of different length raise 2202E, negative counts 22023. Needs what tidemark.mark_dirty needs.';
+'Records rows that a writer loaded: tidemark.mark_dirty for one that knows
+more about them. For each UTC date: the number of rows, how many of them
+were late, the earliest and latest event time, and the counts of the buckets
+of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
+counted). Feeds the watermark and the views lateness and source_status. Call
+it in the transaction that loads the rows. Elements whose date is NULL are
+skipped; arrays of different length raise 2202E, negative counts 22023.
+Needs what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark.absorb_marks(ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 SECURITY DEFINER
@@ -3467,7 +3926,10 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION tidemark.absorb_marks(bigint[]) FROM PUBLIC;
 COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
-'Folds the statistics of these marks of tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To be called once for each mark, in the transaction that deletes it; marks without statistics and those of dropped tables add nothing. Part of tidemark.distribute_dirty.';
+'Part of tidemark.distribute_dirty: folds the statistics of these marks of
+tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To
+be called once for each mark, in the transaction that deletes it; marks
+without statistics and those of dropped tables add nothing.';
 
 CREATE VIEW tidemark.source_status AS
 WITH pending AS (
@@ -3575,7 +4037,10 @@ BEGIN ATOMIC
     SELECT s.watermark FROM tidemark.source_status s WHERE s.source = watermark.source;
 END;
 COMMENT ON FUNCTION tidemark.watermark(regclass) IS
-'Up to when source is complete, as far as its policy goes: the latest event time loaded (held down to its load plus max_skew) minus allowed_lateness. Never moves back, counts marks that nobody has consumed yet. NULL for NULL and for a table that was never loaded with statistics.';
+'Up to when source is complete, as far as its policy goes: the latest event
+time loaded (held down to its load plus max_skew) minus allowed_lateness.
+Never moves back, counts marks that nobody has consumed yet. NULL for NULL
+and for a table that was never loaded with statistics.';
 
 CREATE FUNCTION tidemark.set_watermark_policy(source regclass, allowed_lateness interval DEFAULT '7 days', max_skew interval DEFAULT '5 minutes') RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -3610,11 +4075,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.set_watermark_policy(regclass, interval, interval) IS
-'Sets how far the watermark of source stays behind its latest event time (allowed_lateness), and how far an event time may lie after its load before it counts as no later than that (max_skew; for loads consumed from now on). Returns the watermark, which never moves back, so a larger allowed_lateness only slows it down. Raises 22023 for intervals that are NULL, negative or contain months, 42501 for who does not own source.';
+'Sets how far the watermark of source stays behind its latest event time
+(allowed_lateness), and how far an event time may lie after its load before
+it counts as no later than that (max_skew; for loads consumed from now on).
+Returns the watermark, which never moves back, so a larger allowed_lateness
+only slows it down. Raises 22023 for intervals that are NULL, negative or
+contain months, 42501 for who does not own source.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- extension/src/lib.rs:50
+-- extension/src/lib.rs:51
 -- requires:
 --   freshness
 
@@ -3674,7 +4144,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_changes() IS
-'Trigger function of tidemark.track_changes: marks the dates of the rows that a statement wrote, changed or deleted.';
+'Trigger function of tidemark.track_changes: marks the dates of the rows that
+a statement wrote, changed or deleted.';
 
 CREATE FUNCTION tidemark.mark_truncate() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -3690,7 +4161,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_truncate() IS
-'Trigger function of tidemark.track_changes: marks the dates that a table holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
+'Trigger function of tidemark.track_changes: marks the dates that a table
+holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
 
 CREATE FUNCTION tidemark.track_changes(source regclass, time_column name DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -3725,7 +4197,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.track_changes(regclass, name) IS
-'Puts statement triggers on source that mark the UTC dates of all rows that INSERT, COPY, UPDATE, DELETE, MERGE or TRUNCATE touch, in the writer''s transaction; an update marks the old and the new date. time_column (date, timestamp read as UTC, or timestamptz) says on which date a row belongs; NULL: event_time, else event_date. With a timestamptz column, inserts feed the watermark too. NULL and infinite times mark nothing. On a partitioned table the triggers see what is written through it, not what is written straight into a partition (track that one too: it marks its root), nor ATTACH and DETACH. Changes before the call are not marked. Writers need no right on tidemark; only who truncates needs SELECT on the table and what tidemark.mark_dirty needs. Calling it again puts the triggers anew. Raises 42501 for who does not own source, 42703 without such a column.';
+'Puts statement triggers on source that mark the UTC dates of all rows that
+INSERT, COPY, UPDATE, DELETE, MERGE or TRUNCATE touch, in the writer''s
+transaction. An update marks the old and the new date; changes before the
+call are not marked. time_column (date, timestamp read as UTC, or
+timestamptz) says which date a row belongs to; NULL: event_time, else
+event_date. With a timestamptz column, inserts feed the watermark too. NULL
+and infinite times mark nothing. On a partitioned table the triggers see
+what is written through it, not what is written straight into a partition
+(track that one too: it marks its root), nor ATTACH and DETACH. Writers need
+no right on tidemark; only who truncates needs SELECT on the table and what
+tidemark.mark_dirty needs. Calling it again puts the triggers anew. 42501
+for who does not own source, 42703 without such a column.';
 
 CREATE FUNCTION tidemark.untrack_changes(source regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -3747,7 +4230,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.untrack_changes(regclass) IS
-'Takes the triggers of tidemark.track_changes off source; does nothing where there are none. Only the owner of source may.';
+'Takes the triggers of tidemark.track_changes off source; does nothing where
+there are none. Only the owner of source may.';
 /* </end connected objects> */
 
 /* <begin connected objects> */

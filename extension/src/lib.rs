@@ -25,7 +25,8 @@ mod tests;
 
 // Each family's SQL names the one before it, so that the generated script always has the same order.
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
-::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["general"]);
+::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["general"]);
+::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["bar"]);
 ::pgrx::extension_sql_file!("./sql/funnels.sql", name = "funnels", requires = ["sessions"]);
 ::pgrx::extension_sql_file!("./sql/funnel.sql", name = "funnel", requires = ["funnels"]);
 ::pgrx::extension_sql_file!("./sql/funnel_stats.sql", name = "funnel_stats", requires = ["funnel"]);

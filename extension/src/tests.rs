@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attribution;
+mod bar;
 mod chains;
 mod ddsketch;
 mod freshness;

@@ -48,7 +48,9 @@ SELECT cohort_week, max(cohort_persons) AS persons,
 
 \echo 'Lifecycle by week (persons; dormant: active in the week before only)'
 SELECT period AS week, new_persons AS new, returning_persons AS returning, resurrected_persons AS resurrected,
-       dormant_persons AS dormant
+       dormant_persons AS dormant,
+       tidemark.bar(new_persons + returning_persons + resurrected_persons,
+                    max(new_persons + returning_persons + resurrected_persons) OVER (), 24) AS active_persons
   FROM (SELECT * FROM gold.lifecycle_weekly ORDER BY period DESC LIMIT 8) AS l ORDER BY period;
 
 \echo 'Revenue by currency (same days)'
@@ -56,12 +58,12 @@ SELECT currency, sum(purchases) AS purchases, sum(items) AS items, sum(revenue) 
   FROM gold.revenue_daily
  WHERE event_date > (SELECT max(event_date) - 10 FROM gold.daily_actives)
  GROUP BY currency ORDER BY purchases DESC, currency;
+
 \echo 'Page load times (the last day with events; milliseconds)'
-SELECT platform, page_views, p50_ms, p95_ms, p99_ms
-  FROM gold.latency_daily_by_platform
- WHERE event_date = (SELECT max(event_date) FROM gold.daily_actives)
-UNION ALL
-SELECT 'all', page_views, p50_ms, p95_ms, p99_ms FROM gold.latency_daily
+SELECT platform, page_views, p50_ms, p95_ms, p99_ms, tidemark.bar(p95_ms, max(p95_ms) OVER (), 24) AS p95
+  FROM (SELECT event_date, platform, page_views, p50_ms, p95_ms, p99_ms FROM gold.latency_daily_by_platform
+        UNION ALL
+        SELECT event_date, 'all', page_views, p50_ms, p95_ms, p99_ms FROM gold.latency_daily) AS l
  WHERE event_date = (SELECT max(event_date) FROM gold.daily_actives)
  ORDER BY page_views, platform;
 

@@ -1,11 +1,11 @@
 -- gold.sessions: one row per session of a person; a session belongs to the UTC date on which it starts. The rows are in
--- gold.session_facts; the view numbers them, which no model by date could keep right: one late session renumbers all
+-- gold_storage.session_facts; the view numbers them, which no model by date could keep right: one late session renumbers all
 -- later ones of its person. Whoever does not select session_number does not pay for it.
 -- The query reads one day back, to see whether the first event of a date goes on with an older session, and two days
 -- ahead, to follow sessions over midnight: a session is whole if it ends within 48 hours after the date it starts on.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold.session_facts (
+CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
     event_date date NOT NULL,
     session_id uuid NOT NULL,
     person text NOT NULL,
@@ -28,11 +28,11 @@ CREATE TABLE IF NOT EXISTS gold.session_facts (
     country text,
     PRIMARY KEY (event_date, session_id)
 );
-CREATE INDEX IF NOT EXISTS session_facts_person ON gold.session_facts (person, started_at);
+CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (person, started_at);
 
-COMMENT ON TABLE gold.session_facts IS 'Storage of gold.sessions; read that view instead.';
+COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read that view instead.';
 
-SELECT tidemark.create_model('gold.session_facts', ARRAY['silver.events']::regclass[], $query$
+SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events']::regclass[], $query$
     WITH events AS (
         SELECT e.*,
                tidemark.sessionize(e.event_time, interval '30 minutes') OVER (PARTITION BY e.person ORDER BY e.event_time) AS started_at
@@ -84,10 +84,10 @@ $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, l
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT f.event_date, f.session_id, f.person,
-       (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
+       (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
        f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page, f.exit_page,
        f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country
-  FROM gold.session_facts AS f;
+  FROM gold_storage.session_facts AS f;
 
 -- Up to the first date that waits for a refresh the stored rows say how many sessions a person had; from there on rows
 -- are numbered as they come out of the live view. Numbers are put together outside the UNION ALL, which computes all
@@ -95,21 +95,21 @@ SELECT f.event_date, f.session_id, f.person,
 CREATE OR REPLACE VIEW gold.sessions_live AS
 WITH changed AS MATERIALIZED (
     -- No date waits: everything is stored.
-    SELECT COALESCE(min(d.day), 'infinity') AS since FROM unnest(tidemark.stale_dates('gold.session_facts')) AS d(day)
+    SELECT COALESCE(min(d.day), 'infinity') AS since FROM unnest(tidemark.stale_dates('gold_storage.session_facts')) AS d(day)
 )
 SELECT u.event_date, u.session_id, u.person,
        CASE WHEN u.number IS NULL
-            THEN (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.started_at <= u.started_at)
-            ELSE (SELECT count(*) FROM gold.session_facts AS before WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
+            THEN (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = u.person AND before.started_at <= u.started_at)
+            ELSE (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
        END AS session_number,
        u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page, u.exit_page,
        u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country
   FROM (SELECT f.*, NULL::bigint AS number
-          FROM gold.session_facts AS f
+          FROM gold_storage.session_facts AS f
          WHERE f.event_date < (SELECT c.since FROM changed AS c)
         UNION ALL
         SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
-          FROM gold.session_facts_live AS l
+          FROM gold_storage.session_facts_live AS l
          WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
 
 DO $$
@@ -119,7 +119,7 @@ DECLARE
 BEGIN
     COMMENT ON VIEW gold.sessions IS 'Sessions of a person: events with no gap greater than 30 minutes, whole up to 48 hours after the date they start on. Filter on event_date. As of the last refresh; gold.sessions_live is exact at any moment.';
     COMMENT ON VIEW gold.sessions_live IS 'As gold.sessions, with events that came in since the last refresh: dates that wait for one are computed when the view is read. Filter on event_date.';
-    FOREACH relation IN ARRAY ARRAY['gold.session_facts', 'gold.session_facts_live', 'gold.sessions', 'gold.sessions_live'] LOOP
+    FOREACH relation IN ARRAY ARRAY['gold_storage.session_facts', 'gold_storage.session_facts_live', 'gold.sessions', 'gold.sessions_live'] LOOP
         FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
             ('event_date', 'UTC date on which the session starts.'),
             ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),

@@ -3,7 +3,7 @@
 -- platforms must not count twice in the total. Sketches stay here; dashboards read plain numbers from the views.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold.daily_activity (
+CREATE TABLE IF NOT EXISTS gold_storage.daily_activity (
     event_date date NOT NULL,
     grain text NOT NULL CHECK (grain IN ('total', 'platform_country')),
     platform text NOT NULL,
@@ -18,21 +18,21 @@ CREATE TABLE IF NOT EXISTS gold.daily_activity (
     last_loaded_at timestamptz NOT NULL,
     PRIMARY KEY (event_date, grain, platform, country)
 );
-COMMENT ON TABLE gold.daily_activity IS 'Storage of gold.daily_actives and gold.daily_actives_by_platform_country; read those views instead.';
-COMMENT ON COLUMN gold.daily_activity.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold.daily_activity.grain IS 'total: the whole date; platform_country: one platform and country of it.';
-COMMENT ON COLUMN gold.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
-COMMENT ON COLUMN gold.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
-COMMENT ON COLUMN gold.daily_activity.events IS 'Number of events.';
-COMMENT ON COLUMN gold.daily_activity.late_events IS 'Events received on a later UTC date than they happened on.';
-COMMENT ON COLUMN gold.daily_activity.persons IS 'Distinct persons, exact.';
-COMMENT ON COLUMN gold.daily_activity.persons_sketch IS 'HyperLogLog sketch of the persons (log2m 14).';
-COMMENT ON COLUMN gold.daily_activity.page_views IS 'Number of page views.';
-COMMENT ON COLUMN gold.daily_activity.purchases IS 'Number of purchases.';
-COMMENT ON COLUMN gold.daily_activity.last_event_at IS 'Latest event time.';
-COMMENT ON COLUMN gold.daily_activity.last_loaded_at IS 'When the latest loaded event was committed.';
+COMMENT ON TABLE gold_storage.daily_activity IS 'Storage of gold.daily_actives and gold.daily_actives_by_platform_country; read those views instead.';
+COMMENT ON COLUMN gold_storage.daily_activity.event_date IS 'UTC date.';
+COMMENT ON COLUMN gold_storage.daily_activity.grain IS 'total: the whole date; platform_country: one platform and country of it.';
+COMMENT ON COLUMN gold_storage.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
+COMMENT ON COLUMN gold_storage.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
+COMMENT ON COLUMN gold_storage.daily_activity.events IS 'Number of events.';
+COMMENT ON COLUMN gold_storage.daily_activity.late_events IS 'Events received on a later UTC date than they happened on.';
+COMMENT ON COLUMN gold_storage.daily_activity.persons IS 'Distinct persons, exact.';
+COMMENT ON COLUMN gold_storage.daily_activity.persons_sketch IS 'HyperLogLog sketch of the persons (log2m 14).';
+COMMENT ON COLUMN gold_storage.daily_activity.page_views IS 'Number of page views.';
+COMMENT ON COLUMN gold_storage.daily_activity.purchases IS 'Number of purchases.';
+COMMENT ON COLUMN gold_storage.daily_activity.last_event_at IS 'Latest event time.';
+COMMENT ON COLUMN gold_storage.daily_activity.last_loaded_at IS 'When the latest loaded event was committed.';
 
-SELECT tidemark.create_model('gold.daily_activity', ARRAY['silver.events']::regclass[], $query$
+SELECT tidemark.create_model('gold_storage.daily_activity', ARRAY['silver.events']::regclass[], $query$
     SELECT e.event_date,
            CASE WHEN GROUPING(e.platform) = 1 THEN 'total' ELSE 'platform_country' END AS grain,
            CASE WHEN GROUPING(e.platform) = 1 THEN '' ELSE e.platform END AS platform,
@@ -55,7 +55,7 @@ $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], liv
 CREATE OR REPLACE VIEW gold.daily_actives AS
 SELECT a.event_date, a.events, a.persons AS active_persons, tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate,
        a.page_views, a.purchases, a.late_events, a.last_event_at, a.last_loaded_at
-  FROM gold.daily_activity AS a
+  FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'total';
 COMMENT ON VIEW gold.daily_actives IS 'Daily actives: one row per UTC date with events, as of the last refresh.';
 COMMENT ON COLUMN gold.daily_actives.event_date IS 'UTC date.';
@@ -71,7 +71,7 @@ COMMENT ON COLUMN gold.daily_actives.last_loaded_at IS 'When the latest loaded e
 CREATE OR REPLACE VIEW gold.daily_actives_by_platform_country AS
 SELECT a.event_date, a.platform, a.country, a.events, a.persons AS active_persons,
        tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases, a.late_events
-  FROM gold.daily_activity AS a
+  FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'platform_country';
 COMMENT ON VIEW gold.daily_actives_by_platform_country IS 'Daily actives by platform and country, as of the last refresh. Persons who used two platforms or countries on a date are in two rows: take totals from gold.daily_actives.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.event_date IS 'UTC date.';

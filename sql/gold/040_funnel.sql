@@ -2,15 +2,15 @@
 -- day from there; hence the query reads one day ahead. Its state is stored; the view shows numbers.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold.funnel_facts (
+CREATE TABLE IF NOT EXISTS gold_storage.funnel_facts (
     event_date date PRIMARY KEY,
     stats tidemark.funnel_stats NOT NULL
 );
-COMMENT ON TABLE gold.funnel_facts IS 'Storage of gold.funnel_daily; read that view instead.';
-COMMENT ON COLUMN gold.funnel_facts.event_date IS 'UTC date on which persons entered the funnel.';
-COMMENT ON COLUMN gold.funnel_facts.stats IS 'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
+COMMENT ON TABLE gold_storage.funnel_facts IS 'Storage of gold.funnel_daily; read that view instead.';
+COMMENT ON COLUMN gold_storage.funnel_facts.event_date IS 'UTC date on which persons entered the funnel.';
+COMMENT ON COLUMN gold_storage.funnel_facts.stats IS 'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
 
-SELECT tidemark.create_model('gold.funnel_facts', ARRAY['silver.events']::regclass[], $query$
+SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, tidemark.funnel_stats(p.chain, 5) AS stats
       FROM (SELECT d.event_date,
                    tidemark.funnel(interval '1 day', e.event_time,
@@ -32,7 +32,7 @@ $query$, key => ARRAY['event_date']::name[], lookahead_days => 1, live => true);
 
 CREATE OR REPLACE VIEW gold.funnel_daily AS
 SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct_of_previous, t.median_seconds
-  FROM gold.funnel_facts AS f
+  FROM gold_storage.funnel_facts AS f
  CROSS JOIN LATERAL tidemark.funnel_table(f.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
 COMMENT ON VIEW gold.funnel_daily IS 'The purchase funnel by date of entry: persons who viewed a page on that UTC date, and how far they came within a day of it, steps in order. A person counts once on each date of entry. As of the last refresh.';
 COMMENT ON COLUMN gold.funnel_daily.event_date IS 'UTC date of entry.';
@@ -47,7 +47,7 @@ GRANT SELECT ON gold.funnel_daily TO tidemark_reader;
 -- Sums of daily figures: exact in persons per date of entry, not distinct over the span.
 CREATE OR REPLACE VIEW gold.funnel_total AS
 SELECT t.step, t.name, t.entered AS entries, t.pct_of_first, t.pct_of_previous, t.median_seconds
-  FROM (SELECT tidemark.funnel_stats_union_agg(f.stats) AS stats FROM gold.funnel_facts AS f) AS u
+  FROM (SELECT tidemark.funnel_stats_union_agg(f.stats) AS stats FROM gold_storage.funnel_facts AS f) AS u
  CROSS JOIN LATERAL tidemark.funnel_table(u.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
 COMMENT ON VIEW gold.funnel_total IS 'The purchase funnel over all dates of entry together: the merged figures of gold.funnel_daily.';
 COMMENT ON COLUMN gold.funnel_total.step IS 'Number of the step, from 1.';

@@ -24,7 +24,7 @@ $query$, key => ARRAY['event_date', 'person']::name[], live => true);
 
 -- Weekly retention. Complete is a week that ended before the last date with events did: the answer depends on what was
 -- loaded and not on the clock.
-CREATE MATERIALIZED VIEW IF NOT EXISTS gold.retention_stored AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.retention_stored AS
 WITH person AS (
     SELECT tidemark.cohort_member('week', 'on', 13, (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC' FROM gold.person_days AS x),
                                   d.event_date::timestamp AT TIME ZONE 'UTC', true, true) AS cohorts
@@ -37,17 +37,17 @@ WITH person AS (
 )
 SELECT (c.cohort AT TIME ZONE 'UTC')::date AS cohort_week, t.period AS weeks_since, c.retained[1] AS cohort_persons, t.persons, t.pct
   FROM cohort AS c CROSS JOIN LATERAL tidemark.cohort_table(c.retained) AS t;
-CREATE UNIQUE INDEX IF NOT EXISTS retention_stored_cohort ON gold.retention_stored (cohort_week, weeks_since);
-COMMENT ON MATERIALIZED VIEW gold.retention_stored IS 'Storage of gold.retention_weekly; read that view instead.';
-COMMENT ON COLUMN gold.retention_stored.cohort_week IS 'Monday of the cohort.';
-COMMENT ON COLUMN gold.retention_stored.weeks_since IS 'Weeks since.';
-COMMENT ON COLUMN gold.retention_stored.cohort_persons IS 'Size of the cohort.';
-COMMENT ON COLUMN gold.retention_stored.persons IS 'Persons who were active in that week.';
-COMMENT ON COLUMN gold.retention_stored.pct IS 'They in percent.';
-SELECT tidemark.manage_materialized_view('gold.retention_stored', ARRAY['gold.person_days']);
+CREATE UNIQUE INDEX IF NOT EXISTS retention_stored_cohort ON gold_storage.retention_stored (cohort_week, weeks_since);
+COMMENT ON MATERIALIZED VIEW gold_storage.retention_stored IS 'Storage of gold.retention_weekly; read that view instead.';
+COMMENT ON COLUMN gold_storage.retention_stored.cohort_week IS 'Monday of the cohort.';
+COMMENT ON COLUMN gold_storage.retention_stored.weeks_since IS 'Weeks since.';
+COMMENT ON COLUMN gold_storage.retention_stored.cohort_persons IS 'Size of the cohort.';
+COMMENT ON COLUMN gold_storage.retention_stored.persons IS 'Persons who were active in that week.';
+COMMENT ON COLUMN gold_storage.retention_stored.pct IS 'They in percent.';
+SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY['gold.person_days']);
 
 CREATE OR REPLACE VIEW gold.retention_weekly AS
-SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold.retention_stored AS r;
+SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold_storage.retention_stored AS r;
 COMMENT ON VIEW gold.retention_weekly IS 'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, and how many of them were active in each of the 12 weeks after.';
 COMMENT ON COLUMN gold.retention_weekly.cohort_week IS 'Monday of the week of the first event ever.';
 COMMENT ON COLUMN gold.retention_weekly.weeks_since IS 'Weeks since then: 0 is that week itself, up to 12.';
@@ -56,7 +56,7 @@ COMMENT ON COLUMN gold.retention_weekly.persons IS 'Those of them who were activ
 COMMENT ON COLUMN gold.retention_weekly.pct IS 'They in percent of the cohort; NULL while the week is not over.';
 
 -- Lifecycle by day and by week.
-CREATE MATERIALIZED VIEW IF NOT EXISTS gold.lifecycle_stored AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.lifecycle_stored AS
 WITH unit AS (
     SELECT * FROM (VALUES ('day', 1), ('week', 7)) AS u(name, days)
 ), activity AS (
@@ -87,15 +87,15 @@ SELECT s.name AS unit, s.period,
        count(*) FILTER (WHERE s.state = 'dormant') AS dormant_persons
   FROM states AS s
  GROUP BY s.name, s.period;
-CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold.lifecycle_stored (unit, period);
-COMMENT ON MATERIALIZED VIEW gold.lifecycle_stored IS 'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
-COMMENT ON COLUMN gold.lifecycle_stored.unit IS 'day or week.';
-COMMENT ON COLUMN gold.lifecycle_stored.period IS 'First UTC date of the period.';
-COMMENT ON COLUMN gold.lifecycle_stored.new_persons IS 'Active for the first time.';
-COMMENT ON COLUMN gold.lifecycle_stored.returning_persons IS 'Active in this period and the one before.';
-COMMENT ON COLUMN gold.lifecycle_stored.resurrected_persons IS 'Active again after a pause.';
-COMMENT ON COLUMN gold.lifecycle_stored.dormant_persons IS 'Active in the period before only.';
-SELECT tidemark.manage_materialized_view('gold.lifecycle_stored', ARRAY['gold.person_days']);
+CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold_storage.lifecycle_stored (unit, period);
+COMMENT ON MATERIALIZED VIEW gold_storage.lifecycle_stored IS 'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.unit IS 'day or week.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.period IS 'First UTC date of the period.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.new_persons IS 'Active for the first time.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.returning_persons IS 'Active in this period and the one before.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.resurrected_persons IS 'Active again after a pause.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.dormant_persons IS 'Active in the period before only.';
+SELECT tidemark.manage_materialized_view('gold_storage.lifecycle_stored', ARRAY['gold.person_days']);
 
 DO $$
 DECLARE
@@ -105,7 +105,7 @@ BEGIN
     FOREACH unit IN ARRAY ARRAY['day', 'week'] LOOP
         EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW gold.lifecycle_%s AS
             SELECT l.period, l.new_persons, l.returning_persons, l.resurrected_persons, l.dormant_persons
-              FROM gold.lifecycle_stored AS l WHERE l.unit = %L', CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
+              FROM gold_storage.lifecycle_stored AS l WHERE l.unit = %L', CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
     END LOOP;
     FOR entry IN SELECT v.view_name, c.column_name, c.meaning FROM (VALUES
             ('period', 'First UTC date of the period; weeks begin on Monday.'),

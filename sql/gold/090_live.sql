@@ -10,11 +10,11 @@ DECLARE
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
     FOR pair IN SELECT v.view_name, v.model FROM (VALUES
-            ('gold.daily_actives', 'gold.daily_activity'),
-            ('gold.daily_actives_by_platform_country', 'gold.daily_activity'),
-            ('gold.funnel_daily', 'gold.funnel_facts'),
-            ('gold.latency_daily', 'gold.load_times'),
-            ('gold.latency_daily_by_platform', 'gold.load_times'),
+            ('gold.daily_actives', 'gold_storage.daily_activity'),
+            ('gold.daily_actives_by_platform_country', 'gold_storage.daily_activity'),
+            ('gold.funnel_daily', 'gold_storage.funnel_facts'),
+            ('gold.latency_daily', 'gold_storage.load_times'),
+            ('gold.latency_daily_by_platform', 'gold_storage.load_times'),
             ('gold.revenue_daily', 'silver.purchases')
         ) AS v(view_name, model)
     LOOP

@@ -19,3 +19,6 @@ COMMENT ON COLUMN silver.purchases.order_id IS 'Identity of the order as the sho
 COMMENT ON COLUMN silver.purchases.revenue IS 'What was paid in all, in units of currency; NULL where it is missing or no number.';
 COMMENT ON COLUMN silver.purchases.currency IS 'ISO 4217 code of the currency; amounts of different currencies must not be added.';
 COMMENT ON COLUMN silver.purchases.items IS 'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.';
+
+-- The live view describes itself like the table, which has better words now than when both were made.
+SELECT tidemark.create_live_view('silver.purchases');

@@ -7,6 +7,7 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod dashboards;
 pub mod docs;
 pub mod events;
 pub mod http;

@@ -103,7 +103,7 @@ fn every_public_function_and_type_is_described() {
     let names = database.column(
         "SELECT DISTINCT p.proname::text FROM pg_proc p
           WHERE p.pronamespace = 'tidemark'::regnamespace
-            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
+            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|Part of|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
          UNION
          SELECT t.typname::text FROM pg_type t
           WHERE t.typnamespace = 'tidemark'::regnamespace AND obj_description(t.oid, 'pg_type') IS NOT NULL

@@ -54,7 +54,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_changes() IS
-'Trigger function of tidemark.track_changes: marks the dates of the rows that a statement wrote, changed or deleted.';
+'Trigger function of tidemark.track_changes: marks the dates of the rows that
+a statement wrote, changed or deleted.';
 
 CREATE FUNCTION tidemark.mark_truncate() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -70,7 +71,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_truncate() IS
-'Trigger function of tidemark.track_changes: marks the dates that a table holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
+'Trigger function of tidemark.track_changes: marks the dates that a table
+holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
 
 CREATE FUNCTION tidemark.track_changes(source regclass, time_column name DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -105,7 +107,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.track_changes(regclass, name) IS
-'Puts statement triggers on source that mark the UTC dates of all rows that INSERT, COPY, UPDATE, DELETE, MERGE or TRUNCATE touch, in the writer''s transaction; an update marks the old and the new date. time_column (date, timestamp read as UTC, or timestamptz) says on which date a row belongs; NULL: event_time, else event_date. With a timestamptz column, inserts feed the watermark too. NULL and infinite times mark nothing. On a partitioned table the triggers see what is written through it, not what is written straight into a partition (track that one too: it marks its root), nor ATTACH and DETACH. Changes before the call are not marked. Writers need no right on tidemark; only who truncates needs SELECT on the table and what tidemark.mark_dirty needs. Calling it again puts the triggers anew. Raises 42501 for who does not own source, 42703 without such a column.';
+'Puts statement triggers on source that mark the UTC dates of all rows that
+INSERT, COPY, UPDATE, DELETE, MERGE or TRUNCATE touch, in the writer''s
+transaction. An update marks the old and the new date; changes before the
+call are not marked. time_column (date, timestamp read as UTC, or
+timestamptz) says which date a row belongs to; NULL: event_time, else
+event_date. With a timestamptz column, inserts feed the watermark too. NULL
+and infinite times mark nothing. On a partitioned table the triggers see
+what is written through it, not what is written straight into a partition
+(track that one too: it marks its root), nor ATTACH and DETACH. Writers need
+no right on tidemark; only who truncates needs SELECT on the table and what
+tidemark.mark_dirty needs. Calling it again puts the triggers anew. 42501
+for who does not own source, 42703 without such a column.';
 
 CREATE FUNCTION tidemark.untrack_changes(source regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -127,4 +140,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.untrack_changes(regclass) IS
-'Takes the triggers of tidemark.track_changes off source; does nothing where there are none. Only the owner of source may.';
+'Takes the triggers of tidemark.track_changes off source; does nothing where
+there are none. Only the owner of source may.';

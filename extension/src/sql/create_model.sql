@@ -27,7 +27,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
-'The UTC dates that a source holds rows of, read as the owner of target. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the UTC dates that a source holds rows of,
+read as the owner of target.';
 
 CREATE FUNCTION tidemark.check_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -74,7 +75,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_model(text) IS
-'Raises an error unless the query and the key of a registered model fit its table and its sources. Part of tidemark.create_model.';
+'Part of tidemark.create_model: raises an error unless the query and the key
+of a registered model fit its table and its sources.';
 
 CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[], lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -184,7 +186,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
-'Registers a model: a table (created from the query if it does not exist, with key as its primary key) whose rows for one event_date are what query returns for it. query is one SELECT with $1 (first date) and $2 (end date, exclusive) and schema-qualified names, which has every column of the table by name, event_date among them; it may read its sources (tables, also those of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table. live: also a view <name>_live that is exact at any moment. All dates that the sources and the table hold become dirty when the model is new or query, sources, key, lookback or lookahead changed; otherwise calling it again does nothing. Returns the table.';
+'Registers a model: a table (created from the query if it does not exist,
+with key as its primary key) whose rows for one event_date are what query
+returns for it. query is one SELECT with $1 (first date) and $2 (end date,
+exclusive) and schema-qualified names, which has every column of the table
+by name, event_date among them; it may read its sources (tables, also those
+of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as
+the owner of the table. live: also a view <name>_live that is exact at any
+moment. All dates that the sources and the table hold become dirty when the
+model is new or query, sources, key, lookback or lookahead changed;
+otherwise calling it again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -219,4 +230,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
-'Takes a model away: its registration, marks and live view, and with drop_table (default false) its table. Without it the table stays as it is and is no longer kept up to date. 42704: no such model; 2BP01: other models or views need it; 42501: the caller is not a member of the role that owns the table.';
+'Takes a model away: its registration, marks and live view, and with
+drop_table (default false) its table. Without it the table stays as it is
+and is no longer kept up to date. 42704: no such model; 2BP01: other models
+or views need it; 42501: the caller is not a member of the role that owns
+the table.';

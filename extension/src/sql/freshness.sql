@@ -23,7 +23,9 @@ BEGIN ATOMIC
         (12, interval '90 days', NULL::interval)) AS b;
 END;
 COMMENT ON FUNCTION tidemark.lateness_buckets() IS
-'The twelve buckets in which lateness (received_at - event_time) is counted: from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed for ever, because counts are stored by number. A day is 24 hours.';
+'The twelve buckets in which lateness (received_at - event_time) is counted:
+from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed
+for ever, because counts are stored by number. A day is 24 hours.';
 
 CREATE TABLE tidemark.watermarks (
     source regclass PRIMARY KEY,
@@ -146,7 +148,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[], bigint[]) IS
-'tidemark.mark_dirty for a writer that knows what it loaded: for each UTC date the number of rows, how many of them were late, the earliest and latest event time, and the counts of the buckets of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not counted). Feeds the watermark and the views lateness and source_status. Call it in the transaction that loads the rows. Elements whose date is NULL are skipped; arrays of different length raise 2202E, negative counts 22023. Needs what tidemark.mark_dirty needs.';
+'Records rows that a writer loaded: tidemark.mark_dirty for one that knows
+more about them. For each UTC date: the number of rows, how many of them
+were late, the earliest and latest event time, and the counts of the buckets
+of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
+counted). Feeds the watermark and the views lateness and source_status. Call
+it in the transaction that loads the rows. Elements whose date is NULL are
+skipped; arrays of different length raise 2202E, negative counts 22023.
+Needs what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark.absorb_marks(ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 SECURITY DEFINER
@@ -196,7 +205,10 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION tidemark.absorb_marks(bigint[]) FROM PUBLIC;
 COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
-'Folds the statistics of these marks of tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To be called once for each mark, in the transaction that deletes it; marks without statistics and those of dropped tables add nothing. Part of tidemark.distribute_dirty.';
+'Part of tidemark.distribute_dirty: folds the statistics of these marks of
+tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To
+be called once for each mark, in the transaction that deletes it; marks
+without statistics and those of dropped tables add nothing.';
 
 CREATE VIEW tidemark.source_status AS
 WITH pending AS (
@@ -304,7 +316,10 @@ BEGIN ATOMIC
     SELECT s.watermark FROM tidemark.source_status s WHERE s.source = watermark.source;
 END;
 COMMENT ON FUNCTION tidemark.watermark(regclass) IS
-'Up to when source is complete, as far as its policy goes: the latest event time loaded (held down to its load plus max_skew) minus allowed_lateness. Never moves back, counts marks that nobody has consumed yet. NULL for NULL and for a table that was never loaded with statistics.';
+'Up to when source is complete, as far as its policy goes: the latest event
+time loaded (held down to its load plus max_skew) minus allowed_lateness.
+Never moves back, counts marks that nobody has consumed yet. NULL for NULL
+and for a table that was never loaded with statistics.';
 
 CREATE FUNCTION tidemark.set_watermark_policy(source regclass, allowed_lateness interval DEFAULT '7 days', max_skew interval DEFAULT '5 minutes') RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -339,4 +354,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.set_watermark_policy(regclass, interval, interval) IS
-'Sets how far the watermark of source stays behind its latest event time (allowed_lateness), and how far an event time may lie after its load before it counts as no later than that (max_skew; for loads consumed from now on). Returns the watermark, which never moves back, so a larger allowed_lateness only slows it down. Raises 22023 for intervals that are NULL, negative or contain months, 42501 for who does not own source.';
+'Sets how far the watermark of source stays behind its latest event time
+(allowed_lateness), and how far an event time may lie after its load before
+it counts as no later than that (max_skew; for loads consumed from now on).
+Returns the watermark, which never moves back, so a larger allowed_lateness
+only slows it down. Raises 22023 for intervals that are NULL, negative or
+contain months, 42501 for who does not own source.';

@@ -14,15 +14,24 @@ CREATE TYPE tidemark.hll (
     INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tidemark.hll IS
-'A HyperLogLog sketch: a mergeable distinct count of a few KB at most. Its bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and js-hll read; equal sets of values give equal bytes under any plan. Text form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
-COMMENT ON FUNCTION tidemark.hll_in(cstring) IS 'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch are refused (22P02).';
+'A HyperLogLog sketch: a mergeable distinct count of a few KB at most. Its
+bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and
+js-hll read; equal sets of values give equal bytes under any plan. Text
+form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
+COMMENT ON FUNCTION tidemark.hll_in(cstring) IS
+'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch
+are refused (22P02).';
 COMMENT ON FUNCTION tidemark.hll_out(tidemark.hll) IS 'Text output of hll: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark.hll_recv(internal) IS 'Binary input of hll: the bytes of the storage spec; anything else is refused (22P03).';
+COMMENT ON FUNCTION tidemark.hll_recv(internal) IS
+'Binary input of hll: the bytes of the storage spec; anything else is refused
+(22P03).';
 COMMENT ON FUNCTION tidemark.hll_send(tidemark.hll) IS 'Binary output of hll: the bytes of the storage spec.';
 
 CREATE FUNCTION tidemark.hll(bytea) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_from_bytea';
-COMMENT ON FUNCTION tidemark.hll(bytea) IS 'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are no valid sketch are refused (22P03).';
+COMMENT ON FUNCTION tidemark.hll(bytea) IS
+'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are
+no valid sketch are refused (22P03).';
 CREATE CAST (bytea AS tidemark.hll) WITH FUNCTION tidemark.hll(bytea);
 COMMENT ON CAST (bytea AS tidemark.hll) IS 'Reads and checks the bytes of a stored sketch.';
 CREATE CAST (tidemark.hll AS bytea) WITHOUT FUNCTION;
@@ -31,19 +40,26 @@ COMMENT ON CAST (tidemark.hll AS bytea) IS 'The bytes of the sketch, readable by
 CREATE FUNCTION tidemark.hll_cardinality(sketch tidemark.hll) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_cardinality';
 COMMENT ON FUNCTION tidemark.hll_cardinality(tidemark.hll) IS
-'The estimated number of distinct values, rounded: exact up to 128 values, beyond that with a standard error of 1.04/sqrt(2^log2m) (0.81 % at the default 14). Ertl''s improved raw estimator (arXiv 1702.01284). NULL for NULL.';
+'The estimated number of distinct values, rounded: exact up to 128 values,
+beyond that with a standard error of 1.04/sqrt(2^log2m) (0.81 % at the
+default 14). Ertl''s improved raw estimator (arXiv 1702.01284). NULL for
+NULL.';
 CREATE OPERATOR tidemark.# (RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_cardinality);
 COMMENT ON OPERATOR tidemark.# (NONE, tidemark.hll) IS 'The estimated number of distinct values; the same as hll_cardinality.';
 
 CREATE FUNCTION tidemark.hll_standard_error(sketch tidemark.hll) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_standard_error';
 COMMENT ON FUNCTION tidemark.hll_standard_error(tidemark.hll) IS
-'The relative standard error of hll_cardinality as a fraction: 0 while the sketch is exact, 1.04/sqrt(2^log2m) beyond. NULL for NULL.';
+'The relative standard error of hll_cardinality as a fraction: 0 while the
+sketch is exact, 1.04/sqrt(2^log2m) beyond. NULL for NULL.';
 
 CREATE FUNCTION tidemark.hll_union(a tidemark.hll, b tidemark.hll) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_union';
 COMMENT ON FUNCTION tidemark.hll_union(tidemark.hll, tidemark.hll) IS
-'The sketch of the union of two sets: equal in bytes to a sketch built from all their values. Different log2m fold to the smaller, different register widths to the narrower. NULL and empty sketches change nothing; two NULLs give NULL.';
+'The sketch of the union of two sets: equal in bytes to a sketch built from
+all their values. Different log2m fold to the smaller, different register
+widths to the narrower. NULL and empty sketches change nothing; two NULLs
+give NULL.';
 CREATE OPERATOR tidemark.|| (LEFTARG = tidemark.hll, RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_union, COMMUTATOR = OPERATOR(tidemark.||));
 COMMENT ON OPERATOR tidemark.|| (tidemark.hll, tidemark.hll) IS 'The sketch of the union; the same as hll_union.';
 
@@ -52,7 +68,9 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_em
 COMMENT ON FUNCTION tidemark.hll_empty() IS 'The sketch of no values, with the default log2m of 14.';
 CREATE FUNCTION tidemark.hll_empty(log2m integer) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_empty';
-COMMENT ON FUNCTION tidemark.hll_empty(integer) IS 'The sketch of no values, with the given log2m (4 to 17; anything else is an error, 22023).';
+COMMENT ON FUNCTION tidemark.hll_empty(integer) IS
+'The sketch of no values, with the given log2m (4 to 17; anything else is an
+error, 22023).';
 
 CREATE FUNCTION tidemark.hll_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
@@ -79,7 +97,10 @@ CREATE AGGREGATE tidemark.hll_union_agg(sketch tidemark.hll) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_union_agg(tidemark.hll) IS
-'The union of all sketches of a group, for example of daily ones into a week: equal in bytes to one sketch built from all values. NULLs are skipped; no rows give the empty sketch. Sketches of different log2m fold to the smallest.';
+'The union of all sketches of a group, for example of daily ones into a week:
+equal in bytes to one sketch built from all values. NULLs are skipped; no
+rows give the empty sketch. Sketches of different log2m fold to the
+smallest.';
 
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value text) RETURNS internal
@@ -94,21 +115,27 @@ CREATE AGGREGATE tidemark.hll_agg(value text) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bytea) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
@@ -122,21 +149,27 @@ CREATE AGGREGATE tidemark.hll_agg(value bytea) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value smallint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
@@ -150,21 +183,27 @@ CREATE AGGREGATE tidemark.hll_agg(value smallint) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
@@ -178,21 +217,27 @@ CREATE AGGREGATE tidemark.hll_agg(value integer) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value bigint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
@@ -206,21 +251,27 @@ CREATE AGGREGATE tidemark.hll_agg(value bigint) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark.hll_transition(state internal, value uuid) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
@@ -234,18 +285,24 @@ CREATE AGGREGATE tidemark.hll_agg(value uuid) (
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB, standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows give the empty sketch. The hash depends on the type: 5::integer and 5::bigint are different values.';
+'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
+standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+give the empty sketch. The hash depends on the type: 5::integer and
+5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m) and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
+'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
+to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
+and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
     SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
     SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
-'About how many distinct values a group has: exact up to 128, beyond that with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+'About how many distinct values a group has: exact up to 128, beyond that
+with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';

@@ -4,17 +4,24 @@
 CREATE FUNCTION tidemark.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_rewrite_query';
 COMMENT ON FUNCTION tidemark.rewrite_query(text, text, text, text[], text[], text[]) IS
-'The text of a query with $1 and $2 replaced by the SQL expressions first and last (as they are if one of these is NULL), and each table schemas[i].tables[i] by replacements[i], wherever Postgres''s own parser finds them; names in strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for a parameter other than $1 and $2. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the text of a query with its parameters and
+tables replaced. $1 and $2 become the SQL expressions first and last (left
+as they are if one of these is NULL), and each table schemas[i].tables[i]
+becomes replacements[i], wherever Postgres''s own parser finds them; names in
+strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for
+a parameter other than $1 and $2.';
 
 CREATE FUNCTION tidemark.query_columns(query text) RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_columns';
 COMMENT ON FUNCTION tidemark.query_columns(text) IS
-'The names of the columns of a query with two parameters of type date, in order. Nothing is executed. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the names of the columns of a query with two
+parameters of type date, in order. Nothing is executed.';
 
 CREATE FUNCTION tidemark.query_relations(query text) RETURNS regclass[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_relations';
 COMMENT ON FUNCTION tidemark.query_relations(text) IS
-'The tables that a query with two parameters of type date reads, those below views included. Nothing is executed. Part of tidemark.create_model.';
+'Part of tidemark.create_model: the tables that a query with two parameters
+of type date reads, those below views included. Nothing is executed.';
 
 CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -109,4 +116,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_live_view(text) IS
-'Creates or replaces the live view of a model, owned by the owner of its table, and copies the table''s comments and SELECT grants to it. Part of tidemark.create_model. 55000: a model that it reads has no live view; 0A000: it reads a model through a view; 42P07: the name is taken.';
+'Part of tidemark.create_model: creates or replaces the live view of a model,
+owned by the owner of its table, and copies the table''s comments and SELECT
+grants to it. 55000: a model that it reads has no live view; 0A000: it reads
+a model through a view; 42P07: the name is taken.';

@@ -4,7 +4,9 @@
 CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
 COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
-'The work behind maintenance: checks that the caller may ask for this work, then does it as the owner of parent: create, retire, retire concurrently, drop and record for whoever may insert, restore for members of the owner.';
+'The work behind maintenance: checks that the caller may ask for this work,
+then does it as the owner of parent: create, retire, retire concurrently,
+drop and record for whoever may insert, restore for members of the owner.';
 
 CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -20,7 +22,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.maintenance_step(regclass, text) IS
-'Does the next step of one kind of work on a managed table, as its owner, and says what it did; all NULL when nothing is left to do. Call it until then, each time in a transaction of its own. work: create (partitions ahead), retire (detach what is due), retire concurrently, or drop. With retire concurrently an action detach has done nothing yet: the client has to send the statement in detail at top level, as a member of the owner, and then go on. Other actions: create (partitions made, their number in detail), detached, finalize, attach (a partition that is needed again), refused, forget, drop, and skip when another session maintains the table. The caller needs INSERT on parent.';
+'Does the next step of one kind of work on a managed table, as its owner, and
+says what it did; all NULL when nothing is left to do. Call it until then,
+each time in a transaction of its own. work: create (partitions ahead),
+retire (detach what is due), retire concurrently, or drop. With retire
+concurrently an action detach has done nothing yet: the client has to send
+the statement in detail at top level, as a member of the owner, and then go
+on. Other actions: create (partitions made, their number in detail),
+detached, finalize, attach (a partition that is needed again), refused,
+forget, drop, and skip when another session maintains the table. The caller
+needs INSERT on parent.';
 
 CREATE FUNCTION tidemark.record_maintenance(parent regclass, error text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -31,7 +42,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.record_maintenance(regclass, text) IS
-'Notes in tidemark.partition_config how a client''s maintenance of a table went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock that was not to be had (counted), else what failed. The caller needs INSERT on parent.';
+'Notes in tidemark.partition_config how a client''s maintenance of a table
+went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock
+that was not to be had (counted), else what failed. The caller needs INSERT
+on parent.';
 
 CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day') RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -44,7 +58,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.restore_partition(regclass, date, interval) IS
-'Attaches the partition of a retired date again and returns it; the date is no longer retired, and models recompute it when it is dirty. hold: for how long retention leaves it alone, default one day; longer than that, raise retention_days. A partition that was dropped is an error (55000), a date that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent, for at most 2 s of waiting. Only members of the owner of parent may call it.';
+'Attaches the partition of a retired date again and returns it; the date is
+no longer retired, and models recompute it when it is dirty. hold: for how
+long retention leaves it alone, default one day; longer than that, raise
+retention_days. A partition that was dropped is an error (55000), a date
+that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent,
+for at most 2 s of waiting. Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -57,7 +76,8 @@ BEGIN ATOMIC
     SELECT count(*) FROM gone;
 END;
 COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
-'The work behind maintenance: removes the settings and retired dates of tables that were dropped; returns how many tables were managed.';
+'The work behind maintenance: removes the settings and retired dates of
+tables that were dropped; returns how many tables were managed.';
 
 CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
 LANGUAGE plpgsql
@@ -139,7 +159,16 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.run_maintenance(regclass) IS
-'Does all that is due for the partitions of one managed table, or with NULL of all that the caller may insert into: creates those ahead, detaches those older than retention_days, drops what was detached. Each step is a transaction of its own as the owner of the table, waits at most 2 s for a lock, and is tried three times. A table that fails is reported as a warning and in tidemark.partition_health, does not hold up the others, and makes the call fail at its end. A table that another session maintains is passed over. CALL it outside a transaction block. It detaches with a short ACCESS EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark maintain does that.';
+'Does all that is due for the partitions of one managed table, or with NULL
+of all that the caller may insert into: creates those ahead, detaches those
+older than retention_days, drops what was detached. Each step is a
+transaction of its own as the owner of the table, waits at most 2 s for a
+lock, and is tried three times. A table that fails is reported as a warning
+and in tidemark.partition_health, does not hold up the others, and makes the
+call fail at its end. A table that another session maintains is passed over.
+CALL it outside a transaction block. It detaches with a short ACCESS
+EXCLUSIVE lock, since DETACH CONCURRENTLY cannot run inside; tidemark
+maintain does that.';
 
 CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL, OUT step integer, OUT action text, OUT sql text, OUT lock_level text, OUT reason text)
 RETURNS SETOF record
@@ -236,7 +265,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.plan_maintenance(regclass) IS
-'What maintenance would do now for one managed table, or for all with NULL, in order; nothing is done. parent: the table; step: 1, 2, ... within the table; action: create, finalize, detach concurrently, detach, drop, or refused (nothing is done); sql: the statements, NULL when refused; lock_level: what they lock; reason: why, or what stands against it. No rows when nothing is due, or for a table that is not managed. Needs no rights on the tables.';
+'What maintenance would do now for one managed table, or for all with NULL,
+in order; nothing is done. parent: the table; step: 1, 2, ... within the
+table; action: create, finalize, detach concurrently, detach, drop, or
+refused (nothing is done); sql: the statements, NULL when refused;
+lock_level: what they lock; reason: why, or what stands against it. No rows
+when nothing is due, or for a table that is not managed. Needs no rights on
+the tables.';
 
 CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
     OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlapping bigint, OUT pending_detach bigint, OUT refused_dates bigint)
@@ -271,7 +306,9 @@ BEGIN
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS 'The work behind maintenance: the figures of tidemark.partition_health for one table.';
+COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS
+'The work behind maintenance: the figures of tidemark.partition_health for
+one table.';
 
 CREATE VIEW tidemark.partition_health AS
 SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlapping, f.pending_detach,

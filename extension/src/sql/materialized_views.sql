@@ -44,7 +44,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_materialized_view(regclass, text[]) IS
-'Registers a materialized view that reads models (schema.table), so that tidemark.refresh_materialized_views refreshes it when one of them changed. The view needs a unique index; the caller must be a member of the role that owns it.';
+'Registers a materialized view that reads models (schema.table), so that
+tidemark.refresh_materialized_views refreshes it when one of them changed.
+The view needs a unique index; the caller must be a member of the role that
+owns it.';
 
 CREATE FUNCTION tidemark.refresh_materialized_view_step() RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -67,7 +70,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_materialized_view_step() IS
-'Refreshes one materialized view below which a model changed and returns it; NULL when none is left. Part of tidemark.refresh_materialized_views.';
+'Part of tidemark.refresh_materialized_views: refreshes one materialized view
+below which a model changed and returns it; NULL when none is left.';
 
 CREATE PROCEDURE tidemark.refresh_materialized_views()
 LANGUAGE plpgsql
@@ -89,4 +93,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
-'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered materialized views below which a model changed since. Does nothing when nothing changed. CALL it outside a transaction block, as a member of the role that owns the views; those of others are passed over.';
+'Refreshes, CONCURRENTLY and each in a transaction of its own, the registered
+materialized views below which a model changed since. Does nothing when
+nothing changed. CALL it outside a transaction block, as a member of the
+role that owns the views; those of others are passed over.';

@@ -127,14 +127,18 @@ LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
 COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
-'Whether the current user is the owner of a relation or a member of the role that owns it; superusers always are. false when the relation is NULL or does not exist.';
+'Whether the current user is the owner of a relation or a member of the role
+that owns it; superusers always are. false when the relation is NULL or does
+not exist.';
 
 CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE COST 20
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
 COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
-'Whether the current user is a member of the role that owns the table of a model, and so may refresh it. false when there is no such model or its table is gone.';
+'Whether the current user is a member of the role that owns the table of a
+model, and so may refresh it. false when there is no such model or its table
+is gone.';
 
 ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
@@ -168,7 +172,12 @@ BEGIN ATOMIC
      ORDER BY d;
 END;
 COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
-'Records that rows of source changed on these UTC dates, so that tidemark.refresh recomputes the models that read them. Call it in the transaction that changes the rows, or it proves nothing. NULL dates are skipped, doubled ones count once; 23514 for dates outside the years 1 to 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member of its owner.';
+'Records that rows of source changed on these UTC dates, so that
+tidemark.refresh recomputes the models that read them. Call it in the
+transaction that changes the rows, or it proves nothing. NULL dates are
+skipped, doubled ones count once; 23514 for dates outside the years 1 to
+9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member
+of its owner.';
 
 CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
@@ -206,7 +215,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.distribute_dirty() IS
-'Moves the marks of the dirty log to the models that read the marked tables, widened by each model''s lookback and lookahead. Returns the number of model dates marked. Part of tidemark.refresh; the session''s user must be a member of a role that owns a model.';
+'Part of tidemark.refresh: moves the marks of the dirty log to the models
+that read the marked tables, widened by each model''s lookback and lookahead.
+Returns the number of model dates marked. The session''s user must be a
+member of a role that owns a model.';
 
 CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
@@ -220,7 +232,9 @@ RETURN EXISTS (SELECT FROM tidemark.models m
                  JOIN tidemark.retired_dates r ON r.parent = m.target
                 WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
 COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
-'Whether a date of a model is frozen: one of the source dates that it reads was retired, or the date of the model''s own table was. A frozen date is never recomputed: its rows stay as they are. false for an unknown model.';
+'Whether a date of a model is frozen: one of the source dates that it reads
+was retired, or the date of the model''s own table was. A frozen date is
+never recomputed: its rows stay as they are. false for an unknown model.';
 
 CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
@@ -241,7 +255,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.models_in_order() IS
-'The names of all models, each after those that it reads: the order in which tidemark.refresh works.';
+'The names of all models, each after those that it reads: the order in which
+tidemark.refresh works.';
 
 CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
@@ -297,7 +312,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
-'The dates of a model that the marks visible to the calling query make stale, marks on the models below it included: each date once, with its oldest mark, and whether it is frozen and so stays as it is. No rows for an unknown model.';
+'The dates of a model that the marks visible to the calling query make stale,
+marks on the models below it included: each date once, with its oldest mark,
+and whether it is frozen and so stays as it is. No rows for an unknown
+model.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
@@ -311,7 +329,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.stale_dates(text) IS
-'The dates on which the stored rows of a model may differ from what its query would return, as seen by the calling query: those with marks, those that read a stale date of another model; frozen dates are not among them. Ascending; empty when the model is clean. Live views compute exactly these dates. 42704 for an unknown model.';
+'The dates on which the stored rows of a model may differ from what its query
+would return, as seen by the calling query: those with marks, those that
+read a stale date of another model; frozen dates are not among them.
+Ascending; empty when the model is clean. Live views compute exactly these
+dates. 42704 for an unknown model.';
 
 CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
@@ -338,7 +360,11 @@ BEGIN ATOMIC
     ORDER BY 1, 2, 3;
 END;
 COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
-'Why a date of a table must not be retired yet, one row per reason: a model that reads the table has a date that needs this one and waits for a recompute, was never refreshed, or the last date that reads this one is not over yet (UTC). No rows: nothing stands in the way. Frozen dates block nothing.';
+'Why a date of a table must not be retired yet, one row per reason; no rows:
+nothing stands in the way. A reason is a model that reads the table and has
+a date that needs this one: that date waits for a recompute, or the model
+was never refreshed, or the last date that reads this one is not over yet
+(UTC). Frozen dates block nothing.';
 
 CREATE VIEW tidemark.model_status AS
 SELECT m.name AS model,

@@ -60,7 +60,10 @@ BEGIN ATOMIC
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partition_bounds(regclass) IS
-'The partitions of a range-partitioned table by ascending time: from_time inclusive, to_time exclusive (-infinity and infinity for open ends), and whether a DETACH CONCURRENTLY of it was begun and not finished. Read from the catalog without any lock. A DEFAULT partition is not listed.';
+'The partitions of a range-partitioned table by ascending time: from_time
+inclusive, to_time exclusive (-infinity and infinity for open ends), and
+whether a DETACH CONCURRENTLY of it was begun and not finished. Read from
+the catalog without any lock. A DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_date date, to_date date, rows_estimate bigint, bytes bigint, state text)
@@ -77,7 +80,12 @@ BEGIN ATOMIC
      ORDER BY 2;
 END;
 COMMENT ON FUNCTION tidemark.partitions(regclass) IS
-'The partitions of a range-partitioned table by ascending date: from_date inclusive and to_date exclusive as UTC dates (-infinity and infinity for open ends), estimated rows (NULL before the first ANALYZE), bytes with indexes and TOAST, and state: attached, or detach pending (an interrupted DETACH CONCURRENTLY). Read from the catalog, never from names. A table without partitions gives no rows; a DEFAULT partition is not listed.';
+'The partitions of a range-partitioned table, one a row, by ascending date.
+from_date inclusive and to_date exclusive are UTC dates (-infinity and
+infinity for open ends); rows_estimate is NULL before the first ANALYZE;
+bytes are with indexes and TOAST; state is attached, or detach pending (an
+interrupted DETACH CONCURRENTLY). Read from the catalog, never from names. A
+table without partitions gives no rows; a DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark.check_partitioned(parent regclass) RETURNS name
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -101,7 +109,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_partitioned(regclass) IS
-'The name of the column a table is range-partitioned by; an error (42809) if it is not partitioned by range of one timestamptz column.';
+'The name of the column a table is range-partitioned by; an error (42809) if
+it is not partitioned by range of one timestamptz column.';
 
 CREATE FUNCTION tidemark.partition_name(parent_name name, day date) RETURNS name
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 20
@@ -114,7 +123,8 @@ BEGIN ATOMIC
             END || '_p' || to_char(day, 'YYYYMMDD'))::name;
 END;
 COMMENT ON FUNCTION tidemark.partition_name(name, date) IS
-'The name of the partition of a date: that of the table, _p and the date as YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
+'The name of the partition of a date: that of the table, _p and the date as
+YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
 
 CREATE FUNCTION tidemark.partition_sql(parent regclass, day date) RETURNS text[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
@@ -175,7 +185,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.partition_sql(regclass, date) IS
-'The statements that create the partition of a UTC date and attach it, in order. Nothing is executed. An error as for tidemark.ensure_partitions when parent is not partitioned by range of one timestamptz column.';
+'The statements that create the partition of a UTC date and attach it, in
+order. Nothing is executed. An error as for tidemark.ensure_partitions when
+parent is not partitioned by range of one timestamptz column.';
 
 CREATE FUNCTION tidemark.missing_dates(parent regclass, from_date date, to_date date) RETURNS SETOF date
 LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -188,7 +200,8 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark.missing_dates(regclass, date, date) IS
-'The work behind maintenance: the UTC dates from from_date to to_date, both inclusive, that no partition of parent holds, ascending.';
+'The work behind maintenance: the UTC dates from from_date to to_date, both
+inclusive, that no partition of parent holds, ascending.';
 
 CREATE FUNCTION tidemark.check_not_retired(parent regclass, from_date date, to_date date) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -210,7 +223,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
-'The work behind maintenance: raises an error (55000) when one of the dates, both inclusive, is in tidemark.retired_dates.';
+'The work behind maintenance: raises an error (55000) when one of the dates,
+both inclusive, is in tidemark.retired_dates.';
 
 CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -274,12 +288,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_partitions(regclass, date, date) IS
-'Creates the missing daily partitions with the rights of the caller. Use tidemark.ensure_partitions, which acts as the owner of the table.';
+'Creates the missing daily partitions with the rights of the caller. Use
+tidemark.ensure_partitions, which acts as the owner of the table.';
 
 CREATE FUNCTION tidemark.ensure_partitions_as_owner(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_ensure_partitions';
 COMMENT ON FUNCTION tidemark.ensure_partitions_as_owner(regclass, date, date) IS
-'The work behind tidemark.ensure_partitions: checks that the caller may insert into parent, then creates partitions as its owner.';
+'The work behind tidemark.ensure_partitions: checks that the caller may
+insert into parent, then creates partitions as its owner.';
 
 CREATE FUNCTION tidemark.ensure_partitions(parent regclass, from_date date, to_date date) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -288,7 +304,15 @@ BEGIN ATOMIC
     SELECT unnest(tidemark.ensure_partitions_as_owner(parent, from_date, to_date));
 END;
 COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date, date) IS
-'Creates the daily partitions of parent that are missing from from_date to to_date (UTC dates, both inclusive, at most 1000 days) and returns those it created; nothing when all exist. parent must be partitioned by range of one timestamptz column. Dates before 1900 or more than 366 days ahead are refused (22023), and so are dates in tidemark.retired_dates (55000). The caller needs INSERT on parent; the partitions belong to the owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so readers and writers go on. Safe to call from many sessions at once.';
+'Creates the daily partitions of parent that are missing from from_date to
+to_date (UTC dates, both inclusive, at most 1000 days) and returns those it
+created; nothing when all exist. parent must be partitioned by range of one
+timestamptz column. Dates before 1900 or more than 366 days ahead are
+refused (22023), and so are dates in tidemark.retired_dates (55000). The
+caller needs INSERT on parent; the partitions belong to the owner of parent
+and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if
+something is missing, so readers and writers go on. Safe to call from many
+sessions at once.';
 
 CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL, retention_days integer DEFAULT NULL, retention_action text DEFAULT 'drop') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -326,7 +350,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.manage_partitions(regclass, integer, name, name[], integer, text) IS
-'Registers a table whose daily partitions tidemark creates and retires, and makes those from today (UTC) to premake_days ahead (default 4). partition_schema: where partitions are created (default: the schema of parent). partition_unique: columns of a unique index that every partition gets (default none). retention_days: partitions that lie entirely more than this many days before today are retired by maintenance, 1 to 36500 (default NULL: none). retention_action: what becomes of them, drop (default) or keep (detached, as tables of their own). Calling it again replaces all settings; existing partitions stay as they are, and nothing is retired by this call. Only members of the owner of parent may call it.';
+'Registers a table whose daily partitions tidemark creates and retires, and
+makes those from today (UTC) to premake_days ahead (default 4).
+partition_schema: where partitions are created (default: the schema of
+parent). partition_unique: columns of a unique index that every partition
+gets (default none). retention_days: partitions that lie entirely more than
+this many days before today are retired by maintenance, 1 to 36500 (default
+NULL: none). retention_action: what becomes of them, drop (default) or keep
+(detached, as tables of their own). Calling it again replaces all settings;
+existing partitions stay as they are, and nothing is retired by this call.
+Only members of the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.unmanage_partitions(parent regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -343,7 +376,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.unmanage_partitions(regclass) IS
-'Forgets the settings of a managed table; true if it was managed. Touches no table and no partition, and what was retired stays retired. Only members of the owner of parent may call it.';
+'Forgets the settings of a managed table; true if it was managed. Touches no
+table and no partition, and what was retired stays retired. Only members of
+the owner of parent may call it.';
 
 CREATE FUNCTION tidemark.premake_partitions(parent regclass) RETURNS SETOF regclass
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
@@ -354,4 +389,6 @@ BEGIN ATOMIC
      WHERE c.parent = premake_partitions.parent;
 END;
 COMMENT ON FUNCTION tidemark.premake_partitions(regclass) IS
-'Creates the partitions of a managed table from today (UTC) to its premake_days ahead and returns those it created. A table that is not managed gives no rows.';
+'Creates the partitions of a managed table from today (UTC) to its
+premake_days ahead and returns those it created. A table that is not managed
+gives no rows.';

@@ -6,12 +6,18 @@
 CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
 COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
-'Runs a statement as the owner of a relation, in a security-restricted operation, with event_date as $1 and the day after as $2 (both NULL without event_date). Returns the first column of the first row as text, or the number of rows written by a statement that returns none. The caller must be a member of the role that owns the relation (42501), so it gives nobody a right that SET ROLE would not. Part of tidemark.refresh.';
+'Part of tidemark.refresh: runs a statement as the owner of a relation, in a
+security-restricted operation, with event_date as $1 and the day after as $2
+(both NULL without event_date). Returns the first column of the first row as
+text, or the number of rows written by a statement that returns none. The
+caller must be a member of the role that owns the relation (42501), so it
+gives nobody a right that SET ROLE would not.';
 
 CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
 COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
-'Like tidemark.execute_as_owner for a statement that only reads, under the snapshot of the calling query. Part of tidemark.verify_model.';
+'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
+statement that only reads, under the snapshot of the calling query.';
 
 CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
@@ -86,7 +92,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
-'The statement that works on one date ($1, and the day after as $2) of a model: kind build inserts it, built looks for a doubled or NULL key afterwards, diff brings the stored rows in line, compare only says how they differ. Part of tidemark.refresh and tidemark.verify_model; useful to EXPLAIN.';
+'Part of tidemark.refresh and tidemark.verify_model: the statement that works
+on one date ($1, and the day after as $2) of a model. kind: build inserts
+it, built looks for a doubled or NULL key afterwards, diff brings the stored
+rows in line, compare only says how they differ. Useful to EXPLAIN.';
 
 CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -141,7 +150,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
-'Brings the stored rows of one date in line with what the query returns, as the owner of the table, and says how many rows that took. Makes the partition of the date if the table has daily ones. Takes no marks away: part of tidemark.refresh. 21000: the query returns a key that is NULL or not unique.';
+'Part of tidemark.refresh: brings the stored rows of one date in line with
+what the query returns, as the owner of the table, and says how many rows
+that took. Makes the partition of the date if the table has daily ones.
+Takes no marks away. 21000: the query returns a key that is NULL or not
+unique.';
 
 CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
     OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
@@ -215,7 +228,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
-'Recomputes one dirty date of one model, of those whose owner the caller is a member of, and says which, with the error if it failed; all NULL when nothing is left to do. skip holds ''model date'' entries to pass over, run is what the refresh log records. Marks must have been distributed before. Part of tidemark.refresh.';
+'Part of tidemark.refresh: recomputes one dirty date of one model, of those
+whose owner the caller is a member of, and says which, with the error if it
+failed; all NULL when nothing is left to do. skip holds ''model date'' entries
+to pass over, run is what the refresh log records. Marks must have been
+distributed before.';
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE plpgsql
@@ -260,7 +277,15 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
-'Recomputes the dirty dates of one model (schema.table), or of all models in dependency order when model is NULL; at most max_dates dates, all when NULL. Each date is done in a transaction of its own, and only rows that differ are written; an interrupted refresh loses only the date in work and the next call goes on. CALL it outside a transaction block. Queries run as the owner of each model''s table; models whose owner the caller is no member of are passed over (42501 if named, or if there is no other). Frozen dates are left alone. Dates that fail stay dirty, are reported as warnings, and make the call fail at its end.';
+'Recomputes the dirty dates of one model (schema.table), or of all models in
+dependency order when model is NULL; at most max_dates dates, all when NULL.
+Each date is done in a transaction of its own, and only rows that differ are
+written; an interrupted refresh loses only the date in work and the next
+call goes on. CALL it outside a transaction block. Queries run as the owner
+of each model''s table; models whose owner the caller is no member of are
+passed over (42501 if named, or if there is no other). Frozen dates are left
+alone. Dates that fail stay dirty, are reported as warnings, and make the
+call fail at its end.';
 
 CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date) RETURNS TABLE (event_date date, status text, detail text)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
@@ -311,4 +336,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
-'Recomputes each date from from_date to to_date (both inclusive) and compares it with the stored rows byte by byte, under the snapshot of the calling query and without writing anything. status: ok; different (detail counts rows that are missing, too many or different, with the key of one); stale (marks wait for a refresh, so it was not compared); frozen (cannot be compared: source rows were retired). The caller must be a member of the role that owns the table. 42704: no such model; 22023: bad dates.';
+'Recomputes each date from from_date to to_date (both inclusive) and compares
+it with the stored rows byte by byte, under the snapshot of the calling
+query and without writing anything. status: ok; different (detail counts
+rows that are missing, too many or different, with the key of one); stale
+(marks wait for a refresh, so it was not compared); frozen (cannot be
+compared: source rows were retired). The caller must be a member of the role
+that owns the table. 42704: no such model; 22023: bad dates.';

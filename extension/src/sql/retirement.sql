@@ -59,14 +59,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
 RETURN parent::oid::bigint::bit(32)::integer;
 COMMENT ON FUNCTION tidemark.maintenance_lock_key(regclass) IS
-'The work behind tidemark.try_maintenance_lock: the second key of the advisory lock of a table; the first is 1953064045.';
+'The work behind tidemark.try_maintenance_lock: the second key of the
+advisory lock of a table; the first is 1953064045.';
 
 CREATE FUNCTION tidemark.try_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN pg_try_advisory_lock(1953064045, tidemark.maintenance_lock_key(parent));
 COMMENT ON FUNCTION tidemark.try_maintenance_lock(regclass) IS
-'Makes this session the maintainer of a table until tidemark.release_maintenance_lock or the end of the session; false when another one is. For clients that detach partitions concurrently, in several transactions.';
+'Makes this session the maintainer of a table until
+tidemark.release_maintenance_lock or the end of the session; false when
+another one is. For clients that detach partitions concurrently, in several
+transactions.';
 
 CREATE FUNCTION tidemark.release_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
@@ -105,7 +109,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retirement_blocker(regclass, timestamptz, timestamptz) IS
-'The work behind maintenance: why the dates from from_time to to_time (exclusive) of a table may not be retired now: a model needs them, a hold, or open bounds; NULL when they may.';
+'The work behind maintenance: why the dates from from_time to to_time
+(exclusive) of a table may not be retired now: a model needs them, a hold,
+or open bounds; NULL when they may.';
 
 CREATE FUNCTION tidemark.retention_limit(parent regclass) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -116,7 +122,8 @@ BEGIN ATOMIC
       FROM tidemark.partition_config c WHERE c.parent = retention_limit.parent;
 END;
 COMMENT ON FUNCTION tidemark.retention_limit(regclass) IS
-'The work behind maintenance: partitions that end at or before this time are due to be retired; NULL for a table without retention.';
+'The work behind maintenance: partitions that end at or before this time are
+due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
@@ -130,7 +137,9 @@ BEGIN ATOMIC
      ORDER BY b.from_time;
 END;
 COMMENT ON FUNCTION tidemark.due_partitions(regclass) IS
-'The work behind maintenance: the attached partitions of a managed table that retention wants to retire, oldest first; blocked says why one may not be retired now, NULL when it may.';
+'The work behind maintenance: the attached partitions of a managed table that
+retention wants to retire, oldest first; blocked says why one may not be
+retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark.drop_refusal(parent regclass, event_date date) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
@@ -156,7 +165,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_refusal(regclass, date) IS
-'The work behind maintenance: why the detached partition of a retired date may not be dropped: it is not the table that was detached, or a model needs it; NULL when it may.';
+'The work behind maintenance: why the detached partition of a retired date
+may not be dropped: it is not the table that was detached, or a model needs
+it; NULL when it may.';
 
 CREATE FUNCTION tidemark.set_retired(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz, state text, retention_action text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
@@ -169,7 +180,8 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'The work behind maintenance: writes the rows of tidemark.retired_dates for the dates of one partition.';
+'The work behind maintenance: writes the rows of tidemark.retired_dates for
+the dates of one partition.';
 
 CREATE FUNCTION tidemark.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -199,7 +211,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.attach_again(regclass, regclass, timestamptz, timestamptz) IS
-'The work behind maintenance: attaches a detached partition with its old bounds.';
+'The work behind maintenance: attaches a detached partition with its old
+bounds.';
 
 CREATE FUNCTION tidemark.wanted_dates(parent regclass) RETURNS SETOF date
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -228,7 +241,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.wanted_dates(regclass) IS
-'The UTC dates for which maintenance would create a partition now, ascending: from today, or from the day of the last success, to premake_days ahead or the newest partition (at most 366 days ahead); retired dates left out. A table that is not managed gives no rows.';
+'The UTC dates for which maintenance would create a partition now, ascending:
+from today, or from the day of the last success, to premake_days ahead or
+the newest partition (at most 366 days ahead); retired dates left out. A
+table that is not managed gives no rows.';
 
 CREATE FUNCTION tidemark.create_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -254,7 +270,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.create_step(regclass) IS
-'The work behind maintenance: creates in one transaction the partitions of all tidemark.wanted_dates of a table. NULL when none is missing.';
+'The work behind maintenance: creates in one transaction the partitions of
+all tidemark.wanted_dates of a table. NULL when none is missing.';
 
 CREATE FUNCTION tidemark.retire_step(parent regclass, by_client boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -349,7 +366,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.retire_step(regclass, boolean) IS
-'The work behind maintenance: takes the next step towards detaching what is due: repairs what was left half done, or detaches one partition. With by_client it only notes the partition and returns the statement that the client has to send. NULL when nothing is left to do.';
+'The work behind maintenance: takes the next step towards detaching what is
+due: repairs what was left half done, or detaches one partition. With
+by_client it only notes the partition and returns the statement that the
+client has to send. NULL when nothing is left to do.';
 
 CREATE FUNCTION tidemark.drop_step(parent regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -401,7 +421,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.drop_step(regclass) IS
-'The work behind maintenance: drops one partition that was detached to be dropped, after it is proved to be that very table. NULL when nothing is left to do.';
+'The work behind maintenance: drops one partition that was detached to be
+dropped, after it is proved to be that very table. NULL when nothing is left
+to do.';
 
 CREATE FUNCTION tidemark.restore_step(parent regclass, event_date date, hold interval) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -459,4 +481,6 @@ BEGIN ATOMIC
     RETURNING ARRAY['record', '', '', ''];
 END;
 COMMENT ON FUNCTION tidemark.record_step(regclass, text) IS
-'The work behind maintenance: notes how maintenance of a table went: error NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had, else what failed.';
+'The work behind maintenance: notes how maintenance of a table went: error
+NULL for a success, a bare 55P03 or 40P01 for a lock that was not to be had,
+else what failed.';

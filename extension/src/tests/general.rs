@@ -53,6 +53,19 @@ mod tests {
     }
 
     #[pg_test]
+    fn comments_of_functions_read_like_a_manual() {
+        // At 100 columns, expanded (\\x), \\df+ leaves 76 for the text; and the first sentence says what one gets.
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n')
+               FROM pg_proc p CROSS JOIN LATERAL (SELECT obj_description(p.oid, 'pg_proc') AS said) AS c
+              WHERE p.pronamespace = 'tidemark'::regnamespace
+                AND (said !~ '[.]$' OR length(said) > 1000 OR length(split_part(translate(said, E'\\n', ' '), '. ', 1)) > 230
+                     OR EXISTS (SELECT FROM regexp_split_to_table(said, E'\\n') AS line WHERE length(line) > 76 OR line ~ '(^ | $)'))",
+        );
+        assert_eq!(stray, "NULL", "too long, too wide or without an end:\n{stray}");
+    }
+
+    #[pg_test]
     fn the_count_of_objects_sees_every_kind() {
         let kinds = text(&format!(
             "{OBJECTS} SELECT string_agg(DISTINCT (pg_identify_object(classid, objid, objsubid)).type, ', ') FROM object"

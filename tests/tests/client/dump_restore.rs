@@ -21,7 +21,7 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT * FROM gold.sessions ORDER BY session_id",
         "SELECT * FROM silver.events ORDER BY event_id, event_time",
         "SELECT * FROM silver.purchases ORDER BY event_id, event_time",
-        "SELECT * FROM gold.daily_activity ORDER BY 1, 2, 3, 4",
+        "SELECT * FROM gold_storage.daily_activity ORDER BY 1, 2, 3, 4",
         "SELECT * FROM gold.funnel_daily ORDER BY 1, 2",
         "SELECT * FROM gold.retention_weekly ORDER BY 1, 2",
         "SELECT * FROM gold.sessions_live ORDER BY session_id",
@@ -39,7 +39,7 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('bronze.events')",
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('silver.events')",
         "SELECT c.oid::regclass::text, c.relkind, c.relowner::regrole, c.relacl FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'loader') ORDER BY 1",
+          WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'loader') ORDER BY 1",
     ]
     .iter()
     .flat_map(|sql| database.rows(sql))

@@ -4,6 +4,8 @@
 
 mod bad_lines;
 mod configured;
+mod bi;
+mod dashboards;
 mod dead_letters;
 mod dedupe;
 mod dump_restore;

@@ -126,7 +126,8 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     let database = cluster::shared().database();
     load(&database, &shop().path);
     maintain(&database);
-    let before = ["gold.session_facts", "gold.daily_activity"].map(|table| written(&database, table));
+    let before =
+        ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
 
     // Received on the 11th, happened on the 6th.
     let late = line_received(1, "u000001", "2026-09-06T03:00:00Z", "2026-09-11T12:00:00Z");
@@ -134,11 +135,12 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     assert_eq!(database.column("SELECT DISTINCT event_date FROM tidemark.dirty_log"), ["2026-09-06"]);
     maintain(&database);
 
-    let after = ["gold.session_facts", "gold.daily_activity"].map(|table| written(&database, table));
+    let after =
+        ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
     // A date of sessions reads one day back and two ahead, so that is how far a change reaches the other way round.
     let reached = dates(&["2026-09-04", "2026-09-05", "2026-09-06", "2026-09-07"]);
     let recomputed = "SELECT DISTINCT event_date FROM tidemark.refresh_log
-         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) AND model LIKE 'gold.session%'";
+         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) AND model = 'gold_storage.session_facts'";
     assert_eq!(database.column(recomputed).into_iter().collect::<BTreeSet<_>>(), reached);
     // And of these only the rows are written that differ.
     assert_eq!(rewritten(&before[0], &after[0]), dates(&["2026-09-06"]));
@@ -180,7 +182,7 @@ fn a_second_refresh_does_nothing() {
     let state = || {
         let counts = "SELECT name, refresh_count, last_refreshed_at FROM tidemark.models ORDER BY 1";
         let views = "SELECT view, seen_count, refreshed_at FROM tidemark.materialized_views ORDER BY 1";
-        (database.rows(counts), database.rows(views), written(&database, "gold.session_facts"))
+        (database.rows(counts), database.rows(views), written(&database, "gold_storage.session_facts"))
     };
     let before = state();
     maintain(&database);
@@ -283,7 +285,7 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
     load(&database, &shop().path);
     let mut admin = connect(&database.admin_url());
     admin.batch_execute("CALL tidemark.refresh('silver.events', NULL)").unwrap();
-    admin.batch_execute("CALL tidemark.refresh('gold.session_facts', 3)").unwrap();
+    admin.batch_execute("CALL tidemark.refresh('gold_storage.session_facts', 3)").unwrap();
     let refreshed = "SELECT count(DISTINCT event_date) FROM gold.sessions";
     let (some, all) =
         (database.number(refreshed), database.number("SELECT count(DISTINCT event_date) FROM bronze.events"));
@@ -291,11 +293,11 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
 
     // Stop it inside a date, then end it.
     let mut blocker = database.connect();
-    blocker.batch_execute("BEGIN; LOCK TABLE gold.session_facts IN SHARE MODE").unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE gold_storage.session_facts IN SHARE MODE").unwrap();
     let mut refresher = connect(&database.admin_url());
     let pid: i32 = refresher.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let thread = std::thread::spawn(move || {
-        refresher.batch_execute("CALL tidemark.refresh('gold.session_facts', NULL)")
+        refresher.batch_execute("CALL tidemark.refresh('gold_storage.session_facts', NULL)")
     });
     let waiting = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
     wait_until("the refresh to come to a date", PATIENCE, || database.number(&waiting) > 0);
@@ -305,8 +307,9 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
 
     assert_eq!(database.number(refreshed), some, "the date in work was rolled back");
     assert!(
-        database.number("SELECT dirty_dates FROM tidemark.model_status WHERE model = 'gold.session_facts'")
-            > 0
+        database.number(
+            "SELECT dirty_dates FROM tidemark.model_status WHERE model = 'gold_storage.session_facts'"
+        ) > 0
     );
     maintain(&database);
     assert_models_are_right(&database);
@@ -316,14 +319,15 @@ fn the_next_refresh_finishes_what_a_killed_one_left() {
 fn a_date_that_cannot_be_refreshed_stays_dirty_and_holds_up_no_other() {
     let database = cluster::shared().database();
     load(&database, &shop().path);
-    let trap = "ALTER TABLE gold.session_facts ADD CONSTRAINT trap CHECK (event_date <> '2026-09-05')";
+    let trap =
+        "ALTER TABLE gold_storage.session_facts ADD CONSTRAINT trap CHECK (event_date <> '2026-09-05')";
     database.connect().batch_execute(trap).unwrap();
     let result = connect(&database.admin_url()).batch_execute("CALL tidemark.refresh(NULL, NULL)");
     assert!(result.is_err(), "nobody was told");
     let status = "SELECT dirty_dates, oldest_dirty_date, last_error IS NOT NULL FROM tidemark.model_status
-                   WHERE model = 'gold.session_facts'";
+                   WHERE model = 'gold_storage.session_facts'";
     assert_eq!(database.rows(status), [["1", "2026-09-05", "t"]]);
-    database.connect().batch_execute("ALTER TABLE gold.session_facts DROP CONSTRAINT trap").unwrap();
+    database.connect().batch_execute("ALTER TABLE gold_storage.session_facts DROP CONSTRAINT trap").unwrap();
     maintain(&database);
     assert_eq!(database.rows(status), [["0", "NULL", "f"]]);
     assert_models_are_right(&database);

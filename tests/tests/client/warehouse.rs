@@ -130,7 +130,7 @@ fn sessions_equal_sessionize_over_all_events() {
         } else {
             let mut admin = connect(&database.admin_url());
             admin.batch_execute("CALL tidemark.refresh('silver.events', NULL)").unwrap();
-            admin.batch_execute("CALL tidemark.refresh('gold.session_facts', 2)").unwrap();
+            admin.batch_execute("CALL tidemark.refresh('gold_storage.session_facts', 2)").unwrap();
         }
         assert_sessions(&database, "gold.sessions_live");
     }
@@ -154,7 +154,7 @@ fn live_views_show_before_a_refresh_what_the_others_show_after_it() {
     maintain(&database);
     let views = database.column(
         "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname IN ('silver', 'gold') AND c.relkind IN ('r', 'p', 'v') AND to_regclass(c.oid::regclass::text || '_live') IS NOT NULL
+          WHERE n.nspname IN ('silver', 'gold', 'gold_storage') AND c.relkind IN ('r', 'p', 'v') AND to_regclass(c.oid::regclass::text || '_live') IS NOT NULL
           ORDER BY 1",
     );
     assert!(views.len() >= 14, "only {views:?} have a live view");
