@@ -95,8 +95,8 @@ fn a_wrong_page_is_noticed_and_rewritten() {
     let beginnings = [
         "page:10: the output differs",
         "page:28: the block fails",
-        "page:40: the output differs",
-        "page:49: the output differs",
+        "page:37: the output differs",
+        "page:46: the output differs",
         "page:66: the block prints, but no output follows it",
         "page:70: the block fails",
     ];
