@@ -20,7 +20,8 @@
 //!
 //! * `<!-- not run: REASON -->`: cannot run in a test;
 //! * `<!-- not compared: REASON -->`: runs and must not fail, what it prints is not looked at;
-//! * `<!-- file: NAME -->`: a data block that is written into the working directory of the page.
+//! * `<!-- file: NAME -->`: a data block that is written into the working directory of the page;
+//! * `<!-- from: PATH -->`: lines of a file of the repository, in any language. They are not run, but must still stand there.
 //!
 //! Set-up that readers need not see is a block inside an HTML comment.
 //!
@@ -56,6 +57,8 @@ pub struct Outcome {
     pub compared: usize,
     /// Data blocks that were written to files.
     pub files: usize,
+    /// Blocks that were found in the file that they are from.
+    pub excerpts: usize,
     /// Blocks that were not run: place and reason.
     pub not_run: Vec<(String, String)>,
     /// Blocks that were run and not compared: place and reason.
@@ -73,6 +76,7 @@ impl Outcome {
         self.commands += other.commands;
         self.compared += other.compared;
         self.files += other.files;
+        self.excerpts += other.excerpts;
         self.not_run.extend(other.not_run);
         self.not_compared.extend(other.not_compared);
         self.failures.extend(other.failures);
@@ -150,6 +154,14 @@ pub fn check(name: &str, page: &str, place: &Place) -> Outcome {
                 outcome.files += 1;
                 continue;
             }
+            Kind::From(file) => {
+                let source = std::fs::read_to_string(server::root().join(file)).unwrap_or_default();
+                if !source.contains(&block.text) {
+                    outcome.failures.push(format!("{at}: {file} does not have these lines"));
+                }
+                outcome.excerpts += 1;
+                continue;
+            }
             Kind::Sql => outcome.sql += 1,
             Kind::Sh | Kind::Console => outcome.commands += 1,
         }
@@ -169,7 +181,9 @@ pub fn check(name: &str, page: &str, place: &Place) -> Outcome {
             (_, Some(fences)) => fences,
             (_, None) => {
                 if !printed.is_empty() {
-                    outcome.failures.push(format!("{at}: the block prints, but no output follows it\n{printed}"));
+                    outcome
+                        .failures
+                        .push(format!("{at}: the block prints, but no output follows it\n{printed}"));
                 }
                 continue;
             }

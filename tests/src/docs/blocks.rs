@@ -11,6 +11,8 @@ pub enum Kind {
     Console,
     /// Data to be written into a file of this name.
     File(String),
+    /// Lines that must stand in this file of the repository.
+    From(String),
 }
 
 /// A block that does something. Lines count from 0.
@@ -42,7 +44,7 @@ const DATA: [&str; 6] = ["json", "toml", "yaml", "ini", "diff", "rust"];
 /// A comment of one line above a block: its name and what follows the colon.
 fn directive(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix("<!-- ")?.strip_suffix(" -->")?.split_once(": ")?;
-    ["not run", "not compared", "file"].contains(&name).then_some((name, value))
+    ["not run", "not compared", "file", "from"].contains(&name).then_some((name, value))
 }
 
 /// The blocks of a page, in order; or what is wrong with its fences.
@@ -55,7 +57,10 @@ pub fn parse(page: &str) -> Result<Vec<Block>, String> {
         let line = lines[at];
         let Some(info) = line.strip_prefix("```") else {
             if line.trim_start().starts_with("```") {
-                return Err(format!("line {}: a block that is indented is not tested; move it to the left", at + 1));
+                return Err(format!(
+                    "line {}: a block that is indented is not tested; move it to the left",
+                    at + 1
+                ));
             }
             match directive(line) {
                 Some(found) => directives.push(found),
@@ -81,11 +86,12 @@ pub fn parse(page: &str) -> Result<Vec<Block>, String> {
             text: lines[at + 1..end].join("\n"),
             output: None,
         };
-        let mut file = None;
+        let (mut file, mut source) = (None, None);
         for (name, value) in directives.drain(..) {
             match name {
                 "not run" => block.not_run = Some(value.to_owned()),
                 "not compared" => block.not_compared = Some(value.to_owned()),
+                "from" => source = Some(value.to_owned()),
                 _ => file = Some(value.to_owned()),
             }
         }
@@ -101,6 +107,11 @@ pub fn parse(page: &str) -> Result<Vec<Block>, String> {
                 }
                 _ => return Err(format!("line {}: unknown tag {word}", at + 1)),
             }
+        }
+        if let Some(path) = source {
+            blocks.push(Block { kind: Kind::From(path), ..block });
+            at = end + 1;
+            continue;
         }
         match (language, file) {
             ("sql", None) => blocks.push(block),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::server;
 
 /// Directories that are no part of the documentation: builds, tools, data.
-const SKIPPED: [&str; 8] = ["target", ".git", ".run", ".tools", "node_modules", "dbt_packages", ".venv", "venv"];
+const SKIPPED: [&str; 8] =
+    ["target", ".git", ".run", ".tools", "node_modules", "dbt_packages", ".venv", "venv"];
 
 /// All Markdown files of the repository, sorted.
 pub fn markdown_files() -> Vec<PathBuf> {
@@ -100,7 +101,8 @@ pub struct Links {
 pub fn check_links(root: &Path, files: &[PathBuf], awaited: &[&str]) -> Links {
     let mut result = Links::default();
     for file in files {
-        let page = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
+        let page =
+            std::fs::read_to_string(file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
         let name = file.strip_prefix(root).unwrap_or(file);
         for (line, target) in links(&page) {
             if target.contains("://") || target.starts_with("mailto:") {
@@ -108,11 +110,8 @@ pub fn check_links(root: &Path, files: &[PathBuf], awaited: &[&str]) -> Links {
                 continue;
             }
             let (path, anchor) = target.split_once('#').unwrap_or((&target, ""));
-            let to = if path.is_empty() {
-                file.clone()
-            } else {
-                plain(&file.parent().unwrap_or(root).join(path))
-            };
+            let to =
+                if path.is_empty() { file.clone() } else { plain(&file.parent().unwrap_or(root).join(path)) };
             let to_name = to.strip_prefix(root).unwrap_or(&to).to_owned();
             let at = format!("{}:{line}", name.display());
             if !to.exists() {

@@ -17,14 +17,15 @@ pub(super) fn block(block: &Block, place: &Place) -> (String, bool) {
         Kind::Sql => sql(block, place),
         Kind::Sh => sh(&format!("exec 2>&1\n{}\n", block.text), place),
         Kind::Console => console(&block.text, place),
-        Kind::File(_) => unreachable!("a file does not run"),
+        Kind::File(_) | Kind::From(_) => unreachable!("data does not run"),
     }
 }
 
 /// Writes a data block into the working directory of the page.
 pub(super) fn write(place: &Place, name: &str, text: &str) {
     let path: PathBuf = place.directory.join(name);
-    std::fs::write(&path, format!("{text}\n")).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+    std::fs::write(&path, format!("{text}\n"))
+        .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
 }
 
 /// Without blanks at the ends of lines, which editors remove, and without empty lines around.
@@ -50,7 +51,8 @@ fn prepare(command: &mut Command, place: &Place) {
         }
     }
     let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let path = [place.bin.clone(), place.postgres.clone()].into_iter().chain(std::env::split_paths(&inherited));
+    let path =
+        [place.bin.clone(), place.postgres.clone()].into_iter().chain(std::env::split_paths(&inherited));
     let (host, port) = place.address.split_once(':').expect("an address has a port");
     command
         .env("PATH", std::env::join_paths(path).expect("a path without a colon"))
@@ -59,7 +61,13 @@ fn prepare(command: &mut Command, place: &Place) {
         .envs([("PGPASSWORD", place.password.as_str()), ("PGDATABASE", place.database.as_str())])
         .envs([("PGTZ", "UTC"), ("PGDATESTYLE", "ISO, YMD"), ("PGCLIENTENCODING", "UTF8")])
         .env("PGOPTIONS", "-c client_min_messages=warning -c intervalstyle=postgres -c extra_float_digits=1")
-        .envs([("LC_ALL", "C.UTF-8"), ("TZ", "UTC"), ("PSQLRC", "/dev/null"), ("PSQL_PAGER", "cat"), ("NO_COLOR", "1")])
+        .envs([
+            ("LC_ALL", "C.UTF-8"),
+            ("TZ", "UTC"),
+            ("PSQLRC", "/dev/null"),
+            ("PSQL_PAGER", "cat"),
+            ("NO_COLOR", "1"),
+        ])
         .env("HOME", &place.directory)
         .current_dir(&place.directory)
         .stdin(Stdio::null())

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use tidemark_tests::cluster::{Cluster, Database};
@@ -25,24 +25,36 @@ const SHOP: &str = "--events 20000 --days 30 --users 500 --seed 42";
 /// What most pages begin with, made once and copied.
 struct Templates<'a> {
     cluster: &'a Cluster,
-    migrated: Database<'a>,
-    shop: Database<'a>,
+    migrated: OnceLock<Database<'a>>,
+    shop: OnceLock<Database<'a>>,
 }
 
 impl<'a> Templates<'a> {
-    fn make(cluster: &'a Cluster) -> Templates<'a> {
-        let migrated = cluster.database();
-        let shop = cluster.copy_of(&migrated);
-        let events = Generated::new(SHOP);
-        tidemark(&["load", events.path.to_str().expect("a path in UTF-8")]).database(&shop.superuser_url()).run().ok();
-        tidemark(&["maintain"]).database(&shop.superuser_url()).run().ok();
-        Templates { cluster, migrated, shop }
+    fn new(cluster: &'a Cluster) -> Templates<'a> {
+        Templates { cluster, migrated: OnceLock::new(), shop: OnceLock::new() }
+    }
+
+    fn migrated(&self) -> &Database<'a> {
+        self.migrated.get_or_init(|| self.cluster.database())
+    }
+
+    fn shop(&self) -> &Database<'a> {
+        self.shop.get_or_init(|| {
+            let shop = self.cluster.copy_of(self.migrated());
+            let events = Generated::new(SHOP);
+            tidemark(&["load", events.path.to_str().expect("a path in UTF-8")])
+                .database(&shop.superuser_url())
+                .run()
+                .ok();
+            tidemark(&["maintain"]).database(&shop.superuser_url()).run().ok();
+            shop
+        })
     }
 
     fn database(&self, name: &str, page: &str) -> Database<'a> {
         match docs::wanted_database(page) {
-            Some("migrated") => self.cluster.copy_of(&self.migrated),
-            Some("shop") => self.cluster.copy_of(&self.shop),
+            Some("migrated") => self.cluster.copy_of(self.migrated()),
+            Some("shop") => self.cluster.copy_of(self.shop()),
             Some("empty") => self.cluster.empty_database(),
             Some(other) => panic!("{name} wants a database that nobody knows: {other}"),
             None => {
@@ -64,7 +76,7 @@ fn the_pages_say_what_the_server_says() {
         docs::pages().into_iter().filter(|(name, _)| name.contains(&only)).collect();
     assert!(!pages.is_empty(), "no page has {only} in its name");
     let cluster = Cluster::start("docs");
-    let templates = Templates::make(&cluster);
+    let templates = Templates::new(&cluster);
     let outcomes: Mutex<BTreeMap<&str, Outcome>> = Mutex::default();
     let next = AtomicUsize::new(0);
     // Most of the time is spent waiting for psql to start and end.
@@ -92,7 +104,7 @@ fn the_pages_say_what_the_server_says() {
         }
     }
     println!(
-        "docs: {} blocks ran ({} SQL, {} of commands), {} outputs compared, {} run and not compared, {} not run, {} files written, {} wrong, in {:.0} s",
+        "docs: {} blocks ran ({} SQL, {} of commands), {} outputs compared, {} run and not compared, {} not run, {} files written, {} excerpts found in their files, {} wrong, in {:.0} s",
         all.sql + all.commands,
         all.sql,
         all.commands,
@@ -100,6 +112,7 @@ fn the_pages_say_what_the_server_says() {
         all.not_compared.len(),
         all.not_run.len(),
         all.files,
+        all.excerpts,
         all.failures.len(),
         started.elapsed().as_secs_f64()
     );
@@ -134,7 +147,8 @@ fn every_link_leads_somewhere() {
     assert!(links.followed > 0, "no link was found");
     let index = links.targets.get(Path::new("docs/index.md")).expect("docs/index.md links to nothing");
     for (name, _) in docs::pages() {
-        let listed = !name.starts_with("docs/") || name == "docs/index.md" || index.contains(&PathBuf::from(&name));
+        let listed =
+            !name.starts_with("docs/") || name == "docs/index.md" || index.contains(&PathBuf::from(&name));
         assert!(listed, "docs/index.md does not link to {name}");
     }
 }
