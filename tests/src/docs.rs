@@ -29,7 +29,8 @@
 //!
 //! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
 //! or `shop` (with the small generated shop loaded, see `tests/docs.rs`). Without one it is empty but for the extension.
-//! `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
+//! With `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
+//! shop; such pages run one at a time. `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
 //! are on PATH. The working directory is empty but for links to what the repository holds at its top.
 
 mod blocks;
@@ -93,6 +94,7 @@ pub struct Place {
     address: String,
     database: String,
     password: String,
+    brokers: Option<String>,
 }
 
 /// What of the repository the working directory of a page has links to.
@@ -125,7 +127,13 @@ impl Place {
             address: database.cluster.address.clone(),
             database: database.name.clone(),
             password: database.cluster.password(),
+            brokers: None,
         }
+    }
+
+    /// The same with a Kafka, for `TIDEMARK_BROKERS`.
+    pub fn with_brokers(self, brokers: &str) -> Place {
+        Place { brokers: Some(brokers.to_owned()), ..self }
     }
 }
 
@@ -211,6 +219,11 @@ pub fn check(name: &str, page: &str, place: &Place) -> Outcome {
 /// The comment that says which database a page wants.
 pub fn wanted_database(page: &str) -> Option<&str> {
     page.lines().find_map(|line| line.strip_prefix("<!-- database: ")?.strip_suffix(" -->"))
+}
+
+/// Whether a page wants a Kafka.
+pub fn wants_kafka(page: &str) -> bool {
+    page.lines().any(|line| line == "<!-- kafka: shop -->")
 }
 
 /// `README.md`, `CONTRIBUTING.md` and all pages of `docs/`, with their names.

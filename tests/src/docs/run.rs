@@ -57,6 +57,7 @@ fn prepare(command: &mut Command, place: &Place) {
     command
         .env("PATH", std::env::join_paths(path).expect("a path without a colon"))
         .env("TIDEMARK_DATABASE_URL", url(place))
+        .envs(place.brokers.iter().map(|brokers| ("TIDEMARK_BROKERS", brokers)))
         .envs([("PGHOST", host), ("PGPORT", port), ("PGUSER", "postgres")])
         .envs([("PGPASSWORD", place.password.as_str()), ("PGDATABASE", place.database.as_str())])
         .envs([("PGTZ", "UTC"), ("PGDATESTYLE", "ISO, YMD"), ("PGCLIENTENCODING", "UTF8")])

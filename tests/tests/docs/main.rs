@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
+use tidemark_tests::broker;
 use tidemark_tests::cluster::{Cluster, Database};
 use tidemark_tests::docs::{self, Outcome, Place};
 use tidemark_tests::events::Generated;
@@ -22,16 +23,24 @@ const AWAITED: [&str; 2] = ["docs/bi.md", "docs/dbt.md"];
 /// The arguments of the shop that pages with `<!-- database: shop -->` find loaded. README.md names them.
 const SHOP: &str = "--events 20000 --days 30 --users 500 --seed 42";
 
+/// The file with these events.
+fn events() -> &'static str {
+    static EVENTS: OnceLock<Generated> = OnceLock::new();
+    EVENTS.get_or_init(|| Generated::new(SHOP)).path.to_str().expect("a path in UTF-8")
+}
+
 /// What most pages begin with, made once and copied.
 struct Templates<'a> {
     cluster: &'a Cluster,
     migrated: OnceLock<Database<'a>>,
     shop: OnceLock<Database<'a>>,
+    /// Whoever holds it may use Kafka: pages would else meet in one consumer group.
+    kafka: Mutex<()>,
 }
 
 impl<'a> Templates<'a> {
     fn new(cluster: &'a Cluster) -> Templates<'a> {
-        Templates { cluster, migrated: OnceLock::new(), shop: OnceLock::new() }
+        Templates { cluster, migrated: OnceLock::new(), shop: OnceLock::new(), kafka: Mutex::new(()) }
     }
 
     fn migrated(&self) -> &Database<'a> {
@@ -41,13 +50,19 @@ impl<'a> Templates<'a> {
     fn shop(&self) -> &Database<'a> {
         self.shop.get_or_init(|| {
             let shop = self.cluster.copy_of(self.migrated());
-            let events = Generated::new(SHOP);
-            tidemark(&["load", events.path.to_str().expect("a path in UTF-8")])
-                .database(&shop.superuser_url())
-                .run()
-                .ok();
+            tidemark(&["load", events()]).database(&shop.superuser_url()).run().ok();
             tidemark(&["maintain"]).database(&shop.superuser_url()).run().ok();
             shop
+        })
+    }
+
+    /// Brokers with the topic `events`.
+    fn brokers() -> &'static str {
+        static BROKERS: OnceLock<&str> = OnceLock::new();
+        BROKERS.get_or_init(|| {
+            let brokers = broker::shared().address.as_str();
+            tidemark(&["produce", events(), "--brokers", brokers, "--topic", "events"]).run().ok();
+            brokers
         })
     }
 
@@ -81,6 +96,12 @@ fn the_pages_say_what_the_server_says() {
     let next = AtomicUsize::new(0);
     // Most of the time is spent waiting for psql to start and end.
     std::thread::scope(|scope| {
+        if pages
+            .iter()
+            .any(|(_, path)| std::fs::read_to_string(path).is_ok_and(|page| docs::wants_kafka(&page)))
+        {
+            scope.spawn(Templates::brokers);
+        }
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((name, path)) = pages.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -123,7 +144,14 @@ fn the_pages_say_what_the_server_says() {
 fn run(name: &str, path: &Path, templates: &Templates<'_>, update: bool) -> Outcome {
     let page = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("cannot read {name}: {e}"));
     let database = templates.database(name, &page);
-    let mut outcome = docs::check(name, &page, &Place::new(name, &database));
+    let mut place = Place::new(name, &database);
+    let mut turn = None;
+    if docs::wants_kafka(&page) {
+        place = place.with_brokers(Templates::brokers());
+        turn = Some(templates.kafka.lock());
+    }
+    let mut outcome = docs::check(name, &page, &place);
+    drop(turn);
     if update && outcome.updated != page {
         std::fs::write(path, &outcome.updated).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
         outcome.failures.retain(|failure| !failure.contains("UPDATE_DOCS=1"));
