@@ -1,5 +1,5 @@
 //! Documentation as tests: the SQL and the commands of a Markdown page run, and what they print is compared with what
-//! the page says. Which pages there are, and what is counted, is up to `tests/docs.rs`.
+//! the page says. Which pages there are, and what is counted, is up to `tests/docs/main.rs`.
 //!
 //! # What runs
 //!
@@ -28,7 +28,7 @@
 //! # Where it runs
 //!
 //! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
-//! or `shop` (with the small generated shop loaded, see `tests/docs.rs`). Without one it is empty but for the extension.
+//! or `shop` (with the small generated shop loaded, see `tests/docs/main.rs`). Without one it is empty but for the extension.
 //! With `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
 //! shop; such pages run one at a time. `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
 //! are on PATH. The working directory is empty but for links to what the repository holds at its top.
@@ -132,8 +132,21 @@ impl Place {
     }
 
     /// The same with a Kafka, for `TIDEMARK_BROKERS`.
-    pub fn with_brokers(self, brokers: &str) -> Place {
-        Place { brokers: Some(brokers.to_owned()), ..self }
+    pub fn with_brokers(mut self, brokers: &str) -> Place {
+        self.brokers = Some(brokers.to_owned());
+        self
+    }
+}
+
+impl Drop for Place {
+    /// Ends servers that a page started and, having failed, left.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.directory.join(".run")).into_iter().flatten().flatten() {
+            if entry.path().join("port").exists() {
+                let script = server::root().join("scripts/pg.sh");
+                let _ = std::process::Command::new(script).arg("destroy").arg(entry.path()).output();
+            }
+        }
     }
 }
 
