@@ -39,6 +39,7 @@ mod links;
 mod run;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use blocks::{Block, Kind, parse};
 pub use compare::alike;
@@ -88,7 +89,7 @@ impl Outcome {
 pub struct Place {
     directory: PathBuf,
     /// Holds a link to the binary `tidemark`.
-    bin: PathBuf,
+    bin: &'static Path,
     /// Holds Postgres' programs.
     postgres: PathBuf,
     address: String,
@@ -97,32 +98,53 @@ pub struct Place {
     brokers: Option<String>,
 }
 
+/// Programs that change the machine or take minutes. In a page's PATH stands a stub in their place, so that a block which
+/// nobody tagged fails at once instead of installing something.
+const BARRED: [&str; 6] = ["make", "cargo", "apt-get", "sudo", "systemctl", "shutdown"];
+
 /// What of the repository the working directory of a page has links to.
 const LINKED: [&str; 9] =
     ["Makefile", "dbt", "docs", "extension", "migrations", "packaging", "scripts", "sql", "tests"];
+
+/// A directory with a link to the binary and the stubs.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let bin = server::scratch().join("bin");
+        std::fs::create_dir_all(&bin).expect("cannot create a directory for programs");
+        link(&process::binary(), &bin.join("tidemark"));
+        let stub = bin.join("barred");
+        let text = concat!(
+            "#!/bin/sh\n",
+            "echo \"${0##*/} does not run in the tests of the pages; tag the block: <!-- not run: WHY -->\"\n",
+            "exit 99\n"
+        );
+        std::fs::write(&stub, text).expect("cannot write a stub");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&stub, executable).expect("cannot make a stub executable");
+        for name in BARRED {
+            link(&stub, &bin.join(name));
+        }
+        bin
+    })
+}
+
+fn link(to: &Path, name: &Path) {
+    std::os::unix::fs::symlink(to, name).unwrap_or_else(|e| panic!("cannot link {}: {e}", name.display()));
+}
 
 impl Place {
     /// A working directory for a page and its database.
     pub fn new(page: &str, database: &Database<'_>) -> Place {
         let directory = server::scratch().join("pages").join(page);
-        let bin = server::scratch().join("bin");
-        for directory in [&directory, &bin] {
-            std::fs::create_dir_all(directory).expect("cannot create the directory of a page");
-        }
-        let mut links = vec![(process::binary(), bin.join("tidemark"))];
-        links.extend(LINKED.map(|name| (server::root().join(name), directory.join(name))));
-        for (to, link) in links.into_iter().filter(|(to, _)| to.exists()) {
-            // Another page may have made the one to the binary already.
-            if let Err(e) = std::os::unix::fs::symlink(&to, &link)
-                && e.kind() != std::io::ErrorKind::AlreadyExists
-            {
-                panic!("cannot make the link {}: {e}", link.display());
-            }
+        std::fs::create_dir_all(&directory).expect("cannot create the directory of a page");
+        for name in LINKED.into_iter().filter(|name| server::root().join(name).exists()) {
+            link(&server::root().join(name), &directory.join(name));
         }
         let psql = cluster::program("psql");
         Place {
             directory,
-            bin,
+            bin: programs(),
             postgres: psql.parent().expect("psql is in a directory").to_owned(),
             address: database.cluster.address.clone(),
             database: database.name.clone(),

@@ -39,7 +39,7 @@ pub struct Block {
 }
 
 /// Languages that are shown and neither run nor output.
-const DATA: [&str; 6] = ["json", "toml", "yaml", "ini", "diff", "rust"];
+const DATA: [&str; 7] = ["json", "toml", "yaml", "ini", "diff", "rust", "jinja"];
 
 /// A comment of one line above a block: its name and what follows the colon.
 fn directive(line: &str) -> Option<(&str, &str)> {

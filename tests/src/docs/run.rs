@@ -52,7 +52,7 @@ fn prepare(command: &mut Command, place: &Place) {
     }
     let inherited = std::env::var_os("PATH").unwrap_or_default();
     let path =
-        [place.bin.clone(), place.postgres.clone()].into_iter().chain(std::env::split_paths(&inherited));
+        [place.bin.to_owned(), place.postgres.clone()].into_iter().chain(std::env::split_paths(&inherited));
     let (host, port) = place.address.split_once(':').expect("an address has a port");
     command
         .env("PATH", std::env::join_paths(path).expect("a path without a colon"))

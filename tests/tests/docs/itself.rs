@@ -80,7 +80,8 @@ $ false
 ```console error
 $ echo 1
 1
-$ exit 5
+$ make something
+make does not run in the tests of the pages; tag the block: <!-- not run: WHY -->
 ```
 ";
 

@@ -18,7 +18,7 @@ use tidemark_tests::process::tidemark;
 mod itself;
 
 /// Pages that others announce and that do not exist yet.
-const AWAITED: [&str; 2] = ["docs/bi.md", "docs/dbt.md"];
+const AWAITED: [&str; 3] = ["docs/bi.md", "docs/dbt.md", "docs/versions.md"];
 
 /// The arguments of the shop that pages with `<!-- database: shop -->` find loaded. README.md names them.
 const SHOP: &str = "--events 20000 --days 30 --users 500 --seed 42";
@@ -194,7 +194,7 @@ fn every_public_function_and_type_is_described() {
     let names = database.column(
         "SELECT DISTINCT p.proname::text FROM pg_proc p
           WHERE p.pronamespace = 'tidemark'::regnamespace
-            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
+            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|Part of|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
          UNION
          SELECT t.typname::text FROM pg_type t
           WHERE t.typnamespace = 'tidemark'::regnamespace AND obj_description(t.oid, 'pg_type') IS NOT NULL
