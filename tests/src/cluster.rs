@@ -51,10 +51,9 @@ impl Cluster {
         ];
         settings.extend(more);
         let (directory, address) = server::start("pg.sh", name, &settings);
-        let password: String = std::fs::read_to_string(directory.join("password"))
-            .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
-        let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
-        Cluster { address, directory, superuser, logins: Mutex::new(false) }
+        let mut cluster = Cluster { address, directory, superuser: String::new(), logins: Mutex::new(false) };
+        cluster.superuser = format!("postgresql://postgres:{}@{}", cluster.password(), cluster.address);
+        cluster
     }
 
     /// Stops the server at once, as a crash would: what it had not written is lost.
@@ -85,9 +84,13 @@ impl Cluster {
 
     /// An empty database, without any migration.
     pub fn empty_database(&self) -> Database<'_> {
+        self.new_database("template0")
+    }
+
+    fn new_database(&self, template: &str) -> Database<'_> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
         self.connect("postgres").batch_execute(&sql).expect("cannot create a database");
         Database { cluster: self, name }
     }
@@ -97,6 +100,18 @@ impl Cluster {
         let database = self.empty_database();
         database.migrate();
         database
+    }
+
+    /// A copy of a database to which nobody is connected.
+    pub fn copy_of(&self, template: &Database<'_>) -> Database<'_> {
+        self.new_database(&template.name)
+    }
+
+    /// The password of the superuser, postgres.
+    pub fn password(&self) -> String {
+        let path = self.directory.join("password");
+        let password = std::fs::read_to_string(&path);
+        password.unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())).trim().to_owned()
     }
 
     /// Creates the roles to log in with. Needs the group roles, so some database must be migrated.

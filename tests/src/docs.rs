@@ -1,195 +1,275 @@
-//! Documentation as tests: finds the SQL blocks of a Markdown page, runs them with psql and compares what psql prints
-//! with the block that follows. Which pages there are, and the server, is up to `tests/docs.rs`.
+//! Documentation as tests: the SQL and the commands of a Markdown page run, and what they print is compared with what
+//! the page says. Which pages there are, and what is counted, is up to `tests/docs/main.rs`.
 //!
-//! A block is a fence that opens with ```` ```sql ````, and tags behind it:
+//! # What runs
 //!
-//! * `no-run`: not run;
-//! * `no-compare`: run, its output is not looked at (it must not fail, though);
-//! * `keep`: run outside a transaction; every other block is rolled back at its end;
-//! * `error`: must fail; every other block must not.
+//! | fence | runs |
+//! |---|---|
+//! | ```` ```sql ```` | with psql, in a transaction that is rolled back at the end of the block |
+//! | ```` ```sh ```` | with `bash -eu`; standard error and standard output together are its output |
+//! | ```` ```console ```` | each line that begins with `$ `, with the lines behind it that begin with `> `; what stands below it in the same block is its output |
 //!
-//! A fence without a language, or with `text`, that follows a SQL block with nothing but empty lines between them is its
-//! output. Set-up that readers need not see is a block inside an HTML comment.
+//! A fence without a language, or with `text`, that follows a `sql` or `sh` block with nothing but empty lines between
+//! them is its output. A block without one must print nothing. Other languages (`json`, `toml`, `yaml`) are data; an
+//! unknown one is an error, and so is a fence that is indented, because it would be passed over in silence.
 //!
-//! A page gets an empty database with the extension, unless it creates that itself; one with the comment
-//! `<!-- database: migrated -->` gets the whole warehouse.
+//! # Tags
+//!
+//! Behind the language: `keep` (SQL, not rolled back) and `error` (must fail; every other block must not). In a comment
+//! on a line of its own right above the fence:
+//!
+//! * `<!-- not run: REASON -->`: cannot run in a test;
+//! * `<!-- not compared: REASON -->`: runs and must not fail, what it prints is not looked at;
+//! * `<!-- file: NAME -->`: a data block that is written into the working directory of the page;
+//! * `<!-- from: PATH -->`: lines of a file of the repository, in any language. They are not run, but must still stand there.
+//!
+//! Set-up that readers need not see is a block inside an HTML comment.
+//!
+//! # Where it runs
+//!
+//! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
+//! or `shop` (with the small generated shop loaded, see `tests/docs/main.rs`). Without one it is empty but for the extension.
+//! With `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
+//! shop; such pages run one at a time. `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
+//! are on PATH. The working directory is empty but for links to what the repository holds at its top.
 
-use std::io::Write;
+mod blocks;
+mod compare;
+mod links;
+mod run;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use crate::server;
+pub use blocks::{Block, Kind, parse};
+pub use compare::alike;
+pub use links::{anchors, check_links, markdown_files};
 
-const TAGS: [&str; 4] = ["no-run", "no-compare", "keep", "error"];
-
-/// A SQL block and where its output stands. Lines count from 0.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Block {
-    /// Line of the opening fence.
-    pub line: usize,
-    /// Line of the closing fence.
-    pub end: usize,
-    tags: Vec<String>,
-    sql: String,
-    /// Lines of the fences around the output, if there is one.
-    output: Option<(usize, usize)>,
-}
-
-impl Block {
-    fn has(&self, tag: &str) -> bool {
-        self.tags.iter().any(|t| t == tag)
-    }
-}
+use crate::cluster::{self, Database};
+use crate::{process, server};
 
 /// What became of the blocks of a page.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Blocks that were run.
-    pub ran: usize,
+    /// SQL blocks that were run.
+    pub sql: usize,
+    /// Blocks of commands that were run.
+    pub commands: usize,
     /// Blocks whose output was compared.
     pub compared: usize,
+    /// Data blocks that were written to files.
+    pub files: usize,
+    /// Blocks that were found in the file that they are from.
+    pub excerpts: usize,
+    /// Blocks that were not run: place and reason.
+    pub not_run: Vec<(String, String)>,
+    /// Blocks that were run and not compared: place and reason.
+    pub not_compared: Vec<(String, String)>,
     /// What is wrong, each with file and line.
     pub failures: Vec<String>,
     /// The page with every output as it came out this time.
     pub updated: String,
 }
 
-/// The SQL blocks of a page, in order; or what is wrong with its fences.
-pub fn blocks(page: &str) -> Result<Vec<Block>, String> {
-    let lines: Vec<&str> = page.lines().collect();
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut at = 0;
-    while at < lines.len() {
-        let Some(info) = lines[at].strip_prefix("```") else {
-            at += 1;
-            continue;
-        };
-        let end = (at + 1..lines.len())
-            .find(|&i| lines[i].trim_end() == "```")
-            .ok_or_else(|| format!("line {}: the block never ends", at + 1))?;
-        let mut words = info.split_whitespace();
-        match words.next() {
-            Some("sql") => {
-                let tags: Vec<String> = words.map(str::to_owned).collect();
-                if let Some(tag) = tags.iter().find(|t| !TAGS.contains(&t.as_str())) {
-                    return Err(format!("line {}: unknown tag {tag}", at + 1));
-                }
-                blocks.push(Block { line: at, end, tags, sql: lines[at + 1..end].join("\n"), output: None });
-            }
-            None | Some("text") => {
-                if let Some(block) = blocks.last_mut()
-                    && block.output.is_none()
-                    && lines[block.end + 1..at].iter().all(|line| line.trim().is_empty())
-                {
-                    block.output = Some((at, end));
-                }
-            }
-            Some(_) => {}
-        }
-        at = end + 1;
+impl Outcome {
+    /// Adds the numbers and lists of another page.
+    pub fn add(&mut self, other: Outcome) {
+        self.sql += other.sql;
+        self.commands += other.commands;
+        self.compared += other.compared;
+        self.files += other.files;
+        self.excerpts += other.excerpts;
+        self.not_run.extend(other.not_run);
+        self.not_compared.extend(other.not_compared);
+        self.failures.extend(other.failures);
     }
-    Ok(blocks)
 }
 
-/// Runs the blocks of a page in the database behind `url`, in order, and compares their output.
-pub fn check(name: &str, page: &str, url: &str, psql: &Path) -> Outcome {
-    let mut outcome = Outcome::default();
-    let blocks = match blocks(page) {
+/// Where the blocks of a page run.
+pub struct Place {
+    directory: PathBuf,
+    /// Holds a link to the binary `tidemark`.
+    bin: &'static Path,
+    /// Holds Postgres' programs.
+    postgres: PathBuf,
+    address: String,
+    database: String,
+    password: String,
+    brokers: Option<String>,
+}
+
+/// Programs that change the machine or take minutes. In a page's PATH stands a stub in their place, so that a block which
+/// nobody tagged fails at once instead of installing something.
+const BARRED: [&str; 6] = ["make", "cargo", "apt-get", "sudo", "systemctl", "shutdown"];
+
+/// What of the repository the working directory of a page has links to.
+const LINKED: [&str; 9] =
+    ["Makefile", "dbt", "docs", "extension", "migrations", "packaging", "scripts", "sql", "tests"];
+
+/// A directory with a link to the binary and the stubs.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let bin = server::scratch().join("bin");
+        std::fs::create_dir_all(&bin).expect("cannot create a directory for programs");
+        link(&process::binary(), &bin.join("tidemark"));
+        let stub = bin.join("barred");
+        let text = concat!(
+            "#!/bin/sh\n",
+            "echo \"${0##*/} does not run in the tests of the pages; tag the block: <!-- not run: WHY -->\"\n",
+            "exit 99\n"
+        );
+        std::fs::write(&stub, text).expect("cannot write a stub");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&stub, executable).expect("cannot make a stub executable");
+        for name in BARRED {
+            link(&stub, &bin.join(name));
+        }
+        bin
+    })
+}
+
+fn link(to: &Path, name: &Path) {
+    std::os::unix::fs::symlink(to, name).unwrap_or_else(|e| panic!("cannot link {}: {e}", name.display()));
+}
+
+impl Place {
+    /// A working directory for a page and its database.
+    pub fn new(page: &str, database: &Database<'_>) -> Place {
+        let directory = server::scratch().join("pages").join(page);
+        std::fs::create_dir_all(&directory).expect("cannot create the directory of a page");
+        for name in LINKED.into_iter().filter(|name| server::root().join(name).exists()) {
+            link(&server::root().join(name), &directory.join(name));
+        }
+        let psql = cluster::program("psql");
+        Place {
+            directory,
+            bin: programs(),
+            postgres: psql.parent().expect("psql is in a directory").to_owned(),
+            address: database.cluster.address.clone(),
+            database: database.name.clone(),
+            password: database.cluster.password(),
+            brokers: None,
+        }
+    }
+
+    /// The same with a Kafka, for `TIDEMARK_BROKERS`.
+    pub fn with_brokers(mut self, brokers: &str) -> Place {
+        self.brokers = Some(brokers.to_owned());
+        self
+    }
+}
+
+impl Drop for Place {
+    /// Ends servers that a page started and, having failed, left.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.directory.join(".run")).into_iter().flatten().flatten() {
+            if entry.path().join("port").exists() {
+                let script = server::root().join("scripts/pg.sh");
+                let _ = std::process::Command::new(script).arg("destroy").arg(entry.path()).output();
+            }
+        }
+    }
+}
+
+/// Runs the blocks of a page in order and compares their output.
+pub fn check(name: &str, page: &str, place: &Place) -> Outcome {
+    let mut outcome = Outcome { updated: page.to_owned(), ..Outcome::default() };
+    let blocks = match parse(page) {
         Ok(blocks) => blocks,
         Err(e) => {
             outcome.failures.push(format!("{name}: {e}"));
-            outcome.updated = page.to_owned();
             return outcome;
         }
     };
     let lines: Vec<&str> = page.lines().collect();
     let mut updated: Vec<String> = Vec::new();
     let mut copied = 0;
-    for block in blocks.iter().filter(|b| !b.has("no-run")) {
-        let place = format!("{name}:{}", block.line + 1);
-        let (printed, failed) = run(block, url, psql);
-        outcome.ran += 1;
-        if failed != block.has("error") {
-            let expected = if failed { "fails" } else { "should fail and does not" };
-            outcome.failures.push(format!("{place}: the block {expected}\n{printed}"));
+    for block in &blocks {
+        let at = format!("{name}:{}", block.line + 1);
+        if let Some(reason) = &block.not_run {
+            outcome.not_run.push((at, reason.clone()));
             continue;
         }
-        if block.has("no-compare") {
-            continue;
-        }
-        let Some((open, close)) = block.output else {
-            // A block that prints nothing needs no output.
-            if !printed.is_empty() {
-                outcome
-                    .failures
-                    .push(format!("{place}: the block prints, but no output follows it\n{printed}"));
+        match &block.kind {
+            Kind::File(file) => {
+                run::write(place, file, &block.text);
+                outcome.files += 1;
+                continue;
             }
+            Kind::From(file) => {
+                let source = std::fs::read_to_string(server::root().join(file)).unwrap_or_default();
+                if !source.contains(&block.text) {
+                    outcome.failures.push(format!("{at}: {file} does not have these lines"));
+                }
+                outcome.excerpts += 1;
+                continue;
+            }
+            Kind::Sql => outcome.sql += 1,
+            Kind::Sh | Kind::Console => outcome.commands += 1,
+        }
+        let (printed, failed) = run::block(block, place);
+        if failed != block.error {
+            let what = if failed { "fails" } else { "should fail and does not" };
+            outcome.failures.push(format!("{at}: the block {what}\n{printed}"));
             continue;
+        }
+        if let Some(reason) = &block.not_compared {
+            outcome.not_compared.push((at, reason.clone()));
+            continue;
+        }
+        // The lines that hold what was printed when the page was written.
+        let (open, close) = match (&block.kind, block.output) {
+            (Kind::Console, _) => (block.line, block.end),
+            (_, Some(fences)) => fences,
+            (_, None) => {
+                if !printed.is_empty() {
+                    outcome
+                        .failures
+                        .push(format!("{at}: the block prints, but no output follows it\n{printed}"));
+                }
+                continue;
+            }
         };
         outcome.compared += 1;
-        let written = trimmed(&lines[open + 1..close]);
-        if written != printed {
+        let written = run::trimmed(&lines[open + 1..close]);
+        let same = match block.kind {
+            Kind::Sql => written == printed,
+            _ => alike(&written, &printed),
+        };
+        if !same {
             outcome.failures.push(format!(
-                "{place}: the output differs; UPDATE_DOCS=1 rewrites it\n--- written\n{written}\n--- printed\n{printed}"
+                "{at}: the output differs; UPDATE_DOCS=1 rewrites it\n--- written\n{written}\n--- printed\n{printed}"
             ));
+            updated.extend(lines[copied..=open].iter().map(|&line| line.to_owned()));
+            updated.extend(printed.lines().map(str::to_owned));
+            copied = close;
         }
-        updated.extend(lines[copied..=open].iter().map(|&line| line.to_owned()));
-        updated.extend(printed.lines().map(str::to_owned));
-        copied = close;
     }
     updated.extend(lines[copied..].iter().map(|&line| line.to_owned()));
     outcome.updated = updated.join("\n") + "\n";
     outcome
 }
 
-/// What psql prints for a block, errors behind results, and whether it failed.
-fn run(block: &Block, url: &str, psql: &Path) -> (String, bool) {
-    let script = if block.has("keep") {
-        format!("{}\n", block.sql)
-    } else {
-        format!("BEGIN;\n{}\n;\nROLLBACK;\n", block.sql)
-    };
-    let mut child = Command::new(psql)
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "SHOW_CONTEXT=never"])
-        .args(["-P", "pager=off", "-P", "border=1", "-P", "linestyle=ascii", "-d", url])
-        .env("PGTZ", "UTC")
-        .env("PGDATESTYLE", "ISO, YMD")
-        .env("PGCLIENTENCODING", "UTF8")
-        .env("PGOPTIONS", "-c client_min_messages=warning -c intervalstyle=postgres -c extra_float_digits=1")
-        .env("LC_ALL", "C.UTF-8")
-        // So that a page can show \i sql/dashboards/...
-        .current_dir(server::root())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("cannot run {}: {e}", psql.display()));
-    // A block is far smaller than the buffer of a pipe, so this cannot wait for output to be read.
-    child.stdin.take().expect("piped").write_all(script.as_bytes()).expect("psql stopped reading");
-    let output = child.wait_with_output().expect("cannot wait for psql");
-    let printed =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (trimmed(&printed.lines().collect::<Vec<_>>()), !output.status.success())
+/// The comment that says which database a page wants.
+pub fn wanted_database(page: &str) -> Option<&str> {
+    page.lines().find_map(|line| line.strip_prefix("<!-- database: ")?.strip_suffix(" -->"))
 }
 
-/// Without blanks at the ends of lines, which editors remove, and without empty lines around.
-fn trimmed(lines: &[&str]) -> String {
-    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
-    lines.join("\n").trim_matches('\n').to_owned()
+/// Whether a page wants a Kafka.
+pub fn wants_kafka(page: &str) -> bool {
+    page.lines().any(|line| line == "<!-- kafka: shop -->")
 }
 
-/// `README.md` and the pages of `docs/`, with their names.
+/// `README.md`, `CONTRIBUTING.md` and all pages of `docs/`, with their names.
 pub fn pages() -> Vec<(String, PathBuf)> {
     let root = server::root();
-    let mut pages = vec![("README.md".to_owned(), root.join("README.md"))];
-    let folder = std::fs::read_dir(root.join("docs")).expect("cannot read docs/");
-    for entry in folder {
-        let path = entry.expect("cannot read docs/").path();
-        if path.extension().is_some_and(|e| e == "md") {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            pages.push((format!("docs/{name}"), path.clone()));
-        }
-    }
-    pages.sort();
-    pages
+    markdown_files()
+        .into_iter()
+        .filter(|path| {
+            let name = path.strip_prefix(&root).unwrap_or(path);
+            name.starts_with("docs") || name == Path::new("README.md") || name == Path::new("CONTRIBUTING.md")
+        })
+        .map(|path| (path.strip_prefix(&root).unwrap_or(&path).display().to_string(), path))
+        .collect()
 }
