@@ -117,6 +117,8 @@ use_chroot() {
     CHROOT=$CHROOTS/$suite
     packages="postgresql-$version postgresql-server-dev-$version gcc g++ libc6-dev clang libclang-dev pkg-config \
         libssl-dev zlib1g-dev make git sudo openssl pgbouncer dpkg-dev"
+    # One opinion about the packages is enough.
+    if [ "$version" = 17 ]; then packages+=" lintian"; fi
     [ -e "$CHROOT/etc/os-release" ] || bootstrap_chroot "$CHROOT" "$suite"
     enter_chroot "$CHROOT"
     stamp=$CHROOT/.tidemark-packages
