@@ -78,7 +78,10 @@ enter_chroot() {
     for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
         if [ -e "$file" ]; then cp -L "$file" "$dir$file"; fi
     done
-    cp -a /etc/apt/apt.conf.d/. "$dir/etc/apt/apt.conf.d/"
+    # Settings of this machine, not what its packages brought.
+    for file in /etc/apt/apt.conf.d/*; do
+        if [ -f "$file" ] && ! dpkg-query -S "$file" >/dev/null 2>&1; then cp -L "$file" "$dir/etc/apt/apt.conf.d/"; fi
+    done
 }
 
 # in_chroot DIR COMMAND...: with a clean environment, but for how packages are reached.

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::Database;
+use postgres::Client;
+
+use crate::cluster::rows;
 
 /// Object and property, and its values: several where an object has, say, several dependencies.
 pub type Catalog = BTreeMap<(String, String), Vec<String>>;
 
-/// What the catalogs say of the extension in this database.
-pub fn describe(database: &Database<'_>) -> Catalog {
+/// What the catalogs say of the extension in this connection's database, its open transaction included.
+pub fn describe(client: &mut Client) -> Catalog {
     let mut catalog = Catalog::new();
-    for row in database.rows(include_str!("catalog.sql")) {
+    for row in rows(client, include_str!("catalog.sql")) {
         let [object, property, value] = <[String; 3]>::try_from(row).expect("the query has three columns");
         assert_ne!(property, "not described", "catalog.sql does not compare objects of this kind: {value}");
         catalog.entry((object, property)).or_default().push(value);

@@ -257,8 +257,7 @@ pub fn pg_config() -> PathBuf {
 /// What a variable holds after scripts/lib.sh found the server.
 fn ask(variable: &str) -> String {
     let script = server::root().join("scripts/lib.sh");
-    let find =
-        format!("SERVER_ONLY=1; . {} && use_postgres && printf %s \"{variable}\"", script.display());
+    let find = format!("SERVER_ONLY=1; . {} && use_postgres && printf %s \"{variable}\"", script.display());
     let output = std::process::Command::new("bash").args(["-c", &find]).output().expect("cannot run bash");
     assert!(output.status.success(), "no Postgres found: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -45,7 +45,8 @@ impl Installation {
         for other in others {
             let to = moved(&other);
             if !to.exists() {
-                std::fs::create_dir_all(to.parent().expect("below the prefix")).expect("cannot create a directory");
+                std::fs::create_dir_all(to.parent().expect("below the prefix"))
+                    .expect("cannot create a directory");
                 symlink(&other, &to).unwrap_or_else(|e| panic!("cannot link {}: {e}", to.display()));
             } else {
                 link_missing(&other, &to);

@@ -75,9 +75,7 @@ fn piece<'a>(script: &'a str, from: &str, to: &str) -> &'a str {
 pub fn fresh(script: &str) -> String {
     let function = piece(script, "CREATE FUNCTION tidemark.bar(", "COMMENT ON FUNCTION tidemark.bar(");
     let table = piece(script, "CREATE TABLE tidemark.partition_config (", "\n);");
-    script
-        .replace(function, &format!("CREATE {CHANGED}"))
-        .replace(table, &format!("{table},\n    {COLUMN}"))
+    script.replace(function, &format!("CREATE {CHANGED}")).replace(table, &format!("{table},\n    {COLUMN}"))
         + COLUMN_COMMENT
         + ADDED
 }
@@ -102,7 +100,11 @@ pub const MISTAKES: [(&str, &str, &str); 34] = [
     ("RETURN a + b", "RETURN a - b", "tidemark.answer("),
     ("ROWS 20 SET search_path = pg_catalog, pg_temp", "ROWS 20", "tidemark.answers("),
     ("'SELECT g FROM", "'SELECT -g FROM", "tidemark.answers("),
-    ("RETURNS SETOF integer\nLANGUAGE sql STABLE", "RETURNS SETOF integer\nLANGUAGE sql SECURITY DEFINER STABLE", "tidemark.answers("),
+    (
+        "RETURNS SETOF integer\nLANGUAGE sql STABLE",
+        "RETURNS SETOF integer\nLANGUAGE sql SECURITY DEFINER STABLE",
+        "tidemark.answers(",
+    ),
     ("GRANT EXECUTE ON FUNCTION tidemark.answer(integer, integer) TO pg_monitor;", "", "tidemark.answer("),
     ("REVOKE EXECUTE ON FUNCTION tidemark.answer(integer, integer) FROM PUBLIC;", "", "tidemark.answer("),
     ("INITCOND = '1'", "INITCOND = '0'", "tidemark.product("),
@@ -115,11 +117,23 @@ pub const MISTAKES: [(&str, &str, &str); 34] = [
     ("CHECK (note <> '')", "CHECK (note <> ' ')", "notes_note_check"),
     ("parent regclass NOT NULL,\n    note", "parent regclass,\n    note", "tidemark.notes.parent"),
     ("written_at DESC", "written_at", "notes_parent_written_at_idx"),
-    ("SELECT pg_catalog.pg_extension_config_dump('tidemark.notes', '');", "", "extension tidemark, dumped: tidemark.notes:"),
+    (
+        "SELECT pg_catalog.pg_extension_config_dump('tidemark.notes', '');",
+        "",
+        "extension tidemark, dumped: tidemark.notes:",
+    ),
     ("ALTER TABLE tidemark.notes ENABLE ROW LEVEL SECURITY;", "", "tidemark.notes,"),
     ("WITH CHECK (note <> 'secret')", "WITH CHECK (true)", "writers_write"),
-    ("GRANT SELECT, INSERT ON tidemark.notes TO PUBLIC;", "GRANT SELECT ON tidemark.notes TO PUBLIC;", "tidemark.notes,"),
-    ("CREATE TRIGGER stamp BEFORE INSERT ON", "CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON", "stamp on tidemark.notes"),
+    (
+        "GRANT SELECT, INSERT ON tidemark.notes TO PUBLIC;",
+        "GRANT SELECT ON tidemark.notes TO PUBLIC;",
+        "tidemark.notes,",
+    ),
+    (
+        "CREATE TRIGGER stamp BEFORE INSERT ON",
+        "CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON",
+        "stamp on tidemark.notes",
+    ),
     ("count(*) AS notes", "count(n.note) AS notes", "tidemark.noted"),
     ("WITH (security_invoker = true) ", "", "tidemark.noted"),
     ("NOT NULL DEFAULT 'none';\nCOMMENT", "DEFAULT 'none';\nCOMMENT", "tidemark.partition_config.note"),

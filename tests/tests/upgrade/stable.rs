@@ -54,7 +54,8 @@ fn what_is_listed_as_stable_is_there_and_the_other_way_round() {
     assert!(there.len() > 100, "only {}", there.len());
 
     if std::env::var("UPDATE_STABLE").is_ok_and(|v| v == "1") {
-        let frozen = std::fs::read_to_string(root().join("extension/released.sha256")).expect("the list of releases");
+        let frozen =
+            std::fs::read_to_string(root().join("extension/released.sha256")).expect("the list of releases");
         let released = frozen.contains(&format!("tidemark--{version}.sql"));
         let name = |what: &str| what.split('(').next().unwrap_or_default().to_owned();
         let internal: Vec<String> =
@@ -66,8 +67,7 @@ fn what_is_listed_as_stable_is_there_and_the_other_way_round() {
             let since = if internal.contains(&name(what)) { INTERNAL } else { &version };
             listed.entry(what.clone()).or_insert_with(|| since.to_owned());
         }
-        let lines: Vec<String> =
-            listed.iter().map(|(what, since)| format!("{since} {what}\n")).collect();
+        let lines: Vec<String> = listed.iter().map(|(what, since)| format!("{since} {what}\n")).collect();
         std::fs::write(&path, HEADER.to_owned() + &lines.concat()).expect("cannot write the list");
     }
     let gone: Vec<_> = listed.keys().filter(|what| !there.contains(what)).collect();
@@ -75,5 +75,8 @@ fn what_is_listed_as_stable_is_there_and_the_other_way_round() {
     let new: Vec<_> = there.iter().filter(|what| !listed.contains_key(*what)).collect();
     assert!(new.is_empty(), "not in extension/stable.txt (UPDATE_STABLE=1 adds it): {new:#?}");
     let internal = listed.values().filter(|since| *since == INTERNAL).count();
-    println!("{} stable names, signatures and columns, {internal} internal functions", listed.len() - internal);
+    println!(
+        "{} stable names, signatures and columns, {internal} internal functions",
+        listed.len() - internal
+    );
 }

@@ -20,13 +20,22 @@ fn control(key: &str) -> String {
 #[test]
 fn version_numbers_agree() {
     let version = super::current();
-    assert!(read("Cargo.toml").contains(&format!("\nversion = \"{version}\"\n")), "the workspace has another version");
+    assert!(
+        read("Cargo.toml").contains(&format!("\nversion = \"{version}\"\n")),
+        "the workspace has another version"
+    );
     // The build fills it in.
     assert_eq!(control("default_version"), "@CARGO_VERSION@");
     let changelog = read("packaging/debian/changelog");
-    assert!(changelog.starts_with(&format!("tidemark ({version}-")), "the Debian changelog begins with another version");
+    assert!(
+        changelog.starts_with(&format!("tidemark ({version}-")),
+        "the Debian changelog begins with another version"
+    );
     let page = read("docs/versions.md");
-    assert!(page.contains(&format!("The current version is {version}.")), "docs/versions.md names another version");
+    assert!(
+        page.contains(&format!("The current version is {version}.")),
+        "docs/versions.md names another version"
+    );
     assert!(read(&format!("extension/install/tidemark--{version}.sql")).len() > 100_000);
 
     let meta: serde_json::Value = serde_json::from_str(&read("META.json")).expect("META.json is JSON");
@@ -46,7 +55,10 @@ fn version_numbers_agree() {
     }
     let oldest = meta["prereqs"]["runtime"]["requires"]["PostgreSQL"].as_str().expect("a version");
     let features = read("extension/Cargo.toml");
-    let first = features.lines().find_map(|line| line.strip_prefix("pg")?.split(' ').next()).expect("features pg15 ..");
+    let first = features
+        .lines()
+        .find_map(|line| line.strip_prefix("pg")?.split(' ').next())
+        .expect("features pg15 ..");
     assert_eq!(oldest, format!("{first}.0.0"));
 }
 
@@ -67,12 +79,14 @@ fn the_control_file_keeps_what_upgrades_rely_on() {
 
 /// What is wrong with the scripts of released versions in this directory, which is like `extension/`.
 fn broken(directory: &Path, current: &str) -> Vec<String> {
-    let list = std::fs::read_to_string(directory.join("released.sha256")).expect("the list of released scripts");
+    let list =
+        std::fs::read_to_string(directory.join("released.sha256")).expect("the list of released scripts");
     let listed: Vec<(&str, &str)> =
         list.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once("  ")).collect();
     let mut wrong = Vec::new();
     for (sum, file) in &listed {
-        let output = Command::new("sha256sum").arg(directory.join(file)).output().expect("cannot run sha256sum");
+        let output =
+            Command::new("sha256sum").arg(directory.join(file)).output().expect("cannot run sha256sum");
         let found = String::from_utf8_lossy(&output.stdout).into_owned();
         if found.split(' ').next() != Some(*sum) {
             wrong.push(format!("{file} was released and is not as it was"));
