@@ -1,9 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt bi-check
-
-# Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment.
-export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP BI_URL BI_COLUMNS
+.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt bi-check # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment. export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP BI_URL BI_COLUMNS deb test-matrix freeze MATRIX MATRIX_DIR
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'
@@ -12,6 +9,9 @@ help:
 	@echo 'make test                      everything that CI runs'
 	@echo 'make storm                     load while everything is killed, then compare (SEED=1 KILLS=200 EVENTS=2000000)'
 	@echo 'make install PG_CONFIG=...     build the extension and install it into a Postgres of yours'
+	@echo 'make deb PG_CONFIG=...         Debian packages of the extension and the loader, into dist/'
+	@echo 'make test-matrix               the tests on PostgreSQL 15 to 18, in chroots (MATRIX="17 18"; root, needs debootstrap)'
+	@echo 'make freeze                    the release of this version: its scripts never change again'
 	@echo 'make schema                    regenerate extension/install/ after a change of the SQL surface'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
@@ -43,6 +43,15 @@ storm:
 
 install:
 	@scripts/make-install.sh
+
+deb:
+	@scripts/deb.sh
+
+test-matrix:
+	@scripts/test-matrix.sh
+
+freeze:
+	@scripts/freeze.sh
 
 schema:
 	@scripts/check-install-sql.sh --write

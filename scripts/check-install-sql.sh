@@ -18,6 +18,10 @@ quietly schema "read the first error above; the extension must build before its 
 
 if [ "${1:-}" = --write ]; then
     mkdir -p extension/install
+    if grep -qF "  install/${golden##*/}" extension/released.sha256 && ! cmp -s "$golden" "$fresh"; then
+        die "$golden was released and cannot change" \
+            "begin the next version (docs/versions.md, Releasing): its number in Cargo.toml and an upgrade script"
+    fi
     cp "$fresh" "$golden"
     say "wrote $golden ($(wc -l <"$golden") lines)"
 elif ! diff -u "$golden" "$fresh" >"$LOGS/schema.diff"; then

@@ -4,6 +4,7 @@
 #   scripts/install.sh [--no-build]     PG_CONFIG=/path/to/pg_config says which
 #
 # --no-build copies what an earlier build left: for `sudo`, where root has no cargo.
+# DESTDIR=/tree puts the files below that directory instead: for packages.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -11,8 +12,8 @@ use_postgres
 
 VERSION=$(crate_version)
 SO=$ROOT/target/release/libtidemark.so
-LIBDIR=$("$PG_CONFIG" --pkglibdir)
-EXTDIR=$("$PG_CONFIG" --sharedir)/extension
+LIBDIR=${DESTDIR:-}$("$PG_CONFIG" --pkglibdir)
+EXTDIR=${DESTDIR:-}$("$PG_CONFIG" --sharedir)/extension
 INSTALL_SQL=$ROOT/extension/install/tidemark--$VERSION.sql
 
 if [ "${1:-}" != --no-build ]; then
@@ -29,8 +30,9 @@ mkdir "$stage/lib" "$stage/ext"
 cp "$SO" "$stage/lib/tidemark.so"
 sed "s/@CARGO_VERSION@/$VERSION/" "$ROOT/extension/tidemark.control" >"$stage/ext/tidemark.control"
 cp "$INSTALL_SQL" "$stage/ext/"
-find "$ROOT/extension/sql" -name 'tidemark--*--*.sql' -exec cp {} "$stage/ext/" \; 2>/dev/null || true
+find "$ROOT/extension/sql" -name 'tidemark--*--*.sql' -exec cp {} "$stage/ext/" \;
 
+[ -z "${DESTDIR:-}" ] || mkdir -p "$LIBDIR" "$EXTDIR"
 copied=0
 # put FILE DIRECTORY MODE: leaves an identical file alone; a rename, so that no running server sees half a library.
 put() {

@@ -98,7 +98,8 @@ use_postgres() {
     PGBIN=$("$PG_CONFIG" --bindir)
     # One value in every cargo call: pgrx-pg-sys is rebuilt whenever this variable changes.
     export PG_CONFIG PGFEATURE PGBIN PGRX_PG_CONFIG_PATH=$PG_CONFIG PGRX_HOME=$TOOLS/pgrx
-    write_pgrx_config
+    # Who only starts a server may use another one than the builds do, and must not make them begin anew.
+    [ -n "${SERVER_ONLY:-}" ] || write_pgrx_config
 }
 
 # What `cargo pgrx init` would leave. Plain cargo needs it as well: pgrx-pg-sys watches this file, and while it is

@@ -137,6 +137,7 @@ stop() {
     fi
 }
 
+SERVER_ONLY=1
 use_postgres
 case $COMMAND in
     start) start "$@" ;;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
+use crate::installation::Installation;
 use crate::{process, server, wait_until};
 
 /// Roles that the tests log in with: (role, password, the group role that it is a member of).
@@ -39,6 +40,11 @@ impl Cluster {
 
     /// Starts a server of its own under this name, with more settings (name=value).
     pub fn start_with(name: &str, more: &[&str]) -> Cluster {
+        Cluster::start_of(name, more, None)
+    }
+
+    /// Starts a server of its own from this installation.
+    pub fn start_of(name: &str, more: &[&str], installation: Option<&Installation>) -> Cluster {
         // Nobody pulls the plug here: what is tested does not depend on fsync. A lazy WAL writer, so that a crash
         // loses what was committed without waiting for it.
         let mut settings = vec![
@@ -50,7 +56,9 @@ impl Cluster {
             "wal_writer_flush_after=1GB",
         ];
         settings.extend(more);
-        let (directory, address) = server::start("pg.sh", name, &settings);
+        let pg_config = installation.map(Installation::pg_config);
+        let environment: Vec<_> = pg_config.iter().map(|path| ("PG_CONFIG", path.as_str())).collect();
+        let (directory, address) = server::start_with("pg.sh", name, &settings, &environment);
         let mut cluster = Cluster { address, directory, superuser: String::new(), logins: Mutex::new(false) };
         cluster.superuser = format!("postgresql://postgres:{}@{}", cluster.password(), cluster.address);
         cluster
@@ -253,9 +261,19 @@ pub fn sqlstate<T>(result: Result<T, postgres::Error>) -> String {
 
 /// Where the client programs of the server under test are.
 pub fn program(name: &str) -> PathBuf {
+    PathBuf::from(ask("$PGBIN")).join(name)
+}
+
+/// The pg_config of the server under test.
+pub fn pg_config() -> PathBuf {
+    PathBuf::from(ask("$PG_CONFIG"))
+}
+
+/// What a variable holds after scripts/lib.sh found the server.
+fn ask(variable: &str) -> String {
     let script = server::root().join("scripts/lib.sh");
-    let find = format!(". {} && use_postgres && printf %s \"$PGBIN\"", script.display());
+    let find = format!("SERVER_ONLY=1; . {} && use_postgres && printf %s \"{variable}\"", script.display());
     let output = std::process::Command::new("bash").args(["-c", &find]).output().expect("cannot run bash");
     assert!(output.status.success(), "no Postgres found: {}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).into_owned()).join(name)
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests use this crate")]
 
 pub mod broker;
+pub mod catalog;
 pub mod cluster;
 pub mod dashboards;
 pub mod docs;
 pub mod events;
 pub mod http;
+pub mod installation;
 pub mod oracle;
 pub mod pooler;
 pub mod process;
@@ -21,7 +23,7 @@ pub mod run;
 mod server;
 pub mod storm;
 
-pub use server::free_port;
+pub use server::{free_port, root};
 
 use std::time::{Duration, Instant};
 

@@ -246,7 +246,7 @@ mod tests {
             ),
             text(
                 "SELECT concat_ws(' ', '{fillfactor=70,autovacuum_enabled=false}', '{autovacuum_enabled=false}', 'f',
-                        format('{%1$s=arwdDxt/%1$s}', current_user))"
+                        pg_catalog.acldefault('r', (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)))"
             )
         );
         assert_eq!(text("SELECT col_description('public.full_t_p20260102'::regclass, 3)"), "a comment");
