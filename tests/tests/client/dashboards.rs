@@ -409,6 +409,17 @@ fn the_queries_for_psql_fit_a_screen() {
         let number = database.value(sql);
         assert!(report.contains(&format!(" {number} ")), "{what}, {number}, are missing in\n{report}");
     }
+    // With names of up to 17 characters, that is.
+    let table = "SELECT t.* FROM (SELECT tidemark.funnel_stats_union_agg(stats) AS stats FROM gold_storage.funnel_facts) AS f,
+        tidemark.funnel_table(f.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase finished']) AS t";
+    let output = Command::new(program("psql"))
+        .args(["-Xq", "-P", "pager=off", "-d", &database.superuser_url(), "-c", table])
+        .output()
+        .expect("cannot run psql");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("(5 rows)"), "{printed}");
+    assert!(printed.lines().all(|line| line.trim_end().chars().count() <= 100), "{printed}");
+
     let first = |printed: &str, date: &str| -> Vec<String> {
         let line =
             printed.lines().find(|line| line.contains(date)).unwrap_or_else(|| panic!("{date} in {printed}"));
