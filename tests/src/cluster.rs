@@ -24,6 +24,8 @@ pub struct Cluster {
     directory: PathBuf,
     superuser: String,
     logins: Mutex<bool>,
+    /// Whether there is a migrated database to copy.
+    template: Mutex<bool>,
 }
 
 /// The server that the tests share; started by whoever asks first.
@@ -59,7 +61,13 @@ impl Cluster {
         let pg_config = installation.map(Installation::pg_config);
         let environment: Vec<_> = pg_config.iter().map(|path| ("PG_CONFIG", path.as_str())).collect();
         let (directory, address) = server::start_with("pg.sh", name, &settings, &environment);
-        let mut cluster = Cluster { address, directory, superuser: String::new(), logins: Mutex::new(false) };
+        let mut cluster = Cluster {
+            address,
+            directory,
+            superuser: String::new(),
+            logins: Mutex::new(false),
+            template: Mutex::new(false),
+        };
         cluster.superuser = format!("postgresql://postgres:{}@{}", cluster.password(), cluster.address);
         cluster
     }
@@ -103,11 +111,20 @@ impl Cluster {
         Database { cluster: self, name }
     }
 
-    /// A database after `tidemark migrate`.
+    /// A database after `tidemark migrate`: a copy, since migrating takes longer than most tests.
     pub fn database(&self) -> Database<'_> {
-        let database = self.empty_database();
-        database.migrate();
-        database
+        let mut made = self.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            let sql = "CREATE DATABASE migrated TEMPLATE template0 ENCODING 'UTF8'";
+            self.connect("postgres").batch_execute(sql).expect("cannot create a database");
+            let database = Database { cluster: self, name: "migrated".to_owned() };
+            database.migrate();
+            // It stays.
+            std::mem::forget(database);
+            *made = true;
+        }
+        drop(made);
+        self.new_database("migrated")
     }
 
     /// A copy of a database to which nobody is connected.

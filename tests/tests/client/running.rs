@@ -266,7 +266,7 @@ fn resident(pid: u32) -> u64 {
 }
 
 #[test]
-fn without_postgres_it_waits_within_its_memory_and_then_catches_up() {
+fn row_04_without_postgres_it_waits_within_its_memory_and_then_catches_up() {
     waits_within_its_memory("postgres-away", "1");
 }
 

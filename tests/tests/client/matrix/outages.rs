@@ -46,11 +46,11 @@ fn row_04_postgres_away_for_longer_than_patience_pauses_and_keeps_the_assignment
     let topic = topic_of(&file.path, "2");
     slow_down(&database, 40);
     // A poll interval shorter than the outage: whoever stopped polling would be thrown out of the group.
-    let poll = ["--kafka-config", "max.poll.interval.ms=10000", "--until-caught-up"];
+    let poll = ["--kafka-config", "max.poll.interval.ms=8000", "--until-caught-up"];
     let mut process = Run::new(&database, &topic).batch_rows(500).with(&poll).start();
     wait_for(&database, &mut process, 5_000);
     cluster.stop();
-    std::thread::sleep(Duration::from_secs(14));
+    std::thread::sleep(Duration::from_secs(11));
     assert!(process.is_running(), "{}", process.errors());
     assert!(process.errors().contains("paused"), "{}", process.errors());
     let peak = process.peak_memory();
@@ -66,12 +66,6 @@ fn row_04_postgres_away_for_longer_than_patience_pauses_and_keeps_the_assignment
 #[test]
 fn row_05_commits_that_a_crash_takes_back_are_loaded_again() {
     let (cluster, _turn) = victim();
-    // Such a commit is on disk when this delay is over, or somebody else's commit is. Never mind for the other tests.
-    let late = "ALTER SYSTEM SET wal_writer_delay = '10s'; ALTER SYSTEM SET wal_writer_flush_after = '1GB';
-                SELECT pg_reload_conf()";
-    for statement in late.split(';') {
-        cluster.connect("postgres").batch_execute(statement).unwrap();
-    }
     let database = cluster.database();
     let file = medium_file();
     let topic = topic_of(&file.path, "2");

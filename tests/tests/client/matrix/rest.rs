@@ -167,13 +167,12 @@ fn row_25_a_backlog_larger_than_memory_may_grow_is_read_within_bounds() {
         broker::shared().append_all(&topic, &records);
     }
     let mut barrier = Barrier::hold(&database, "LOCK TABLE loader.batches IN SHARE MODE");
-    let run = Run::new(&database, &topic)
-        .batch_rows(20_000)
-        .with(&["--kafka-config", "max.poll.interval.ms=10000"]);
+    let run =
+        Run::new(&database, &topic).batch_rows(20_000).with(&["--kafka-config", "max.poll.interval.ms=8000"]);
     let mut process = run.start();
     barrier.wait_for_loader(&mut process);
     // Long enough to be thrown out of the group for not polling.
-    std::thread::sleep(Duration::from_secs(14));
+    std::thread::sleep(Duration::from_secs(11));
     barrier.release();
     wait_for(&database, &mut process, 40_000);
     let peak = process.peak_memory();
