@@ -84,10 +84,9 @@ impl Run {
             arguments.extend(["--kafka-config", setting]);
         }
         arguments.extend(self.more.iter().map(String::as_str));
-        // LANES=3 has every fault test meet several lanes.
-        let lanes = std::env::var("LANES").unwrap_or_default();
-        if !lanes.is_empty() && !arguments.contains(&"--lanes") {
-            arguments.extend(["--lanes", &lanes]);
+        let lanes = lanes();
+        if !arguments.contains(&"--lanes") {
+            arguments.extend(lanes.iter().flat_map(|n| ["--lanes", n]));
         }
         let invocation = tidemark(&arguments).database(&self.url);
         self.environment.iter().fold(invocation, |i, (name, value)| i.env(name, value)).start()
@@ -97,6 +96,11 @@ impl Run {
     pub fn catch_up(&self) -> Counts {
         self.clone().with(&["--until-caught-up"]).start().wait().ok().counts()
     }
+}
+
+/// `LANES=3` has the loaders of these tests run with three lanes, unless a test says how many.
+pub fn lanes() -> Option<String> {
+    std::env::var("LANES").ok().filter(|n| !n.is_empty())
 }
 
 /// The sum of all positions.

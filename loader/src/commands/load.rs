@@ -343,10 +343,7 @@ impl Reader {
             return Err(error);
         }
         let mut batch = RawBatch::default();
-        while self.line < self.end
-            && batch.len() < self.batches.rows
-            && batch.arena_bytes() < self.batches.bytes
-        {
+        while self.line < self.end && !self.batches.reached(&batch) {
             let (line, oversize) = match self.lines.next_line() {
                 Ok(Some(next)) => next,
                 Ok(None) => break,

@@ -31,8 +31,8 @@ pub struct Record<'a> {
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// In the batch.
-    Yes,
+    /// In the batch of this lane.
+    Yes(usize),
     /// Of a partition that we do not hold, or before our position: nothing to do with us.
     NotOurs,
 }
@@ -152,7 +152,7 @@ impl Books {
         let kind = if record.value.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
         let value = record.value.unwrap_or_default();
         batch.push(index, record.offset, record.received_at, kind, record.key, record.headers, value, keep);
-        Taken::Yes
+        Taken::Yes(lane)
     }
 
     /// Notes that nothing more comes before `offset`: transaction markers and compacted records have offsets too.
@@ -213,11 +213,11 @@ mod tests {
         let mut books = Books::new(1);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         books.hold("t", 1, 1, Claim { epoch: 1, next_offset: 0, run: 1 });
-        assert_eq!(books.take(&record(0, 12), 100), Taken::Yes);
-        assert_eq!(books.take(&record(1, 0), 100), Taken::Yes);
-        assert_eq!(books.take(&record(0, 15), 100), Taken::Yes);
+        assert_eq!(books.take(&record(0, 12), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(1, 0), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(0, 15), 100), Taken::Yes(0));
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 10, 16), (1, 0, 1)]);
-        assert_eq!(books.take(&record(0, 20), 100), Taken::Yes);
+        assert_eq!(books.take(&record(0, 20), 100), Taken::Yes(0));
         books.reached("t", 1, 5);
         assert_eq!(books.position("t", 1), Some(5));
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 16, 21), (1, 1, 5)]);
@@ -244,15 +244,15 @@ mod tests {
         assert_eq!([0, 2, 4, 6].map(|p| books.hold("t", 1, p, claim)), [0, 1, 0, 1]);
         for partition in [0, 2, 4, 6, 2] {
             let offset = books.position("t", partition).unwrap();
-            assert_eq!(books.take(&record(partition, offset), 100), Taken::Yes);
+            assert_eq!(books.take(&record(partition, offset), 100), Taken::Yes(partition as usize / 2 % 2));
         }
         assert!(books.filling(0).since.is_some());
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 0, 1), (4, 0, 1)]);
         assert!(books.hand_out(0).is_none() && books.filling(0).since.is_none());
         assert_eq!(books.position("t", 2), Some(2));
         // The other lane's batch goes on being filled meanwhile.
-        assert_eq!(books.take(&record(0, 1), 100), Taken::Yes);
-        assert_eq!(books.take(&record(6, 1), 100), Taken::Yes);
+        assert_eq!(books.take(&record(0, 1), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(6, 1), 100), Taken::Yes(1));
         assert_eq!(ranges(&books.hand_out(1).unwrap()), [(2, 0, 2), (6, 0, 2)]);
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 1, 2)]);
         // Claimed once more it stays where it is; one that comes back goes where room is.
@@ -275,7 +275,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let p = (seed >> 33) as usize % 7;
             let lane = (seed >> 40) as usize % 3;
-            assert_eq!(books.take(&record(p as i32, next[p]), 100), Taken::Yes);
+            assert_eq!(books.take(&record(p as i32, next[p]), 100), Taken::Yes(lanes[p]));
             next[p] += 1;
             if seed >> 59 == 0
                 && let Some(batch) = books.hand_out(lane)

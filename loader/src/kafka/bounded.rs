@@ -162,8 +162,7 @@ impl Kafka {
             if *stop.borrow() {
                 return Ok(Read::Stopped);
             }
-            let batch = &books.filling(0).batch;
-            let full = batch.len() >= limits.rows || batch.arena_bytes() >= limits.bytes;
+            let full = limits.reached(&books.filling(0).batch);
             if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
                 filling_since = Instant::now();
                 if let Some(batch) = books.hand_out(0)

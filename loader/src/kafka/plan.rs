@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{End, Kafka};
+use crate::batch::RawBatch;
 use crate::error::Error;
 use crate::health::Health;
 
@@ -29,6 +30,13 @@ pub struct BatchLimits {
     pub delay: Duration,
     /// Most bytes kept of one value.
     pub keep: usize,
+}
+
+impl BatchLimits {
+    /// Whether a batch is full.
+    pub fn reached(&self, batch: &RawBatch) -> bool {
+        batch.len() >= self.rows || batch.arena_bytes() >= self.bytes
+    }
 }
 
 /// What a session needs to know.

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::End;
+use super::books::Taken;
 use super::in_flight::locked;
 use super::membership::{Context, DRAIN, Entrance, State};
 use super::plan::{Ended, Settings};
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same while there are lanes with room, which get nothing as long as nobody polls.
 const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(2);
+
+/// Most records taken before anything else is looked at.
+const AT_ONCE: usize = 64;
 
 /// How long nothing must have come before the end of a partition is looked at.
 const QUIET: Duration = Duration::from_secs(2);
@@ -152,11 +156,7 @@ impl Session<'_> {
                 std::thread::sleep(Duration::from_millis(5));
                 continue;
             }
-            match self.consumer.poll(turn.wait) {
-                Some(Ok(message)) => self.take(&message),
-                Some(Err(e)) => self.failed(&e),
-                None => {}
-            }
+            self.poll(turn.wait);
             if last_check.elapsed() >= Duration::from_millis(200) {
                 last_check = Instant::now();
                 commit_to_kafka(self.consumer, &self.cx.lanes, CommitMode::Async);
@@ -166,6 +166,19 @@ impl Session<'_> {
                     return Ended::CaughtUp;
                 }
             }
+        }
+    }
+
+    /// Takes what is there, but no more than a few records, and none for a lane whose batch has become full.
+    fn poll(&mut self, wait: Duration) {
+        let mut wait = wait;
+        for _ in 0..AT_ONCE {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) if self.take(&message) => {}
+                Some(Ok(_)) | None => return,
+                Some(Err(e)) => return self.failed(&e),
+            }
+            wait = Duration::ZERO;
         }
     }
 
@@ -180,10 +193,9 @@ impl Session<'_> {
             return Err(ended);
         }
         let mut turn = Turn { wait: Duration::from_millis(100), ..Turn::default() };
-        let mut with_room = false;
         for lane in 0..state.queues.len() {
             let filling = state.books.filling(lane);
-            let full = filling.batch.len() >= limits.rows || filling.batch.arena_bytes() >= limits.bytes;
+            let full = limits.reached(&filling.batch);
             let age = filling.since.map(|since| now.saturating_duration_since(since));
             let due = full || age.is_some_and(|age| age >= limits.delay);
             let sent = self.cx.send(state, lane, due);
@@ -197,13 +209,17 @@ impl Session<'_> {
                 queue.blocked.get_or_insert(now);
             } else {
                 queue.blocked = None;
-                with_room |= state.books.partitions_of(lane) > 0;
                 if queue.paused {
                     turn.resume.push(lane);
                 }
             }
         }
-        let patience = if with_room { PATIENCE_OF_OTHERS } else { PATIENCE };
+        if state.queues.iter().all(|queue| queue.blocked.is_none()) {
+            return Ok(turn);
+        }
+        let has_room =
+            |lane: usize| state.queues[lane].blocked.is_none() && state.books.partitions_of(lane) > 0;
+        let patience = if (0..state.queues.len()).any(has_room) { PATIENCE_OF_OTHERS } else { PATIENCE };
         for (lane, queue) in state.queues.iter().enumerate() {
             let Some(since) = queue.blocked else { continue };
             if queue.paused {
@@ -234,11 +250,16 @@ impl Session<'_> {
         self.cx.settings.health.loads(loads);
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    /// Returns whether there is room for another one.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> bool {
         let record = record::borrow(message, &mut self.headers);
+        let limits = self.cx.settings.limits;
         let mut state = locked(&self.cx.state);
         self.last_record = Instant::now();
-        state.books.take(&record, self.cx.settings.limits.keep);
+        match state.books.take(&record, limits.keep) {
+            Taken::Yes(lane) => !limits.reached(&state.books.filling(lane).batch),
+            Taken::NotOurs => true,
+        }
     }
 
     fn failed(&self, error: &KafkaError) {

@@ -8,7 +8,7 @@ use tidemark_tests::broker;
 use tidemark_tests::cluster::{self, Database, rows};
 use tidemark_tests::events::{self, Generated, assert_books, assert_exact, id, line};
 use tidemark_tests::process::{Counts, Process, tidemark};
-use tidemark_tests::wait_until;
+use tidemark_tests::{run, wait_until};
 
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -42,6 +42,8 @@ pub fn start(database: &Database<'_>, topic: &str, more: &[&str]) -> Process {
         arguments.extend(["--group", &group]);
     }
     arguments.extend(more);
+    let lanes = run::lanes();
+    arguments.extend(lanes.iter().flat_map(|n| ["--lanes", n]));
     tidemark(&arguments).database(&database.loader_url()).start()
 }
 

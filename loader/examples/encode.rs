@@ -1,0 +1,55 @@
+//! Encodes a file of events as the lanes of `tidemark run` do and writes nothing, for counting instructions:
+//! `valgrind --tool=callgrind target/release/examples/encode FILE`. Prints what came of the events, and a checksum of
+//! the encoded rows that a change must not change.
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool for whoever changes the hot path")]
+
+use std::sync::Arc;
+
+use tidemark_loader::batch::Encoder;
+use tidemark_loader::envelope::Limits;
+use tidemark_loader::kafka::books::{Books, Record};
+use tidemark_loader::position::Claim;
+
+const ROWS: usize = 20_000;
+
+fn main() {
+    let path = std::env::args().nth(1).expect("usage: encode FILE");
+    let content = std::fs::read(path).expect("cannot read the file");
+    let mut encoder = Encoder::new(Limits::default(), None);
+    let mut books = Books::new(1);
+    let topic: Arc<str> = "events".into();
+    books.hold(&topic, 1, 0, Claim { epoch: 1, next_offset: 0, run: 1 });
+    let (mut rows, mut dead, mut duplicates, mut bytes, mut sum) = (0, 0, 0, 0, 0u64);
+    let mut flush = |books: &mut Books| {
+        let Some(raw) = books.hand_out(0) else { return };
+        let batch = encoder.encode(raw);
+        for row in &batch.rows {
+            let encoded = batch.encoded(row);
+            bytes += encoded.len();
+            sum = sum
+                .wrapping_mul(31)
+                .wrapping_add(u64::from(encoded[encoded.len() / 2]))
+                .wrapping_add(row.hash as u64);
+        }
+        rows += batch.rows.len();
+        dead += batch.dead.len();
+        duplicates += batch.duplicates;
+    };
+    for (offset, line) in (0..).zip(content.split(|b| *b == b'\n').filter(|line| !line.is_empty())) {
+        let record = Record {
+            topic: &topic,
+            partition: 0,
+            offset,
+            received_at: None,
+            key: None,
+            headers: None,
+            value: Some(line),
+        };
+        books.take(&record, 1 << 20);
+        if books.filling(0).batch.len() >= ROWS {
+            flush(&mut books);
+        }
+    }
+    flush(&mut books);
+    println!("rows {rows} dead {dead} duplicates {duplicates} bytes {bytes} checksum {sum:016x}");
+}
