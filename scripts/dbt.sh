@@ -35,7 +35,7 @@ install_dbt() {
     local wanted python
     "$ROOT/scripts/deps.sh" dbt
     wanted=$(sha256sum <"$ROOT/dbt/requirements.txt")
-    if [ "$(cat "$VENV/requirements.sha256" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/dbt" --help >/dev/null 2>&1; then return; fi
+    if [ "$(cat "$VENV/requirements.sha256" 2>/dev/null)" = "$wanted" ] && [ -x "$VENV/bin/dbt" ]; then return; fi
     python=$(find_python) || die "there is no Python 3.10 or later with venv" "install one (Debian: apt-get install python3-venv)"
     say "    installing dbt into ${VENV#"$ROOT"/}"
     rm -rf "$VENV"
