@@ -28,10 +28,10 @@
 //! # Where it runs
 //!
 //! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
-//! or `shop` (with the small generated shop loaded, see `tests/docs/main.rs`). Without one it is empty but for the extension.
-//! With `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
-//! shop. `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
-//! are on PATH. The working directory is empty but for links to what the repository holds at its top.
+//! or `shop` (with the small generated shop loaded, see `tests/docs/main.rs`); without one it is empty but for the
+//! extension. `TIDEMARK_DATABASE_URL` and the variables of libpq lead there, as the superuser. With `<!-- kafka: shop -->`
+//! there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the shop. `tidemark` and Postgres'
+//! programs are on PATH. The working directory is empty but for links to what the repository holds at its top.
 
 mod blocks;
 mod compare;
