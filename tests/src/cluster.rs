@@ -51,9 +51,10 @@ impl Cluster {
         ];
         settings.extend(more);
         let (directory, address) = server::start("pg.sh", name, &settings);
-        let mut cluster = Cluster { address, directory, superuser: String::new(), logins: Mutex::new(false) };
-        cluster.superuser = format!("postgresql://postgres:{}@{}", cluster.password(), cluster.address);
-        cluster
+        let password: String = std::fs::read_to_string(directory.join("password"))
+            .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
+        let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
+        Cluster { address, directory, superuser, logins: Mutex::new(false) }
     }
 
     /// Stops the server at once, as a crash would: what it had not written is lost.
@@ -108,10 +109,9 @@ impl Cluster {
     }
 
     /// The password of the superuser, postgres.
-    pub fn password(&self) -> String {
-        let path = self.directory.join("password");
-        let password = std::fs::read_to_string(&path);
-        password.unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())).trim().to_owned()
+    pub fn password(&self) -> &str {
+        let login = self.superuser.split('@').next().unwrap_or_default();
+        login.rsplit(':').next().unwrap_or_default()
     }
 
     /// Creates the roles to log in with. Needs the group roles, so some database must be migrated.

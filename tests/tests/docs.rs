@@ -15,6 +15,7 @@ use tidemark_tests::docs::{self, Outcome, Place};
 use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
+#[path = "docs/itself.rs"]
 mod itself;
 
 /// Pages that others announce and that do not exist yet.
