@@ -133,10 +133,9 @@ impl Cluster {
     }
 
     /// The password of the superuser, postgres.
-    pub fn password(&self) -> String {
-        let path = self.directory.join("password");
-        let password = std::fs::read_to_string(&path);
-        password.unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())).trim().to_owned()
+    pub fn password(&self) -> &str {
+        let login = self.superuser.split('@').next().unwrap_or_default();
+        login.rsplit(':').next().unwrap_or_default()
     }
 
     /// Creates the roles to log in with. Needs the group roles, so some database must be migrated.

@@ -1,5 +1,5 @@
 //! Documentation as tests: the SQL and the commands of a Markdown page run, and what they print is compared with what
-//! the page says. Which pages there are, and what is counted, is up to `tests/docs/main.rs`.
+//! the page says. Which pages there are, and what is counted, is up to `tests/docs.rs`.
 //!
 //! # What runs
 //!
@@ -28,10 +28,10 @@
 //! # Where it runs
 //!
 //! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
-//! or `shop` (with the small generated shop loaded, see `tests/docs/main.rs`). Without one it is empty but for the extension.
-//! With `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
-//! shop; such pages run one at a time. `TIDEMARK_DATABASE_URL` and the variables of libpq point to it, as the superuser; `tidemark` and Postgres' programs
-//! are on PATH. The working directory is empty but for links to what the repository holds at its top.
+//! or `shop` (with the small generated shop loaded, see `tests/docs.rs`); without one it is empty but for the
+//! extension. `TIDEMARK_DATABASE_URL` and the variables of libpq lead there, as the superuser. With `<!-- kafka: shop -->`
+//! there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the shop. `tidemark` and Postgres'
+//! programs are on PATH. The working directory is empty but for links to what the repository holds at its top.
 
 mod blocks;
 mod compare;
@@ -148,7 +148,7 @@ impl Place {
             postgres: psql.parent().expect("psql is in a directory").to_owned(),
             address: database.cluster.address.clone(),
             database: database.name.clone(),
-            password: database.cluster.password(),
+            password: database.cluster.password().to_owned(),
             brokers: None,
         }
     }

@@ -58,6 +58,8 @@ fn prepare(command: &mut Command, place: &Place) {
         .env("PATH", std::env::join_paths(path).expect("a path without a colon"))
         .env("TIDEMARK_DATABASE_URL", url(place))
         .envs(place.brokers.iter().map(|brokers| ("TIDEMARK_BROKERS", brokers)))
+        // Pages share a Kafka; in one consumer group they would share the records, too.
+        .envs(place.brokers.iter().map(|_| ("TIDEMARK__KAFKA__GROUP_ID", &place.database)))
         .envs([("PGHOST", host), ("PGPORT", port), ("PGUSER", "postgres")])
         .envs([("PGPASSWORD", place.password.as_str()), ("PGDATABASE", place.database.as_str())])
         .envs([("PGTZ", "UTC"), ("PGDATESTYLE", "ISO, YMD"), ("PGCLIENTENCODING", "UTF8")])

@@ -137,6 +137,7 @@ fn only_what_varies_may_differ() {
         ("at  2020-01-01T00:00:00Z", format!("at {moment}")),
         ("at 2020-01-01 00:00:00 file", format!("at {date_and_time} file")),
         ("0.6 seconds, 36031 events/s", "12 seconds, 1.5 events/s".to_owned()),
+        ("one\ntwo", "one\nloaded 5 of 9 lines, 0 dead letters, 3 events/s\ntwo".to_owned()),
         ("at 127.0.0.1:54329.", "at 127.0.0.1:5.".to_owned()),
         ("tidemark 0.1.0", "tidemark 0.2.11".to_owned()),
     ] {

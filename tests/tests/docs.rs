@@ -15,6 +15,7 @@ use tidemark_tests::docs::{self, Outcome, Place};
 use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
+#[path = "docs/itself.rs"]
 mod itself;
 
 /// Pages that others announce and that do not exist yet.
@@ -34,13 +35,11 @@ struct Templates<'a> {
     cluster: &'a Cluster,
     migrated: OnceLock<Database<'a>>,
     shop: OnceLock<Database<'a>>,
-    /// Whoever holds it may use Kafka: pages would else meet in one consumer group.
-    kafka: Mutex<()>,
 }
 
 impl<'a> Templates<'a> {
     fn new(cluster: &'a Cluster) -> Templates<'a> {
-        Templates { cluster, migrated: OnceLock::new(), shop: OnceLock::new(), kafka: Mutex::new(()) }
+        Templates { cluster, migrated: OnceLock::new(), shop: OnceLock::new() }
     }
 
     fn migrated(&self) -> &Database<'a> {
@@ -145,13 +144,10 @@ fn run(name: &str, path: &Path, templates: &Templates<'_>, update: bool) -> Outc
     let page = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("cannot read {name}: {e}"));
     let database = templates.database(name, &page);
     let mut place = Place::new(name, &database);
-    let mut turn = None;
     if docs::wants_kafka(&page) {
         place = place.with_brokers(Templates::brokers());
-        turn = Some(templates.kafka.lock());
     }
     let mut outcome = docs::check(name, &page, &place);
-    drop(turn);
     if update && outcome.updated != page {
         std::fs::write(path, &outcome.updated).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
         outcome.failures.retain(|failure| !failure.contains("UPDATE_DOCS=1"));
