@@ -62,6 +62,8 @@ bootstrap_chroot() {
         quietly "debootstrap-$suite" "$advice" debootstrap --variant=minbase --components=main,universe \
             --keyring="$(ubuntu_keys)" --include=ca-certificates \
             "$suite" "$dir.new" "${UBUNTU_MIRROR:-}" "$scripts/gutsy"
+        # Minor releases of Postgres come that way.
+        sed -n "s/ $suite / $suite-updates /p" "$dir.new/etc/apt/sources.list" >"$dir.new/etc/apt/sources.list.d/updates.list"
     else
         quietly "debootstrap-$suite" "$advice" debootstrap --variant=minbase --include=ca-certificates \
             "$suite" "$dir.new" "$(mirror)" "$scripts/sid"
@@ -146,10 +148,15 @@ share_rust() {
 }
 
 # share_sources: the working tree as it is, at the same path, so that paths compiled into test programs agree. What was
-# built there before stays.
+# built there before stays. The first time, what an older distribution built is the beginning: all but the parts that
+# depend on Postgres are the same, and a program that runs with an older C library runs with a newer one.
 share_sources() {
-    local copy=$CHROOT$ROOT
+    local copy=$CHROOT$ROOT suite
     mkdir -p "$copy"
+    for suite in bookworm noble trixie; do
+        [ "$suite" != "${CHROOT##*/}" ] && [ ! -e "$copy/target" ] || break
+        if [ -e "$CHROOTS/$suite$ROOT/target" ]; then cp -a "$CHROOTS/$suite$ROOT/target" "$copy/target"; fi
+    done
     find "$copy" -mindepth 1 -maxdepth 1 ! -name target ! -name .run ! -name .tools -exec rm -rf {} +
     (cd "$ROOT" && git ls-files -coz --exclude-standard | while IFS= read -r -d '' file; do
         if [ -e "$file" ]; then printf '%s\0' "$file"; fi

@@ -21,9 +21,8 @@ MAINTAINER=$(sed -nE 's/^ -- (.*>)  .*/\1/p' "$CHANGELOG" | head -n 1)
 ARCH=$(dpkg --print-architecture)
 [ "${DEB_VERSION%-*}" = "$(crate_version)" ] ||
     die "$CHANGELOG is of $DEB_VERSION, Cargo.toml of $(crate_version)" "write an entry for the new version"
-# The date of all files, so that the same sources give the same package.
-SOURCE_DATE_EPOCH=$(date -d "$(sed -nE 's/^ -- .*>  (.*)/\1/p' "$CHANGELOG" | head -n 1)" +%s)
-export SOURCE_DATE_EPOCH
+# The latest date of a file, so that the same sources give the same package. Not for cargo: it would build anew.
+DATE=$(date -d "$(sed -nE 's/^ -- .*>  (.*)/\1/p' "$CHANGELOG" | head -n 1)" +%s)
 
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
@@ -60,7 +59,7 @@ pack() {
     chmod 644 "$tree/DEBIAN/control" "$tree/DEBIAN/md5sums"
     mkdir -p dist
     deb=dist/$(sed -n 's/^Package: //p' "$tree/DEBIAN/control")_${DEB_VERSION}_$ARCH.deb
-    quietly dpkg-deb "read the log" dpkg-deb --root-owner-group -Zxz --build "$tree" "$deb"
+    quietly dpkg-deb "read the log" env SOURCE_DATE_EPOCH="$DATE" dpkg-deb --root-owner-group -Zxz --build "$tree" "$deb"
     say "    $deb ($(($(stat -c %s "$deb") / 1024)) kB), depends on: $(dpkg-deb -f "$deb" Depends)"
 }
 

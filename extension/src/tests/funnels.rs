@@ -74,9 +74,9 @@ mod tests {
             error("'1 day', now(), VARIADIC array_fill(true, ARRAY[t])"),
             "22023 the number of steps must be the same for all rows of a group"
         );
-        // SQL cannot even name a state.
+        // SQL cannot even name a state. Newer servers do not find the function then, older ones refuse the NULL.
         let direct = error_of("SELECT tidemark.window_funnel_combine(NULL, NULL)");
-        assert!(direct.starts_with("42883 "), "{direct}");
+        assert!(direct.starts_with("42883 ") || direct.starts_with("0A000 "), "{direct}");
     }
 
     #[pg_test]
