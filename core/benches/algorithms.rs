@@ -122,7 +122,9 @@ fn funnel(c: &mut Criterion) {
     let chain: Vec<Option<i64>> = (0..8).map(|i| Some(i * DAY)).collect();
     group.throughput(Throughput::Elements(1));
     let mut stats = FunnelStats::new_in(8, Global).unwrap();
-    group.bench_function("funnel_stats, one chain of 8", |b| b.iter(|| stats.push(black_box(&chain)).unwrap()));
+    group.bench_function("funnel_stats, one chain of 8", |b| {
+        b.iter(|| stats.push(black_box(&chain)).unwrap())
+    });
     group.finish();
 }
 
@@ -131,8 +133,12 @@ fn sequence(c: &mut Criterion) {
     let mut group = group(c, "sequence", EVENTS);
     for pattern in ["(?1).*(?2)", "(?1)(?t<=3600)(?2).*(?3)", "(?1)(?2)(?3)"] {
         let compiled = Pattern::parse(pattern, 8).unwrap();
-        group.bench_function(format!("match {pattern}"), |b| b.iter(|| compiled.matches(black_box(&events), || ())));
-        group.bench_function(format!("count {pattern}"), |b| b.iter(|| compiled.count(black_box(&events), || ())));
+        group.bench_function(format!("match {pattern}"), |b| {
+            b.iter(|| compiled.matches(black_box(&events), || ()))
+        });
+        group.bench_function(format!("count {pattern}"), |b| {
+            b.iter(|| compiled.count(black_box(&events), || ()))
+        });
     }
     let search = Search::parse("forward", "head", 2).unwrap();
     group.bench_function("next node", |b| {
@@ -202,7 +208,9 @@ fn channel(c: &mut Criterion) {
         ("referral", None, None, Some("blog.example.org")),
         ("direct", None, None, None),
     ] {
-        group.bench_function(name, |b| b.iter(|| channel_group(black_box(source), medium, None, referrer, None)));
+        group.bench_function(name, |b| {
+            b.iter(|| channel_group(black_box(source), medium, None, referrer, None))
+        });
     }
     group.finish();
 }

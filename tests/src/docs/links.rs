@@ -89,16 +89,14 @@ pub struct Links {
     pub followed: usize,
     /// Links to other hosts, which are not.
     pub external: usize,
-    /// Links to pages that are announced and not there yet.
-    pub awaited: Vec<String>,
     /// What is wrong, each with file and line.
     pub failures: Vec<String>,
     /// The files that each file links to, relative to the repository.
     pub targets: HashMap<PathBuf, Vec<PathBuf>>,
 }
 
-/// Follows the links of these files, which are below `root`. A missing file that is `awaited` is no failure.
-pub fn check_links(root: &Path, files: &[PathBuf], awaited: &[&str]) -> Links {
+/// Follows the links of these files, which are below `root`.
+pub fn check_links(root: &Path, files: &[PathBuf]) -> Links {
     let mut result = Links::default();
     for file in files {
         let page =
@@ -115,11 +113,7 @@ pub fn check_links(root: &Path, files: &[PathBuf], awaited: &[&str]) -> Links {
             let to_name = to.strip_prefix(root).unwrap_or(&to).to_owned();
             let at = format!("{}:{line}", name.display());
             if !to.exists() {
-                if awaited.iter().any(|page| to_name == Path::new(page)) {
-                    result.awaited.push(format!("{at} to {}", to_name.display()));
-                } else {
-                    result.failures.push(format!("{at}: {target} does not exist"));
-                }
+                result.failures.push(format!("{at}: {target} does not exist"));
                 continue;
             }
             result.followed += 1;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod bad_lines;
-mod configured;
 mod bi;
+mod configured;
 mod dashboards;
 mod dead_letters;
 mod dedupe;
