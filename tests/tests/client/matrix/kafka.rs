@@ -42,7 +42,9 @@ fn row_13_a_broker_that_is_killed_twice_is_waited_for() {
     let file = super::medium_file();
     super::slow_down(&database, 20);
     produce(&file.path, &broker.address, "t", "3");
-    let mut run = Run::new(&database, "t").batch_rows(500);
+    // Or librdkafka would look for the broker every ten seconds only.
+    let mut run =
+        Run::new(&database, "t").batch_rows(500).with(&["--kafka-config", "reconnect.backoff.max.ms=1000"]);
     run.brokers = broker.address.clone();
     let mut process = run.start();
     let lines = file.number("lines") as i64;
