@@ -57,6 +57,8 @@ pub async fn run(args: Args) -> Result<()> {
     let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
     let lanes = options::lanes(&config)?;
     let limits = options::batch_limits(&config, lanes)?;
+    // Before anything that takes time: who is asked to leave while it starts leaves in peace.
+    let stop = watch_signals(config.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
     let started = Instant::now();
     let bounded = args.until_caught_up;
     let (asked, wanted) = (kafka.clone(), topics.clone());
@@ -94,7 +96,6 @@ pub async fn run(args: Args) -> Result<()> {
         let address = http::serve(listen, health.clone(), metrics::install()?).await?;
         tracing::info!("listening on http://{address}");
     }
-    let stop = watch_signals(config.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
     tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
     if let Some(every) = config.time("maintenance.every")? {
         tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));

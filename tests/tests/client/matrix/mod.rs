@@ -42,7 +42,7 @@ pub fn topic_of(path: &Path, partitions: &str) -> String {
     topic
 }
 
-fn produce(path: &Path, brokers: &str, topic: &str, partitions: &str) {
+pub fn produce(path: &Path, brokers: &str, topic: &str, partitions: &str) {
     let path = path.to_str().unwrap();
     tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
         .run()
