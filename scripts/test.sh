@@ -83,15 +83,16 @@ KAFKA_TESTS=(kafka:: matrix:: offsets:: operations:: replay:: running:: refusals
 
 # The client tests from programs that were built before, in $TIDEMARK_PREBUILT, without those of Kafka.
 stage_prebuilt() {
-    local program name skip=()
+    local program name skip=() rc=0
     [ -d "${TIDEMARK_PREBUILT:-}" ] || die "there are no programs in TIDEMARK_PREBUILT" "make test-matrix"
     for name in "${KAFKA_TESTS[@]}"; do skip+=(--skip "$name"); done
     for program in "$TIDEMARK_PREBUILT"/test-*; do
         name=$(basename "$program")
         say "    $name"
         (cd "$ROOT/tests" && TIDEMARK_BIN=$TIDEMARK_PREBUILT/tidemark RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} \
-            tested "$name" "$program" "${skip[@]}")
+            tested "$name" "$program" "${skip[@]}") || rc=1
     done
+    return "$rc"
 }
 
 # Adds up cargo's own result lines.
