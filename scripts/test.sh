@@ -77,7 +77,7 @@ stage_install() { "$ROOT/scripts/make-install.sh"; }
 stage_deb() { "$ROOT/scripts/test-deb.sh"; }
 
 # Client tests that need Kafka, by name or beginning of it. A new one that needs it and is not listed fails here.
-KAFKA_TESTS=(kafka:: matrix:: offsets:: operations:: replay:: running:: refusals::a_broker_or_a_topic
+KAFKA_TESTS=(kafka:: dedupe::by_offsets matrix:: offsets:: operations:: replay:: running:: refusals::a_broker_or_a_topic
     refusals::a_missing_file_is_named
     late::a_replay_and_a_topic dead_letters::records_read_with_the_wrong_preset)
 
