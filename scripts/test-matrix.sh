@@ -49,10 +49,12 @@ test_in_chroot() {
     mount --bind "$PREBUILT" "$CHROOT$ROOT/.run/prebuilt"
     in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
-        "$ROOT/scripts/test.sh" pgrx install-sql install deb prebuilt
+        "$ROOT/scripts/test.sh" pgrx install-sql deb install prebuilt
+    mkdir -p dist
+    cp "$CHROOT$ROOT"/dist/*.deb dist/
 }
 
-test_here() { PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install-sql install release prebuilt; }
+test_here() { PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install-sql install prebuilt; }
 
 HERE=$(find_pg_config || true)
 here_version=$([ -z "$HERE" ] || "$HERE" --version | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p')
