@@ -154,7 +154,7 @@ share_sources() {
     local copy=$CHROOT$ROOT suite
     mkdir -p "$copy"
     for suite in bookworm noble trixie; do
-        [ "$suite" != "${CHROOT##*/}" ] && [ ! -e "$copy/target" ] || break
+        if [ "$suite" = "${CHROOT##*/}" ] || [ -e "$copy/target" ]; then break; fi
         if [ -e "$CHROOTS/$suite$ROOT/target" ]; then cp -a "$CHROOTS/$suite$ROOT/target" "$copy/target"; fi
     done
     find "$copy" -mindepth 1 -maxdepth 1 ! -name target ! -name .run ! -name .tools -exec rm -rf {} +

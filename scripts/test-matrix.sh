@@ -49,10 +49,12 @@ test_in_chroot() {
     mount --bind "$PREBUILT" "$CHROOT$ROOT/.run/prebuilt"
     in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
-        "$ROOT/scripts/test.sh" pgrx install-sql install deb prebuilt
+        "$ROOT/scripts/test.sh" pgrx install-sql deb install prebuilt
+    mkdir -p dist
+    cp "$CHROOT$ROOT"/dist/*.deb dist/
 }
 
-test_here() { PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install-sql install release prebuilt; }
+test_here() { TIDEMARK_PREBUILT=$PREBUILT PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install-sql install prebuilt; }
 
 HERE=$(find_pg_config || true)
 here_version=$([ -z "$HERE" ] || "$HERE" --version | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p')
@@ -65,16 +67,20 @@ results=() failed=0
 for version in $MATRIX; do
     log=$LOGS/matrix-$version.log
     began=$EPOCHSECONDS
-    rc=0
     if [ "$version" = "$here_version" ]; then
         where="this machine"
         say "${BOLD}==> PostgreSQL $version on $where${RESET}"
-        (TIDEMARK_PREBUILT=$PREBUILT test_here) >"$log" 2>&1 </dev/null || rc=$?
+        run=(test_here)
     else
         where="a chroot of $(suite_of "$version")"
         say "${BOLD}==> PostgreSQL $version in $where${RESET}"
-        (test_in_chroot "$version") >"$log" 2>&1 </dev/null || rc=$?
+        run=(test_in_chroot "$version")
     fi
+    # Not with `||`, inside of which bash goes on after a failure.
+    set +e
+    (set -e && "${run[@]}") >"$log" 2>&1 </dev/null
+    rc=$?
+    set -e
     counts=$(sed -nE 's/^tests: (.*)/\1/p' "$log" | tail -n 1)
     if [ "$rc" != 0 ] || [ -z "$counts" ]; then
         failed=1
