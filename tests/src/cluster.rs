@@ -61,15 +61,10 @@ impl Cluster {
         let pg_config = installation.map(Installation::pg_config);
         let environment: Vec<_> = pg_config.iter().map(|path| ("PG_CONFIG", path.as_str())).collect();
         let (directory, address) = server::start_with("pg.sh", name, &settings, &environment);
-        let mut cluster = Cluster {
-            address,
-            directory,
-            superuser: String::new(),
-            logins: Mutex::new(false),
-            template: Mutex::new(false),
-        };
-        cluster.superuser = format!("postgresql://postgres:{}@{}", cluster.password(), cluster.address);
-        cluster
+        let password: String = std::fs::read_to_string(directory.join("password"))
+            .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
+        let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
+        Cluster { address, directory, superuser, logins: Mutex::new(false), template: Mutex::new(false) }
     }
 
     /// Stops the server at once, as a crash would: what it had not written is lost.
