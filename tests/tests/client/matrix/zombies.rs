@@ -24,13 +24,15 @@ fn row_08_an_heir_waits_for_a_zombie_that_has_advanced_and_goes_on_behind_it() {
     let mut barrier = Barrier::hold_trap(&database);
     let mut zombie = Run::new(&database, &topic).start();
     barrier.wait_for_loader(&mut zombie);
+    // The zombie's transaction is open and has the row of the position. It is frozen as late as can be: Postgres ends a
+    // transaction in which nothing happens for 30 seconds.
+    let mut heir = Run::new(&database, &topic).group("heir").start();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                     AND wait_event_type = 'Lock' AND query LIKE '%loader.offsets%' AND pid <> pg_backend_pid()";
+    wait_until("the heir to claim", PATIENCE, || database.number(waiting) == 2);
     zombie.signal("STOP");
     barrier.release();
-    // The zombie's transaction is open and has the row of the position.
-    let mut heir = Run::new(&database, &topic).group("heir").start();
-    let claiming = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                     AND wait_event_type = 'Lock' AND query LIKE '%loader.offsets%' AND pid <> pg_backend_pid()";
-    wait_until("the heir to claim", PATIENCE, || database.number(claiming) == 1);
+    wait_until("the zombie to have advanced", PATIENCE, || database.number(waiting) == 1);
     assert_eq!(position(&database), 0);
     zombie.signal("CONT");
     wait_for(&database, &mut heir, lines_of(&file));
