@@ -102,7 +102,8 @@ mod tests {
         fn ln_is_the_logarithm(bits in 1u64..0x7ff0_0000_0000_0000) {
             let x = f64::from_bits(bits);
             let error = (ln(x) - x.ln()).abs();
-            prop_assert!(error <= 4e-16 * x.ln().abs().max(1e-3), "{x}: {error}");
+            // Two units in the last place, which are 4.44e-16 of the smallest numbers that have such units.
+            prop_assert!(error <= 4.5e-16 * x.ln().abs().max(1e-3), "{x}: {error}");
         }
 
         #[test]
