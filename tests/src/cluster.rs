@@ -23,6 +23,8 @@ pub struct Cluster {
     directory: PathBuf,
     superuser: String,
     logins: Mutex<bool>,
+    /// Whether there is a migrated database to copy.
+    template: Mutex<bool>,
 }
 
 /// The server that the tests share; started by whoever asks first.
@@ -54,7 +56,7 @@ impl Cluster {
         let password: String = std::fs::read_to_string(directory.join("password"))
             .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
         let superuser = format!("postgresql://postgres:{}@{address}", password.trim());
-        Cluster { address, directory, superuser, logins: Mutex::new(false) }
+        Cluster { address, directory, superuser, logins: Mutex::new(false), template: Mutex::new(false) }
     }
 
     /// Stops the server at once, as a crash would: what it had not written is lost.
@@ -85,18 +87,31 @@ impl Cluster {
 
     /// An empty database, without any migration.
     pub fn empty_database(&self) -> Database<'_> {
+        self.copy_of("template0")
+    }
+
+    fn copy_of(&self, template: &str) -> Database<'_> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
         self.connect("postgres").batch_execute(&sql).expect("cannot create a database");
         Database { cluster: self, name }
     }
 
-    /// A database after `tidemark migrate`.
+    /// A database after `tidemark migrate`: a copy, since migrating takes longer than most tests.
     pub fn database(&self) -> Database<'_> {
-        let database = self.empty_database();
-        database.migrate();
-        database
+        let mut made = self.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            let sql = "CREATE DATABASE migrated TEMPLATE template0 ENCODING 'UTF8'";
+            self.connect("postgres").batch_execute(sql).expect("cannot create a database");
+            let database = Database { cluster: self, name: "migrated".to_owned() };
+            database.migrate();
+            // It stays.
+            std::mem::forget(database);
+            *made = true;
+        }
+        drop(made);
+        self.copy_of("migrated")
     }
 
     /// Creates the roles to log in with. Needs the group roles, so some database must be migrated.

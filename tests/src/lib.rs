@@ -24,11 +24,14 @@ pub use server::free_port;
 
 use std::time::{Duration, Instant};
 
-/// Waits until `condition` holds, asking every few milliseconds; panics after `limit` with what was waited for.
+/// Waits until `condition` holds, asking every few milliseconds, after a while less often: most conditions are a new
+/// connection to Postgres, and whoever is waited for needs the processor too. Panics after `limit` with what was waited for.
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(
+            (started.elapsed() / 20).clamp(Duration::from_millis(5), Duration::from_millis(50)),
+        );
     }
 }

@@ -120,6 +120,18 @@ impl Process {
         }
     }
 
+    /// Waits until it would hear a SIGTERM: before that, the signal would just kill it.
+    pub fn wait_until_it_listens(&mut self) {
+        let status = format!("/proc/{}/status", self.child.id());
+        crate::wait_until("a process to listen to SIGTERM", LIMIT, || {
+            assert!(self.is_running(), "{} ended: {}", self.name, self.errors());
+            let status = std::fs::read_to_string(&status).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+            caught & (1 << 14) != 0
+        });
+    }
+
     fn is_stopped(&self) -> bool {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         tasks.is_ok_and(|tasks| {

@@ -27,6 +27,8 @@ pub struct Run {
     pub batch_rows: u32,
     /// Further arguments.
     pub more: Vec<String>,
+    /// Settings given in the environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Run {
@@ -39,6 +41,7 @@ impl Run {
             group: format!("group-of-{topic}"),
             batch_rows: 1000,
             more: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -60,17 +63,29 @@ impl Run {
         self
     }
 
+    /// With a key of the configuration, such as `batch.max_rows`, set to something else.
+    pub fn setting(mut self, key: &str, value: &str) -> Run {
+        let name = format!("TIDEMARK__{}", key.replace('.', "__").to_uppercase());
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
     /// Starts it.
     pub fn start(&self) -> Process {
         let rows = self.batch_rows.to_string();
         let mut arguments =
             vec!["run", "--brokers", &self.brokers, "--topic", &self.topic, "--group", &self.group];
         arguments.extend(["--maintain-every", "off", "--batch-rows", &rows]);
-        for setting in ["session.timeout.ms=3000", "heartbeat.interval.ms=500"] {
+        // With this protocol they are up to the brokers.
+        let classic = !self.more.iter().any(|more| more == "group.protocol=consumer");
+        for setting in
+            ["session.timeout.ms=3000", "heartbeat.interval.ms=500"].into_iter().filter(|_| classic)
+        {
             arguments.extend(["--kafka-config", setting]);
         }
         arguments.extend(self.more.iter().map(String::as_str));
-        tidemark(&arguments).database(&self.url).start()
+        let invocation = tidemark(&arguments).database(&self.url);
+        self.environment.iter().fold(invocation, |i, (name, value)| i.env(name, value)).start()
     }
 
     /// Runs until everything is loaded that the topic holds.

@@ -40,6 +40,7 @@ impl Fleet {
             group: "storm".to_owned(),
             batch_rows: 1000,
             more: Vec::new(),
+            environment: Vec::new(),
         };
         Fleet {
             run,

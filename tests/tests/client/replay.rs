@@ -154,7 +154,11 @@ fn a_compacted_topic_is_read_to_its_end_over_its_holes() {
         append(b"b", None);
     }
     append(b"c", Some(event(3).as_bytes()));
-    assert_eq!(catch_up(&database, &topic, &["--batch-rows", "2"]).loaded, 3);
+    // The second may be gone already.
+    let loaded = catch_up(&database, &topic, &["--batch-rows", "2"]).loaded;
+    let found = database.column("SELECT event_id FROM bronze.events ORDER BY 1");
+    assert!(found == [id(1), id(2), id(3)] || found == [id(1), id(3)], "{found:?}");
+    assert_eq!(loaded as usize, found.len());
     // Once the broker has cleaned up, another pipeline reads what is left, over the holes and to the same end.
     wait_until("the broker to compact the topic", PATIENCE, || {
         append(b"c", None);
