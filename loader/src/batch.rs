@@ -1,12 +1,15 @@
 //! A batch on its way: raw records in one arena, then encoded rows and dead letters. Every record ends in exactly
 //! one of the outcomes counted in [`Counts`]. No I/O here.
 
+mod repeats;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::repeats::Repeat;
 use crate::copy;
 use crate::dead_letter::{Reason, Rejection};
 use crate::envelope::preset::Format;
@@ -299,6 +302,12 @@ pub struct Batch {
     tombstones: u64,
     /// From which lateness on a row counts as late.
     pub allowed_lateness: Micros,
+    /// Records with the id of an earlier one, by the record of that.
+    repeats: HashMap<usize, Vec<Repeat>>,
+    /// Those of them that are to be written in its place.
+    heirs: Vec<Repeat>,
+    /// Whether a repeated id is a duplicate whatever the event says.
+    id_alone: bool,
 }
 
 /// Ids that are in bronze already, each with its date and the hash of what it says (`None`: loaded before there were
@@ -347,6 +356,10 @@ impl Encoder {
             known: 0,
             filtered: 0,
             tombstones: 0,
+            repeats: HashMap::new(),
+            heirs: Vec::new(),
+            // The ledger knows ids only, so what they say must not matter within a batch either.
+            id_alone: self.dedupe == Dedupe::IdWindow,
             raw: RawBatch::default(),
         };
         let mut seen = HashMap::with_capacity(raw.records.len());
@@ -363,9 +376,7 @@ impl Encoder {
                 }
             }
         }
-        // Stable, so that events of one day stay in the order in which they came.
-        batch.rows.sort_by_key(|r| r.day);
-        batch.late.sort_by_key(|r| r.day);
+        batch.sort();
         batch.raw = raw;
         batch
     }
@@ -375,7 +386,7 @@ impl Encoder {
         raw: &RawBatch,
         index: usize,
         slot: &Slot,
-        seen: &mut HashMap<(Uuid, i32), i64>,
+        seen: &mut HashMap<(Uuid, i32), (usize, i64)>,
         batch: &mut Batch,
     ) -> Result<(), Rejection> {
         let record = &raw.records[index];
@@ -408,20 +419,6 @@ impl Encoder {
             return Err(too_late(lateness.unwrap_or_default(), &self.limits));
         }
         let hash = fingerprint(value);
-        if self.dedupe.by_id() {
-            let date = if self.dedupe.across_dates() { 0 } else { day };
-            match seen.entry((event.event_id, date)) {
-                Entry::Vacant(entry) => {
-                    entry.insert(hash);
-                }
-                // The ledger knows ids only, so what they say must not matter within a batch either.
-                Entry::Occupied(first) if *first.get() == hash || self.dedupe == Dedupe::IdWindow => {
-                    batch.duplicates += 1;
-                    return Ok(());
-                }
-                Entry::Occupied(_) => return Err(conflict("in the same batch")),
-            }
-        }
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {
             batch.encoded.truncate(start);
@@ -438,8 +435,20 @@ impl Encoder {
             start,
             len,
         };
-        let divert = late && self.limits.late_policy == LatePolicy::Divert;
-        if divert { &mut batch.late } else { &mut batch.rows }.push(row);
+        let late = late && self.limits.late_policy == LatePolicy::Divert;
+        if self.dedupe.by_id() {
+            let date = if self.dedupe.across_dates() { 0 } else { day };
+            match seen.entry((event.event_id, date)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((index, hash));
+                }
+                Entry::Occupied(first) => {
+                    let (leader, first) = *first.get();
+                    return batch.repeat(leader, first, Repeat { row, late });
+                }
+            }
+        }
+        if late { &mut batch.late } else { &mut batch.rows }.push(row);
         Ok(())
     }
 }
@@ -456,11 +465,6 @@ fn too_late(lateness: Micros, limits: &Limits) -> Rejection {
 fn conflict(place: &str) -> Rejection {
     let detail = format!("another event with this id and date was first {place}, and says something else");
     Rejection::new(Reason::DuplicateIdConflict, detail)
-}
-
-fn dead_row(raw: &RawBatch, row: &Row, rejection: Rejection) -> Dead {
-    let (_, _, event_type) = raw.known(&raw.records[row.record]);
-    Dead { record: row.record, rejection, event_id: Some(row.id), event_time: Some(row.time), event_type }
 }
 
 impl Batch {
@@ -484,36 +488,6 @@ impl Batch {
         let mut days: Vec<i32> = self.rows.iter().map(|r| r.day).collect();
         days.dedup();
         days
-    }
-
-    /// Turns the row at this index into a dead letter.
-    pub fn reject_row(&mut self, index: usize, rejection: Rejection) {
-        let row = self.rows.remove(index);
-        self.dead.push(dead_row(&self.raw, &row, rejection));
-    }
-
-    /// Turns all rows of a date into dead letters.
-    pub fn reject_day(&mut self, day: i32, rejection: &Rejection) {
-        let (gone, kept): (Vec<Row>, Vec<Row>) =
-            std::mem::take(&mut self.rows).into_iter().partition(|r| r.day == day);
-        self.rows = kept;
-        self.dead.extend(gone.iter().map(|row| dead_row(&self.raw, row, rejection.clone())));
-    }
-
-    /// Takes out the rows whose id is in bronze already on their date: as duplicates, or as dead letters where bronze
-    /// has something else under that id. Bronze is append-only, so this holds whatever becomes of the transaction that
-    /// found out.
-    pub fn drop_known(&mut self, known: &Known) {
-        if known.is_empty() {
-            return;
-        }
-        for row in std::mem::take(&mut self.rows) {
-            match known.get(&(row.id, row.day)) {
-                None => self.rows.push(row),
-                Some(hash) if hash.is_none_or(|hash| hash == row.hash) => self.known += 1,
-                Some(_) => self.dead.push(dead_row(&self.raw, &row, conflict("loaded"))),
-            }
-        }
     }
 
     /// Exchanges the rows with the late ones, so that what writes the one writes the other.

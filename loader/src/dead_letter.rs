@@ -50,6 +50,8 @@ macro_rules! reasons {
 reasons! {
     /// Longer than the size limit.
     TooLarge = Decode, "too_large";
+    /// Begins like the messages of producers that use a schema registry.
+    RegistryFraming = Decode, "registry_framing";
     /// Not UTF-8.
     InvalidUtf8 = Decode, "invalid_utf8";
     /// Not JSON.

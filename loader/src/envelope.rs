@@ -115,6 +115,12 @@ fn parse_with<'a, T>(
     if bytes.len() > limits.max_bytes {
         return Err(too_large(bytes.len() as u64, limits));
     }
+    // No JSON begins with one of these.
+    if let [0 | 1, ..] = bytes
+        && let Some(framing) = registry_framing(bytes)
+    {
+        return Err(Rejection::new(Reason::RegistryFraming, framing));
+    }
     let text = std::str::from_utf8(bytes).map_err(|e| {
         Rejection::new(Reason::InvalidUtf8, format!("byte {} does not continue valid UTF-8", e.valid_up_to()))
     })?;
@@ -126,6 +132,18 @@ fn parse_with<'a, T>(
         Err(e) if bytes.is_empty() => Err(Rejection::new(Reason::InvalidJson, format!("empty: {e}"))),
         Err(e) => Err(Rejection::new(Reason::InvalidJson, e.to_string())),
     }
+}
+
+/// What a value begins with that was written with a schema registry: 0 and a number of four bytes, or 1 and a UUID.
+fn registry_framing(bytes: &[u8]) -> Option<String> {
+    let schema = match bytes.first()? {
+        0 => u32::from_be_bytes(bytes.get(1..5)?.try_into().ok()?).to_string(),
+        _ => Uuid::from_slice(bytes.get(1..17)?).ok()?.to_string(),
+    };
+    let magic = bytes[0];
+    Some(format!(
+        "begins with the byte {magic} and the schema {schema} of a schema registry; only plain JSON can be read"
+    ))
 }
 
 /// The rejection of an event of this many bytes.

@@ -43,15 +43,22 @@ pub async fn take_seen_out(
     Ok(new)
 }
 
-/// Forgets those of the new ids whose rows did not get in: their dead letters may be replayed.
+/// Forgets those of the new ids of which no row got in: their dead letters may be replayed.
 pub async fn forget_refused(
     client: &Client,
     target: &Target,
     batch: &Batch,
     new: &HashSet<Uuid>,
 ) -> Result<(), PgError> {
-    let refused: Vec<Uuid> =
+    let mut refused: HashSet<Uuid> =
         batch.dead.iter().filter_map(|dead| dead.event_id).filter(|id| new.contains(id)).collect();
+    if !refused.is_empty() {
+        // Another event with the id of a refused one is there.
+        for row in batch.rows.iter().chain(&batch.late) {
+            refused.remove(&row.id);
+        }
+    }
+    let refused: Vec<Uuid> = refused.into_iter().collect();
     if !refused.is_empty() {
         let sql = "DELETE FROM loader.seen_ids WHERE target = $1 AND event_id = ANY ($2)";
         client.execute(sql, &[&target.name(), &refused]).await?;

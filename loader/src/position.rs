@@ -193,6 +193,7 @@ pub async fn insert_ranges(
 pub async fn advance(
     client: &Client,
     pipeline_id: i32,
+    owner: &str,
     batch_id: i64,
     batch: &Batch,
 ) -> Result<bool, PgError> {
@@ -206,21 +207,66 @@ pub async fn advance(
                  FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
                       AS v (topic, partition, epoch, from_offset, to_offset, received_at)
                 WHERE o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition
-                  AND o.epoch = v.epoch AND o.next_offset = v.from_offset";
+                  AND o.epoch = v.epoch AND o.next_offset = v.from_offset
+                  -- Two owners have the same epoch where a crash took the claim of the first back.
+                  AND o.owner = $9";
     let moved = client
         .execute(
             sql,
-            &[&pipeline_id, &batch_id, &c.topics, &c.partitions, &c.epochs, &c.from, &c.to, &received],
+            &[
+                &pipeline_id,
+                &batch_id,
+                &c.topics,
+                &c.partitions,
+                &c.epochs,
+                &c.from,
+                &c.to,
+                &received,
+                &owner,
+            ],
         )
         .await?;
     Ok(moved == slots.len() as u64)
 }
 
+/// Why positions did not move although nobody else has claimed them: what Postgres had committed is gone, as after a
+/// crash with `synchronous_commit = off`, or a failover to a standby that was behind. `None` when somebody has.
+pub async fn went_back(
+    client: &Client,
+    pipeline_id: i32,
+    owner: &str,
+    slots: &[Slot],
+) -> Result<Option<String>, PgError> {
+    let c = columns(slots);
+    let sql = "SELECT v.topic, v.partition, v.from_offset, o.next_offset,
+                      coalesce(o.epoch > v.epoch OR o.epoch = v.epoch AND o.owner <> $2, false),
+                      coalesce(o.epoch < v.epoch OR o.next_offset < v.from_offset, true)
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[])
+                      AS v (topic, partition, epoch, from_offset)
+                 LEFT JOIN loader.offsets AS o
+                   ON o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&pipeline_id, &owner, &c.topics, &c.partitions, &c.epochs, &c.from];
+    let rows = client.query(sql, &parameters).await?;
+    if rows.iter().any(|row| row.get(4)) {
+        return Ok(None);
+    }
+    Ok(rows.iter().find(|row| row.get(5)).map(|row| {
+        let (topic, partition, from): (&str, i32, i64) = (row.get(0), row.get(1), row.get(2));
+        let now = row.get::<_, Option<i64>>(3).map_or("the beginning".to_owned(), |at| at.to_string());
+        format!(
+            "Postgres has lost what it had committed, as after a crash with synchronous_commit = off: the position of \
+             {topic} [{partition}] went back from {from} to {now}, with the rows"
+        )
+    }))
+}
+
 /// How a batch whose COMMIT got no answer ended: its counts if it was committed, else `None`. The row locks wait for a
-/// commit that is still running.
+/// commit that is still running. A crash may take our number back together with our batch, and another owner get it.
 pub async fn outcome(
     client: &Client,
     pipeline_id: i32,
+    owner: &str,
     batch_id: i64,
     slots: &[Slot],
 ) -> Result<Option<Counts>, PgError> {
@@ -232,8 +278,8 @@ pub async fn outcome(
                    FOR UPDATE";
     client.query(lock, &[&pipeline_id, &c.topics, &c.partitions]).await?;
     let counts = "SELECT n_read, n_loaded, n_duplicate, n_late, n_dead, n_filtered, n_tombstone
-                    FROM loader.batches WHERE batch_id = $1";
-    let row = client.query_opt(counts, &[&batch_id]).await?;
+                    FROM loader.batches WHERE batch_id = $1 AND owner = $2";
+    let row = client.query_opt(counts, &[&batch_id, &owner]).await?;
     Ok(row.map(|row| {
         let n = |i: usize| u64::try_from(row.get::<_, i32>(i)).unwrap_or(0);
         Counts {

@@ -33,6 +33,8 @@ pub enum Patience {
 pub enum SinkError {
     /// Another process has claimed a partition of the batch: nothing was committed, claim again or leave it.
     Fenced,
+    /// Postgres has lost commits, so the batch does not follow any more: claim again and read from where it is.
+    WentBack(String),
     /// We were told to stop while Postgres was away.
     Stopped,
     /// Too many dead letters: nothing was committed, the pipeline is paused.
@@ -175,6 +177,7 @@ impl Sink {
                     metrics::fenced();
                     return Err(SinkError::Fenced);
                 }
+                Failure::WentBack(why) => return Err(SinkError::WentBack(why)),
                 Failure::NoPartition => continue,
                 Failure::Postgres(error) => error,
             };
@@ -213,6 +216,7 @@ impl Sink {
     }
 
     async fn attempt(&mut self, batch: &mut Batch, give_up_partition: bool) -> Result<Attempt, Failure> {
+        batch.admit_heirs();
         self.ensure_partitions(batch).await?;
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
@@ -264,10 +268,10 @@ impl Sink {
     }
 
     async fn ask(&mut self, batch: &Batch, batch_id: i64) -> Result<Option<Counts>, PgError> {
-        let pipeline_id = self.pipeline_id;
+        let (pipeline_id, owner) = (self.pipeline_id, self.owner.clone());
         let client = self.client().await?;
         client.batch_execute("BEGIN; SET LOCAL statement_timeout = '60s'").await?;
-        let outcome = position::outcome(client, pipeline_id, batch_id, batch.slots()).await?;
+        let outcome = position::outcome(client, pipeline_id, &owner, batch_id, batch.slots()).await?;
         client.batch_execute("ROLLBACK").await?;
         Ok(outcome)
     }

@@ -27,6 +27,9 @@ const MAX_ROW_RETRIES: u32 = 8;
 /// Rows to try after the first row of a piece was the bad one.
 const MIN_PIECE: usize = 64;
 
+/// Events with one id of which Postgres may refuse one after the other before the rest become dead letters untried.
+const MAX_HEIRS: u32 = 8;
+
 /// How the rows got in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WritePath {
@@ -68,6 +71,8 @@ pub enum Failure {
     NoPartition,
     /// Somebody else has claimed a partition of the batch.
     Fenced,
+    /// Nobody has, but Postgres does not know any more what it had committed.
+    WentBack(String),
 }
 
 impl From<PgError> for Failure {
@@ -130,20 +135,18 @@ pub async fn run(
         // What the ledger noted must outlast a COPY that fails.
         cx.client.batch_execute("SAVEPOINT rows").await?;
     }
-    let events = Place::events(cx.target.table());
-    let mut writer = RowWriter { cx, batch, place: &events, batch_id, give_up_partition, retries: 0 };
-    let path = writer.write(prefer).await?;
-    let mut retries = writer.retries;
-    if !batch.late.is_empty() {
-        cx.client.batch_execute("SAVEPOINT late").await?;
-        batch.swap_late();
-        let late = Place::late();
-        let mut writer = RowWriter { cx, batch, place: &late, batch_id, give_up_partition, retries: 0 };
-        let result = writer.write(WritePath::Probed).await;
-        retries += writer.retries;
-        batch.swap_late();
-        result?;
+    let (path, mut retries) = write_rows(cx, batch, batch_id, prefer, give_up_partition).await?;
+    for _ in 0..MAX_HEIRS {
+        if !batch.has_heirs() {
+            break;
+        }
+        cx.client.batch_execute("SAVEPOINT rows").await?;
+        let written = batch.only_heirs();
+        let result = write_rows(cx, batch, batch_id, WritePath::Probed, give_up_partition).await;
+        batch.reunite(written);
+        retries += result?.1;
     }
+    batch.disown_heirs();
 
     ledger::forget_refused(cx.client, cx.target, batch, &noted).await?;
 
@@ -159,10 +162,37 @@ pub async fn run(
         // The range is there already: another owner has loaded it since we read it.
         if classify(&e) == Class::Duplicate { Failure::Fenced } else { e.into() }
     })?;
-    if !position::advance(cx.client, cx.pipeline_id, batch_id, batch).await? {
-        return Err(Failure::Fenced);
+    if !position::advance(cx.client, cx.pipeline_id, cx.owner, batch_id, batch).await? {
+        let lost = position::went_back(cx.client, cx.pipeline_id, cx.owner, batch.slots()).await?;
+        return Err(lost.map_or(Failure::Fenced, Failure::WentBack));
     }
     Ok(Written { batch_id, counts, path })
+}
+
+/// Writes the rows and the late rows of the batch, where the transaction stands at `SAVEPOINT rows`. Returns the path
+/// of the former, and how many COPYs failed on a row.
+async fn write_rows(
+    cx: &Context<'_>,
+    batch: &mut Batch,
+    batch_id: i64,
+    prefer: WritePath,
+    give_up_partition: bool,
+) -> Result<(WritePath, u32), Failure> {
+    let events = Place::events(cx.target.table());
+    let mut writer = RowWriter { cx, batch, place: &events, batch_id, give_up_partition, retries: 0 };
+    let path = writer.write(prefer).await?;
+    let mut retries = writer.retries;
+    if !batch.late.is_empty() {
+        cx.client.batch_execute("SAVEPOINT late").await?;
+        batch.swap_late();
+        let late = Place::late();
+        let mut writer = RowWriter { cx, batch, place: &late, batch_id, give_up_partition, retries: 0 };
+        let result = writer.write(WritePath::Probed).await;
+        retries += writer.retries;
+        batch.swap_late();
+        result?;
+    }
+    Ok((path, retries))
 }
 
 /// A table that rows go to.

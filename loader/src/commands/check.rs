@@ -278,33 +278,42 @@ async fn check_postgres(
 /// Privileges that loading needs and this role does not have. A table that is missing altogether is a matter of
 /// migrations, not of grants.
 const LACKING: &str = "
-WITH needed (privilege, kind, name) AS (VALUES
-    ('USAGE', 'schema', 'bronze'), ('USAGE', 'schema', 'loader'), ('USAGE', 'schema', 'tidemark'),
-    ('INSERT', 'table', 'bronze.events'), ('INSERT', 'table', 'bronze.late_events'),
-    ('SELECT', 'table', 'loader.seen_ids'), ('INSERT', 'table', 'loader.seen_ids'), ('DELETE', 'table', 'loader.seen_ids'),
-    ('SELECT', 'table', 'loader.offsets'), ('INSERT', 'table', 'loader.offsets'), ('UPDATE', 'table', 'loader.offsets'),
-    ('SELECT', 'table', 'loader.pipelines'), ('INSERT', 'table', 'loader.pipelines'),
-    ('SELECT', 'table', 'loader.topics'), ('INSERT', 'table', 'loader.topics'),
-    ('SELECT', 'table', 'loader.batches'), ('INSERT', 'table', 'loader.batches'),
-    ('INSERT', 'table', 'loader.batch_ranges'),
-    ('SELECT', 'table', 'loader.dead_letters'), ('INSERT', 'table', 'loader.dead_letters'),
-    ('INSERT', 'table', 'loader.offset_gaps'), ('SELECT', 'table', 'loader.schema_history'),
-    ('UPDATE', 'some columns', 'loader.pipelines'), ('SELECT', 'some columns', 'bronze.events'),
-    ('SELECT', 'some columns', 'bronze.late_events'),
-    ('USAGE', 'sequence', 'loader.batch_ids'),
-    ('EXECUTE', 'function', 'ensure_partitions'), ('EXECUTE', 'function', 'mark_dirty'), ('EXECUTE', 'function', 'mark_loaded'))
+WITH needed (privilege, kind, name, columns) AS (VALUES
+    ('USAGE', 'schema', 'bronze', NULL), ('USAGE', 'schema', 'loader', NULL), ('USAGE', 'schema', 'tidemark', NULL),
+    ('INSERT', 'table', 'bronze.events', NULL), ('INSERT', 'table', 'bronze.late_events', NULL),
+    ('SELECT', 'columns', 'bronze.events', 'event_id, event_time, payload_hash'),
+    ('SELECT', 'columns', 'bronze.late_events', 'event_id, event_time, payload_hash'),
+    ('SELECT', 'table', 'loader.seen_ids', NULL), ('INSERT', 'table', 'loader.seen_ids', NULL),
+    ('UPDATE', 'columns', 'loader.seen_ids', 'received_date'), ('DELETE', 'table', 'loader.seen_ids', NULL),
+    ('SELECT', 'table', 'loader.offsets', NULL), ('INSERT', 'table', 'loader.offsets', NULL),
+    ('UPDATE', 'table', 'loader.offsets', NULL), ('INSERT', 'table', 'loader.offset_gaps', NULL),
+    ('SELECT', 'table', 'loader.pipelines', NULL), ('INSERT', 'table', 'loader.pipelines', NULL),
+    ('UPDATE', 'columns', 'loader.pipelines',
+     'cluster_id, paused, paused_at, paused_by, pause_reason, accept_dead_letters'),
+    ('SELECT', 'table', 'loader.topics', NULL), ('INSERT', 'table', 'loader.topics', NULL),
+    ('SELECT', 'table', 'loader.batches', NULL), ('INSERT', 'table', 'loader.batches', NULL),
+    ('INSERT', 'table', 'loader.batch_ranges', NULL),
+    ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
+    ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),
+    ('SELECT', 'table', 'loader.schema_history', NULL), ('USAGE', 'sequence', 'loader.batch_ids', NULL),
+    ('SELECT', 'table', 'tidemark.partition_config', NULL), ('INSERT', 'table', 'tidemark.dirty_log', NULL),
+    ('EXECUTE', 'function', 'ensure_partitions', NULL), ('EXECUTE', 'function', 'mark_loaded', NULL))
 SELECT lacking FROM (
     SELECT n.privilege || ' on schema ' || n.name AS lacking
       FROM needed AS n JOIN pg_catalog.pg_namespace AS s ON s.nspname = n.name
      WHERE n.kind = 'schema' AND NOT pg_catalog.has_schema_privilege(s.oid, n.privilege)
     UNION ALL
-    SELECT n.privilege || ' on ' || n.name
+    SELECT n.privilege || coalesce(' (' || n.columns || ')', '') || ' on ' || n.name
       FROM needed AS n
       JOIN pg_catalog.pg_class AS c ON c.relname = split_part(n.name, '.', 2)
       JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace AND s.nspname = split_part(n.name, '.', 1)
      WHERE CASE n.kind WHEN 'table' THEN NOT pg_catalog.has_table_privilege(c.oid, n.privilege)
-                       WHEN 'some columns' THEN NOT pg_catalog.has_any_column_privilege(c.oid, n.privilege)
-                       WHEN 'sequence' THEN NOT pg_catalog.has_sequence_privilege(c.oid, n.privilege) END
+                       WHEN 'sequence' THEN NOT pg_catalog.has_sequence_privilege(c.oid, n.privilege)
+                       -- A column that is missing is a matter of migrations as well.
+                       WHEN 'columns' THEN EXISTS (
+                           SELECT FROM pg_catalog.pg_attribute AS a
+                            WHERE a.attrelid = c.oid AND a.attname = ANY (string_to_array(n.columns, ', '))
+                              AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, n.privilege)) END
     UNION ALL
     SELECT 'EXECUTE on function ' || p.oid::pg_catalog.regprocedure
       FROM needed AS n

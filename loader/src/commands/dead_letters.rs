@@ -14,7 +14,7 @@ use super::letter_filter::{Filter, Letter, condition, parse_letter};
 use super::letter_text;
 use super::limits::Times;
 use super::output::{self, Output, confirm};
-use super::{Database, position_pipeline};
+use super::{Database, migrate, position_pipeline};
 use crate::batch::Encoder;
 use crate::envelope::preset::FormatArgs;
 use crate::error::{Error, Kind, Result};
@@ -286,6 +286,7 @@ async fn replay(args: Replay) -> Result<()> {
     })?;
     target.takes(args.times.limits().late_policy)?;
     let client = pg::connect_once(&config).await?;
+    migrate::expect_current(&client, &config).await?;
     target.check(&client, &config).await?;
     let explain = |e: tokio_postgres::Error| pg::explain("cannot replay the dead letters", &config, &e);
     may_resolve(&client, &config).await?;
@@ -326,7 +327,8 @@ async fn replay(args: Replay) -> Result<()> {
                 // Somebody else is at the same letters: look again which of them are still open.
                 Err(SinkError::Fenced) => continue,
                 Err(SinkError::Fatal(e)) => return Err(e),
-                Err(SinkError::Stopped | SinkError::Paused) => {
+                // Letters move no position.
+                Err(SinkError::Stopped | SinkError::Paused | SinkError::WentBack(_)) => {
                     return Err(Error::bug("cannot replay", "stopped without being told to"));
                 }
             }

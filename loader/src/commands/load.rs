@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{mpsc, watch};
 
-use super::Database;
 use super::limits::Times;
+use super::{Database, migrate};
 use crate::batch::{Counts, Encoder, RawBatch, RecordKind, Slot};
 use crate::envelope::Limits;
 use crate::envelope::preset::{Format, FormatArgs};
@@ -111,6 +111,7 @@ impl Load {
         let identity = if once { None } else { Some(identify_file(file).await?) };
 
         let client = pg::connect_once(config).await?;
+        migrate::expect_current(&client, config).await?;
         let explain = |e: tokio_postgres::Error| pg::explain("cannot claim the file", config, &e);
         let owner = super::owner();
         let topic: Arc<str> = match &identity {
@@ -216,6 +217,10 @@ impl Load {
                     "another tidemark has started to load the same file",
                     "let that one finish; nothing is lost or doubled",
                 ));
+            }
+            Err(SinkError::WentBack(why)) => {
+                let next = "load the same file again: it goes on where Postgres is";
+                return Err(Error::new(Kind::Temporary, "stopped", why, next));
             }
             Err(SinkError::Stopped | SinkError::Paused) => {
                 return Err(Error::bug("cannot load", "stopped without being told to"));

@@ -115,7 +115,7 @@ pub async fn versions(client: &Client) -> Result<(Option<i64>, i64), tokio_postg
     Ok((found, ours.unwrap_or(0)))
 }
 
-/// Refuses to work with another schema than this binary was made for.
+/// Refuses to work with another schema than this binary was made for, older or newer.
 pub async fn expect_current(client: &Client, config: &Config) -> Result<()> {
     let found = versions(client)
         .await
@@ -142,21 +142,15 @@ pub async fn expect_current(client: &Client, config: &Config) -> Result<()> {
 
 /// An older binary must leave a newer schema alone.
 async fn refuse_newer_schema(client: &Client, config: &Config) -> Result<()> {
-    let explain = |e: tokio_postgres::Error| pg::explain("cannot read the migration history", config, &e);
-    let known = embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max();
-    let exists: bool =
-        client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY]).await.map_err(explain)?.get(0);
-    if !exists {
-        return Ok(());
+    let found = versions(client).await;
+    let (found, ours) = found.map_err(|e| pg::explain("cannot read the migration history", config, &e))?;
+    match found {
+        Some(found) if found > ours => {
+            let why = format!("the schema is at version {found}, this binary knows only up to {ours}");
+            Err(Error::new(Kind::Config, "cannot migrate", why, "use the newer tidemark"))
+        }
+        _ => Ok(()),
     }
-    let sql = format!("SELECT max(version)::bigint FROM {HISTORY}");
-    let applied: Option<i64> = client.query_one(&sql, &[]).await.map_err(explain)?.get(0);
-    if applied > known {
-        let (applied, known) = (applied.unwrap_or(0), known.unwrap_or(0));
-        let why = format!("the schema is at version {applied}, this binary knows only up to {known}");
-        return Err(Error::new(Kind::Config, "cannot migrate", why, "use the newer tidemark"));
-    }
-    Ok(())
 }
 
 /// Runs a script in a transaction of its own unless this very text was applied before. Returns whether it ran.

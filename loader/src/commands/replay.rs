@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Config};
 
 use super::limits::Times;
 use super::output::parse_moment;
-use super::{Database, load};
+use super::{Database, load, migrate};
 use crate::batch::{Counts, Encoder};
 use crate::envelope::preset::FormatArgs;
 use crate::error::{Error, Kind, Result};
@@ -100,6 +100,7 @@ pub async fn run(args: Args) -> Result<()> {
     target.takes(args.times.limits().late_policy)?;
     let (ranges, cluster) = survey(&args).await?;
     let client = pg::connect_once(&config).await?;
+    migrate::expect_current(&client, &config).await?;
     if args.create {
         create(&client, &config, &target).await?;
     }
@@ -284,6 +285,10 @@ impl Job<'_> {
                     why,
                     "let that one finish; nothing is lost or doubled",
                 ));
+            }
+            Err(SinkError::WentBack(why)) => {
+                let next = "run the same command again: it goes on where Postgres is";
+                return Err(Error::new(Kind::Temporary, "stopped", why, next));
             }
             Err(SinkError::Stopped | SinkError::Paused) => {}
         }

@@ -231,6 +231,7 @@ async fn session(
         Err(SinkError::Fenced) => {
             Ok(Ended::Restart("another loader has claimed one of our partitions".to_owned()))
         }
+        Err(SinkError::WentBack(why)) => Ok(Ended::Restart(why)),
         Err(SinkError::Stopped) => Ok(Ended::Stopped),
         Err(SinkError::Paused) => Ok(Ended::Paused),
         Err(SinkError::Fatal(error)) => Ok(Ended::Failed(error)),

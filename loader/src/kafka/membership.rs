@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) paused: bool,
     /// Kafka has told us which partitions are ours, and each of them was claimed, at least once.
     pub(super) joined: bool,
+    /// When partitions came last.
+    pub(super) assigned: Option<Instant>,
 }
 
 impl State {
@@ -133,7 +135,10 @@ impl Context {
                 }
             }
         }
-        locked(&self.state).joined = true;
+        let mut state = locked(&self.state);
+        state.joined = true;
+        state.assigned = Some(Instant::now());
+        drop(state);
         self.settings.health.joined();
     }
 

@@ -27,13 +27,11 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("isolation.level", "read_committed"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
 ];
 
 /// Settings that may be overridden.
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "tidemark"),
-    ("session.timeout.ms", "45000"),
     ("max.poll.interval.ms", "300000"),
     ("fetch.wait.max.ms", "100"),
     ("fetch.min.bytes", "65536"),
@@ -45,6 +43,14 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("socket.keepalive.enable", "true"),
     // Where partitions end, for the lag.
     ("statistics.interval.ms", "5000"),
+];
+
+/// The same for groups in which the members share the partitions out. With `group.protocol=consumer` (KIP-848) the
+/// brokers do, and librdkafka refuses these.
+const CLASSIC: &[(&str, &str)] = &[
+    ("session.timeout.ms", "45000"),
+    // The strategies of librdkafka's default are eager: on each change everybody gives everything up.
+    ("partition.assignment.strategy", "cooperative-sticky"),
 ];
 
 /// Where Kafka is, and how librdkafka is to talk to it.
@@ -96,7 +102,9 @@ impl Kafka {
     /// topic, and whoever reads two topics cannot tell which one has ended.
     pub fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
-        for (key, value) in DEFAULTS {
+        let classic =
+            !self.settings.iter().any(|(key, value)| key == "group.protocol" && value == "consumer");
+        for (key, value) in DEFAULTS.iter().chain(CLASSIC.iter().filter(|_| classic)) {
             config.set(*key, *value);
         }
         for (key, value) in &self.settings {
@@ -232,5 +240,18 @@ mod tests {
         assert_eq!(config.get("enable.partition.eof"), Some("false"));
         let consumer: Result<BaseConsumer, _> = config.create();
         assert!(consumer.is_ok());
+    }
+
+    #[test]
+    fn the_way_to_share_partitions_can_be_chosen() {
+        for (key, value) in
+            [("group.protocol", "consumer"), ("partition.assignment.strategy", "range,roundrobin")]
+        {
+            let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: vec![(key.into(), value.into())] };
+            let config = kafka.consumer_config("g");
+            assert_eq!(config.get(key), Some(value));
+            let consumer: Result<BaseConsumer, _> = config.create();
+            assert!(consumer.is_ok(), "{key}: {:?}", consumer.err());
+        }
     }
 }

@@ -60,6 +60,7 @@ pub fn run(
         cx: consumer.context(),
         headers: Vec::new(),
         quiet: Mutex::new((Instant::now(), Vec::new())),
+        last_record: Instant::now(),
     }
     .read();
     // What is in flight may still finish; what was only read is dropped and read again by the next owner.
@@ -103,6 +104,8 @@ struct Session<'a> {
     headers: Vec<u8>,
     /// Which partitions are behind their ends at which offsets, and since when nothing has changed about that.
     quiet: Mutex<Quiet>,
+    /// When the last record came.
+    last_record: Instant,
 }
 
 type Quiet = (Instant, Vec<(String, i32, i64)>);
@@ -160,7 +163,9 @@ impl Session<'_> {
             if last_check.elapsed() >= Duration::from_millis(200) {
                 last_check = Instant::now();
                 commit_to_kafka(self.consumer, &self.cx.in_flight, CommitMode::Async);
-                if self.caught_up() {
+                if self.cx.settings.until.is_none() {
+                    self.pass_quiet_markers();
+                } else if self.caught_up() {
                     return Ended::CaughtUp;
                 }
             }
@@ -170,6 +175,7 @@ impl Session<'_> {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let record = record::borrow(message, &mut self.headers);
         let mut state = locked(&self.cx.state);
+        self.last_record = Instant::now();
         state.books.take(&record, self.cx.settings.limits.keep);
         state.filling_since.get_or_insert_with(Instant::now);
     }
@@ -219,6 +225,17 @@ impl Session<'_> {
                 state.books.reached(passed.topic(), passed.partition(), offset);
                 state.filling_since.get_or_insert_with(Instant::now);
             }
+        }
+    }
+
+    /// In a run without an end: passes markers behind which nothing comes, or there would be a lag for ever.
+    fn pass_quiet_markers(&self) {
+        let mut state = locked(&self.cx.state);
+        // A partition that comes back has no position in the consumer until something of it was delivered; it has time
+        // to forget the old one.
+        let quiet = self.last_record.elapsed().min(state.assigned.map_or(Duration::ZERO, |at| at.elapsed()));
+        if quiet >= QUIET {
+            self.pass_markers(&mut state);
         }
     }
 

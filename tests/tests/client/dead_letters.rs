@@ -159,7 +159,7 @@ fn database_day(file: &Generated) -> String {
 }
 
 #[test]
-fn two_replays_at_once_load_every_letter_once() {
+fn row_24_two_replays_at_once_load_every_letter_once() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 4000 --days 2 --users 60 --seed 52 --malformed 0");
     let path = file.path.to_str().unwrap();

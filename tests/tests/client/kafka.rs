@@ -142,7 +142,7 @@ fn position_comes_from_postgres_whatever_kafka_says() {
 }
 
 #[test]
-fn a_terminated_run_exits_with_0_and_loses_nothing() {
+fn row_02_a_terminated_run_exits_with_0_and_loses_nothing() {
     let database = cluster::shared().database();
     let file = crate::big_file();
     let topic = topic_of(&file.path, "2");
@@ -185,7 +185,7 @@ fn two_runs_share_a_topic_and_one_is_killed() {
 }
 
 #[test]
-fn a_run_that_was_frozen_inside_a_transaction_commits_nothing_after_another_took_over() {
+fn row_08_a_run_that_was_frozen_inside_a_transaction_commits_nothing_after_another_took_over() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 30000 --days 3 --users 500 --seed 31 --malformed 0.003");
     let topic = topic_of(&file.path, "1");

@@ -28,7 +28,7 @@ fn sum(rows: &[Value], name: &str) -> i64 {
 }
 
 #[test]
-fn a_position_is_not_moved_while_its_loader_lives() {
+fn row_27_a_position_is_not_moved_while_its_loader_lives() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 5000 --days 2 --users 80 --seed 61 --malformed 0.01");
     let topic = topic_of(&file.path, "2");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tidemark_tests::broker::{self, Secure};
 use tidemark_tests::cluster::{self, Cluster, Database};
-use tidemark_tests::events::{self, Generated, assert_exact};
+use tidemark_tests::events::{self, Generated, assert_exact, line_received};
 use tidemark_tests::pooler::Pooler;
 use tidemark_tests::process::{Finished, Invocation, tidemark};
 
@@ -144,6 +144,93 @@ fn check_says_what_is_wrong_and_what_to_do() {
     assert!(run.refused(78).contains("use the newer tidemark"));
 }
 
+#[test]
+fn what_check_wants_granted_is_all_that_loading_needs() {
+    let database = cluster::shared().database();
+    let broker = broker::shared();
+    tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
+    database
+        .connect()
+        .batch_execute(
+            "CREATE ROLE bare LOGIN PASSWORD 'bare';
+             REVOKE TEMPORARY ON DATABASE current_db FROM PUBLIC;
+             REVOKE EXECUTE ON FUNCTION tidemark.mark_loaded FROM PUBLIC"
+                .replace("current_db", &database.name)
+                .as_str(),
+        )
+        .unwrap();
+    let url = database.loader_url();
+    let (_, rest) = url.split_once('@').unwrap();
+    let url = format!("postgresql://bare:bare@{rest}");
+    let odd = [
+        line_received(1, "ada", "2026-09-01T10:00:00Z", "2026-09-01T10:00:01Z"),
+        line_received(2, "bob", "2026-09-01T10:00:00Z", "2026-09-20T10:00:01Z"),
+        line_received(2, "bob", "2026-09-01T10:00:00Z", "2026-09-20T10:00:01Z"),
+        line_received(1, "eve", "2026-09-01T10:00:00Z", "2026-09-01T10:00:01Z"),
+        "no event".to_owned(),
+    ];
+    let file = events::file(odd.join("\n").as_bytes());
+    let topic = broker.topic();
+    let arguments = [
+        "produce",
+        file.to_str().unwrap(),
+        "--brokers",
+        &broker.address,
+        "--topic",
+        &topic,
+        "--partitions",
+        "1",
+    ];
+    tidemark(&arguments).run().ok();
+    let finished = check(&url, &broker.address, &topic, &[]);
+    let line = problem(&finished, "grants");
+    let (_, list) = line.split_once("bare lacks ").unwrap();
+    let (list, _) = list.split_once("; GRANT").unwrap();
+    // Column lists have commas, too.
+    let mut client = database.connect();
+    let mut granted = 0;
+    let words = ["USAGE", "SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE", "TEMPORARY"];
+    let mut rest = list;
+    while !rest.is_empty() {
+        let ends = rest.match_indices(", ").map(|(at, _)| at);
+        let ends = ends.filter(|at| words.iter().any(|word| rest[at + 2..].starts_with(word)));
+        let end = ends.min().unwrap_or(rest.len());
+        let privilege = rest[..end].replace("on loader.batch_ids", "on SEQUENCE loader.batch_ids");
+        client
+            .batch_execute(&format!("GRANT {privilege} TO bare"))
+            .unwrap_or_else(|e| panic!("{e}: {privilege}"));
+        granted += 1;
+        rest = rest[end..].trim_start_matches(", ");
+    }
+    assert!(granted > 20, "{list}");
+    check(&url, &broker.address, &topic, &[]).ok();
+
+    // Everything that a loader does: new rows, duplicates, conflicts, dead letters, late rows, the ledger, a gap, a pause.
+    let run = |group: &str, more: &[&str]| {
+        let mut arguments = vec!["run", "--brokers", &broker.address, "--topic", &topic, "--group", group];
+        arguments.extend(["--until-caught-up", "--maintain-every", "off", "--batch-rows", "2"]);
+        arguments.extend(more);
+        tidemark(&arguments).database(&url).run()
+    };
+    let group = |n: u32| format!("{topic}-{n}");
+    run(&group(1), &["--late-policy", "divert"]).ok();
+    let rewind = "UPDATE loader.offsets SET next_offset = 0, run = run + 1";
+    client.batch_execute(rewind).unwrap();
+    run(&group(2), &["--late-policy", "divert", "--dedupe", "id_window"]).ok();
+    client
+        .batch_execute(&format!("{rewind}; DELETE FROM bronze.events; DELETE FROM bronze.late_events"))
+        .unwrap();
+    run(&group(3), &["--dedupe", "id_window", "--dedupe-window-days", "1"]).ok();
+    client.batch_execute("UPDATE loader.offsets SET next_offset = 1000").unwrap();
+    run(&group(4), &["--on-offset-out-of-range", "earliest"]).ok();
+    tidemark(&["pause", "web"]).database(&url).run().ok();
+    tidemark(&["resume", "web", "--accept-dead-letters"]).database(&url).run().ok();
+    run(&group(5), &[]).ok();
+    let load = tidemark(&["load", file.to_str().unwrap()]).database(&url).run().ok().counts();
+    assert_eq!(load.read, 5);
+    assert_eq!(database.number("SELECT count(*) FROM loader.offset_gaps"), 1);
+}
+
 /// Writes a configuration; returns its path.
 fn config(content: &str) -> PathBuf {
     events::file(content.as_bytes())
@@ -209,7 +296,7 @@ fn a_wrong_configuration_is_refused_by_run_and_reported_by_check() {
 }
 
 #[test]
-fn a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_not() {
+fn row_28_a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_not() {
     let database = cluster::shared().database();
     tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
     let broker = &broker::shared().address;

@@ -195,7 +195,7 @@ fn good_then_bad(from: u64, good: u64, bad: u64) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters() {
+fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters() {
     let database = cluster::shared().database();
     let url = database.loader_url();
     let topic = topic_of(&good_then_bad(0, 3000, 5000), "1");
@@ -266,7 +266,7 @@ fn resident(pid: u32) -> u64 {
 }
 
 #[test]
-fn without_postgres_it_waits_within_its_memory_and_then_catches_up() {
+fn row_04_without_postgres_it_waits_within_its_memory_and_then_catches_up() {
     let cluster = Cluster::start("postgres-away");
     let database = cluster.database();
     let url = database.loader_url();

@@ -1,6 +1,6 @@
 //! The failure matrix of the loader, one test a row, named by the row's number. The oracle is everywhere the same: the
-//! exact set of events and dead letters of what was produced, and the invariants of the books. Rows that other modules
-//! show already: 2 and 8 in part (`kafka`), 16 and 20 for files (`bad_lines`), 23 (`migrate`).
+//! exact set of events and dead letters of what was produced, and the invariants of the books. Some rows are tested in
+//! other modules, under the same kind of name; `docs/loader.md` lists all of them.
 
 mod kafka;
 mod kills;
@@ -119,6 +119,37 @@ fn the_oracle_notices_each_thing_that_can_be_wrong() {
     );
     let (summary, _) = found(&double, &mut client);
     assert!(summary.contains("lost=1 doubled=1 invented=1"), "{summary}");
+}
+
+/// Every test of a row, by its name, in any module.
+fn tests_of_rows() -> Vec<String> {
+    let mut open = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/client"))];
+    let mut names = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let found = text.lines().filter_map(|line| line.strip_prefix("fn row_"));
+        names.extend(found.map(|rest| format!("row_{}", rest.split('(').next().unwrap())));
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn the_documentation_names_the_tests_of_each_row() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/loader.md")).unwrap();
+    let mut named: Vec<String> =
+        page.split('`').filter(|word| word.starts_with("row_")).map(str::to_owned).collect();
+    named.sort();
+    assert_eq!(named, tests_of_rows());
+    for row in 1..=28 {
+        let (begin, test) = (format!("| {row} |"), format!("`row_{row:02}_"));
+        let found = page.lines().any(|line| line.starts_with(&begin) && line.contains(&test));
+        assert!(found, "row {row} names no test");
+    }
 }
 
 /// Has each batch take this much longer, so that there is time to do something meanwhile.

@@ -24,13 +24,15 @@ fn row_08_an_heir_waits_for_a_zombie_that_has_advanced_and_goes_on_behind_it() {
     let mut barrier = Barrier::hold_trap(&database);
     let mut zombie = Run::new(&database, &topic).start();
     barrier.wait_for_loader(&mut zombie);
+    // The zombie's transaction is open and has the row of the position. It is frozen as late as can be: Postgres ends a
+    // transaction in which nothing happens for 30 seconds.
+    let mut heir = Run::new(&database, &topic).group("heir").start();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                     AND wait_event_type = 'Lock' AND query LIKE '%loader.offsets%' AND pid <> pg_backend_pid()";
+    wait_until("the heir to claim", PATIENCE, || database.number(waiting) == 2);
     zombie.signal("STOP");
     barrier.release();
-    // The zombie's transaction is open and has the row of the position.
-    let mut heir = Run::new(&database, &topic).group("heir").start();
-    let claiming = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                     AND wait_event_type = 'Lock' AND query LIKE '%loader.offsets%' AND pid <> pg_backend_pid()";
-    wait_until("the heir to claim", PATIENCE, || database.number(claiming) == 1);
+    wait_until("the zombie to have advanced", PATIENCE, || database.number(waiting) == 1);
     assert_eq!(position(&database), 0);
     zombie.signal("CONT");
     wait_for(&database, &mut heir, lines_of(&file));
@@ -108,11 +110,35 @@ fn row_10_a_claim_that_comes_late_fences_the_right_owner_once_and_both_converge(
 
 #[test]
 fn row_11_members_come_and_go_all_the_time() {
+    members_come_and_go(&[]);
+}
+
+#[test]
+fn row_11_members_come_and_go_with_an_eager_strategy() {
+    let members = members_come_and_go(&["--kafka-config", "partition.assignment.strategy=range"]);
+    // Whoever comes takes everything from everybody: much more is claimed than with the others.
+    assert!(members.iter().any(|log| log.matches("partition given up").count() >= 6), "{members:?}");
+}
+
+#[test]
+fn row_11_members_come_and_go_with_the_brokers_protocol() {
+    let members = members_come_and_go(&["--kafka-config", "group.protocol=consumer"]);
+    assert!(members.iter().filter(|log| log.contains("partition claimed")).count() >= 3, "{members:?}");
+}
+
+/// Has loaders join and leave while a topic is read, and returns what each of them logged.
+fn members_come_and_go(more: &[&str]) -> Vec<String> {
     let database = cluster::shared().database();
     let file = medium_file();
     let topic = topic_of(&file.path, "6");
     slow_down(&database, 100);
-    let run = Run::new(&database, &topic).batch_rows(150).with(&["--batch-delay-ms", "50"]);
+    let run = Run::new(&database, &topic).batch_rows(150).with(&["--batch-delay-ms", "50"]).with(more);
+    let mut logs = Vec::new();
+    let mut end = |mut process: Process| {
+        process.wait_until_it_listens();
+        process.signal("TERM");
+        logs.push(process.wait().ok().stderr);
+    };
     let mut members = vec![run.start()];
     wait_for(&database, &mut members[0], 1);
     let lines = file.number("lines") as i64;
@@ -127,8 +153,9 @@ fn row_11_members_come_and_go_all_the_time() {
     }
     assert!(changes >= 3, "all was loaded after {changes} changes");
     wait_until("everything to be loaded", PATIENCE, || position(&database) == lines);
-    members.into_iter().for_each(end);
+    members.into_iter().for_each(&mut end);
     assert_all(&database, &file.path);
+    logs
 }
 
 #[test]
