@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The top of the repository.
 pub fn root() -> PathBuf {
@@ -82,10 +83,26 @@ pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
     );
 }
 
-/// A port of 127.0.0.1 on which nobody listened just now.
+/// A port of 127.0.0.1 on which nobody listened just now. Not one that the system hands out to outgoing connections: one
+/// of those, or a client that tries again and again and meets itself, would sit on the port of a server that is to come
+/// back.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("no free port on 127.0.0.1");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first_outgoing: u32 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse().ok())
+        .unwrap_or(32_768);
+    let (low, width) = (10_000, first_outgoing.clamp(10_100, 65_000) - 10_000);
+    for _ in 0..width {
+        // Test processes side by side start at different places.
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = low + std::process::id().wrapping_mul(997).wrapping_add(step.wrapping_mul(7)) % width;
+        let port = u16::try_from(port).expect("a port below 65536");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on 127.0.0.1")
 }
 
 /// Runs a line of shell once this process has ended, be it by kill -9: a shell in a session of its own waits for the
