@@ -154,6 +154,11 @@ stop_with() {
             if [ "$waited" = 200 ]; then kill -KILL "$(cat "$DIR/pid")" 2>/dev/null || true; fi
             sleep 0.1
         done
+        # A process that is killed loses its memory, and so its name, before its sockets.
+        for ((waited = 0; waited < 100; waited++)); do
+            port_busy "$(port)" || break
+            sleep 0.1
+        done
     fi
     rm -f "$DIR/pid"
 }
