@@ -1,0 +1,185 @@
+//! From records to rows: parses each record, judges its times, compares its id with those before it in the batch, and
+//! encodes it for COPY. What a batch holds is in the parent; what becomes of repeated ids is in `repeats`.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use uuid::Uuid;
+
+use super::repeats::Repeat;
+use super::{Batch, Dead, RawBatch, RecordKind, Row, Slot};
+use crate::copy;
+use crate::dead_letter::{Reason, Rejection};
+use crate::envelope::preset::Format;
+use crate::envelope::{self, Coordinates, Limits};
+use crate::fingerprint::Fingerprint;
+use crate::late::{LatePolicy, lateness};
+use crate::target::Dedupe;
+use crate::time::{self, Micros};
+
+/// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    limits: Limits,
+    /// Receipt time of the latest record that had one.
+    last_received: Option<Micros>,
+    format: Format,
+    dedupe: Dedupe,
+    fingerprint: Fingerprint,
+}
+
+impl Encoder {
+    /// An encoder that accepts what lies within `limits`; `last_received` is the receipt time of the record before
+    /// the first one, where that is known.
+    pub fn new(limits: Limits, last_received: Option<Micros>) -> Self {
+        Encoder {
+            limits,
+            last_received,
+            format: Format::default(),
+            dedupe: Dedupe::default(),
+            fingerprint: Fingerprint::default(),
+        }
+    }
+
+    /// One for what comes after a record with this receipt time.
+    pub fn after(mut self, last_received: Option<Micros>) -> Self {
+        self.last_received = last_received;
+        self
+    }
+
+    /// Makes it read events of this format.
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Makes it find duplicates this way.
+    pub fn with_dedupe(mut self, dedupe: Dedupe) -> Self {
+        self.dedupe = dedupe;
+        self
+    }
+
+    /// Makes it compare events by this fingerprint.
+    pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    /// Parses, judges and encodes each record.
+    pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
+        raw.format = self.format.clone();
+        let mut batch = Batch {
+            rows: Vec::with_capacity(raw.records.len()),
+            encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
+            late: Vec::new(),
+            dead: Vec::new(),
+            allowed_lateness: self.limits.allowed_lateness,
+            duplicates: 0,
+            known: 0,
+            filtered: 0,
+            tombstones: 0,
+            repeats: HashMap::new(),
+            heirs: Vec::new(),
+            // The ledger knows ids only, so what they say must not matter within a batch either.
+            id_alone: self.dedupe == Dedupe::IdWindow,
+            raw: RawBatch::default(),
+        };
+        let mut seen = HashMap::with_capacity(raw.records.len());
+        for (index, record) in raw.records.iter().enumerate() {
+            match record.kind {
+                RecordKind::Tombstone => batch.tombstones += 1,
+                RecordKind::Filtered => batch.filtered += 1,
+                RecordKind::Value => {
+                    let slot = &raw.slots[record.slot];
+                    if let Err(rejection) = self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
+                        let (event_id, event_time, event_type) = raw.known(record);
+                        batch.dead.push(Dead { record: index, rejection, event_id, event_time, event_type });
+                    }
+                }
+            }
+        }
+        batch.sort();
+        batch.raw = raw;
+        batch
+    }
+
+    fn encode_one(
+        &mut self,
+        raw: &RawBatch,
+        index: usize,
+        slot: &Slot,
+        seen: &mut HashMap<(Uuid, i32), (usize, i64)>,
+        batch: &mut Batch,
+    ) -> Result<(), Rejection> {
+        let record = &raw.records[index];
+        if let Some(oversize) = &record.oversize {
+            return Err(envelope::too_large(oversize.bytes, &self.limits));
+        }
+        let composed = self.format.compose(raw.headers(record), raw.value(record));
+        let value = composed.as_deref().unwrap_or(raw.value(record));
+        let envelope = self.format.parse(value, &self.limits)?;
+        if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
+            self.last_received = Some(received);
+        }
+        // Where nobody knows the receipt, there is no lateness either: that by our clock would change with each try.
+        let known_receipt = self.last_received;
+        let received = known_receipt.unwrap_or_else(time::now);
+        let at = Coordinates {
+            topic: &slot.topic,
+            partition: slot.partition,
+            offset: record.offset,
+            bytes: value,
+        };
+        let mut event =
+            envelope.into_event(at, received, &self.limits).map_err(|e| self.format.explain(e))?;
+        event.event_time =
+            self.dedupe.event_time(event.event_id, event.event_time, received, &self.limits)?;
+        let day = time::day_of(event.event_time);
+        let lateness = known_receipt.map(|received| lateness(event.event_time, received));
+        let late = lateness.is_some_and(|lateness| lateness > self.limits.allowed_lateness);
+        if late && self.limits.late_policy == LatePolicy::Refuse {
+            return Err(too_late(lateness.unwrap_or_default(), &self.limits));
+        }
+        let hash = self.fingerprint.of(value);
+        let start = batch.encoded.len();
+        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {
+            batch.encoded.truncate(start);
+            Rejection::new(Reason::TooLarge, what)
+        })?;
+        let len = batch.encoded.len() - start;
+        let row = Row {
+            day,
+            time: event.event_time,
+            id: event.event_id,
+            lateness,
+            hash,
+            record: index,
+            start,
+            len,
+        };
+        let late = late && self.limits.late_policy == LatePolicy::Divert;
+        if self.dedupe.by_id() {
+            let date = if self.dedupe.across_dates() { 0 } else { day };
+            match seen.entry((event.event_id, date)) {
+                Entry::Vacant(entry) => {
+                    entry.insert((index, hash));
+                }
+                Entry::Occupied(first) => {
+                    let (leader, first) = *first.get();
+                    return batch.repeat(leader, first, Repeat { row, late });
+                }
+            }
+        }
+        if late { &mut batch.late } else { &mut batch.rows }.push(row);
+        Ok(())
+    }
+}
+
+fn too_late(lateness: Micros, limits: &Limits) -> Rejection {
+    let seconds = |span: Micros| span / 1_000_000;
+    let (late, allowed) = (seconds(lateness), seconds(limits.allowed_lateness));
+    Rejection::new(
+        Reason::TooLate,
+        format!("received {late} s after it happened, more than the {allowed} s allowed"),
+    )
+}
