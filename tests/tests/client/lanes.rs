@@ -236,7 +236,7 @@ fn an_owner_that_comes_back_late_commits_nothing_in_any_lane() {
     let database = cluster::shared().database();
     let file = mixed_file(9_000);
     let topic = topic_of(&file, "3");
-    let barrier = Barrier::hold(&database, "LOCK TABLE loader.dead_letters IN SHARE MODE");
+    let barrier = Barrier::hold(&database, BOOKS);
     let run = Run::new(&database, &topic).batch_rows(300).with(&["--lanes", "3"]);
     let mut zombie = run.start();
     let backends = wait_for_waiting(&database, &mut zombie, 3);
