@@ -13,12 +13,15 @@ use tidemark_core::event::{EventLog, MAX_CONDITIONS};
 use tidemark_core::funnel::{Funnel, Mode, WindowMode};
 
 use super::names::Names;
-use crate::support::aggregate::{context, give, give_none, state};
+use crate::support::aggregate::{context, give, give_none, is_constant, state};
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
 use crate::support::conditions::Conditions;
 use crate::support::error::{OrRaise, raise, raise_hint};
 use crate::support::interval::fixed_microseconds;
+pub use partial::{combine, deserialize, serialize};
+
+mod partial;
 
 /// Format of a partial state: version, configuration, events.
 const STATE_VERSION: u8 = 1;
@@ -55,6 +58,16 @@ impl Layout {
     /// The arguments of a form that takes the event's name and the names of the steps.
     pub const fn names(kind: Kind, with_mode: bool) -> Self {
         Self { by_name: true, ..Self::conditions(kind, with_mode) }
+    }
+
+    /// Whether window, mode and names cannot differ from row to row.
+    ///
+    /// # Safety
+    /// `fcinfo` must be the frame of a transition call with this layout.
+    unsafe fn is_constant(self, fcinfo: FunctionCallInfo) -> bool {
+        let names = self.by_name.then_some(self.steps + 1);
+        // SAFETY: see above.
+        [Some(1), self.mode, names].into_iter().flatten().all(|index| unsafe { is_constant(fcinfo, index) })
     }
 }
 
@@ -111,6 +124,10 @@ struct Config {
     mode_written: AVec<u8, ContextAlloc>,
     /// Whether it outlives every group of the query.
     shared: bool,
+    /// Whether the call gives the same configuration for every row, by the plan.
+    constant: bool,
+    /// Of a shared one: whether a group of its call site owns another one.
+    has_rivals: bool,
 }
 
 /// The state of a group.
@@ -188,44 +205,38 @@ impl Config {
                 window_written: *window_written,
                 mode_written: copy(mode.as_bytes(), alloc),
                 shared: false,
+                constant: layout.is_constant(fcinfo),
+                has_rivals: false,
             }
         }
     }
 
-    /// Reads the configuration at the front of a sent state and moves `r` behind it.
-    fn decode(bytes: &[u8], kind: Kind, alloc: ContextAlloc) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes, STATE_VERSION)?;
-        let read_kind = match r.u8()? {
-            0 => Kind::Level,
-            1 => Kind::Chain,
-            _ => return Err(DecodeError::Malformed("unknown kind of funnel")),
-        };
-        if kind != read_kind {
-            return Err(DecodeError::Malformed("state of another aggregate"));
+    /// Whether this, kept with the call site, is what the row brings and what every group of the call site has.
+    ///
+    /// # Safety
+    /// `fcinfo` must be the frame of a transition call with this layout.
+    #[inline]
+    unsafe fn is_everyones(&self, fcinfo: FunctionCallInfo, layout: Layout) -> bool {
+        // SAFETY: see above.
+        !self.has_rivals && (self.constant || unsafe { self.difference(fcinfo, layout) }.is_none())
+    }
+
+    /// What a group has to remember of a row, if anything: event time and conditions.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline]
+    unsafe fn event(&self, fcinfo: FunctionCallInfo, layout: Layout) -> Option<(i64, u32)> {
+        // SAFETY: see above.
+        unsafe {
+            let time = args::event_time(fcinfo, layout.time)?;
+            let conditions = match &self.source {
+                Source::Conditions(steps) => steps.bits(fcinfo),
+                Source::Names(names) => args::bytes(fcinfo, layout.steps).map_or(0, |name| names.bits(name)),
+                Source::Nowhere => 0,
+            };
+            (conditions != 0 || self.needs_unmatched_rows).then_some((time, conditions))
         }
-        let conditions = usize::from(r.u8()?);
-        if !(1..=MAX_CONDITIONS).contains(&conditions) {
-            return Err(DecodeError::Malformed("number of steps is out of range"));
-        }
-        let window = r.i64()?;
-        if window < 0 {
-            return Err(DecodeError::Malformed("window is out of range"));
-        }
-        let mode = r.bytes()?;
-        r.bytes()?;
-        let question = std::str::from_utf8(mode)
-            .ok()
-            .and_then(|mode| Question::new(kind, mode, conditions, window).ok())
-            .ok_or(DecodeError::Malformed("mode is not known"))?;
-        Ok(Self {
-            needs_unmatched_rows: question.needs_unmatched_rows(),
-            sent: copy(bytes.get(..bytes.len() - r.remaining()).unwrap_or_default(), alloc),
-            question,
-            source: Source::Nowhere,
-            window_written: pg_sys::Interval { time: 0, day: 0, month: 0 },
-            mode_written: AVec::new_in(alloc),
-            shared: false,
-        })
     }
 
     /// What a row brings that differs from this configuration.
@@ -291,6 +302,8 @@ unsafe fn keep(
         let config = context.place(Config { shared, ..make(context) });
         if shared {
             (*flinfo).fn_extra = config.cast();
+        } else {
+            (*(*flinfo).fn_extra.cast::<Config>()).has_rivals = true;
         }
         NonNull::new_unchecked(config)
     }
@@ -324,6 +337,28 @@ unsafe fn begin(fcinfo: FunctionCallInfo, layout: Layout, context: ContextAlloc)
 pub unsafe fn transition(fcinfo: FunctionCallInfo, layout: Layout) -> Datum {
     // SAFETY: see above.
     unsafe {
+        if let Some(given) = args::datum(fcinfo, 0)
+            && let Some(kept) = kept(fcinfo)
+            && kept.as_ref().is_everyones(fcinfo, layout)
+        {
+            // Most rows of most funnels are no step: their group's state, a cache miss, is not looked at.
+            if let Some((time, conditions)) = kept.as_ref().event(fcinfo, layout) {
+                (*given.cast_mut_ptr::<State>()).log.push(time, conditions);
+            }
+            return given;
+        }
+        any_transition(fcinfo, layout)
+    }
+}
+
+/// The first row of a group, and rows whose group may have a configuration of its own.
+///
+/// # Safety
+/// As for [`transition`].
+#[inline(never)]
+unsafe fn any_transition(fcinfo: FunctionCallInfo, layout: Layout) -> Datum {
+    // SAFETY: see above.
+    unsafe {
         let context = context(fcinfo);
         let state = match state::<State>(fcinfo, 0) {
             Some(state) => {
@@ -334,123 +369,9 @@ pub unsafe fn transition(fcinfo: FunctionCallInfo, layout: Layout) -> Datum {
             }
             None => &mut *context.place(State::new(begin(fcinfo, layout, context), context)),
         };
-        if let Some(time) = args::event_time(fcinfo, layout.time) {
-            let config = state.config();
-            let conditions = match &config.source {
-                Source::Conditions(steps) => steps.bits(fcinfo),
-                Source::Names(names) => args::bytes(fcinfo, layout.steps).map_or(0, |name| names.bits(name)),
-                Source::Nowhere => 0,
-            };
-            if conditions != 0 || config.needs_unmatched_rows {
-                state.log.push(time, conditions);
-            }
+        if let Some((time, conditions)) = state.config().event(fcinfo, layout) {
+            state.log.push(time, conditions);
         }
         give(state)
     }
-}
-
-/// Shared body of the combine functions: (internal, internal) -> internal.
-///
-/// # Safety
-/// `fcinfo` must be the frame of a combine function.
-pub unsafe fn combine(fcinfo: FunctionCallInfo) -> Datum {
-    // SAFETY: see above.
-    unsafe {
-        let context = context(fcinfo);
-        match (state::<State>(fcinfo, 0), state::<State>(fcinfo, 1)) {
-            (None, None) => give_none(fcinfo),
-            (Some(into), None) => give(into),
-            (into, Some(from)) => {
-                let into = match into {
-                    Some(into) => into,
-                    None => {
-                        let config = if from.config().shared {
-                            from.config
-                        } else {
-                            let mine = context.place(copy_config(from.config(), context));
-                            NonNull::new_unchecked(mine)
-                        };
-                        &mut *context.place(State::new(config, context))
-                    }
-                };
-                if into.config != from.config && into.config().sent != from.config().sent {
-                    raise(INVALID, "win, mode and steps must be the same for all rows of a group");
-                }
-                into.log.append(&from.log);
-                give(into)
-            }
-        }
-    }
-}
-
-/// A copy for a combined state, to which no row is added.
-fn copy_config(config: &Config, alloc: ContextAlloc) -> Config {
-    Config {
-        sent: copy(&config.sent, alloc),
-        question: config.question.clone(),
-        needs_unmatched_rows: config.needs_unmatched_rows,
-        source: Source::Nowhere,
-        window_written: config.window_written,
-        mode_written: AVec::new_in(alloc),
-        shared: false,
-    }
-}
-
-/// Shared body of the serialize functions: (internal) -> bytea.
-///
-/// # Safety
-/// `fcinfo` must be the frame of a serialize function.
-pub unsafe fn serialize(fcinfo: FunctionCallInfo) -> Datum {
-    // SAFETY: see above.
-    unsafe {
-        context(fcinfo);
-        let Some(state) = state::<State>(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let mut log = AVec::new_in(ContextAlloc::current());
-        let mut w = Writer::new(&mut log, STATE_VERSION);
-        state.log.encode(&mut w);
-        let mut bytes =
-            AVec::with_capacity_in(state.config().sent.len() + log.len(), ContextAlloc::current());
-        bytes.extend_from_slice(&state.config().sent);
-        bytes.extend_from_slice(&log);
-        args::make_varlena(&bytes)
-    }
-}
-
-/// Shared body of the deserialize functions: (bytea, internal) -> internal.
-///
-/// # Safety
-/// `fcinfo` must be the frame of a deserialize function.
-pub unsafe fn deserialize(fcinfo: FunctionCallInfo, kind: Kind) -> Datum {
-    // SAFETY: see above.
-    unsafe {
-        context(fcinfo);
-        // Combined right away and then dropped with the current context; combine copies what it keeps.
-        let context = ContextAlloc::current();
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let refuse = |error: DecodeError| -> ! {
-            raise(
-                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                format!("read a partial state of a funnel: {error}"),
-            )
-        };
-        let config = match kept(fcinfo) {
-            Some(kept) if bytes.starts_with(&kept.as_ref().sent) => kept,
-            _ => keep(fcinfo, context, |alloc| match Config::decode(bytes, kind, alloc) {
-                Ok(config) => config,
-                Err(error) => refuse(error),
-            }),
-        };
-        let events = bytes.get(config.as_ref().sent.len()..).unwrap_or_default();
-        match decode_log(events, context) {
-            Ok(log) => give(context.place(State { config, log })),
-            Err(error) => refuse(error),
-        }
-    }
-}
-
-fn decode_log(bytes: &[u8], alloc: ContextAlloc) -> Result<EventLog<ContextAlloc>, DecodeError> {
-    let mut r = Reader::new(bytes, STATE_VERSION)?;
-    let log = EventLog::decode_in(&mut r, alloc)?;
-    r.finish()?;
-    Ok(log)
 }

@@ -11,6 +11,12 @@ use super::alloc::ContextAlloc;
 use super::args;
 use super::error::raise;
 
+unsafe extern "C-unwind" {
+    // Raises no error, so the guard that pgrx puts around every call (a sigsetjmp, for each row of a query) protects
+    // from nothing here.
+    fn AggCheckCallContext(fcinfo: FunctionCallInfo, context: *mut pg_sys::MemoryContext) -> std::ffi::c_int;
+}
+
 /// The memory context of the aggregate that is calling, or an ERROR outside one.
 ///
 /// # Safety
@@ -19,7 +25,7 @@ use super::error::raise;
 pub unsafe fn context(fcinfo: FunctionCallInfo) -> ContextAlloc {
     let mut context = std::ptr::null_mut();
     // SAFETY: see above.
-    if unsafe { pg_sys::AggCheckCallContext(fcinfo, &mut context) } == 0 {
+    if unsafe { AggCheckCallContext(fcinfo, &mut context) } == 0 {
         raise(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "support function of an aggregate was called outside an aggregate",
@@ -52,4 +58,33 @@ pub fn give<T>(state: *mut T) -> Datum {
 pub unsafe fn give_none(fcinfo: FunctionCallInfo) -> Datum {
     // SAFETY: see above.
     unsafe { args::return_null(fcinfo) }
+}
+
+/// Whether an argument of the aggregate call has one value for the whole query: a constant or a parameter of the
+/// query. False when that cannot be told (a window function).
+///
+/// # Safety
+/// `fcinfo` must be the frame of a transition function; `index` counts its arguments, the state being 0.
+pub unsafe fn is_constant(fcinfo: FunctionCallInfo, index: usize) -> bool {
+    // SAFETY: an Aggref's arguments are TargetEntries in the order of the call, without the state; list and nodes
+    // belong to the plan.
+    unsafe {
+        let aggref = pg_sys::AggGetAggref(fcinfo);
+        if aggref.is_null() || index == 0 {
+            return false;
+        }
+        let args = (*aggref).args;
+        if args.is_null() || index > (*args).length as usize {
+            return false;
+        }
+        let entry = (*(*args).elements.add(index - 1)).ptr_value.cast::<pg_sys::TargetEntry>();
+        let expression = (*entry).expr.cast::<pg_sys::Node>();
+        match (*expression).type_ {
+            pg_sys::NodeTag::T_Const => true,
+            pg_sys::NodeTag::T_Param => {
+                (*expression.cast::<pg_sys::Param>()).paramkind == pg_sys::ParamKind::PARAM_EXTERN
+            }
+            _ => false,
+        }
+    }
 }

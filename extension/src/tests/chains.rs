@@ -163,6 +163,43 @@ mod tests {
     }
 
     #[pg_test]
+    fn funnel_a_row_that_deviates_is_noticed_in_every_group() {
+        // The deviating row is no step of its group, comes late, and matches the steps of the call's first group.
+        for (first, second, deviating) in [("A", "B", "A"), ("A", "A", "B"), ("B", "A", "B")] {
+            let query = format!(
+                "SELECT count(f) FROM (SELECT tidemark.funnel('1 day', to_timestamp(t), e, ARRAY[s]) f
+                   FROM (VALUES (1, 1, '{first}', 'A'), (2, 2, '{second}', 'A'), (2, 3, '{deviating}', 'x')) r(g, t, s, e)
+                  GROUP BY g) q"
+            );
+            assert_eq!(error_of(&query), "22023 steps must be the same for all rows of a group", "{query}");
+        }
+    }
+
+    #[pg_test]
+    fn funnel_parameters_count_anew_in_every_execution() {
+        let rows = "(VALUES (1, 'A'), (2, 'x'), (3, 'B'), (90, 'C')) r(t, e)";
+        Spi::run("SET LOCAL plan_cache_mode = force_generic_plan").unwrap();
+        Spi::run(&format!(
+            "CREATE FUNCTION pg_temp.ask(win interval, steps text[]) RETURNS text LANGUAGE plpgsql AS $$
+             BEGIN RETURN (SELECT cardinality(tidemark.funnel(win, to_timestamp(t), e, steps)) FROM {rows}); END $$"
+        ))
+        .unwrap();
+        for (win, steps, level) in
+            [("1 day", "{A,B,C}", "3"), ("5 seconds", "{A,B,C}", "2"), ("1 day", "{B,x}", "1")]
+        {
+            let query = format!("SELECT pg_temp.ask('{win}', '{steps}')");
+            assert_eq!(text(&query).as_deref(), Some(level), "{win} {steps}");
+        }
+        // Of an outer row: the same call site, another configuration in each scan.
+        let query = format!(
+            "SELECT string_agg((SELECT cardinality(tidemark.funnel(make_interval(secs => w), to_timestamp(t), e, ARRAY['A', s, 'C']))::text
+                                  FROM {rows} WHERE t > w * 0), ',' ORDER BY w, s)
+               FROM (VALUES (1, 'B'), (5, 'B'), (100, 'B'), (100, 'y')) o(w, s)"
+        );
+        assert_eq!(text(&query).as_deref(), Some("1,2,3,1"));
+    }
+
+    #[pg_test]
     fn funnel_the_answer_is_the_same_under_any_plan() {
         let rows =
             "SELECT g AS k, to_timestamp((g * 31 + i * 17) % 97) AS t, 'e' || (g * 7 + i * 13) % 11 AS e
