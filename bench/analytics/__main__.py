@@ -2,7 +2,7 @@
 
 Called by scripts/bench.sh, which starts the server. Prints Markdown. In each round every query of a case runs once, ours
 between the rivals, in an order that turns with the round, so that a noisy minute hits all; the figure is the median of the
-rounds. A rival whose answer differs from ours by more than its check allows fails the run.
+rounds, a ratio the median of each round's own. A rival whose answer differs from ours by more than its check allows fails the run.
 """
 
 import argparse
@@ -37,14 +37,16 @@ def sql_of(query, ids: str) -> str:
 def measure(case, engines, rounds: int, ids: str):
     times, answers = {}, {}
     queries = [q for q in case.queries if q.engine in engines]
-    for number in range(rounds + 1):
+    for query in queries:
+        if query.ours or query.floor:  # warms up
+            engines[query.engine].run(sql_of(query, ids))
+    for number in range(1, rounds + 1):
         turn = number % len(queries)
         for query in queries[turn:] + queries[:turn]:
             sql = sql_of(query, ids)
             began = time.perf_counter()
             answers[query.name] = engines[query.engine].run(sql)
-            if number:  # the first round warms up
-                times.setdefault(query.name, []).append(time.perf_counter() - began)
+            times.setdefault(query.name, []).append(time.perf_counter() - began)
             progress(f"    round {number} of {rounds}: {query.name}: {time.perf_counter() - began:.2f} s")
     ours = next(q for q in queries if q.ours)
     wrong = [f"{q.name} answers {answers[q.name]}, {ours.name} {answers[ours.name]}" for q in queries if not agrees(q, answers[q.name], answers[ours.name])]
@@ -105,19 +107,19 @@ def main() -> int:
 def table(case, engines, args, ids: str, work_mem: str) -> list:
     progress(f"==> {case.title}, work_mem {work_mem}")
     queries, ours, times, answers, wrong = measure(case, engines, args.rounds, ids)
-    mine = statistics.median(times[ours.name])
     memory = "| MiB of memory (of temporary files) " if args.memory else ""
     print(f"\n### {case.title}{f' (goal: {case.goal})' if case.goal else ''}, work_mem {work_mem}\n")
     print(f"| query | seconds | range | times {ours.name} {memory}|\n|---|---:|---|---:|{'---|' if args.memory else ''}")
     for query in queries:
         median = statistics.median(times[query.name])
+        ratio = statistics.median(theirs / mine for theirs, mine in zip(times[query.name], times[ours.name]))
         more = ""
         if args.memory:
             more = "| "
             if query.engine == "postgres":
                 more = "| {:.0f} ({:.0f}) ".format(*engines["postgres"].memory(sql_of(query, ids), work_mem))
         name = f"**{query.name}**" if query.name.startswith("tidemark.") else query.name
-        print(f"| {name} | {median:.3f} | {min(times[query.name]):.3f} to {max(times[query.name]):.3f} | {median / mine:.2f} {more}|", flush=True)
+        print(f"| {name} | {median:.3f} | {min(times[query.name]):.3f} to {max(times[query.name]):.3f} | {ratio:.2f} {more}|", flush=True)
     print(f"\nanswer: {', '.join(map(str, answers[ours.name]))}")
     return wrong
 
