@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 
+from backlog import backlog
 from events import CASES, produce
 from latency import latency
 from runs import Servers, copy_on_the_server, loader, python_consumer
@@ -24,18 +25,27 @@ def main() -> int:
     parser.add_argument("--scratch", required=True, help="directory that the server may write to")
     parser.add_argument("--events", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join(CASES), help="names of CASES, and backlog: memory with a backlog of --backlog-gb")
     parser.add_argument("--rate", type=int, default=11_500, help="events a second of the latency part")
     parser.add_argument("--seconds", type=int, default=60, help="length of the latency part, 0 to leave it out")
+    parser.add_argument("--backlog-gb", type=float, default=10, help="size of the case backlog, which --cases has to name")
+    parser.add_argument("--budget-mib", type=int, default=256, help="memory.max_buffer_bytes of the case backlog")
+    parser.add_argument("--lanes", type=int, default=1, help="postgres.lanes of the case backlog")
     args = parser.parse_args()
     servers = Servers(args)
     servers.print_settings()
 
+    names = args.cases.split(",")
+    if "backlog" in names:
+        names.remove("backlog")
+        backlog(servers, args.backlog_gb, args.budget_mib, args.lanes)
+        if not names:
+            return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")
     print("| case | loader | server-side COPY | loader / COPY | Python consumer | loader / Python | CPU s per M events: "
           "loader, Postgres, broker | WAL B/event | loader peak RSS MiB | outcome |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in args.cases.split(","):
+    for name in names:
         case = CASES[name]
         topic = f"bench-{name}"
         produce(args.brokers, topic, args.events, case)
