@@ -138,11 +138,26 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
         pass("sasl.password", "kafka.sasl_password");
     }
     let (fetched, _) = shares(config)?;
-    settings.push(("queued.max.messages.kbytes".to_owned(), (fetched >> 10).to_string()));
-    // What is asked for while the queue is nearly full comes on top of it.
-    settings.push(("fetch.max.bytes".to_owned(), (fetched / 4).to_string()));
+    settings.extend(fetching(fetched));
     settings.extend(config.librdkafka().map(|(k, v)| (k.to_owned(), v.to_owned())));
     Ok(Kafka { brokers, settings })
+}
+
+/// What librdkafka needs for a message in its queue beside the message, in bytes (2.12: 340 for the operation, and what
+/// the allocator adds). It does not count this itself.
+const MESSAGE: usize = 400;
+
+/// How librdkafka keeps to its share: most of it for the messages in its queue, a quarter for what a message needs beside
+/// its bytes, and the rest for the answer that was asked for while the queue was nearly full.
+fn fetching(share: usize) -> [(String, String); 3] {
+    // It takes no answer smaller than the largest message that it may produce (message.max.bytes).
+    let answer = (share / 8).max(1 << 20);
+    [
+        ("queued.max.messages.kbytes", (share * 5 / 8) >> 10),
+        ("queued.min.messages", (share / 4 / MESSAGE).min(100_000)),
+        ("fetch.max.bytes", answer),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_string()))
 }
 
 /// Below that a batch is not worth its transaction.
@@ -342,7 +357,13 @@ mod tests {
         let enough = self::config(&[("memory.max_buffer_bytes", "54MiB"), ("postgres.lanes", "32")]);
         assert!(batch_limits(&enough, 32).is_ok());
         let settings = kafka(&config).unwrap().settings;
-        assert!(settings.contains(&("queued.max.messages.kbytes".to_owned(), "8192".to_owned())));
+        for (key, value) in [
+            ("queued.max.messages.kbytes", "5120"),
+            ("queued.min.messages", "5242"),
+            ("fetch.max.bytes", "1048576"),
+        ] {
+            assert!(settings.contains(&(key.to_owned(), value.to_owned())), "{settings:?}");
+        }
     }
 
     #[test]
