@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="length of the latency part, 0 to leave it out")
     parser.add_argument("--backlog-gb", type=float, default=10, help="size of the case backlog, which --cases has to name")
     parser.add_argument("--budget-mib", type=int, default=256, help="memory.max_buffer_bytes of the case backlog")
+    parser.add_argument("--backlog-seconds", type=float, default=1800, help="longest time for the case backlog to read")
+    parser.add_argument("--compression", default="none", help="compression.type of the producer of the case backlog")
     parser.add_argument("--lanes", type=int, default=1, help="postgres.lanes of the case backlog")
     args = parser.parse_args()
     servers = Servers(args)
@@ -38,7 +40,7 @@ def main() -> int:
     names = args.cases.split(",")
     if "backlog" in names:
         names.remove("backlog")
-        backlog(servers, args.backlog_gb, args.budget_mib, args.lanes)
+        backlog(servers, args.backlog_gb, args.budget_mib, args.lanes, args.backlog_seconds)
         if not names:
             return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")

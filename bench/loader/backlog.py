@@ -16,12 +16,12 @@ STALL = 20
 GOAL = 150  # MiB above the budget
 
 
-def fill(brokers: str, topic: str, size: int) -> int:
+def fill(brokers: str, topic: str, size: int, compression: str) -> int:
     """A topic made anew with events of about 1 KB, `size` bytes in all; returns their number."""
     admin = AdminClient({"bootstrap.servers": brokers})
     for done in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "-1"})]).values():
         done.result(30)
-    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "batch.size": 1_000_000,
+    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "batch.size": 1_000_000, "compression.type": compression,
                          "queue.buffering.max.messages": 200_000, "queue.buffering.max.kbytes": 262_144})
     rng = random.Random(25)
     now = int(time.time() * 1000)
@@ -50,13 +50,13 @@ def status_kib(pid: int, name: str) -> int:
         return next((int(line.split()[1]) for line in status if line.startswith(name + ":")), 0)
 
 
-def backlog(servers, gigabytes: float, mebibytes: int, lanes: int) -> None:
-    """`tidemark run` over the whole topic. Its first batches wait for a lock for some seconds, so that all of its queues fill.
+def backlog(servers, gigabytes: float, mebibytes: int, lanes: int, at_most: float) -> None:
+    """`tidemark run` over the whole topic, or for `at_most` seconds. Its first batches wait for a lock for some seconds, so that all of its queues fill.
     The rows are thrown away every few seconds, so that the disk need not hold them too."""
     topic = f"backlog-{time.time_ns()}"
     started = time.monotonic()
-    count = fill(servers.args.brokers, topic, int(gigabytes * 1e9))
-    print(f"\nBacklog of {gigabytes:g} GB, {count:,} events, produced in {time.monotonic() - started:.0f} s", flush=True)
+    count = fill(servers.args.brokers, topic, int(gigabytes * 1e9), servers.args.compression)
+    print(f"\nBacklog of {gigabytes:g} GB (compression {servers.args.compression}), {count:,} events, produced in {time.monotonic() - started:.0f} s", flush=True)
     servers.fresh("bench_backlog", CASES["v4"])
     url = servers.url("bench_backlog")
     blocker = psycopg.connect(url)
@@ -74,7 +74,7 @@ def backlog(servers, gigabytes: float, mebibytes: int, lanes: int) -> None:
     released, read, samples = time.monotonic(), 0, []
     emptied = released
     with psycopg.connect(url, autocommit=True) as db:
-        while read < count and process.poll() is None:
+        while read < count and process.poll() is None and time.monotonic() - released < at_most:
             time.sleep(0.5)
             samples.append(status_kib(process.pid, "VmRSS") / 1024)
             read = int(db.execute("SELECT coalesce(sum(next_offset), 0) FROM loader.offsets").fetchone()[0])
@@ -91,7 +91,7 @@ def backlog(servers, gigabytes: float, mebibytes: int, lanes: int) -> None:
     samples.sort()
     print(f"budget {mebibytes} MiB, {lanes} lane(s): peak RSS {peak:.0f} MiB, of that with Postgres blocked for {STALL} s {stalled:.0f} MiB, "
           f"median while loading {samples[len(samples) // 2]:.0f} MiB; goal {mebibytes + GOAL} MiB: {'met' if peak <= mebibytes + GOAL else 'MISSED'}")
-    print(f"{read:,} events in {seconds:.0f} s ({read / seconds:,.0f}/s), {threads} threads; CPU s per M events: loader {cpu / read * 1e6:.1f}, "
+    print(f"{read:,} of {count:,} events in {seconds:.0f} s ({read / seconds:,.0f}/s), {threads} threads; CPU s per M events: loader {cpu / read * 1e6:.1f}, "
           f"Postgres {(after['postgres'] - before['postgres']) / read * 1e6:.1f}, broker {(after['broker'] - before['broker']) / read * 1e6:.1f}",
           flush=True)
     admin = AdminClient({"bootstrap.servers": servers.args.brokers})

@@ -111,9 +111,26 @@ impl Scan<'_> {
     #[inline]
     fn string(&mut self) -> Option<bool> {
         self.take(b'"')?;
+        while let Some(word) = self.text.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            let Some(n) = special(*word) else {
+                self.at += 8;
+                continue;
+            };
+            self.at += n;
+            if self.byte() == b'"' {
+                self.at += 1;
+                return Some(false);
+            }
+            break;
+        }
+        self.rest_of_string()
+    }
+
+    /// From somewhere within a string that is not a plain one, or one of the last bytes of the event.
+    #[cold]
+    fn rest_of_string(&mut self) -> Option<bool> {
         let mut escaped = false;
         loop {
-            self.at += plain(self.text.get(self.at..)?)?;
             match self.byte() {
                 b'"' => {
                     self.at += 1;
@@ -123,8 +140,12 @@ impl Scan<'_> {
                     escaped = true;
                     self.escape()?;
                 }
-                // A control character.
-                _ => return None,
+                // A control character, or the end of the event.
+                0..0x20 => return None,
+                _ => {
+                    let word = self.text.get(self.at..)?.first_chunk();
+                    self.at += word.map_or(1, |word| special(*word).unwrap_or(8));
+                }
             }
         }
     }
@@ -232,25 +253,18 @@ impl Scan<'_> {
     }
 }
 
-/// How many bytes come before the next quote, backslash or control character. Eight at a time: the subtractions set the
-/// highest bit of the bytes that are looked for and of some above 0x7f, which `!x` takes out again. A borrow only runs
-/// towards higher bytes, so the lowest such bit is right.
+/// Which of the bytes is the first quote, backslash or control character. The subtractions set the highest bit of the bytes
+/// that are looked for and of some above 0x7f, which `!x` takes out again. A borrow only runs towards higher bytes, so the
+/// lowest such bit is right.
 #[inline]
-fn plain(text: &[u8]) -> Option<usize> {
+fn special(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let (words, rest) = text.as_chunks::<8>();
-    for (n, word) in words.iter().enumerate() {
-        let x = u64::from_le_bytes(*word);
-        // The flipped bit puts the quote (0x22) right behind the control characters, in exchange for the space (0x20).
-        let control_or_quote = (x ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
-        let backslash = (x ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
-        let found = (control_or_quote | backslash) & !x & (ONES * 0x80);
-        if found != 0 {
-            return Some(n * 8 + (found.trailing_zeros() / 8) as usize);
-        }
-    }
-    let n = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))?;
-    Some(words.len() * 8 + n)
+    let x = u64::from_le_bytes(word);
+    // The flipped bit puts the quote (0x22) right behind the control characters, in exchange for the space (0x20).
+    let control_or_quote = (x ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+    let backslash = (x ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    let found = (control_or_quote | backslash) & !x & (ONES * 0x80);
+    (found != 0).then(|| (found.trailing_zeros() / 8) as usize)
 }
 
 #[cfg(test)]
@@ -347,16 +361,42 @@ mod tests {
 
     #[test]
     fn the_end_of_a_string_is_found_at_every_place() {
-        for end in ["\"", "\\", "\u{1f}", "\u{0}"] {
+        for end in ["\"", "\\\"\"", "\u{1f}", "\u{0}", ""] {
             for n in 0..40 {
-                let text = format!(
-                    "{}{end}\"é\\",
-                    "ü!#[]~\u{7f}ab"[..].repeat(9).chars().take(n).collect::<String>()
-                );
-                assert_eq!(plain(text.as_bytes()), text.find(end), "{text:?}");
+                let text: String = "ü!#[]~\u{7f}ab ".repeat(9).chars().take(n).collect();
+                for (prefix, suffix) in [("\"", ""), ("\"", "é\\"), ("\"\\n", "\": \"0123456789")] {
+                    let (begin, rest) = (format!("{prefix}{text}"), format!("{end}{suffix}"));
+                    let all = format!("{begin}{rest}");
+                    let mut scan = Scan { text: all.as_bytes(), at: 0 };
+                    let expected = match end {
+                        "\"" => Some(begin.len() + 1),
+                        "\\\"\"" => Some(begin.len() + 3),
+                        "" if suffix.starts_with('"') => Some(begin.len() + 1),
+                        _ => None,
+                    };
+                    let escaped = prefix.len() > 1 || end.len() == 3;
+                    assert_eq!(scan.string(), expected.map(|_| escaped), "{all:?}");
+                    assert!(expected.is_none_or(|at| scan.at == at), "{all:?}");
+                }
             }
         }
-        assert_eq!(plain("ünothing to be found 🌊".as_bytes()), None);
+    }
+
+    #[test]
+    fn every_byte_is_told_apart_at_every_place() {
+        for byte in 0..=255u8 {
+            for at in 0..8 {
+                for around in *b"a\x7f\x80\xff !#[]" {
+                    let mut word = [around; 8];
+                    word[at] = byte;
+                    assert_eq!(
+                        special(word),
+                        matches!(byte, 0..0x20 | b'"' | b'\\').then_some(at),
+                        "{word:?}"
+                    );
+                }
+            }
+        }
     }
 
     fn value() -> impl Strategy<Value = serde_json::Value> {
