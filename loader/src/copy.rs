@@ -21,8 +21,8 @@ pub const ROW_OVERHEAD: usize = 200;
 const N_COLUMNS: i16 = 12;
 /// Where the batch id lies in an encoded row: behind the number of columns and its own length.
 const BATCH_ID_AT: usize = 6;
-/// Size of the pieces handed to the driver.
-const CHUNK: usize = 512 * 1024;
+/// Size of the pieces handed to the driver: small enough to come from the heap and not from the kernel each time.
+const CHUNK: usize = 128 * 1024;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: &[u8] = &[0xff, 0xff];
 
