@@ -45,7 +45,7 @@ def main() -> int:
             return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")
     print("| case | loader | server-side COPY | loader / COPY | Python consumer | loader / Python | CPU s per M events: "
-          "loader, Postgres, broker | WAL B/event | loader peak RSS MiB | outcome |")
+          "loader, Postgres, broker; Postgres of COPY | WAL B/event | loader peak RSS MiB | outcome |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         case = CASES[name]
@@ -77,6 +77,7 @@ def row(case, ours, copies, pythons) -> str:
         return statistics.median(what(r) for r in ours)
 
     cpu = " / ".join(f"{median(lambda r, k=k: r.cpu[k] / r.read * 1e6):.1f}" for k in ("loader", "postgres", "broker"))
+    cpu += f"; {statistics.median(r.cpu['postgres'] / r.read * 1e6 for r in copies):.1f}"
     last = ours[-1]
     return (f"| {case.title} | {rates(ours)} | {rates(copies)} | {ratio(copies)} | {rates(pythons)} | {ratio(pythons)} | {cpu} | "
             f"{median(lambda r: r.wal / r.read):,.0f} | {median(lambda r: r.rss_mib):.0f} | {last.outcome} |")

@@ -120,11 +120,13 @@ def copy_on_the_server(servers: Servers, case) -> Run:
         db.execute(f"COPY (SELECT {columns} FROM bronze.events) TO '{rows_file}' (FORMAT binary)")
     servers.fresh("bench_copy", case)
     with psycopg.connect(servers.url("bench_copy"), autocommit=True) as db:
-        started = time.monotonic()
+        before, started = servers.cpu(), time.monotonic()
         count = db.execute(f"COPY bronze.events ({columns}) FROM '{rows_file}' (FORMAT binary)").rowcount
         seconds = time.monotonic() - started
+        # Of the same server process, before it ends: its CPU time is read from /proc.
+        cpu = {name: after - before[name] for name, after in servers.cpu().items()}
     os.unlink(rows_file)
-    return Run(count, seconds)
+    return Run(count, seconds, cpu)
 
 
 def python_consumer(servers: Servers, topic: str, count: int, case) -> Run:
