@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 
+from backlog import backlog
 from events import CASES, produce
 from latency import latency
 from runs import Servers, copy_on_the_server, loader, python_consumer
@@ -24,18 +25,29 @@ def main() -> int:
     parser.add_argument("--scratch", required=True, help="directory that the server may write to")
     parser.add_argument("--events", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join(CASES), help="names of CASES, and backlog: memory with a backlog of --backlog-gb")
     parser.add_argument("--rate", type=int, default=11_500, help="events a second of the latency part")
     parser.add_argument("--seconds", type=int, default=60, help="length of the latency part, 0 to leave it out")
+    parser.add_argument("--backlog-gb", type=float, default=10, help="size of the case backlog, which --cases has to name")
+    parser.add_argument("--budget-mib", type=int, default=256, help="memory.max_buffer_bytes of the case backlog")
+    parser.add_argument("--backlog-seconds", type=float, default=1800, help="longest time for the case backlog to read")
+    parser.add_argument("--compression", default="none", help="compression.type of the producer of the case backlog")
+    parser.add_argument("--lanes", type=int, default=1, help="postgres.lanes of the case backlog")
     args = parser.parse_args()
     servers = Servers(args)
     servers.print_settings()
 
+    names = args.cases.split(",")
+    if "backlog" in names:
+        names.remove("backlog")
+        backlog(servers, args.backlog_gb, args.budget_mib, args.lanes, args.backlog_seconds)
+        if not names:
+            return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")
     print("| case | loader | server-side COPY | loader / COPY | Python consumer | loader / Python | CPU s per M events: "
-          "loader, Postgres, broker | WAL B/event | loader peak RSS MiB | outcome |")
+          "loader, Postgres, broker; Postgres of COPY | WAL B/event | loader peak RSS MiB | outcome |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in args.cases.split(","):
+    for name in names:
         case = CASES[name]
         topic = f"bench-{name}"
         produce(args.brokers, topic, args.events, case)
@@ -65,6 +77,7 @@ def row(case, ours, copies, pythons) -> str:
         return statistics.median(what(r) for r in ours)
 
     cpu = " / ".join(f"{median(lambda r, k=k: r.cpu[k] / r.read * 1e6):.1f}" for k in ("loader", "postgres", "broker"))
+    cpu += f"; {statistics.median(r.cpu['postgres'] / r.read * 1e6 for r in copies):.1f}"
     last = ours[-1]
     return (f"| {case.title} | {rates(ours)} | {rates(copies)} | {ratio(copies)} | {rates(pythons)} | {ratio(pythons)} | {cpu} | "
             f"{median(lambda r: r.wal / r.read):,.0f} | {median(lambda r: r.rss_mib):.0f} | {last.outcome} |")

@@ -55,8 +55,8 @@ class Servers:
             db.execute(f"SELECT tidemark.ensure_partitions('bronze.events', {days} - 3, {days} + 1)")
             db.execute("CHECKPOINT")
 
-    def tidemark(self, command: str, database: str, *flags: str, check: bool = False) -> subprocess.Popen:
-        environment = dict(os.environ, TIDEMARK_DATABASE_URL=self.url(database))
+    def tidemark(self, command: str, database: str, *flags: str, check: bool = False, environment: dict = {}) -> subprocess.Popen:
+        environment = dict(os.environ, TIDEMARK_DATABASE_URL=self.url(database), **environment)
         process = subprocess.Popen([self.args.tidemark, command, *flags], env=environment, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         if check:
@@ -65,18 +65,21 @@ class Servers:
                 raise SystemExit(f"tidemark {command} failed: {err}")
         return process
 
+    @staticmethod
+    def cpu_of(pid: int, reaped: bool = False) -> float:
+        """CPU seconds used so far by a process, if wanted with children that have ended; 0 for one that is gone."""
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                fields = stat.read().rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            return 0.0
+        return sum(int(v) for v in fields[11:15 if reaped else 13]) / TICK
+
     def cpu(self) -> dict:
         """CPU seconds used so far by Postgres (with children that have ended) and by the broker."""
-        def seconds(pid, reaped):
-            try:
-                with open(f"/proc/{pid}/stat") as stat:
-                    fields = stat.read().rsplit(")", 1)[1].split()
-            except FileNotFoundError:
-                return 0.0
-            return sum(int(v) for v in fields[11:15 if reaped else 13]) / TICK
         post = self.args.postmaster
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(post)], capture_output=True, text=True).stdout.split()
-        return {"postgres": seconds(post, True) + sum(seconds(c, False) for c in children), "broker": seconds(self.args.broker_pid, False)}
+        return {"postgres": self.cpu_of(post, True) + sum(map(self.cpu_of, children)), "broker": self.cpu_of(self.args.broker_pid)}
 
     def lsn(self) -> int:
         with psycopg.connect(self.url("postgres")) as db:
@@ -117,11 +120,13 @@ def copy_on_the_server(servers: Servers, case) -> Run:
         db.execute(f"COPY (SELECT {columns} FROM bronze.events) TO '{rows_file}' (FORMAT binary)")
     servers.fresh("bench_copy", case)
     with psycopg.connect(servers.url("bench_copy"), autocommit=True) as db:
-        started = time.monotonic()
+        before, started = servers.cpu(), time.monotonic()
         count = db.execute(f"COPY bronze.events ({columns}) FROM '{rows_file}' (FORMAT binary)").rowcount
         seconds = time.monotonic() - started
+        # Of the same server process, before it ends: its CPU time is read from /proc.
+        cpu = {name: after - before[name] for name, after in servers.cpu().items()}
     os.unlink(rows_file)
-    return Run(count, seconds)
+    return Run(count, seconds, cpu)
 
 
 def python_consumer(servers: Servers, topic: str, count: int, case) -> Run:

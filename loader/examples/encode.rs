@@ -16,7 +16,7 @@ fn main() {
     let path = std::env::args().nth(1).expect("usage: encode FILE");
     let content = std::fs::read(path).expect("cannot read the file");
     let mut encoder = Encoder::new(Limits::default(), None);
-    let mut books = Books::new(1);
+    let mut books = Books::new(1, 16 << 20);
     let topic: Arc<str> = "events".into();
     books.hold(&topic, 1, 0, Claim { epoch: 1, next_offset: 0, run: 1 });
     let (mut rows, mut dead, mut duplicates, mut bytes, mut sum) = (0, 0, 0, 0, 0u64);
@@ -24,18 +24,19 @@ fn main() {
         let Some(raw) = books.hand_out(0) else { return };
         let batch = encoder.encode(raw);
         for row in &batch.rows {
-            let encoded = batch.encoded(row);
-            bytes += encoded.len();
-            sum = sum
-                .wrapping_mul(31)
-                .wrapping_add(u64::from(encoded[encoded.len() / 2]))
-                .wrapping_add(row.hash as u64);
+            let (columns, payload) = batch.encoded(row);
+            let len = columns.len() + payload.len();
+            bytes += len;
+            let middle = [columns, payload].concat()[len / 2];
+            sum = sum.wrapping_mul(31).wrapping_add(u64::from(middle)).wrapping_add(row.hash as u64);
         }
         rows += batch.rows.len();
         dead += batch.dead.len();
         duplicates += batch.duplicates;
     };
-    for (offset, line) in (0..).zip(content.split(|b| *b == b'\n').filter(|line| !line.is_empty())) {
+    let ends = memchr::memchr_iter(b'\n', &content).chain([content.len()]);
+    let lines = ends.scan(0, |from, to| content.get(std::mem::replace(from, to + 1)..to));
+    for (offset, line) in (0..).zip(lines.filter(|line| !line.is_empty())) {
         let record = Record {
             topic: &topic,
             partition: 0,

@@ -2,6 +2,7 @@
 //! one of the outcomes counted in [`Counts`]. No I/O here.
 
 mod encoder;
+mod pool;
 mod repeats;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use self::encoder::Encoder;
+pub use self::pool::Pool;
 use self::repeats::Repeat;
 use crate::dead_letter::{Reason, Rejection};
 use crate::envelope::preset::Format;
@@ -83,9 +85,27 @@ pub struct RawBatch {
     bytes: u64,
     /// How their events are written; set by the encoder.
     format: Format,
+    /// Where the room for the records came from.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Drop for RawBatch {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back(std::mem::take(&mut self.arena), std::mem::take(&mut self.records));
+        }
+    }
 }
 
 impl RawBatch {
+    /// An empty one with room from this pool.
+    pub fn with_room_of(pool: &Arc<Pool>) -> Self {
+        let (arena, records) = pool.lend();
+        let mut batch = RawBatch::default();
+        (batch.arena, batch.records, batch.pool) = (arena, records, Some(pool.clone()));
+        batch
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -240,6 +260,8 @@ pub struct Row {
     pub record: usize,
     start: usize,
     len: usize,
+    /// Its payload is not the record's value but made of it, and lies behind the other columns.
+    composed: bool,
 }
 
 /// An event that cannot be loaded.
@@ -327,9 +349,11 @@ impl Batch {
         self.raw.bytes
     }
 
-    /// The encoded row.
-    pub fn encoded(&self, row: &Row) -> &[u8] {
-        &self.encoded[row.start..row.start + row.len]
+    /// The encoded row in two pieces: the columns, and the text of the payload, which stays where it was read.
+    pub fn encoded(&self, row: &Row) -> (&[u8], &[u8]) {
+        let columns = &self.encoded[row.start..row.start + row.len];
+        let payload: &[u8] = if row.composed { &[] } else { self.raw.value(&self.raw.records[row.record]) };
+        (columns, payload)
     }
 
     /// The dates of the rows, each once, ascending.

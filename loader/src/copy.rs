@@ -1,5 +1,6 @@
 //! COPY BINARY by hand (PostgreSQL documentation, COPY, "Binary Format"): the payload goes through as the bytes that
-//! came in. Rows are encoded completely before COPY starts, so that no error of ours can arise in the middle of it.
+//! came in, from where they were read. Rows are encoded completely before COPY starts, so that no error of ours can arise
+//! in the middle of it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,14 +15,14 @@ pub const COLUMNS: &str = "batch_id, event_time, received_at, source_topic, sour
 pub const TYPED_COLUMNS: &str = "batch_id bigint, event_time timestamptz, received_at timestamptz, \
      source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, event_id uuid, event_type text, \
      user_id text, anonymous_id text, payload jsonb";
-/// More than a row needs beside its texts and its payload.
+/// What a row usually needs beside its payload.
 pub const ROW_OVERHEAD: usize = 200;
 
 const N_COLUMNS: i16 = 12;
 /// Where the batch id lies in an encoded row: behind the number of columns and its own length.
 const BATCH_ID_AT: usize = 6;
-/// Size of the pieces handed to the driver.
-const CHUNK: usize = 512 * 1024;
+/// Size of the pieces handed to the driver: small enough to come from the heap and not from the kernel each time.
+const CHUNK: usize = 128 * 1024;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: &[u8] = &[0xff, 0xff];
 
@@ -42,14 +43,15 @@ fn put_text(out: &mut Vec<u8>, text: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// Appends one row, with batch id 0. Fails only on fields that no COPY could carry.
+/// Appends one row up to the text of its payload, which is to follow, with batch id 0. Fails only on fields that no COPY
+/// could carry.
 pub fn encode_row(
     out: &mut Vec<u8>,
     event: &Event<'_>,
     slot: &Slot,
     offset: i64,
     hash: i64,
-    payload: &[u8],
+    payload: usize,
 ) -> Result<(), String> {
     out.extend_from_slice(&N_COLUMNS.to_be_bytes());
     put(out, &0i64.to_be_bytes())?;
@@ -64,10 +66,9 @@ pub fn encode_row(
     put_text(out, event.user_id.as_deref())?;
     put_text(out, event.anonymous_id.as_deref())?;
     // jsonb: a version byte, then the text.
-    let len = i32::try_from(payload.len() + 1).map_err(|_| "a payload of 2 GiB or more".to_owned())?;
+    let len = i32::try_from(payload + 1).map_err(|_| "a payload of 2 GiB or more".to_owned())?;
     out.extend_from_slice(&len.to_be_bytes());
     out.push(1);
-    out.extend_from_slice(payload);
     Ok(())
 }
 
@@ -107,10 +108,11 @@ impl Iterator for Chunks<'_> {
             self.started = true;
         }
         while self.next < self.end && out.len() < CHUNK {
-            let row = self.batch.encoded(&self.batch.rows[self.next]);
-            out.put_slice(&row[..BATCH_ID_AT]);
+            let (columns, payload) = self.batch.encoded(&self.batch.rows[self.next]);
+            out.put_slice(&columns[..BATCH_ID_AT]);
             out.put_slice(&self.batch_id);
-            out.put_slice(&row[BATCH_ID_AT + 8..]);
+            out.put_slice(&columns[BATCH_ID_AT + 8..]);
+            out.put_slice(payload);
             self.next += 1;
         }
         if self.next == self.end {

@@ -3,6 +3,7 @@
 
 pub mod pointer;
 pub mod preset;
+mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -89,7 +90,7 @@ enum Field<'a> {
 }
 
 /// The fields of the envelope, not yet judged.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope<'a> {
     message_id: Field<'a>,
     kind: Field<'a>,
@@ -99,6 +100,47 @@ pub struct Envelope<'a> {
     received_at: Field<'a>,
     user_id: Field<'a>,
     anonymous_id: Field<'a>,
+}
+
+/// An envelope while its fields are found.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    envelope: Envelope<'a>,
+    user_id: Field<'a>,
+    anonymous_id: Field<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// Where the value of a member belongs; `None` for one that is no field. A name that comes twice: the last one wins,
+    /// as in jsonb.
+    fn named(&mut self, key: &[u8]) -> Option<&mut Field<'a>> {
+        let e = &mut self.envelope;
+        Some(match key {
+            b"messageId" => &mut e.message_id,
+            b"type" => &mut e.kind,
+            b"event" => &mut e.event,
+            b"timestamp" => &mut e.timestamp,
+            b"originalTimestamp" => &mut e.original_timestamp,
+            b"receivedAt" => &mut e.received_at,
+            b"userId" => &mut e.user_id,
+            b"user_id" => &mut self.user_id,
+            b"anonymousId" => &mut e.anonymous_id,
+            b"anonymous_id" => &mut self.anonymous_id,
+            _ => return None,
+        })
+    }
+
+    /// Of two spellings the first one here wins.
+    fn finish(self) -> Envelope<'a> {
+        let Fields { mut envelope, user_id, anonymous_id } = self;
+        if envelope.user_id == Field::None {
+            envelope.user_id = user_id;
+        }
+        if envelope.anonymous_id == Field::None {
+            envelope.anonymous_id = anonymous_id;
+        }
+        envelope
+    }
 }
 
 /// Parses the bytes of one event. An error means that they are no JSON object that Postgres can store.
@@ -270,8 +312,8 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
             type Value = Envelope<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -279,37 +321,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-                let mut e = Envelope::default();
-                // A key that comes twice: the last one wins, as in jsonb. Of two spellings the first one here wins.
-                let mut user_id = Field::None;
-                let mut anonymous_id = Field::None;
+                let mut fields = Fields::default();
                 while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-                    match key.as_ref() {
-                        "messageId" => e.message_id = map.next_value()?,
-                        "type" => e.kind = map.next_value()?,
-                        "event" => e.event = map.next_value()?,
-                        "timestamp" => e.timestamp = map.next_value()?,
-                        "originalTimestamp" => e.original_timestamp = map.next_value()?,
-                        "receivedAt" => e.received_at = map.next_value()?,
-                        "userId" => e.user_id = map.next_value()?,
-                        "user_id" => user_id = map.next_value()?,
-                        "anonymousId" => e.anonymous_id = map.next_value()?,
-                        "anonymous_id" => anonymous_id = map.next_value()?,
-                        _ => {
+                    match fields.named(key.as_bytes()) {
+                        Some(field) => *field = map.next_value()?,
+                        None => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
                 }
-                if e.user_id == Field::None {
-                    e.user_id = user_id;
-                }
-                if e.anonymous_id == Field::None {
-                    e.anonymous_id = anonymous_id;
-                }
-                Ok(e)
+                Ok(fields.finish())
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(Object)
     }
 }
 

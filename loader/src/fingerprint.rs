@@ -28,7 +28,47 @@ impl Fingerprint {
 
     /// The fingerprint of an event, which must be the text of a JSON object.
     pub fn of(&self, object: &[u8]) -> i64 {
-        of(object, |key| PER_SENDING.contains(&key) || self.without.iter().any(|name| name == key))
+        let mut sum = self.sum();
+        for_each_member(object, |key, value| sum.add(key, value));
+        sum.finish()
+    }
+
+    /// The fingerprint of an event whose members somebody else finds.
+    pub fn sum(&self) -> Sum<'_> {
+        Sum { fingerprint: self, sum: 0, timestamp: 0, original: false }
+    }
+}
+
+/// The fingerprint of the members so far.
+#[derive(Debug)]
+pub struct Sum<'a> {
+    fingerprint: &'a Fingerprint,
+    sum: u64,
+    timestamp: u64,
+    original: bool,
+}
+
+impl Sum<'_> {
+    /// Adds a member: its name as it is written, and the text of its value without space around it.
+    #[inline]
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        if PER_SENDING.contains(&key) || self.fingerprint.without.iter().any(|name| name == key) {
+            return;
+        }
+        let hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, 0));
+        if key == b"timestamp" {
+            self.timestamp = hash;
+        } else {
+            self.original |= key == b"originalTimestamp" && value != b"null";
+            self.sum = self.sum.wrapping_add(hash);
+        }
+    }
+
+    /// `timestamp` counts only where there is no `originalTimestamp`: Segment computes it from `sentAt` and the receipt,
+    /// anew for each sending.
+    pub fn finish(&self) -> i64 {
+        let timestamp = if self.original { 0 } else { self.timestamp };
+        self.sum.wrapping_add(timestamp).cast_signed()
     }
 }
 
@@ -50,38 +90,20 @@ pub fn fingerprint(object: &[u8]) -> i64 {
     Fingerprint::default().of(object)
 }
 
-/// `timestamp` counts only where there is no `originalTimestamp`: Segment computes it from `sentAt` and the receipt, anew
-/// for each sending.
-fn of(object: &[u8], skipped: impl Fn(&[u8]) -> bool) -> i64 {
-    let mut sum = 0u64;
-    let mut timestamp = None;
-    let mut original = false;
+fn for_each_member<'a>(object: &'a [u8], mut found: impl FnMut(&'a [u8], &'a [u8])) {
     let mut at = skip_space(object, 0) + 1;
     loop {
         at = skip_space(object, at);
         if object.get(at) != Some(&b'"') {
-            break;
+            return;
         }
         let key_end = string_end(object, at);
         let key = object.get(at + 1..key_end - 1).unwrap_or_default();
         let from = skip_space(object, skip_space(object, key_end) + 1);
         let to = value_end(object, from);
-        let value = object.get(from..to).unwrap_or_default();
-        if !skipped(key) {
-            let hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, 0));
-            if key == b"timestamp" {
-                timestamp = Some(hash);
-            } else {
-                original |= key == b"originalTimestamp" && value != b"null";
-                sum = sum.wrapping_add(hash);
-            }
-        }
+        found(key, object.get(from..to).unwrap_or_default());
         at = skip_space(object, to) + 1;
     }
-    if !original {
-        sum = sum.wrapping_add(timestamp.unwrap_or(0));
-    }
-    sum.cast_signed()
 }
 
 fn skip_space(text: &[u8], mut at: usize) -> usize {

@@ -20,7 +20,7 @@ pub async fn take_seen_out(
 ) -> Result<HashSet<Uuid>, PgError> {
     let mut days: HashMap<Uuid, i32> = HashMap::with_capacity(batch.rows.len());
     for row in batch.rows.iter().chain(&batch.late) {
-        days.insert(row.id, time::day_of(copy::received_at(batch.encoded(row))));
+        days.insert(row.id, time::day_of(copy::received_at(batch.encoded(row).0)));
     }
     let (ids, dates): (Vec<Uuid>, Vec<PgDay>) = days.iter().map(|(id, day)| (*id, PgDay(*day))).unzip();
     // In the order of the ids: two loaders with the same ids then wait for each other and do not deadlock.

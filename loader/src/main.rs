@@ -9,6 +9,7 @@ use tidemark_loader::error::{Error, Kind};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    return_large_blocks();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -25,6 +26,24 @@ fn main() -> ExitCode {
         Err(e) => failed(&e),
     }
 }
+
+/// Large blocks come from the kernel and go back to it at once. Left alone, glibc raises the limit from which on that holds
+/// to the size of any large block that is freed; then what librdkafka unpacks lies in the heaps, of which each thread may have
+/// one, and leaves holes there.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn return_large_blocks() {
+    const LARGE: libc::c_int = 256 << 10;
+    // SAFETY: mallopt takes plain numbers, and no other thread runs yet.
+    #[expect(unsafe_code, reason = "std has no way to say this")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * LARGE);
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn return_large_blocks() {}
 
 fn failed(error: &Error) -> ExitCode {
     eprintln!("tidemark: {error}");

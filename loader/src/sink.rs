@@ -247,7 +247,7 @@ impl Sink {
         }
         metrics::phase("commit", started.elapsed());
         if target.dedupe == Dedupe::IdWindow {
-            let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row))).max();
+            let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row).0)).max();
             let today = newest.map(time::day_of);
             if today > self.pruned {
                 self.pruned = today;

@@ -70,7 +70,7 @@ impl Encoder {
         raw.format = self.format.clone();
         let mut batch = Batch {
             rows: Vec::with_capacity(raw.records.len()),
-            encoded: Vec::with_capacity(raw.arena.len() + raw.records.len() * copy::ROW_OVERHEAD),
+            encoded: Vec::with_capacity(raw.records.len() * copy::ROW_OVERHEAD),
             late: Vec::new(),
             dead: Vec::new(),
             allowed_lateness: self.limits.allowed_lateness,
@@ -117,7 +117,10 @@ impl Encoder {
         }
         let composed = self.format.compose(raw.headers(record), raw.value(record));
         let value = composed.as_deref().unwrap_or(raw.value(record));
-        let envelope = self.format.parse(value, &self.limits)?;
+        let (envelope, hash) = match self.format.scan(value, &self.limits, &self.fingerprint) {
+            Some((envelope, hash)) => (envelope, Some(hash)),
+            None => (self.format.parse(value, &self.limits)?, None),
+        };
         if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
             self.last_received = Some(received);
         }
@@ -140,12 +143,17 @@ impl Encoder {
         if late && self.limits.late_policy == LatePolicy::Refuse {
             return Err(too_late(lateness.unwrap_or_default(), &self.limits));
         }
-        let hash = self.fingerprint.of(value);
+        let hash = hash.unwrap_or_else(|| self.fingerprint.of(value));
         let start = batch.encoded.len();
-        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value).map_err(|what| {
-            batch.encoded.truncate(start);
-            Rejection::new(Reason::TooLarge, what)
-        })?;
+        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value.len()).map_err(
+            |what| {
+                batch.encoded.truncate(start);
+                Rejection::new(Reason::TooLarge, what)
+            },
+        )?;
+        if let Some(composed) = &composed {
+            batch.encoded.extend_from_slice(composed);
+        }
         let len = batch.encoded.len() - start;
         let row = Row {
             day,
@@ -156,6 +164,7 @@ impl Encoder {
             record: index,
             start,
             len,
+            composed: composed.is_some(),
         };
         let late = late && self.limits.late_policy == LatePolicy::Divert;
         if self.dedupe.by_id() {

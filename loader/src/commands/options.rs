@@ -138,20 +138,37 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
         pass("sasl.password", "kafka.sasl_password");
     }
     let (fetched, _) = shares(config)?;
-    settings.push(("queued.max.messages.kbytes".to_owned(), (fetched >> 10).to_string()));
-    // What is asked for while the queue is nearly full comes on top of it.
-    settings.push(("fetch.max.bytes".to_owned(), (fetched / 4).to_string()));
+    settings.extend(fetching(fetched));
     settings.extend(config.librdkafka().map(|(k, v)| (k.to_owned(), v.to_owned())));
     Ok(Kafka { brokers, settings })
+}
+
+/// What librdkafka needs for a message in its queue beside the message, in bytes (2.12: 340 for the operation, and what
+/// the allocator adds). It does not count this itself.
+const MESSAGE: usize = 400;
+
+/// How librdkafka keeps to its share: most of it for the messages in its queue, a quarter for what a message needs beside
+/// its bytes, and the rest for an answer that was asked for while the queue was nearly full. An answer is small, since
+/// what is compressed in it takes many times its size once it is there, and all of it is unpacked at once.
+fn fetching(share: usize) -> [(String, String); 4] {
+    [
+        ("queued.max.messages.kbytes", (share * 5 / 8) >> 10),
+        ("queued.min.messages", (share / 4 / MESSAGE).min(100_000)),
+        // It takes no answer smaller than the largest message that it might produce (message.max.bytes).
+        ("fetch.max.bytes", (share / 32).max(1 << 20)),
+        // Of one partition. A batch that is larger comes whole.
+        ("fetch.message.max.bytes", (share / 128).clamp(64 << 10, 4 << 20)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_string()))
 }
 
 /// Below that a batch is not worth its transaction.
 const LEAST_BATCH: usize = 128 << 10;
 
-/// How `memory.max_buffer_bytes` is divided: bytes for what librdkafka has fetched, and for one batch. At most ten of
-/// the latter are in memory at once for each lane, counted as they came: one is filled, one waits to be handed over, one waits to be
-/// encoded, three are being encoded, wait for the connection and are being written, each of these with its encoded
-/// rows; the rest is for the driver's buffers.
+/// How `memory.max_buffer_bytes` is divided: bytes for what librdkafka has fetched, and for one batch, counted as it came.
+/// A lane has at most six at once: one is filled, one waits to be handed over, one waits to be encoded, three are being
+/// encoded, wait for the connection and are being written. The rest is for the encoded columns of these three, and for the
+/// driver's buffers.
 fn shares(config: &Config) -> Result<(usize, usize)> {
     let all = config.size("memory.max_buffer_bytes")?;
     Ok((all / 4, (all - all / 4) / 10))
@@ -342,7 +359,14 @@ mod tests {
         let enough = self::config(&[("memory.max_buffer_bytes", "54MiB"), ("postgres.lanes", "32")]);
         assert!(batch_limits(&enough, 32).is_ok());
         let settings = kafka(&config).unwrap().settings;
-        assert!(settings.contains(&("queued.max.messages.kbytes".to_owned(), "8192".to_owned())));
+        for (key, value) in [
+            ("queued.max.messages.kbytes", "5120"),
+            ("queued.min.messages", "5242"),
+            ("fetch.max.bytes", "1048576"),
+            ("fetch.message.max.bytes", "65536"),
+        ] {
+            assert!(settings.contains(&(key.to_owned(), value.to_owned())), "{settings:?}");
+        }
     }
 
     #[test]

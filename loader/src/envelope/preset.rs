@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::pointer::{Pointer, Tree, find};
+use super::scan::scan;
 use super::{Envelope, Field, Limits, parse, parse_with};
 use crate::dead_letter::{Reason, Rejection};
+use crate::fingerprint::Fingerprint;
 use crate::time::Micros;
 
 /// A known way to write events.
@@ -181,6 +183,20 @@ impl Format {
         match self {
             Format::Segment => parse(bytes, limits),
             Format::Mapped(mapping) => parse_with(bytes, limits, |text| mapping.read(text)),
+        }
+    }
+
+    /// What [`Format::parse`] and [`Fingerprint::of`] say about a plain event, in one pass; `None` if those two have to
+    /// be asked.
+    pub fn scan<'a>(
+        &self,
+        bytes: &'a [u8],
+        limits: &Limits,
+        fingerprint: &Fingerprint,
+    ) -> Option<(Envelope<'a>, i64)> {
+        match self {
+            Format::Segment if bytes.len() <= limits.max_bytes => scan(bytes, fingerprint),
+            _ => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::batch::{RawBatch, RecordKind, Slot};
+use crate::batch::{Pool, RawBatch, RecordKind, Slot};
 use crate::position::Claim;
 use crate::time::Micros;
 
@@ -45,6 +45,8 @@ pub struct Books {
     filling: Vec<Filling>,
     /// Lane and slot of the record before: most records are of the same partition.
     last: (usize, usize),
+    /// Where batches have their room from.
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug)]
@@ -64,10 +66,15 @@ pub struct Filling {
 }
 
 impl Books {
-    /// Books for so many lanes.
-    pub fn new(lanes: usize) -> Self {
-        let filling = (0..lanes.max(1)).map(|_| Filling::default()).collect();
-        Books { held: HashMap::new(), filling, last: (0, 0) }
+    /// Books for so many lanes, whose batches become about so many bytes large.
+    pub fn new(lanes: usize, batch_bytes: usize) -> Self {
+        let lanes = lanes.max(1);
+        Books::with_pool(lanes, Arc::new(Pool::new(batch_bytes, 2 * lanes)))
+    }
+
+    fn with_pool(lanes: usize, pool: Arc<Pool>) -> Self {
+        let filling = (0..lanes).map(|_| Filling::default()).collect();
+        Books { held: HashMap::new(), filling, last: (0, 0), pool }
     }
 
     /// Takes up a claimed partition and returns its lane, which stays the same until it is given up: of those with the
@@ -99,7 +106,7 @@ impl Books {
 
     /// Gives everything up, the batches included.
     pub fn clear(&mut self) {
-        *self = Books::new(self.filling.len());
+        *self = Books::with_pool(self.filling.len(), self.pool.clone());
     }
 
     /// The lane of a partition; `None` if it is not held.
@@ -132,7 +139,11 @@ impl Books {
             Some(at) => at,
             None => {
                 let held = self.held.get(&(Arc::from(topic), partition)).filter(|held| to > held.slot.to)?;
-                let slots = &mut self.filling[held.lane].batch.slots;
+                let batch = &mut self.filling[held.lane].batch;
+                if batch.slots.is_empty() {
+                    *batch = RawBatch::with_room_of(&self.pool);
+                }
+                let slots = &mut batch.slots;
                 slots.push(held.slot.clone());
                 (held.lane, slots.len() - 1)
             }
@@ -210,7 +221,7 @@ mod tests {
 
     #[test]
     fn ranges_are_contiguous_over_holes_and_batches() {
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, 1 << 10);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         books.hold("t", 1, 1, Claim { epoch: 1, next_offset: 0, run: 1 });
         assert_eq!(books.take(&record(0, 12), 100), Taken::Yes(0));
@@ -226,7 +237,7 @@ mod tests {
 
     #[test]
     fn records_before_the_position_or_of_others_are_left_alone() {
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, 1 << 10);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         assert_eq!(books.take(&record(0, 9), 100), Taken::NotOurs);
         assert_eq!(books.take(&record(1, 10), 100), Taken::NotOurs);
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn each_partition_stays_in_one_lane_and_the_lanes_share_them_evenly() {
-        let mut books = Books::new(2);
+        let mut books = Books::new(2, 1 << 10);
         let claim = Claim { epoch: 1, next_offset: 0, run: 1 };
         // As a cooperative assignment may come: every second partition only.
         assert_eq!([0, 2, 4, 6].map(|p| books.hold("t", 1, p, claim)), [0, 1, 0, 1]);
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn many_records_in_any_order_give_contiguous_ranges_in_every_lane() {
-        let mut books = Books::new(3);
+        let mut books = Books::new(3, 1 << 10);
         let mut next = [0i64; 7];
         let mut ends = [0i64; 7];
         let claim = Claim { epoch: 1, next_offset: 0, run: 1 };

@@ -150,7 +150,7 @@ impl Kafka {
     ) -> Result<Read> {
         let from: Vec<(i32, i64)> = stretches.iter().map(|s| (s.partition, s.claim.next_offset)).collect();
         let consumer = self.reader(topic, &from)?;
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, limits.bytes);
         let mut left: HashMap<i32, i64> = HashMap::new();
         for stretch in stretches {
             books.hold(topic, topic_id, stretch.partition, stretch.claim);

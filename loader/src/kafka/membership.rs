@@ -72,10 +72,10 @@ pub(super) struct Queue {
 }
 
 impl State {
-    /// For so many lanes, with nothing in them.
-    pub(super) fn new(lanes: usize) -> Self {
+    /// For so many lanes, with nothing in them, and batches of about so many bytes.
+    pub(super) fn new(lanes: usize, batch_bytes: usize) -> Self {
         State {
-            books: Books::new(lanes),
+            books: Books::new(lanes, batch_bytes),
             queues: (0..lanes).map(|_| Queue::default()).collect(),
             ended: None,
             closing: false,

@@ -47,7 +47,7 @@ pub fn run(
         settings: settings.clone(),
         handle,
         stop,
-        state: Mutex::new(State::new(lanes.len())),
+        state: Mutex::new(State::new(lanes.len(), settings.limits.bytes)),
         lanes,
         claims: Mutex::new(None),
         topic_ids: Mutex::new(HashMap::new()),

@@ -176,8 +176,9 @@ fn row_25_a_backlog_larger_than_memory_may_grow_is_read_within_bounds() {
     barrier.release();
     wait_for(&database, &mut process, 40_000);
     let peak = process.peak_memory();
-    println!("{peak} MiB at most with a backlog of 360 MB");
-    assert!(peak < 400, "{peak} MiB");
+    println!("{peak} MiB at most with a backlog of 360 MB, more than it may hold");
+    // The goal is the budget (256 MiB) and 150 MiB; it is met with room to spare, or a change has made something of that.
+    assert!(peak < 256 + 150 - 100, "{peak} MiB");
     assert_eq!(database.number("SELECT max(epoch) FROM loader.offsets"), 1, "{}", process.errors());
     process.signal("TERM");
     process.wait().ok();
