@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt bi-check # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment. export EVENTS DAYS USERS SEED KILLS KAFKA DEMO_PORT DEMO_DIR PG_CONFIG MINUTES DAYS_BACK REBUILD VERIFY_DAYS LATE_DIR KEEP BI_URL BI_COLUMNS deb test-matrix freeze MATRIX MATRIX_DIR
+.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader race late-event dbt bi-check deb test-matrix freeze
+# Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment: make passes them on.
 
 help:
 	@echo 'make demo                      generate a shop'"'"'s events, load them, print the answers (KAFKA=1: through a real Kafka)'

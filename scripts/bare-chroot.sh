@@ -30,15 +30,6 @@ if [ -z "${TIDEMARK_UNSHARED:-}" ]; then
     exit "$rc"
 fi
 
-# The first mirror in this machine's apt sources, old style or deb822.
-mirror() {
-    local found
-    found=$(sed -nE 's/^(deb +(\[[^]]*\] +)?|URIs: *)([a-z+]+:[^ ]*).*/\3/p' \
-        /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null | awk '!/security/ && !n++' || true)
-    [ -n "$found" ] || die "no mirror in /etc/apt" "put one into /etc/apt/sources.list"
-    printf '%s\n' "$found"
-}
-
 bootstrap() {
     rm -rf --one-file-system "$CHROOT"
     mkdir -p "$CHROOT"

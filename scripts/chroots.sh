@@ -27,15 +27,6 @@ in_namespace() {
     fi
 }
 
-# The first mirror in this machine's apt sources, old style or deb822.
-mirror() {
-    local found
-    found=$(sed -nE 's/^(deb +(\[[^]]*\] +)?|URIs: *)([a-z+]+:[^ ]*).*/\3/p' \
-        /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null | awk '!/security/ && !n++' || true)
-    [ -n "$found" ] || die "no mirror in /etc/apt" "put one into /etc/apt/sources.list"
-    printf '%s\n' "$found"
-}
-
 # The keys of Ubuntu's archive, from the package that Debian has of them since 13.
 ubuntu_keys() {
     local keys=usr/share/keyrings/ubuntu-archive-keyring.gpg trixie=$CHROOTS/trixie

@@ -2438,12 +2438,10 @@ BEGIN
     END IF;
     SELECT count(*) INTO premade_partitions FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
     premade_hours := CASE WHEN isfinite(covered_until) THEN round((extract(epoch FROM covered_until - now()) / 3600)::numeric, 1) END;
-    SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
-                                   WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
-           count(*) FILTER (WHERE g.next < g.past)
-      INTO gaps, overlapping
-      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
-                   CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
+    -- Old dates without rows need no partition: whoever has rows for them makes it.
+    SELECT count(*) INTO gaps FROM tidemark.wanted_dates(parent);
+    SELECT count(*) FILTER (WHERE g.next < g.past) INTO overlapping
+      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next
               FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
     SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1) FILTER (WHERE isfinite(d.from_time)), 0) INTO refused_dates
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
@@ -2467,7 +2465,7 @@ COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many part
 COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
 COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
-COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
+COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many partitions are missing that maintenance should have made: of dates since its last success, and of those wanted ahead (tidemark.plan_maintenance lists them). 0 after each maintenance that succeeds; anything else for long means that it does not run or fails. Older dates without rows need no partition and do not count.';
 COMMENT ON COLUMN tidemark.partition_health.overlapping IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
 COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
 COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';
@@ -2529,11 +2527,13 @@ COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute fail
 CREATE TABLE tidemark.model_sources (
     model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
     source regclass NOT NULL,
+    source_name text NOT NULL,
     PRIMARY KEY (model, source)
 );
 COMMENT ON TABLE tidemark.model_sources IS 'Which tables a model reads.';
 COMMENT ON COLUMN tidemark.model_sources.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; may be the target of another model.';
+COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; may be the target of another model. Shown as a number when it was dropped.';
+COMMENT ON COLUMN tidemark.model_sources.source_name IS 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under this name takes its place (tidemark.adopt_sources).';
 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -2859,9 +2859,11 @@ SELECT m.name AS model,
        w.newest_dirty_date,
        w.frozen_dirty_dates,
        m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), CASE WHEN m.last_refreshed_at IS NOT NULL THEN 0 END)::numeric(20, 3) AS freshness_seconds,
        m.last_error,
-       m.last_error_at
+       m.last_error_at,
+       ARRAY(SELECT s.source_name FROM tidemark.model_sources s
+              WHERE s.model = m.name AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source) ORDER BY 1) AS missing_sources
   FROM tidemark.models m
  CROSS JOIN LATERAL (
        SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
@@ -2878,9 +2880,10 @@ COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of th
 COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
 COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS 'How many dates have marks but stay as they are, because source dates that they read were retired.';
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits. Frozen dates do not count. The live view is never behind.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits, NULL when nothing waits and the model was never refreshed. Frozen dates do not count. The live view is never behind.';
 COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL once that date succeeded.';
-COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed; NULL while last_error is.';
+COMMENT ON COLUMN tidemark.model_status.missing_sources IS 'Tables that the model reads and that were dropped, as schema.table: nothing that happens there is noticed. Empty when all are there. A table created under the same name is taken over by the next refresh.';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -3143,6 +3146,8 @@ BEGIN
         RAISE EXCEPTION 'permission denied to refresh any model'
             USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
+    PERFORM tidemark.adopt_sources();
+    COMMIT;
     WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
         -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
         PERFORM tidemark.distribute_dirty();
@@ -3272,6 +3277,28 @@ COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
 'Part of tidemark.create_model: the UTC dates that a source holds rows of,
 read as the owner of target.';
 
+CREATE FUNCTION tidemark.mark_all_dates(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    source regclass;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = mark_all_dates.model;
+    FOR source IN SELECT s.source FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source WHERE s.model = m.name LOOP
+        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+        SELECT DISTINCT m.name, d + shift, now()
+          FROM unnest(tidemark.source_dates(m.target, source)) AS d, generate_series(-m.lookahead_days, m.lookback_days) AS shift;
+    END LOOP;
+    INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+    SELECT m.name, d, now() FROM unnest(tidemark.source_dates(m.target, m.target)) AS d;
+END
+$$;
+COMMENT ON FUNCTION tidemark.mark_all_dates(text) IS
+'Part of tidemark.create_model: makes every date of a registered model dirty
+that its sources or its table hold rows of.';
+
 CREATE FUNCTION tidemark.check_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -3385,7 +3412,9 @@ BEGIN
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
     DELETE FROM tidemark.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
-    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s ON CONFLICT DO NOTHING;
+    INSERT INTO tidemark.model_sources (model, source, source_name)
+    SELECT name, c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (sources)
+    ON CONFLICT ON CONSTRAINT model_sources_pkey DO UPDATE SET source_name = excluded.source_name;
     IF EXISTS (
         WITH RECURSIVE reads(target, path) AS (
             SELECT model_table, ARRAY[model_table]
@@ -3409,13 +3438,7 @@ BEGIN
     -- A new definition makes every date dirty that a source or the table holds.
     IF old.name IS NULL OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days)
        OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1) THEN
-        FOREACH source IN ARRAY sources LOOP
-            INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-            SELECT DISTINCT name, d + shift, now()
-              FROM unnest(tidemark.source_dates(model_table, source)) AS d, generate_series(-lookahead_days, lookback_days) AS shift;
-        END LOOP;
-        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-        SELECT name, d, now() FROM unnest(tidemark.source_dates(model_table, model_table)) AS d;
+        PERFORM tidemark.mark_all_dates(name);
     END IF;
 
     IF live THEN
@@ -3438,6 +3461,74 @@ the owner of the table. live: also a view <name>_live that is exact at any
 moment. All dates that the sources and the table hold become dirty when the
 model is new or query, sources, key, lookback or lookahead changed;
 otherwise calling it again does nothing. Returns the table.';
+
+CREATE FUNCTION tidemark.adopt_sources() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lost record;
+    damaged text;
+    adopted bigint := 0;
+BEGIN
+    IF NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.source)) THEN
+        RETURN 0;
+    END IF;
+    -- As in create_model: marks of the new table that were distributed before it is known would pass the model by.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    FOR lost IN
+        -- By way of the catalog: to_regclass fails for a schema that the caller may not use.
+        SELECT s.model, s.source, s.source_name, c.oid AS found
+          FROM tidemark.model_sources s
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN pg_namespace n ON n.nspname = (parse_ident(s.source_name))[1]
+          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = (parse_ident(s.source_name))[2] AND c.relkind IN ('r', 'p', 'f')
+         WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.oid = s.source)
+           AND NOT EXISTS (SELECT FROM tidemark.model_sources o WHERE o.model = s.model AND o.source = c.oid)
+           AND c.oid <> m.target AND tidemark.is_member_of_model(s.model)
+         ORDER BY s.model, s.source_name
+    LOOP
+        BEGIN
+            UPDATE tidemark.model_sources s SET source = lost.found WHERE s.model = lost.model AND s.source = lost.source;
+            -- What it held before is gone, and with it what was marked: every date may be another one now.
+            PERFORM tidemark.mark_all_dates(lost.model);
+            UPDATE tidemark.models m SET last_error = NULL, last_error_at = NULL
+             WHERE m.name = lost.model AND starts_with(m.last_error, 'source ' || lost.source_name || ' ');
+            adopted := adopted + 1;
+        EXCEPTION WHEN OTHERS THEN
+            -- One table that does not fit must not hold up the other models.
+            UPDATE tidemark.models m
+               SET last_error = format('source %s was created anew and cannot be read: %s', lost.source_name, SQLERRM), last_error_at = clock_timestamp()
+             WHERE m.name = lost.model;
+            RAISE WARNING 'model %: source % was created anew and cannot be read: %', lost.model, lost.source_name, SQLERRM;
+        END;
+    END LOOP;
+    -- Whoever dropped the table with CASCADE took live views along, also those of models above.
+    FOR damaged IN
+        SELECT o.name
+          FROM tidemark.models_in_order() WITH ORDINALITY AS o(name, n) JOIN tidemark.models m ON m.name = o.name
+         WHERE adopted > 0 AND m.live_view IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view)
+           AND tidemark.is_member_of_model(o.name)
+         ORDER BY o.n
+    LOOP
+        BEGIN
+            PERFORM tidemark.create_live_view(damaged);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'model %: its live view cannot be created again: %', damaged, SQLERRM;
+        END;
+    END LOOP;
+    RETURN adopted;
+END
+$$;
+COMMENT ON FUNCTION tidemark.adopt_sources() IS
+'Part of tidemark.refresh: where a table that a model reads was dropped and
+another one created under its name, the model follows that one from now on.
+Every date of the model becomes dirty, and live views that were dropped
+along are created again. Returns how many tables were taken over; 0 when
+none was. A table that the model cannot read (no event_date, no SELECT for
+the owner of the model''s table) is left, with a warning and in last_error
+of tidemark.model_status. Models whose owner the caller is no member of are
+passed over.';
 
 CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -3687,8 +3778,8 @@ BEGIN
 
     -- Described and readable like the table.
     FOR step IN
-        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', obj_description(m.target, 'pg_class'),
-                      format('Live view of model %s: the same rows, exact at any moment; dates that wait for a refresh are computed while you read.', m.name)))
+        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', replace(replace(obj_description(m.target, 'pg_class'), 'as of the last refresh', 'exact at any moment'), 'As of the last refresh', 'Exact at any moment'),
+                      format('Live view of model %s: its rows, and those of dates that wait for a refresh computed while you read.', m.name)))
         UNION ALL
         SELECT format('COMMENT ON COLUMN %s.%I IS %L', view_name, a.attname, col_description(m.target, a.attnum))
           FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped

@@ -66,6 +66,8 @@ pub struct RawRecord {
     pub offset: i64,
     /// The broker's time; `None` where there is no broker.
     pub received_at: Option<Micros>,
+    /// Whether that time is only there to judge the event's clock by: nobody knows when it was received.
+    pub receipt_guessed: bool,
     /// What it is.
     pub kind: RecordKind,
     start: usize,
@@ -148,6 +150,13 @@ impl RawBatch {
         );
     }
 
+    /// Says of the record that was pushed last that its time of receipt is a guess.
+    pub fn receipt_is_guessed(&mut self) {
+        if let Some(record) = self.records.last_mut() {
+            record.receipt_guessed = true;
+        }
+    }
+
     /// Copies a record in whose value the source has cut already if `oversize` is set.
     #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, borrowed until here")]
     pub fn push_cut(
@@ -170,6 +179,7 @@ impl RawBatch {
             slot,
             offset,
             received_at,
+            receipt_guessed: false,
             kind,
             start,
             key: key.map(<[u8]>::len),

@@ -194,6 +194,15 @@ pub fn too_large(bytes: u64, limits: &Limits) -> Rejection {
 }
 
 impl<'a> Envelope<'a> {
+    /// When it says that it happened; `None` when that is absent or no RFC 3339 time.
+    pub fn happened_at(&self) -> Option<Micros> {
+        [&self.timestamp, &self.original_timestamp].into_iter().find_map(|field| match field {
+            Field::Text(text) => Some(time::parse_rfc3339(text)),
+            Field::None => None,
+            _ => Some(None),
+        })?
+    }
+
     /// The event's own `receivedAt`; `None` when it is absent or no RFC 3339 time.
     pub fn received_at(&self) -> Option<Micros> {
         match &self.received_at {

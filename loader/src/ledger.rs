@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::{Client, Error as PgError};
 use uuid::Uuid;
 
-use crate::batch::{Batch, Known};
+use crate::batch::{Batch, Known, Row};
 use crate::pg::PgDay;
 use crate::target::Target;
+use crate::time::Micros;
 use crate::{copy, time};
 
 /// Notes the ids of the batch, late events included, and takes the rows out whose id was noted before, within the window. Returns the ids that
@@ -20,7 +21,7 @@ pub async fn take_seen_out(
 ) -> Result<HashSet<Uuid>, PgError> {
     let mut days: HashMap<Uuid, i32> = HashMap::with_capacity(batch.rows.len());
     for row in batch.rows.iter().chain(&batch.late) {
-        days.insert(row.id, time::day_of(copy::received_at(batch.encoded(row).0)));
+        days.insert(row.id, time::day_of(noted_at(batch, row)));
     }
     let (ids, dates): (Vec<Uuid>, Vec<PgDay>) = days.iter().map(|(id, day)| (*id, PgDay(*day))).unzip();
     // In the order of the ids: two loaders with the same ids then wait for each other and do not deadlock.
@@ -41,6 +42,12 @@ pub async fn take_seen_out(
     batch.drop_known(&seen);
     batch.swap_late();
     Ok(new)
+}
+
+/// The time from which an id counts: its receipt, or now where nobody knows that. The row then has its event time there,
+/// by which an old file would be forgotten as soon as it is loaded.
+pub fn noted_at(batch: &Batch, row: &Row) -> Micros {
+    if row.lateness.is_some() { copy::received_at(batch.encoded(row).0) } else { time::now() }
 }
 
 /// Forgets those of the new ids of which no row got in: their dead letters may be replayed.

@@ -10,7 +10,6 @@ use crate::envelope::Limits;
 use crate::envelope::preset::Format;
 use crate::pg::PgMoment;
 use crate::position;
-use crate::time::Micros;
 
 /// Name of the pipeline under which replays of dead letters are booked, so that the sums of the pipelines that read
 /// them first stay what they were.
@@ -154,24 +153,25 @@ pub async fn read(
         }
         let value: Option<&[u8]> = row.get(9);
         let (value, headers) = (value.unwrap_or_default(), row.get::<_, Option<&[u8]>>(8));
-        // What the first try took for the time of receipt where neither broker nor event tell: about when it was
-        // recorded. Never the clock of this moment, so that every try classifies alike.
+        // Where neither broker nor event tell the time of receipt, the event's clock is judged by about the same time
+        // as in the first try: when it was recorded. Never the clock of this moment, so that every try classifies alike.
         let received: Option<PgMoment> = row.get(5);
-        let received: Micros = match received {
-            Some(time) => time.0,
-            None => format.received_at(headers, value, &limits).unwrap_or(row.get::<_, PgMoment>(6).0),
-        };
+        let received = received.map(|time| time.0).or_else(|| format.received_at(headers, value, &limits));
+        let recorded: PgMoment = row.get(6);
         let slot = slot(client, &mut chunk.raw, &key).await?;
         chunk.raw.push(
             slot,
             key.offset,
-            Some(received),
+            Some(received.unwrap_or(recorded.0)),
             RecordKind::Value,
             row.get(7),
             headers,
             value,
             usize::MAX,
         );
+        if received.is_none() {
+            chunk.raw.receipt_is_guessed();
+        }
         chunk.letters.keys.push(key);
     }
     Ok(chunk)

@@ -29,6 +29,7 @@ pub mod notify;
 pub mod partitions;
 pub mod pg;
 pub mod pg_errors;
+pub mod pg_password;
 pub mod pg_tls;
 pub mod pooler;
 pub mod position;

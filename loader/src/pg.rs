@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::error::{Error, Kind, Result};
+use crate::pg_password;
 use crate::pg_tls::Tls;
 use crate::time::Micros;
 
@@ -61,6 +62,8 @@ impl ToSql for PgDay {
 pub struct Config {
     driver: tokio_postgres::Config,
     tls: Tls,
+    /// What the password was read from, where the URL has none.
+    password_from: Option<String>,
 }
 
 impl std::ops::Deref for Config {
@@ -72,6 +75,11 @@ impl std::ops::Deref for Config {
 }
 
 impl Config {
+    /// Where the password came from that is not in the URL: PGPASSWORD, or the path of a file.
+    pub fn password_from(&self) -> Option<&str> {
+        self.password_from.as_deref()
+    }
+
     /// Sends a setting of Postgres along with each connection, as `-c name=value`.
     pub fn setting(&mut self, name: &str, value: &str) {
         let before = self.driver.get_options().map(|o| format!("{o} ")).unwrap_or_default();
@@ -79,7 +87,8 @@ impl Config {
     }
 }
 
-/// Reads a connection string, URL or `key=value` pairs, with the parameters for TLS that libpq knows.
+/// Reads a connection string, URL or `key=value` pairs, with the parameters for TLS that libpq knows. A password that it
+/// lacks comes from PGPASSWORD or the password file.
 pub fn parse_url(url: &str) -> Result<Config> {
     let refuse = |why: String| {
         Error::new(
@@ -92,6 +101,25 @@ pub fn parse_url(url: &str) -> Result<Config> {
     let (url, tls) = Tls::split_from(url).map_err(refuse)?;
     let mut config: tokio_postgres::Config =
         url.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(Error::new(
+            Kind::Usage,
+            "cannot read the database URL",
+            "it names no server",
+            "write postgresql://user@host:port/database, or postgresql:///database?host=/var/run/postgresql for a local socket",
+        ));
+    }
+    let mut password_from = None;
+    if config.get_password().is_none() {
+        match pg_password::find(&config, |name| std::env::var(name).ok()) {
+            Ok(Some((password, from))) => {
+                config.password(password);
+                password_from = Some(from);
+            }
+            Ok(None) => {}
+            Err(why) => tracing::warn!("{why}"),
+        }
+    }
     config.ssl_mode(tls.driver_mode());
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(10));
@@ -105,7 +133,7 @@ pub fn parse_url(url: &str) -> Result<Config> {
         config.application_name("tidemark");
     }
     tls.connector().map_err(refuse)?;
-    Ok(Config { driver: config, tls })
+    Ok(Config { driver: config, tls, password_from })
 }
 
 /// Opens a connection; a task of its own serves it until the client is dropped.
@@ -193,13 +221,22 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
         Some("55P03" | "40P01" | "40001") => {
             Error::new(Kind::Temporary, what, why, "others use the same tables; try again")
         }
-        Some(c) if c.starts_with("28") => {
-            Error::new(Kind::Permission, what, why, "check user and password in the database URL")
-        }
+        Some(c) if c.starts_with("28") => Error::new(
+            Kind::Permission,
+            what,
+            why,
+            "check the user in the database URL and the password: in the URL, or else in PGPASSWORD or ~/.pgpass",
+        ),
         Some(c) if c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") => {
             Error::new(Kind::Unavailable, what, why, format!("check the server at {at} and try again"))
         }
         Some(_) => Error::new(Kind::Config, what, why, format!("check the server at {at}")),
+        // Said by the driver, not by the server: there is nothing to send.
+        None if why.contains("password missing") => {
+            let user = config.get_user().map(|user| format!(" of {user}")).unwrap_or_default();
+            let why = format!("the server at {at} asks for the password{user}, and there is none");
+            Error::new(Kind::Permission, what, why, pg_password::ADVICE)
+        }
         None => Error::new(
             Kind::Unavailable,
             what,

@@ -17,7 +17,7 @@ use crate::pg_errors::{Class, classify};
 use crate::supervisor::Supervisor;
 use crate::target::{Dedupe, Target};
 use crate::transaction::{self, Context, Failure, WritePath, Written};
-use crate::{copy, fencing, ledger, metrics, position, time};
+use crate::{fencing, ledger, metrics, position, time};
 
 /// How long a sink goes on when Postgres cannot be reached or is overloaded.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +247,7 @@ impl Sink {
         }
         metrics::phase("commit", started.elapsed());
         if target.dedupe == Dedupe::IdWindow {
-            let newest = batch.rows.iter().map(|row| copy::received_at(batch.encoded(row).0)).max();
+            let newest = batch.rows.iter().map(|row| ledger::noted_at(batch, row)).max();
             let today = newest.map(time::day_of);
             if today > self.pruned {
                 self.pruned = today;

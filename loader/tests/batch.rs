@@ -146,6 +146,24 @@ fn lines_without_a_receipt_take_that_of_the_line_before() {
 }
 
 #[test]
+fn a_guessed_receipt_judges_the_clock_and_nothing_else() {
+    let text = |time: &str| format!(r#"{{"type":"x","timestamp":"{time}"}}"#).into_bytes();
+    let at = parse_rfc3339("2026-09-01T00:00:00Z");
+    let limits = Limits { late_policy: LatePolicy::Refuse, ..Limits::default() };
+    let mut raw = batch_of(&[]);
+    for (n, time) in (0..).zip(["2026-08-01T00:00:00Z", "2026-09-01T00:05:01Z"]) {
+        raw.push(0, n, at, RecordKind::Value, None, None, &text(time), usize::MAX);
+        raw.receipt_is_guessed();
+    }
+    let batch = Encoder::new(limits, at).encode(raw);
+    assert_eq!(batch.dead.len(), 1);
+    assert_eq!(batch.dead[0].rejection.reason, Reason::EventTimeInFuture);
+    assert_eq!((batch.rows.len(), batch.rows[0].lateness), (1, None));
+    let row = &decode(&stream(&batch, 0, 1))[0];
+    assert_eq!(row[1], row[2], "its receipt is its event time");
+}
+
+#[test]
 fn the_same_id_with_another_content_is_a_dead_letter() {
     let batch = encode(&[line(1, 1, 1), line(1, 1, 2), line(1, 1, 1)]);
     let counts = batch.counts();

@@ -9,7 +9,7 @@ SET timezone = 'UTC';
 
 \echo
 \echo 'Events and active persons per day (the last 10 days with events; by event time, UTC)'
-SELECT d.event_date, d.events, d.late_events AS late, d.active_persons AS active, w.active_persons_7d AS active_7d,
+SELECT d.event_date, d.events, d.received_after_day AS next_day, d.active_persons AS active, w.active_persons_7d AS active_7d,
        m.active_persons_28d AS active_28d, tidemark.bar(d.events, max(d.events) OVER (), 24) AS events_per_day
   FROM gold.daily_actives d LEFT JOIN gold.weekly_actives w USING (event_date) LEFT JOIN gold.monthly_actives m USING (event_date)
  WHERE d.event_date > (SELECT max(event_date) - 10 FROM gold.daily_actives)

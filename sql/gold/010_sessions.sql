@@ -123,7 +123,7 @@ BEGIN
         FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
             ('event_date', 'UTC date on which the session starts.'),
             ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),
-            ('person', 'The user_id, or the anonymous_id before login.'),
+            ('person', 'Who it was: the user_id, or the anonymous_id before login.'),
             ('session_number', 'How many sessions the person had with this one, 1 for the first; costs an index look-up per row, nothing when it is not selected.'),
             ('started_at', 'Time of its first event.'),
             ('ended_at', 'Time of its last event.'),
@@ -135,13 +135,13 @@ BEGIN
             ('entry_page', 'Path of the first page seen; NULL without one.'),
             ('exit_page', 'Path of the last page seen; NULL without one.'),
             ('channel', 'Marketing channel of the first touch in the session that is known (tidemark.channel_group); Direct without any.'),
-            ('utm_source', 'Campaign source of that touch.'),
-            ('utm_medium', 'Campaign medium of that touch.'),
-            ('utm_campaign', 'Campaign name of that touch.'),
-            ('referrer_host', 'Site that referred it.'),
-            ('platform', 'First platform known in the session.'),
-            ('device', 'First kind of device known in the session.'),
-            ('country', 'First country known in the session, ISO 3166.')
+            ('utm_source', 'Campaign source of that touch; NULL without one.'),
+            ('utm_medium', 'Campaign medium of that touch; NULL without one.'),
+            ('utm_campaign', 'Campaign name of that touch; NULL without one.'),
+            ('referrer_host', 'Host of the other site that referred it; NULL without one.'),
+            ('platform', 'First platform known in the session; NULL without any.'),
+            ('device', 'First kind of device known in the session; NULL without any.'),
+            ('country', 'First country known in the session, in general an ISO 3166 code; NULL without any.')
         ) AS c(column_name, meaning)
         LOOP
             IF EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass(relation) AND a.attname = entry.column_name) THEN

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS gold_storage.daily_activity (
     platform text NOT NULL,
     country text NOT NULL,
     events bigint NOT NULL,
-    late_events bigint NOT NULL,
+    received_after_day bigint NOT NULL,
     persons bigint NOT NULL,
     persons_sketch tidemark.hll NOT NULL,
     page_views bigint NOT NULL,
@@ -24,7 +24,7 @@ COMMENT ON COLUMN gold_storage.daily_activity.grain IS 'total: the whole date; p
 COMMENT ON COLUMN gold_storage.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
 COMMENT ON COLUMN gold_storage.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
 COMMENT ON COLUMN gold_storage.daily_activity.events IS 'Number of events.';
-COMMENT ON COLUMN gold_storage.daily_activity.late_events IS 'Events received on a later UTC date than they happened on.';
+COMMENT ON COLUMN gold_storage.daily_activity.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
 COMMENT ON COLUMN gold_storage.daily_activity.persons IS 'Distinct persons, exact.';
 COMMENT ON COLUMN gold_storage.daily_activity.persons_sketch IS 'HyperLogLog sketch of the persons (log2m 14).';
 COMMENT ON COLUMN gold_storage.daily_activity.page_views IS 'Number of page views.';
@@ -38,7 +38,7 @@ SELECT tidemark.create_model('gold_storage.daily_activity', ARRAY['silver.events
            CASE WHEN GROUPING(e.platform) = 1 THEN '' ELSE e.platform END AS platform,
            CASE WHEN GROUPING(e.platform) = 1 THEN '' ELSE e.country END AS country,
            count(*) AS events,
-           count(*) FILTER (WHERE (e.received_at AT TIME ZONE 'UTC')::date > e.event_date) AS late_events,
+           count(*) FILTER (WHERE (e.received_at AT TIME ZONE 'UTC')::date > e.event_date) AS received_after_day,
            count(DISTINCT e.person) AS persons,
            tidemark.hll_agg(e.person) AS persons_sketch,
            count(*) FILTER (WHERE e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
@@ -54,7 +54,7 @@ $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], liv
 
 CREATE OR REPLACE VIEW gold.daily_actives AS
 SELECT a.event_date, a.events, a.persons AS active_persons, tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate,
-       a.page_views, a.purchases, a.late_events, a.last_event_at, a.last_loaded_at
+       a.page_views, a.purchases, a.received_after_day, a.last_event_at, a.last_loaded_at
   FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'total';
 COMMENT ON VIEW gold.daily_actives IS 'Daily actives: one row per UTC date with events, as of the last refresh.';
@@ -64,13 +64,13 @@ COMMENT ON COLUMN gold.daily_actives.active_persons IS 'Distinct persons, exact.
 COMMENT ON COLUMN gold.daily_actives.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
 COMMENT ON COLUMN gold.daily_actives.page_views IS 'Number of page views.';
 COMMENT ON COLUMN gold.daily_actives.purchases IS 'Number of purchases.';
-COMMENT ON COLUMN gold.daily_actives.late_events IS 'Events received on a later UTC date than they happened on.';
+COMMENT ON COLUMN gold.daily_actives.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
 COMMENT ON COLUMN gold.daily_actives.last_event_at IS 'Latest event time.';
 COMMENT ON COLUMN gold.daily_actives.last_loaded_at IS 'When the latest loaded event of the date was committed.';
 
 CREATE OR REPLACE VIEW gold.daily_actives_by_platform_country AS
 SELECT a.event_date, a.platform, a.country, a.events, a.persons AS active_persons,
-       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases, a.late_events
+       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases, a.received_after_day
   FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'platform_country';
 COMMENT ON VIEW gold.daily_actives_by_platform_country IS 'Daily actives by platform and country, as of the last refresh. Persons who used two platforms or countries on a date are in two rows: take totals from gold.daily_actives.';
@@ -82,6 +82,6 @@ COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons IS 'Dist
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.page_views IS 'Number of page views.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.purchases IS 'Number of purchases.';
-COMMENT ON COLUMN gold.daily_actives_by_platform_country.late_events IS 'Events received on a later UTC date than they happened on.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
 
 GRANT SELECT ON gold.daily_actives, gold.daily_actives_by_platform_country TO tidemark_reader;

@@ -47,7 +47,7 @@ COMMENT ON COLUMN gold.stickiness.event_date IS 'UTC date, the last one of the s
 COMMENT ON COLUMN gold.stickiness.active_persons IS 'Distinct persons of the date, exact.';
 COMMENT ON COLUMN gold.stickiness.active_persons_7d IS 'Estimated distinct persons of the 7 dates.';
 COMMENT ON COLUMN gold.stickiness.active_persons_28d IS 'Estimated distinct persons of the 28 dates.';
-COMMENT ON COLUMN gold.stickiness.pct_of_weekly IS 'active_persons in percent of active_persons_7d.';
-COMMENT ON COLUMN gold.stickiness.pct_of_monthly IS 'active_persons in percent of active_persons_28d.';
+COMMENT ON COLUMN gold.stickiness.pct_of_weekly IS 'active_persons in percent of active_persons_7d, about 0 to 100: the denominator is an estimate.';
+COMMENT ON COLUMN gold.stickiness.pct_of_monthly IS 'active_persons in percent of active_persons_28d, about 0 to 100: the denominator is an estimate.';
 
 GRANT SELECT ON gold.weekly_actives, gold.monthly_actives, gold.stickiness TO tidemark_reader;

@@ -37,10 +37,10 @@ SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct
 COMMENT ON VIEW gold.funnel_daily IS 'The purchase funnel by date of entry: persons who viewed a page on that UTC date, and how far they came within a day of it, steps in order. A person counts once on each date of entry. As of the last refresh.';
 COMMENT ON COLUMN gold.funnel_daily.event_date IS 'UTC date of entry.';
 COMMENT ON COLUMN gold.funnel_daily.step IS 'Number of the step, from 1.';
-COMMENT ON COLUMN gold.funnel_daily.name IS 'Its name.';
-COMMENT ON COLUMN gold.funnel_daily.persons IS 'Persons who reached it.';
-COMMENT ON COLUMN gold.funnel_daily.pct_of_first IS 'They in percent of step 1.';
-COMMENT ON COLUMN gold.funnel_daily.pct_of_previous IS 'They in percent of the step before; NULL for step 1 and where nobody was there.';
+COMMENT ON COLUMN gold.funnel_daily.name IS 'Name of the step.';
+COMMENT ON COLUMN gold.funnel_daily.persons IS 'Persons who reached the step.';
+COMMENT ON COLUMN gold.funnel_daily.pct_of_first IS 'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
+COMMENT ON COLUMN gold.funnel_daily.pct_of_previous IS 'persons in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
 COMMENT ON COLUMN gold.funnel_daily.median_seconds IS 'Median seconds since the step before, exact up to 1000 persons and within 1 % beyond; NULL for step 1 and where nobody came.';
 GRANT SELECT ON gold.funnel_daily TO tidemark_reader;
 
@@ -51,9 +51,9 @@ SELECT t.step, t.name, t.entered AS entries, t.pct_of_first, t.pct_of_previous, 
  CROSS JOIN LATERAL tidemark.funnel_table(u.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
 COMMENT ON VIEW gold.funnel_total IS 'The purchase funnel over all dates of entry together: the merged figures of gold.funnel_daily.';
 COMMENT ON COLUMN gold.funnel_total.step IS 'Number of the step, from 1.';
-COMMENT ON COLUMN gold.funnel_total.name IS 'Its name.';
-COMMENT ON COLUMN gold.funnel_total.entries IS 'Persons who reached it, counted once per date of entry.';
-COMMENT ON COLUMN gold.funnel_total.pct_of_first IS 'They in percent of step 1.';
-COMMENT ON COLUMN gold.funnel_total.pct_of_previous IS 'They in percent of the step before; NULL for step 1.';
+COMMENT ON COLUMN gold.funnel_total.name IS 'Name of the step.';
+COMMENT ON COLUMN gold.funnel_total.entries IS 'Persons who reached the step, each counted once for each date of entry.';
+COMMENT ON COLUMN gold.funnel_total.pct_of_first IS 'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
+COMMENT ON COLUMN gold.funnel_total.pct_of_previous IS 'entries in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
 COMMENT ON COLUMN gold.funnel_total.median_seconds IS 'Median seconds since the step before, within 1 %; NULL for step 1 and where nobody came.';
 GRANT SELECT ON gold.funnel_total TO tidemark_reader;

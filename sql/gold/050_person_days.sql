@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS gold.person_days (
 CREATE INDEX IF NOT EXISTS person_days_person ON gold.person_days (person, event_date);
 COMMENT ON TABLE gold.person_days IS 'One row per person and UTC date with events, as of the last refresh: for retention, lifecycle and anything else by person and day.';
 COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold.person_days.person IS 'The user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold.person_days.person IS 'Who it was: the user_id, or the anonymous_id before login.';
 COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
 GRANT SELECT ON gold.person_days TO tidemark_reader;
 
@@ -43,7 +43,7 @@ COMMENT ON COLUMN gold_storage.retention_stored.cohort_week IS 'Monday of the co
 COMMENT ON COLUMN gold_storage.retention_stored.weeks_since IS 'Weeks since.';
 COMMENT ON COLUMN gold_storage.retention_stored.cohort_persons IS 'Size of the cohort.';
 COMMENT ON COLUMN gold_storage.retention_stored.persons IS 'Persons who were active in that week.';
-COMMENT ON COLUMN gold_storage.retention_stored.pct IS 'They in percent.';
+COMMENT ON COLUMN gold_storage.retention_stored.pct IS 'persons in percent of cohort_persons.';
 SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY['gold.person_days']);
 
 CREATE OR REPLACE VIEW gold.retention_weekly AS
@@ -51,9 +51,9 @@ SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gol
 COMMENT ON VIEW gold.retention_weekly IS 'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, and how many of them were active in each of the 12 weeks after.';
 COMMENT ON COLUMN gold.retention_weekly.cohort_week IS 'Monday of the week of the first event ever.';
 COMMENT ON COLUMN gold.retention_weekly.weeks_since IS 'Weeks since then: 0 is that week itself, up to 12.';
-COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS 'Persons in the cohort.';
+COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS 'Persons in the cohort: active for the first time ever in that week.';
 COMMENT ON COLUMN gold.retention_weekly.persons IS 'Those of them who were active in that week; NULL while it is not over.';
-COMMENT ON COLUMN gold.retention_weekly.pct IS 'They in percent of the cohort; NULL while the week is not over.';
+COMMENT ON COLUMN gold.retention_weekly.pct IS 'persons in percent of cohort_persons, 0 to 100; NULL while the week is not over.';
 
 -- Lifecycle by day and by week.
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.lifecycle_stored AS

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS gold_storage.load_times (
 COMMENT ON TABLE gold_storage.load_times IS 'Storage of gold.latency_daily and gold.latency_daily_by_platform; read those views instead.';
 COMMENT ON COLUMN gold_storage.load_times.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold_storage.load_times.platform IS 'Platform; unknown where events name none.';
-COMMENT ON COLUMN gold_storage.load_times.page_views IS 'Page views with a measured time.';
+COMMENT ON COLUMN gold_storage.load_times.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold_storage.load_times.sketch IS 'DDSketch of load_ms, to be merged by tidemark.ddsketch_union_agg.';
 
 SELECT tidemark.create_model('gold_storage.load_times', ARRAY['silver.page_views']::regclass[], $query$
@@ -32,7 +32,7 @@ SELECT l.event_date, l.platform, l.page_views,
 COMMENT ON VIEW gold.latency_daily_by_platform IS 'How long pages took to load, by UTC date and platform, as of the last refresh. Percentiles within 1 %.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.platform IS 'Platform; unknown where events name none.';
-COMMENT ON COLUMN gold.latency_daily_by_platform.page_views IS 'Page views with a measured time.';
+COMMENT ON COLUMN gold.latency_daily_by_platform.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p50_ms IS 'Median in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p95_ms IS '95th percentile in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p99_ms IS '99th percentile in milliseconds.';
@@ -46,7 +46,7 @@ SELECT u.event_date, u.page_views,
           FROM gold_storage.load_times AS l GROUP BY l.event_date) AS u;
 COMMENT ON VIEW gold.latency_daily IS 'How long pages took to load, by UTC date over all platforms, as of the last refresh. Percentiles within 1 %.';
 COMMENT ON COLUMN gold.latency_daily.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold.latency_daily.page_views IS 'Page views with a measured time.';
+COMMENT ON COLUMN gold.latency_daily.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold.latency_daily.p50_ms IS 'Median in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily.p95_ms IS '95th percentile in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily.p99_ms IS '99th percentile in milliseconds.';

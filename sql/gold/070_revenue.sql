@@ -11,6 +11,6 @@ COMMENT ON COLUMN gold.revenue_daily.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.revenue_daily.currency IS 'ISO 4217 code of the currency; unknown where events name none.';
 COMMENT ON COLUMN gold.revenue_daily.purchases IS 'Number of purchases.';
 COMMENT ON COLUMN gold.revenue_daily.items IS 'Number of items bought.';
-COMMENT ON COLUMN gold.revenue_daily.revenue IS 'What was paid, in units of currency.';
-COMMENT ON COLUMN gold.revenue_daily.average_revenue IS 'revenue per purchase, to 2 decimals.';
+COMMENT ON COLUMN gold.revenue_daily.revenue IS 'What was paid, in units of currency; purchases without an amount add nothing, NULL when none has one.';
+COMMENT ON COLUMN gold.revenue_daily.average_revenue IS 'Revenue per purchase that has an amount, in units of currency, to 2 decimals; NULL without such a purchase.';
 GRANT SELECT ON gold.revenue_daily TO tidemark_reader;

@@ -8,8 +8,8 @@ SELECT d.stage, d.reason, count(*) AS events, min(d.quarantined_at) AS first_at,
  WHERE d.status = 'open'
  GROUP BY d.stage, d.reason;
 COMMENT ON VIEW gold.dead_letters_by_reason IS 'Events that could not be loaded and wait for somebody, by reason. Their raw bytes are in loader.dead_letters.';
-COMMENT ON COLUMN gold.dead_letters_by_reason.stage IS 'Where the event failed.';
-COMMENT ON COLUMN gold.dead_letters_by_reason.reason IS 'Why.';
+COMMENT ON COLUMN gold.dead_letters_by_reason.stage IS 'Where the event failed: decode (no readable JSON object), envelope (it lacks what every event must have), partition (its date takes no more rows) or database (Postgres refused the row).';
+COMMENT ON COLUMN gold.dead_letters_by_reason.reason IS 'Why, in one word, such as invalid_json or event_time_in_future.';
 COMMENT ON COLUMN gold.dead_letters_by_reason.events IS 'How many.';
 COMMENT ON COLUMN gold.dead_letters_by_reason.first_at IS 'When the first of them was set aside.';
 COMMENT ON COLUMN gold.dead_letters_by_reason.last_at IS 'When the last of them was set aside.';
@@ -21,8 +21,8 @@ SELECT (d.quarantined_at AT TIME ZONE 'UTC')::date AS quarantined_date, d.stage,
  GROUP BY (d.quarantined_at AT TIME ZONE 'UTC')::date, d.stage, d.reason;
 COMMENT ON VIEW gold.dead_letters_daily IS 'Events that could not be loaded, by the UTC date on which they were set aside and the reason; replayed and discarded ones count too.';
 COMMENT ON COLUMN gold.dead_letters_daily.quarantined_date IS 'UTC date on which they were set aside.';
-COMMENT ON COLUMN gold.dead_letters_daily.stage IS 'Where the event failed.';
-COMMENT ON COLUMN gold.dead_letters_daily.reason IS 'Why.';
+COMMENT ON COLUMN gold.dead_letters_daily.stage IS 'Where the event failed: decode (no readable JSON object), envelope (it lacks what every event must have), partition (its date takes no more rows) or database (Postgres refused the row).';
+COMMENT ON COLUMN gold.dead_letters_daily.reason IS 'Why, in one word, such as invalid_json or event_time_in_future.';
 COMMENT ON COLUMN gold.dead_letters_daily.events IS 'How many.';
 COMMENT ON COLUMN gold.dead_letters_daily.open_events IS 'How many of them still wait for somebody.';
 
@@ -32,9 +32,9 @@ SELECT s.model, s.dirty_dates, s.oldest_dirty_date, s.last_refreshed_at, s.fresh
 COMMENT ON VIEW gold.freshness IS 'One row per model: whether it is behind its sources, and for how long.';
 COMMENT ON COLUMN gold.freshness.model IS 'Name of the model.';
 COMMENT ON COLUMN gold.freshness.dirty_dates IS 'Dates that wait for a recompute.';
-COMMENT ON COLUMN gold.freshness.oldest_dirty_date IS 'The earliest of them.';
-COMMENT ON COLUMN gold.freshness.last_refreshed_at IS 'When a date was last recomputed.';
-COMMENT ON COLUMN gold.freshness.freshness_seconds IS 'For how many seconds the model has been behind; 0 when nothing waits.';
+COMMENT ON COLUMN gold.freshness.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN gold.freshness.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN gold.freshness.freshness_seconds IS 'For how many seconds the model has been behind; 0 when nothing waits, NULL when nothing waits and it was never refreshed.';
 COMMENT ON COLUMN gold.freshness.last_error IS 'Last failure; NULL if none since the last success.';
 
 CREATE OR REPLACE VIEW gold.source_freshness AS
@@ -46,11 +46,11 @@ SELECT n.nspname::text || '.' || c.relname::text AS source, s.events_loaded, s.l
 COMMENT ON VIEW gold.source_freshness IS 'One row per table that events are loaded into: how much came, how new it is, up to when it is complete.';
 COMMENT ON COLUMN gold.source_freshness.source IS 'Name of the table.';
 COMMENT ON COLUMN gold.source_freshness.events_loaded IS 'Events loaded so far.';
-COMMENT ON COLUMN gold.source_freshness.late_events IS 'Events that were later than the loader allows; 0 where it has no limit.';
-COMMENT ON COLUMN gold.source_freshness.last_event_at IS 'Latest event time; one in the future counts as no later than its load and a few minutes.';
-COMMENT ON COLUMN gold.source_freshness.last_loaded_at IS 'When events were last loaded.';
-COMMENT ON COLUMN gold.source_freshness.seconds_behind IS 'Age of the latest event in seconds, by the clock.';
-COMMENT ON COLUMN gold.source_freshness.watermark IS 'Event time before which no event is expected any more.';
+COMMENT ON COLUMN gold.source_freshness.late_events IS 'Late events: received longer after they happened than the loader allows (7 days unless told). Those whose receipt nobody knows are not late.';
+COMMENT ON COLUMN gold.source_freshness.last_event_at IS 'Latest event time; one in the future counts as no later than its load and a few minutes. NULL before the first load.';
+COMMENT ON COLUMN gold.source_freshness.last_loaded_at IS 'When events were last loaded; NULL before the first load.';
+COMMENT ON COLUMN gold.source_freshness.seconds_behind IS 'Age of the latest event in seconds, by the clock; negative when it lies in the future, NULL before the first load.';
+COMMENT ON COLUMN gold.source_freshness.watermark IS 'Event time before which no event is expected any more; NULL before the first load.';
 
 CREATE OR REPLACE VIEW gold.lateness AS
 SELECT l.event_date, n.nspname::text || '.' || c.relname::text AS source, l.bucket,

@@ -23,12 +23,12 @@ COMMENT ON COLUMN silver.page_views.event_id IS 'Identity of the event; unique w
 COMMENT ON COLUMN silver.page_views.event_time IS 'When it happened.';
 COMMENT ON COLUMN silver.page_views.event_date IS 'UTC date of event_time.';
 COMMENT ON COLUMN silver.page_views.person IS 'Who did it, as in silver.events.';
-COMMENT ON COLUMN silver.page_views.page_path IS 'Path of the page.';
-COMMENT ON COLUMN silver.page_views.page_title IS 'Title of the page.';
-COMMENT ON COLUMN silver.page_views.page_url IS 'Address of the page.';
-COMMENT ON COLUMN silver.page_views.referrer IS 'Address of the page before.';
-COMMENT ON COLUMN silver.page_views.platform IS 'Where it ran, for example web, ios or android.';
-COMMENT ON COLUMN silver.page_views.country IS 'ISO 3166 country code.';
+COMMENT ON COLUMN silver.page_views.page_path IS 'Path of the page; NULL when the event names none.';
+COMMENT ON COLUMN silver.page_views.page_title IS 'Title of the page; NULL when the event names none.';
+COMMENT ON COLUMN silver.page_views.page_url IS 'Address (URL) of the page; NULL when the event names none.';
+COMMENT ON COLUMN silver.page_views.referrer IS 'Address (URL) of the page before; NULL when the event has none.';
+COMMENT ON COLUMN silver.page_views.platform IS 'Where it ran, for example web, ios or android; NULL when the event does not say.';
+COMMENT ON COLUMN silver.page_views.country IS 'Country as the event says, in general an ISO 3166 code; NULL when it does not.';
 COMMENT ON COLUMN silver.page_views.load_ms IS 'How long the page took to load, in milliseconds; NULL where it was not measured, below 0 or above an hour.';
 GRANT SELECT ON silver.page_views TO tidemark_reader;
 

@@ -85,7 +85,7 @@ BEGIN
     described := described || taken;
     meanings := meanings || ARRAY['Identity of the event; unique within its event_date.', 'When it happened.', 'UTC date of event_time.',
         'Name of the event in one spelling, as in silver.events.', 'Who did it, as in silver.events.', 'Known user; NULL before login.',
-        'Device or browser identity.', 'Where it ran, for example web, ios or android.', 'ISO 3166 country code.'];
+        'Device or browser identity; NULL when the event has none.', 'Where it ran, for example web, ios or android; NULL when the event does not say.', 'Country as the event says, in general an ISO 3166 code; NULL when it does not.'];
     FOR entry IN SELECT d.column_name, d.meaning FROM unnest(described, meanings) AS d(column_name, meaning) LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, entry.column_name, entry.meaning);
     END LOOP;

@@ -1,7 +1,7 @@
 //! A private Apache Kafka, one for the whole test process, and what only an administrator or a producer of odd records
 //! needs of it. Ordinary events are produced with `tidemark produce`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::process::tidemark;
 use crate::server;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,6 +24,21 @@ pub struct Broker {
     /// Address for `--brokers`.
     pub address: String,
     directory: PathBuf,
+}
+
+/// Writes a file into a topic line by line, which makes the topic if it is not there.
+pub fn produce_file(path: &Path, brokers: &str, topic: &str, partitions: &str) {
+    let path = path.to_str().expect("the path is UTF-8");
+    tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
+        .run()
+        .ok();
+}
+
+/// Writes a file into a new topic of the shared broker.
+pub fn topic_of(path: &Path, partitions: &str) -> String {
+    let topic = shared().topic();
+    produce_file(path, &shared().address, &topic, partitions);
+    topic
 }
 
 /// A record to produce. Its default is an empty value for partition 0, at the beginning of 2026-09-06.

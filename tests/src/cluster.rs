@@ -164,6 +164,13 @@ impl Database<'_> {
         finished
     }
 
+    /// Loads a file and refreshes everything that depends on it.
+    pub fn load_and_maintain(&self, path: &std::path::Path) {
+        let path = path.to_str().expect("the path is UTF-8");
+        process::tidemark(&["load", path]).database(&self.loader_url()).run().ok();
+        process::tidemark(&["maintain"]).database(&self.admin_url()).run().ok();
+    }
+
     /// The URL of the superuser.
     pub fn superuser_url(&self) -> String {
         self.cluster.url(&self.name)

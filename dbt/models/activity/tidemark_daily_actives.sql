@@ -14,7 +14,7 @@ with days as (
            {{ tidemark.hll_agg('e.person') }} as persons_sketch,
            count(*) filter (where e.event_type in {{ tidemark.event_types('page_view') }}) as page_views,
            count(*) filter (where e.event_type in {{ tidemark.event_types('purchase') }}) as purchases,
-           count(*) filter (where (e.received_at at time zone 'UTC')::date > e.event_date) as late_events,
+           count(*) filter (where (e.received_at at time zone 'UTC')::date > e.event_date) as received_after_day,
            max(e.event_time) as last_event_at,
            max(e.loaded_at) as last_loaded_at
       from {{ source('tidemark_silver', 'events') }} as e

@@ -30,6 +30,28 @@ COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
 'Part of tidemark.create_model: the UTC dates that a source holds rows of,
 read as the owner of target.';
 
+CREATE FUNCTION tidemark.mark_all_dates(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark.models;
+    source regclass;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = mark_all_dates.model;
+    FOR source IN SELECT s.source FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source WHERE s.model = m.name LOOP
+        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+        SELECT DISTINCT m.name, d + shift, now()
+          FROM unnest(tidemark.source_dates(m.target, source)) AS d, generate_series(-m.lookahead_days, m.lookback_days) AS shift;
+    END LOOP;
+    INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+    SELECT m.name, d, now() FROM unnest(tidemark.source_dates(m.target, m.target)) AS d;
+END
+$$;
+COMMENT ON FUNCTION tidemark.mark_all_dates(text) IS
+'Part of tidemark.create_model: makes every date of a registered model dirty
+that its sources or its table hold rows of.';
+
 CREATE FUNCTION tidemark.check_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -143,7 +165,9 @@ BEGIN
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
     DELETE FROM tidemark.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
-    INSERT INTO tidemark.model_sources (model, source) SELECT DISTINCT name, s FROM unnest(sources) AS s ON CONFLICT DO NOTHING;
+    INSERT INTO tidemark.model_sources (model, source, source_name)
+    SELECT name, c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (sources)
+    ON CONFLICT ON CONSTRAINT model_sources_pkey DO UPDATE SET source_name = excluded.source_name;
     IF EXISTS (
         WITH RECURSIVE reads(target, path) AS (
             SELECT model_table, ARRAY[model_table]
@@ -167,13 +191,7 @@ BEGIN
     -- A new definition makes every date dirty that a source or the table holds.
     IF old.name IS NULL OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days) IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days)
        OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1) THEN
-        FOREACH source IN ARRAY sources LOOP
-            INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-            SELECT DISTINCT name, d + shift, now()
-              FROM unnest(tidemark.source_dates(model_table, source)) AS d, generate_series(-lookahead_days, lookback_days) AS shift;
-        END LOOP;
-        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-        SELECT name, d, now() FROM unnest(tidemark.source_dates(model_table, model_table)) AS d;
+        PERFORM tidemark.mark_all_dates(name);
     END IF;
 
     IF live THEN
@@ -196,6 +214,74 @@ the owner of the table. live: also a view <name>_live that is exact at any
 moment. All dates that the sources and the table hold become dirty when the
 model is new or query, sources, key, lookback or lookahead changed;
 otherwise calling it again does nothing. Returns the table.';
+
+CREATE FUNCTION tidemark.adopt_sources() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lost record;
+    damaged text;
+    adopted bigint := 0;
+BEGIN
+    IF NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.source)) THEN
+        RETURN 0;
+    END IF;
+    -- As in create_model: marks of the new table that were distributed before it is known would pass the model by.
+    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    FOR lost IN
+        -- By way of the catalog: to_regclass fails for a schema that the caller may not use.
+        SELECT s.model, s.source, s.source_name, c.oid AS found
+          FROM tidemark.model_sources s
+          JOIN tidemark.models m ON m.name = s.model
+          JOIN pg_namespace n ON n.nspname = (parse_ident(s.source_name))[1]
+          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = (parse_ident(s.source_name))[2] AND c.relkind IN ('r', 'p', 'f')
+         WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.oid = s.source)
+           AND NOT EXISTS (SELECT FROM tidemark.model_sources o WHERE o.model = s.model AND o.source = c.oid)
+           AND c.oid <> m.target AND tidemark.is_member_of_model(s.model)
+         ORDER BY s.model, s.source_name
+    LOOP
+        BEGIN
+            UPDATE tidemark.model_sources s SET source = lost.found WHERE s.model = lost.model AND s.source = lost.source;
+            -- What it held before is gone, and with it what was marked: every date may be another one now.
+            PERFORM tidemark.mark_all_dates(lost.model);
+            UPDATE tidemark.models m SET last_error = NULL, last_error_at = NULL
+             WHERE m.name = lost.model AND starts_with(m.last_error, 'source ' || lost.source_name || ' ');
+            adopted := adopted + 1;
+        EXCEPTION WHEN OTHERS THEN
+            -- One table that does not fit must not hold up the other models.
+            UPDATE tidemark.models m
+               SET last_error = format('source %s was created anew and cannot be read: %s', lost.source_name, SQLERRM), last_error_at = clock_timestamp()
+             WHERE m.name = lost.model;
+            RAISE WARNING 'model %: source % was created anew and cannot be read: %', lost.model, lost.source_name, SQLERRM;
+        END;
+    END LOOP;
+    -- Whoever dropped the table with CASCADE took live views along, also those of models above.
+    FOR damaged IN
+        SELECT o.name
+          FROM tidemark.models_in_order() WITH ORDINALITY AS o(name, n) JOIN tidemark.models m ON m.name = o.name
+         WHERE adopted > 0 AND m.live_view IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view)
+           AND tidemark.is_member_of_model(o.name)
+         ORDER BY o.n
+    LOOP
+        BEGIN
+            PERFORM tidemark.create_live_view(damaged);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'model %: its live view cannot be created again: %', damaged, SQLERRM;
+        END;
+    END LOOP;
+    RETURN adopted;
+END
+$$;
+COMMENT ON FUNCTION tidemark.adopt_sources() IS
+'Part of tidemark.refresh: where a table that a model reads was dropped and
+another one created under its name, the model follows that one from now on.
+Every date of the model becomes dirty, and live views that were dropped
+along are created again. Returns how many tables were taken over; 0 when
+none was. A table that the model cannot read (no event_date, no SELECT for
+the owner of the model''s table) is left, with a warning and in last_error
+of tidemark.model_status. Models whose owner the caller is no member of are
+passed over.';
 
 CREATE FUNCTION tidemark.drop_model(name text, drop_table boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000

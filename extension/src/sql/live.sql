@@ -95,8 +95,8 @@ BEGIN
 
     -- Described and readable like the table.
     FOR step IN
-        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', obj_description(m.target, 'pg_class'),
-                      format('Live view of model %s: the same rows, exact at any moment; dates that wait for a refresh are computed while you read.', m.name)))
+        SELECT format('COMMENT ON VIEW %s IS %L', view_name, concat_ws(' ', replace(replace(obj_description(m.target, 'pg_class'), 'as of the last refresh', 'exact at any moment'), 'As of the last refresh', 'Exact at any moment'),
+                      format('Live view of model %s: its rows, and those of dates that wait for a refresh computed while you read.', m.name)))
         UNION ALL
         SELECT format('COMMENT ON COLUMN %s.%I IS %L', view_name, a.attname, col_description(m.target, a.attnum))
           FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped

@@ -295,12 +295,10 @@ BEGIN
     END IF;
     SELECT count(*) INTO premade_partitions FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
     premade_hours := CASE WHEN isfinite(covered_until) THEN round((extract(epoch FROM covered_until - now()) / 3600)::numeric, 1) END;
-    SELECT coalesce(sum(g.days - (SELECT count(*) FROM tidemark.retired_dates r
-                                   WHERE r.parent = partition_figures.parent AND r.event_date >= g.past::date AND r.event_date < g.next::date)) FILTER (WHERE g.days > 0), 0),
-           count(*) FILTER (WHERE g.next < g.past)
-      INTO gaps, overlapping
-      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next,
-                   CASE WHEN isfinite(b.to_time) THEN lead(b.from_time) OVER (ORDER BY b.from_time)::date - b.to_time::date END AS days
+    -- Old dates without rows need no partition: whoever has rows for them makes it.
+    SELECT count(*) INTO gaps FROM tidemark.wanted_dates(parent);
+    SELECT count(*) FILTER (WHERE g.next < g.past) INTO overlapping
+      FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next
               FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
     SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1) FILTER (WHERE isfinite(d.from_time)), 0) INTO refused_dates
       FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
@@ -324,7 +322,7 @@ COMMENT ON COLUMN tidemark.partition_health.premade_partitions IS 'How many part
 COMMENT ON COLUMN tidemark.partition_health.premade_hours IS 'For how many hours from now every moment has a partition; 0 when not even now has one, NULL when there is no end.';
 COMMENT ON COLUMN tidemark.partition_health.oldest_date IS 'First date of the oldest partition (UTC); NULL without any.';
 COMMENT ON COLUMN tidemark.partition_health.newest_date IS 'Last date of the newest partition (UTC); NULL without any.';
-COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many dates between them have neither a partition nor a row in tidemark.retired_dates.';
+COMMENT ON COLUMN tidemark.partition_health.gaps IS 'How many partitions are missing that maintenance should have made: of dates since its last success, and of those wanted ahead (tidemark.plan_maintenance lists them). 0 after each maintenance that succeeds; anything else for long means that it does not run or fails. Older dates without rows need no partition and do not count.';
 COMMENT ON COLUMN tidemark.partition_health.overlapping IS 'How many partitions begin before the one before them ends: always 0, or the catalog is damaged.';
 COMMENT ON COLUMN tidemark.partition_health.pending_detach IS 'Partitions whose DETACH CONCURRENTLY was interrupted (at most one); the next maintenance finishes it.';
 COMMENT ON COLUMN tidemark.partition_health.detached_partitions IS 'Retired partitions that are still there as tables of their own: to be kept, or not yet dropped.';

@@ -43,11 +43,13 @@ COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute fail
 CREATE TABLE tidemark.model_sources (
     model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
     source regclass NOT NULL,
+    source_name text NOT NULL,
     PRIMARY KEY (model, source)
 );
 COMMENT ON TABLE tidemark.model_sources IS 'Which tables a model reads.';
 COMMENT ON COLUMN tidemark.model_sources.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; may be the target of another model.';
+COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; may be the target of another model. Shown as a number when it was dropped.';
+COMMENT ON COLUMN tidemark.model_sources.source_name IS 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under this name takes its place (tidemark.adopt_sources).';
 
 CREATE TABLE tidemark.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -373,9 +375,11 @@ SELECT m.name AS model,
        w.newest_dirty_date,
        w.frozen_dirty_dates,
        m.last_refreshed_at,
-       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), 0)::numeric(20, 3) AS freshness_seconds,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), CASE WHEN m.last_refreshed_at IS NOT NULL THEN 0 END)::numeric(20, 3) AS freshness_seconds,
        m.last_error,
-       m.last_error_at
+       m.last_error_at,
+       ARRAY(SELECT s.source_name FROM tidemark.model_sources s
+              WHERE s.model = m.name AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source) ORDER BY 1) AS missing_sources
   FROM tidemark.models m
  CROSS JOIN LATERAL (
        SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
@@ -392,6 +396,7 @@ COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of th
 COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
 COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS 'How many dates have marks but stay as they are, because source dates that they read were retired.';
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
-COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits. Frozen dates do not count. The live view is never behind.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when nothing waits, NULL when nothing waits and the model was never refreshed. Frozen dates do not count. The live view is never behind.';
 COMMENT ON COLUMN tidemark.model_status.last_error IS 'Date and message of the last failed recompute; NULL once that date succeeded.';
-COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed; NULL while last_error is.';
+COMMENT ON COLUMN tidemark.model_status.missing_sources IS 'Tables that the model reads and that were dropped, as schema.table: nothing that happens there is noticed. Empty when all are there. A table created under the same name is taken over by the next refresh.';

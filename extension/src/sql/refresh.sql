@@ -253,6 +253,8 @@ BEGIN
         RAISE EXCEPTION 'permission denied to refresh any model'
             USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
+    PERFORM tidemark.adopt_sources();
+    COMMIT;
     WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
         -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
         PERFORM tidemark.distribute_dirty();

@@ -246,4 +246,51 @@ mod tests {
             "true"
         );
     }
+
+    #[pg_test]
+    fn a_source_that_is_created_anew_is_taken_over_with_its_live_views() {
+        models(true);
+        let missing = || {
+            text(
+                "SELECT string_agg(model || ' ' || missing_sources::text, ', ' ORDER BY model) FROM tidemark.model_status",
+            )
+        };
+        let adopted = || text("SELECT tidemark.adopt_sources()");
+        let freshness = || {
+            text(
+                "SELECT string_agg(coalesce(freshness_seconds::text, 'unknown'), ' ') FROM tidemark.model_status",
+            )
+        };
+        assert_eq!(freshness(), "0.000 0.000", "marked in this transaction");
+        refresh();
+        assert_eq!(missing(), "w.daily {}, w.doubled {}");
+        run("DROP TABLE w.events CASCADE");
+        assert_eq!(missing(), "w.daily {w.events}, w.doubled {}");
+        assert_eq!(adopted(), "0", "there is nothing to follow");
+
+        // What cannot be read is said, and holds nobody up.
+        run("CREATE TABLE w.events (person text)");
+        assert_eq!(adopted(), "0");
+        assert_eq!(
+            text("SELECT last_error FROM tidemark.model_status WHERE model = 'w.daily'"),
+            "source w.events was created anew and cannot be read: source w.events has no column event_date of type date"
+        );
+        assert_eq!(missing(), "w.daily {w.events}, w.doubled {}");
+        run("DROP TABLE w.events;
+             CREATE TABLE w.events (event_date date, person text);
+             INSERT INTO w.events VALUES ('2026-01-02', 'x'), ('2026-01-02', 'y'), ('2026-01-03', 'z')");
+        assert_eq!(adopted(), "1");
+        assert_eq!(adopted(), "0");
+        assert_eq!(missing(), "w.daily {}, w.doubled {}");
+        assert_eq!(text("SELECT count(last_error) FROM tidemark.model_status"), "0");
+        assert_eq!(rows("w.doubled_live"), "2026-01-02=4 2026-01-03=2");
+        refresh();
+        assert_eq!(rows("w.daily"), "2026-01-02=2 2026-01-03=1", "the old dates are gone");
+        late("2026-01-04", "b");
+        assert_eq!(refresh(), "w.daily 2026-01-04, w.doubled 2026-01-04");
+
+        run("CREATE TABLE w.empty (event_date date);
+             SELECT tidemark.create_model('w.idle', '{w.empty}', 'SELECT event_date FROM w.empty WHERE event_date >= $1 AND event_date < $2', '{event_date}')");
+        assert_eq!(freshness(), "0.000 0.000 unknown", "never refreshed, and nothing waits");
+    }
 }

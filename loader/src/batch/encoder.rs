@@ -121,12 +121,14 @@ impl Encoder {
             Some((envelope, hash)) => (envelope, Some(hash)),
             None => (self.format.parse(value, &self.limits)?, None),
         };
-        if let Some(received) = record.received_at.or_else(|| envelope.received_at()) {
-            self.last_received = Some(received);
-        }
         // Where nobody knows the receipt, there is no lateness either: that by our clock would change with each try.
-        let known_receipt = self.last_received;
-        let received = known_receipt.unwrap_or_else(time::now);
+        let known_receipt = if record.receipt_guessed {
+            None
+        } else {
+            self.last_received = record.received_at.or_else(|| envelope.received_at()).or(self.last_received);
+            self.last_received
+        };
+        let received = known_receipt.or(record.received_at).unwrap_or_else(time::now);
         let at = Coordinates {
             topic: &slot.topic,
             partition: slot.partition,
@@ -137,6 +139,10 @@ impl Encoder {
             envelope.into_event(at, received, &self.limits).map_err(|e| self.format.explain(e))?;
         event.event_time =
             self.dedupe.event_time(event.event_id, event.event_time, received, &self.limits)?;
+        if known_receipt.is_none() {
+            // What stands in the table must say the same as what is counted here.
+            event.received_at = event.event_time;
+        }
         let day = time::day_of(event.event_time);
         let lateness = known_receipt.map(|received| lateness(event.event_time, received));
         let late = lateness.is_some_and(|lateness| lateness > self.limits.allowed_lateness);

@@ -209,7 +209,8 @@ async fn check_postgres(
     let (number, version, standby, user, tls): (i32, &str, bool, &str, bool) =
         (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
     let tls = if tls { "with TLS" } else { "without TLS" };
-    let at = format!("{}, PostgreSQL {version}, as {user}, {tls}", pg::describe(postgres));
+    let password = postgres.password_from().map(|from| format!(", password from {from}")).unwrap_or_default();
+    let at = format!("{}, PostgreSQL {version}, as {user}, {tls}{password}", pg::describe(postgres));
     report.of("postgres", number >= 150_000, at, "use PostgreSQL 15 or later");
     report.ok("pooler", "each connection keeps its backend");
     report.of(

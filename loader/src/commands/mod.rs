@@ -107,7 +107,7 @@ impl Database {
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         let mut config = Config::load(self.config.as_deref(), environment)?;
         if let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) {
-            config.set("postgres.dsn", url)?;
+            config.set_option("postgres.dsn", url, "TIDEMARK_DATABASE_URL")?;
         }
         Ok(config)
     }

@@ -91,7 +91,7 @@ impl Brokers {
     /// Lays them over a configuration.
     pub fn over(&self, config: &mut Config) -> Result<()> {
         if let Some(brokers) = &self.brokers {
-            config.set("kafka.brokers", brokers.as_str())?;
+            config.set_option("kafka.brokers", brokers, "TIDEMARK_BROKERS")?;
         }
         for (key, value) in &self.settings {
             config.set(&format!("kafka.librdkafka.{key}"), value.as_str())?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -43,12 +44,26 @@ pub struct Args {
     format: FormatArgs,
 }
 
+/// A broker that has just started needs a moment before it numbers producers. librdkafka asks again and says so in a
+/// warning, which is nobody's business.
+fn passes_by_itself(facility: &str, message: &str) -> bool {
+    facility == "GETPID" && message.ends_with("retrying")
+}
+
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Option<String>>,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if passes_by_itself(facility, message) {
+            tracing::debug!(target: "librdkafka", "librdkafka: {facility} {message}");
+        } else {
+            DefaultClientContext.log(level, facility, message);
+        }
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -138,9 +153,12 @@ fn send(args: &Args, input: Input) -> Result<()> {
         }
         let envelope = format.parse(line, &limits).ok();
         received = envelope.as_ref().and_then(envelope::Envelope::received_at).or(received);
-        let mut record = BaseRecord::<[u8], [u8]>::to(&args.topic)
-            .payload(line)
-            .timestamp(time::to_unix_millis(received.unwrap_or_else(time::now)));
+        let now = time::now();
+        // Where no line has said a receipt, that of the event, so that it is no later than a load of the file finds it.
+        let at =
+            received.or_else(|| envelope.as_ref()?.happened_at().map(|time| time.min(now))).unwrap_or(now);
+        let mut record =
+            BaseRecord::<[u8], [u8]>::to(&args.topic).payload(line).timestamp(time::to_unix_millis(at));
         if let Some(key) = envelope.as_ref().and_then(envelope::Envelope::key) {
             record = record.key(key.as_bytes());
         }
@@ -176,4 +194,18 @@ fn unreadable(file: &Path, e: &io::Error) -> Error {
         e,
         "check the path and its permissions",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_broker_needs_a_moment_for_is_no_warning() {
+        // As librdkafka 2.12 words it.
+        let said = "[thrd:main]: Failed to acquire idempotence PID from broker h:1/1: Broker: Coordinator load in progress: ";
+        assert!(passes_by_itself("GETPID", &format!("{said}retrying")));
+        assert!(!passes_by_itself("GETPID", &format!("{said}giving up")));
+        assert!(!passes_by_itself("FAIL", "[thrd:h:1]: Connect to h:1 failed, retrying"));
+    }
 }

@@ -141,6 +141,12 @@ pub async fn run(args: Args) -> Result<()> {
     let job = Job { args: &args, settings: &settings, kafka, target, topic_id, stretches, offsets };
     let (total, end) = job.run(sink, stop).await?;
     load::print_summary(&total, started.elapsed());
+    if total.dead > 0 {
+        eprintln!(
+            "tidemark: {} dead letters of this replay's own; tidemark dead-letters list --pipeline '{name}' shows them",
+            total.dead
+        );
+    }
     if matches!(end, Read::Stopped) {
         eprintln!("tidemark: stopped before the end; the same command goes on from there");
     }

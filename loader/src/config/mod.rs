@@ -150,6 +150,16 @@ impl Config {
         )
     }
 
+    /// Sets what an option says that a variable of the environment can stand for, and knows which of both it was.
+    pub fn set_option(&mut self, name: &str, value: &str, variable: &str) -> Result<()> {
+        // The parser of options does not tell; where both say the same, it does not matter.
+        if std::env::var(variable).is_ok_and(|there| there == value) {
+            let source = Source::Environment(variable.to_owned());
+            return self.put(name, value.to_owned(), source, None, variable, "cannot use the environment");
+        }
+        self.set(name, value)
+    }
+
     fn put(
         &mut self,
         name: &str,

@@ -4,7 +4,7 @@
 --   event_date   field filter on gold.daily_actives.event_date
 SELECT gold.daily_actives.event_date,
        gold.daily_actives.events,
-       gold.daily_actives.late_events,
+       gold.daily_actives.received_after_day,
        gold.daily_actives.active_persons AS dau,
        gold.weekly_actives.active_persons_7d AS wau,
        gold.monthly_actives.active_persons_28d AS mau

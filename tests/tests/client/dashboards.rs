@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use tidemark_tests::cluster::{self, Database, connect, program, rows};
 use tidemark_tests::dashboards::{self, Dashboard, grafana, metabase};
 use tidemark_tests::events::Generated;
-use tidemark_tests::process::tidemark;
 
 /// A range with everything in it, and a week from Monday to Sunday.
 const EVER: (&str, &str) = ("2000-01-01T00:00:00Z", "2999-12-31T23:59:59Z");
@@ -214,8 +213,7 @@ fn shop() -> &'static Database<'static> {
     SHOP.get_or_init(|| {
         let database = cluster::shared().database();
         let file = Generated::new("--events 9000 --days 20 --users 75 --seed 17 --malformed 0.01");
-        tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
-        tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
+        database.load_and_maintain(&file.path);
         let mark = "SELECT tidemark.mark_dirty('bronze.events', ARRAY['2026-09-08']::date[], 'test')";
         connect(&database.admin_url()).batch_execute(mark).unwrap();
         database.connect().batch_execute(ORACLE).unwrap();

@@ -69,8 +69,7 @@ fn filled() -> (Database<'static>, Generated) {
     let [first, second] = [81, 82].map(|seed| {
         Generated::new(&format!("--events 4000 --days 5 --users 100 --malformed 0.01 --seed {seed}"))
     });
-    tidemark(&["load", first.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
-    tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
+    database.load_and_maintain(&first.path);
     let mark = "SELECT tidemark.mark_dirty('bronze.events'::regclass, ARRAY['2026-09-03']::date[], 'before the dump')";
     database.rows(mark);
     (database, second)
@@ -106,7 +105,7 @@ fn assert_goes_on(copy: &Database<'_>, original: &Database<'_>, more: &Generated
     for sql in [
         "SELECT event_id, event_time, event_type, user_id, payload FROM bronze.events ORDER BY 1, 2",
         "SELECT * FROM gold.sessions ORDER BY session_id",
-        "SELECT event_date, events, active_persons, active_persons_estimate, late_events FROM gold.daily_actives ORDER BY 1",
+        "SELECT event_date, events, active_persons, active_persons_estimate, received_after_day FROM gold.daily_actives ORDER BY 1",
         "SELECT * FROM gold.weekly_actives ORDER BY 1",
         "SELECT partition, from_date, to_date FROM tidemark.partitions('bronze.events')",
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname IN ('bronze_partitions', 'silver_partitions') ORDER BY 1, 2",

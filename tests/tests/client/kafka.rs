@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidemark_tests::broker;
+pub use tidemark_tests::broker::topic_of;
 use tidemark_tests::cluster::{self, Database, rows};
 use tidemark_tests::events::{self, Generated, assert_books, assert_exact, id, line};
 use tidemark_tests::process::{Counts, Process, tidemark};
@@ -12,19 +13,8 @@ use tidemark_tests::{run, wait_until};
 
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Produces a file into a new topic.
-pub fn topic_of(path: &Path, partitions: &str) -> String {
-    let topic = broker::shared().topic();
-    append(path, &topic, partitions);
-    topic
-}
-
 pub fn append(path: &Path, topic: &str, partitions: &str) {
-    let brokers = &broker::shared().address;
-    let path = path.to_str().unwrap();
-    tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
-        .run()
-        .ok();
+    broker::produce_file(path, &broker::shared().address, topic, partitions);
 }
 
 /// Starts `tidemark run`. The broker allows no shorter session; after a kill -9 the next one waits for its end.

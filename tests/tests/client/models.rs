@@ -40,7 +40,7 @@ const SESSIONS: &str = "
 
 const DAYS: &str = "
     SELECT event_date, count(*) AS events, count(DISTINCT coalesce(user_id, anonymous_id)) AS active_persons,
-           count(*) FILTER (WHERE (received_at AT TIME ZONE 'UTC')::date > event_date) AS late_events,
+           count(*) FILTER (WHERE (received_at AT TIME ZONE 'UTC')::date > event_date) AS received_after_day,
            max(event_time) AS last_event_at, max(loaded_at) AS last_loaded_at
       FROM bronze.events GROUP BY event_date";
 
@@ -54,7 +54,7 @@ fn assert_models_are_right(database: &Database<'_>) {
         ),
         (
             "gold.daily_actives",
-            "event_date, events, active_persons, late_events, last_event_at, last_loaded_at",
+            "event_date, events, active_persons, received_after_day, last_event_at, last_loaded_at",
             DAYS,
         ),
     ] {

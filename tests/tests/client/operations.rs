@@ -11,8 +11,7 @@ use tidemark_tests::process::{Finished, Invocation, tidemark};
 
 fn topic_of(file: &Generated, brokers: &str) -> String {
     let topic = broker::shared().topic();
-    let path = file.path.to_str().unwrap();
-    tidemark(&["produce", path, "--brokers", brokers, "--topic", &topic, "--partitions", "2"]).run().ok();
+    broker::produce_file(&file.path, brokers, &topic, "2");
     topic
 }
 
@@ -58,7 +57,11 @@ fn check_finds_nothing_where_everything_is_in_place() {
         assert!(found, "no ok {name}: {}", finished.stdout);
     }
     // The configuration in force, without the password of the login.
-    assert!(finished.stdout.contains("dsn = \"***\" # command line"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains("dsn = \"***\" # environment, TIDEMARK_DATABASE_URL"),
+        "{}",
+        finished.stdout
+    );
     assert!(
         finished.stdout.contains(&format!("topics = [\"{topic}\"] # command line")),
         "{}",

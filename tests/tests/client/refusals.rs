@@ -65,6 +65,55 @@ fn a_wrong_database_password_or_role_is_refused() {
 }
 
 #[test]
+fn a_password_comes_from_where_libpq_takes_it() {
+    let database = cluster::shared().database();
+    let right = database.loader_url();
+    let without = right.replace(":loading@", "@");
+    assert_ne!(without, right);
+    let directory = events::file(b"").with_extension("home");
+    std::fs::create_dir(&directory).unwrap();
+    let home = directory.to_str().unwrap().to_owned();
+    let status = |url: &str| {
+        let command = tidemark(&["check"]).database(url).env("PGPASSWORD", "").env("PGPASSFILE", "");
+        command.env("HOME", &home)
+    };
+    let refused = status(&without).run();
+    let text = &refused.stdout;
+    assert!(
+        text.contains("asks for the password of e2e_loader, and there is none; give it in PGPASSWORD"),
+        "{text}"
+    );
+    let of = |finished: &Finished, says: &str| {
+        let found =
+            finished.stdout.lines().any(|line| line.starts_with("ok       postgres") && line.ends_with(says));
+        assert!(found, "{says}: {}", finished.stdout);
+    };
+    of(&status(&right).run(), "without TLS");
+    of(&status(&without).env("PGPASSWORD", "loading").run(), "password from PGPASSWORD");
+    // What the URL says goes first.
+    of(&status(&right).env("PGPASSWORD", "wrong").run(), "without TLS");
+    let file = directory.join(".pgpass");
+    std::fs::write(&file, "other:1:x:y:z\n*:*:*:e2e_loader:loading\n").unwrap();
+    let readable = |mode| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    readable(0o640);
+    let said = status(&without).run();
+    assert!(said.stderr.contains("chmod 600"), "{}", said.stderr);
+    readable(0o600);
+    of(&status(&without).run(), ".pgpass");
+    let elsewhere = directory.join("passwords");
+    std::fs::rename(&file, &elsewhere).unwrap();
+    of(&status(&without).env("PGPASSFILE", elsewhere.to_str().unwrap()).run(), "passwords");
+    // A password that is wrong.
+    let wrong = status(&without).env("PGPASSWORD", "wrong").run();
+    assert!(wrong.stdout.contains("PGPASSWORD or ~/.pgpass"), "{}", wrong.stdout);
+    let nowhere = tidemark(&["status"]).database("postgresql:///shop").run();
+    let said = nowhere.refused(64);
+    assert!(said.contains("names no server") && said.contains("?host=/"), "{said}");
+}
+
+#[test]
 fn a_database_without_migrations_says_what_to_run() {
     let database = cluster::shared().empty_database();
     assert!(load(&database.superuser_url()).refused(78).contains("tidemark migrate"));

@@ -68,8 +68,7 @@ const RELATIONS: &str =
 fn a_reader_reads_silver_and_gold_and_nothing_else() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 3000 --days 3 --users 50 --seed 71");
-    tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
-    tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
+    database.load_and_maintain(&file.path);
     let mut reader = connect(&database.reader_url());
 
     let (mut hidden, mut readable) = (Vec::new(), Vec::new());

@@ -10,21 +10,9 @@ use tidemark_tests::http::{get, metric, request};
 use tidemark_tests::process::{Process, tidemark};
 use tidemark_tests::{free_port, wait_until};
 
+use crate::kafka::{append, topic_of};
+
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn topic_of(path: &std::path::Path, partitions: &str) -> String {
-    let topic = broker::shared().topic();
-    append(path, &topic, partitions);
-    topic
-}
-
-fn append(path: &std::path::Path, topic: &str, partitions: &str) {
-    let brokers = &broker::shared().address;
-    let path = path.to_str().unwrap();
-    tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
-        .run()
-        .ok();
-}
 
 /// A loader and the address of its pages.
 struct Running {

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, Producer};
 use tidemark_tests::broker::{self, Broker, Record};
-use tidemark_tests::cluster;
+use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, assert_exact, id, line};
 use tidemark_tests::oracle::{assert_first_pass, assert_invariants};
 use tidemark_tests::process::Process;
@@ -31,6 +31,24 @@ fn records(lines: &[String], partition: i32) -> Vec<Record<'_>> {
 
 fn ids(numbers: impl Iterator<Item = u64>) -> Vec<String> {
     numbers.map(id).collect()
+}
+
+/// A database, and a topic of one partition to load into it.
+fn one_partition() -> (Database<'static>, &'static Broker, String) {
+    let (broker, topic) = (broker::shared(), broker::shared().topic());
+    broker.create_topic(&topic, 1, &[]);
+    (cluster::shared().database(), broker, topic)
+}
+
+/// A run whose records are not there any more is refused and moves nothing; told to, it goes on with the oldest ones.
+/// Returns what the refusal said and what was loaded then.
+fn refused_until_told_otherwise(database: &Database<'_>, run: &Run) -> (String, u64) {
+    let before = position(database);
+    let refused = run.clone().group("fail").with(&["--until-caught-up"]).start().wait();
+    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+    assert_eq!(position(database), before);
+    let counts = run.clone().group("go").with(&["--on-offset-out-of-range", "earliest"]).catch_up();
+    (refused.stderr, counts.loaded)
 }
 
 const LOADED: &str = "SELECT event_id FROM bronze.events ORDER BY 1";
@@ -95,21 +113,17 @@ fn row_13_leaders_that_move_brokers_that_vanish_and_slow_answers() {
 
 #[test]
 fn row_14_records_that_retention_took_are_a_clear_failure_or_a_noted_gap() {
-    let database = cluster::shared().database();
-    let (broker, topic) = (broker::shared(), broker::shared().topic());
-    broker.create_topic(&topic, 1, &[]);
+    let (database, broker, topic) = one_partition();
     broker.append_all(&topic, &records(&lines(1..101), 0));
     let run = Run::new(&database, &topic);
     run.catch_up();
     broker.append_all(&topic, &records(&lines(101..201), 0));
     broker.delete_before(&topic, 150);
-    let refused = run.clone().group("fail").with(&["--until-caught-up"]).start().wait();
-    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
-    let last = refused.stderr.lines().last().unwrap_or_default();
-    assert!(last.contains("50 records before offset 150"), "{last}");
     assert_eq!(position(&database), 100);
-    let counts = run.clone().group("go").with(&["--on-offset-out-of-range", "earliest"]).catch_up();
-    assert_eq!(counts.loaded, 50);
+    let (said, loaded) = refused_until_told_otherwise(&database, &run);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("50 records before offset 150"), "{last}");
+    assert_eq!(loaded, 50);
     let gap = "SELECT expected, resumed_at, cause FROM loader.offset_gaps";
     assert_eq!(database.rows(gap), [["100", "150", "retention"]]);
     assert_eq!(database.column(LOADED), ids((1..101).chain(151..201)));
@@ -118,9 +132,7 @@ fn row_14_records_that_retention_took_are_a_clear_failure_or_a_noted_gap() {
 
 #[test]
 fn row_14_a_recreated_topic_and_another_cluster_are_noticed() {
-    let database = cluster::shared().database();
-    let (broker, topic) = (broker::shared(), broker::shared().topic());
-    broker.create_topic(&topic, 1, &[]);
+    let (database, broker, topic) = one_partition();
     broker.append_all(&topic, &records(&lines(1..101), 0));
     let run = Run::new(&database, &topic);
     run.catch_up();
@@ -137,11 +149,8 @@ fn row_14_a_recreated_topic_and_another_cluster_are_noticed() {
     broker.delete_topic(&topic);
     broker.create_topic(&topic, 1, &[]);
     broker.append_all(&topic, &records(&lines(201..231), 0));
-    let refused = run.clone().group("fail").with(&["--until-caught-up"]).start().wait();
-    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
     assert_eq!(position(&database), 100);
-    let counts = run.clone().group("go").with(&["--on-offset-out-of-range", "earliest"]).catch_up();
-    assert_eq!(counts.loaded, 30);
+    assert_eq!(refused_until_told_otherwise(&database, &run).1, 30);
     let gap = "SELECT expected, resumed_at, cause FROM loader.offset_gaps";
     assert_eq!(database.rows(gap), [["100", "0", "topic_recreated"]]);
     assert_eq!(database.column(LOADED), ids((1..101).chain(201..231)));
@@ -150,9 +159,7 @@ fn row_14_a_recreated_topic_and_another_cluster_are_noticed() {
 
 #[test]
 fn row_15_aborted_transactions_are_never_loaded_and_open_ones_are_waited_for() {
-    let database = cluster::shared().database();
-    let (broker, topic) = (broker::shared(), broker::shared().topic());
-    broker.create_topic(&topic, 1, &[]);
+    let (database, broker, topic) = one_partition();
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &broker.address).set("transactional.id", &topic);
     // Kafka must not end the open one, however slow this machine is.
@@ -244,9 +251,7 @@ fn row_15_holes_of_compaction_leave_no_gap_in_the_ranges() {
 
 #[test]
 fn row_15_a_partition_that_ends_with_nothing_for_us_has_no_lag() {
-    let database = cluster::shared().database();
-    let (broker, topic) = (broker::shared(), broker::shared().topic());
-    broker.create_topic(&topic, 1, &[]);
+    let (database, broker, topic) = one_partition();
     let gone = lines(901..903);
     let values: Vec<&[u8]> = gone.iter().map(|line| line.as_bytes()).collect();
     let received = Record::default().unix_millis;

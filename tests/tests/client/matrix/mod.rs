@@ -12,7 +12,7 @@ mod zombies;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use tidemark_tests::broker;
+pub use tidemark_tests::broker::{produce_file as produce, topic_of};
 use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, Generated, assert_exact, line};
 use tidemark_tests::oracle::assert_first_pass;
@@ -33,20 +33,6 @@ pub fn mixed_file(lines: u64) -> PathBuf {
         }
     }
     events::file(content.as_bytes())
-}
-
-/// Produces a file into a new topic of the shared broker.
-pub fn topic_of(path: &Path, partitions: &str) -> String {
-    let topic = broker::shared().topic();
-    produce(path, &broker::shared().address, &topic, partitions);
-    topic
-}
-
-pub fn produce(path: &Path, brokers: &str, topic: &str, partitions: &str) {
-    let path = path.to_str().unwrap();
-    tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
-        .run()
-        .ok();
 }
 
 /// The whole oracle for a topic that was read once from its beginning.
