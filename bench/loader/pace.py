@@ -15,7 +15,8 @@ class Pace:
     def __init__(self, brokers: str, rate: int, seconds: float):
         self.topic = f"latency-{time.time_ns()}"
         self.rate, self.seconds, self.brokers = rate, seconds, brokers
-        for done in AdminClient({"bootstrap.servers": brokers}).create_topics([NewTopic(self.topic, PARTITIONS, 1)]).values():
+        admin = AdminClient({"bootstrap.servers": brokers})
+        for done in admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)]).values():
             done.result(30)
         self.rng = random.Random(5)
         self.values = [event(int(time.time() * 1000), uuid.uuid4(), self.rng) for _ in range(2000)]

@@ -3068,10 +3068,11 @@ BEGIN
         -- One refresher per model; if another session has it, look for other work.
         SELECT * INTO m FROM tidemark.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
+        -- OFFSET 0: the conditions are looked at date by date until one fits, not for all dates that wait.
         SELECT d.event_date INTO refreshed_date
-          FROM tidemark.model_dirty d
-         WHERE d.model = candidate AND NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
-         ORDER BY d.event_date DESC LIMIT 1;
+          FROM (SELECT DISTINCT x.event_date FROM tidemark.model_dirty x WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
+         WHERE NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
+         LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
         began := clock_timestamp();
@@ -3121,8 +3122,8 @@ COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
 'Part of tidemark.refresh: recomputes one dirty date of one model, of those
 whose owner the caller is a member of, and says which, with the error if it
 failed; all NULL when nothing is left to do. skip holds ''model date'' entries
-to pass over, run is what the refresh log records. Marks must have been
-distributed before.';
+to pass over: those done before. run is what the refresh log records. Marks
+must have been distributed before.';
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE plpgsql
@@ -3130,8 +3131,10 @@ AS $$
 -- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
 DECLARE
     step pg_catalog.record;
-    failed pg_catalog.text[] := '{}';
-    dates pg_catalog.int4 := 0;
+    -- Each date of a model once per call: a source that is loaded without a pause would otherwise be computed again and
+    -- again, and the models that read it never. What is marked anew meanwhile waits for the next call.
+    done pg_catalog.text[] := '{}';
+    failed pg_catalog.int4 := 0;
     run pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
@@ -3143,16 +3146,16 @@ BEGIN
         RAISE EXCEPTION 'permission denied to refresh any model'
             USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
-    WHILE max_dates IS NULL OR dates OPERATOR(pg_catalog.<) max_dates LOOP
+    WHILE max_dates IS NULL OR pg_catalog.cardinality(done) OPERATOR(pg_catalog.<) max_dates LOOP
         -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
         PERFORM tidemark.distribute_dirty();
         COMMIT;
-        SELECT * INTO step FROM tidemark.refresh_step(model, failed, run);
+        SELECT * INTO step FROM tidemark.refresh_step(model, done, run);
         COMMIT;
         EXIT WHEN step.refreshed_model IS NULL;
-        dates := dates OPERATOR(pg_catalog.+) 1;
+        done := pg_catalog.array_append(done, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
         IF step.error IS NOT NULL THEN
-            failed := pg_catalog.array_append(failed, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
+            failed := failed OPERATOR(pg_catalog.+) 1;
             IF step.detail IS NULL THEN
                 RAISE WARNING 'model %, date %: %', step.refreshed_model, step.refreshed_date, step.error;
             ELSE
@@ -3160,8 +3163,8 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
-    IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
-        RAISE EXCEPTION '% model dates could not be refreshed', pg_catalog.cardinality(failed)
+    IF failed OPERATOR(pg_catalog.>) 0 THEN
+        RAISE EXCEPTION '% model dates could not be refreshed', failed
             USING HINT = 'The warnings above and tidemark.model_status say why; the dates stay dirty.';
     END IF;
 END
@@ -3171,7 +3174,10 @@ COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 dependency order when model is NULL; at most max_dates dates, all when NULL.
 Each date is done in a transaction of its own, and only rows that differ are
 written; an interrupted refresh loses only the date in work and the next
-call goes on. CALL it outside a transaction block. Queries run as the owner
+call goes on. A call recomputes each date of a model at most once, so it
+ends and reaches every model while sources are being loaded; what is marked
+meanwhile waits for the next. CALL it outside a transaction block. Queries
+run as the owner
 of each model''s table; models whose owner the caller is no member of are
 passed over (42501 if named, or if there is no other). Frozen dates are left
 alone. Dates that fail stay dirty, are reported as warnings, and make the
