@@ -50,8 +50,9 @@ BEGIN
       INTO join_keys, keys, null_key, example
       FROM unnest(model.key) WITH ORDINALITY AS x(k, n);
     CASE kind
-        WHEN 'build' THEN
-            RETURN format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM (%3$s' || E'\n' || ') AS q WHERE q.event_date = $1', model.target, columns, model.query);
+        WHEN 'build', 'fill' THEN
+            RETURN CASE kind WHEN 'build' THEN format('INSERT INTO %s ', model.target) ELSE '' END
+                || format('(%1$s) SELECT %1$s FROM (%2$s' || E'\n' || ') AS q WHERE q.event_date = $1', columns, model.query);
         WHEN 'built' THEN
             RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
         WHEN 'diff', 'compare' THEN
@@ -87,15 +88,16 @@ BEGIN
                 (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
                 END;
         ELSE
-            RAISE EXCEPTION 'kind must be build, built, diff or compare, got %', kind USING ERRCODE = '22023';
+            RAISE EXCEPTION 'kind must be build, fill, built, diff or compare, got %', kind USING ERRCODE = '22023';
     END CASE;
 END
 $$;
 COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
-it, built looks for a doubled or NULL key afterwards, diff brings the stored
-rows in line, compare only says how they differ. Useful to EXPLAIN.';
+it, fill is the same without INSERT INTO and the table, built looks for a
+doubled or NULL key afterwards, diff brings the stored rows in line, compare
+only says how they differ. Useful to EXPLAIN.';
 
 CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -107,13 +109,17 @@ DECLARE
     wrong text;
     elsewhere bigint := 0;
     result json;
+    filled boolean := false;
+    stored constant text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
 BEGIN
     IF isfinite(event_date) AND EXISTS (
         SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
          WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) THEN
-        PERFORM tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM tidemark.ensure_partitions(%L, $1, $1)', model.target::text), event_date);
+        -- A partition that is made is filled before it has indexes: they are built in far less time than they are kept up.
+        filled := tidemark.execute_as_owner(model.target, format('SELECT cardinality(tidemark.create_partitions(%L, $1, $1, %L)) > 0',
+            model.target::text, tidemark.model_statement(model, 'fill')), event_date)::boolean;
     END IF;
-    IF tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+    IF NOT filled AND tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
         result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
@@ -121,7 +127,7 @@ BEGIN
         wrong := result ->> 'wrong';
         elsewhere := result ->> 'elsewhere';
     ELSE
-        inserted := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'build'), event_date)::bigint;
+        inserted := tidemark.execute_as_owner(model.target, CASE WHEN filled THEN stored ELSE tidemark.model_statement(model, 'build') END, event_date)::bigint;
         updated := 0;
         deleted := 0;
         -- A unique index on columns of the key, none of them NULL, has checked it already.
@@ -134,8 +140,8 @@ BEGIN
                AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = ANY (model.key) AND NOT a.attnotnull)) THEN
             wrong := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'built'), event_date);
         END IF;
-        IF inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
-            elsewhere := inserted - tidemark.execute_as_owner(model.target, format('SELECT count(*) FROM %s WHERE event_date = $1', model.target), event_date)::bigint;
+        IF NOT filled AND inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
+            elsewhere := inserted - tidemark.execute_as_owner(model.target, stored, event_date)::bigint;
         END IF;
     END IF;
     IF wrong IS NOT NULL THEN
