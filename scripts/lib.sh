@@ -161,3 +161,14 @@ mirror() {
     [ -n "$found" ] || die "no mirror in /etc/apt" "put one into /etc/apt/sources.list"
     printf '%s\n' "$found"
 }
+
+# use_venv NAME PACKAGES: sets VENV to a virtual environment of that name below $TOOLS with these packages, made if need be.
+use_venv() {
+    VENV=$TOOLS/$1
+    if [ "$(cat "$VENV/wanted" 2>/dev/null)" = "$2" ]; then return; fi
+    say "    setting up Python" >&2
+    quietly "$1-venv" "install python3-venv" python3 -m venv "$VENV"
+    # shellcheck disable=SC2086
+    quietly "$1-pip" "check that pip can reach its index" "$VENV/bin/pip" install $2
+    printf '%s\n' "$2" >"$VENV/wanted"
+}

@@ -126,7 +126,7 @@ COMMENT ON FUNCTION tidemark.partition_name(name, date) IS
 'The name of the partition of a date: that of the table, _p and the date as
 YYYYMMDD; at most 63 bytes, a longer table name is cut and gets a hash.';
 
-CREATE FUNCTION tidemark.partition_sql(parent regclass, day date) RETURNS text[]
+CREATE FUNCTION tidemark.partition_sql(parent regclass, day date, filled boolean DEFAULT false) RETURNS text[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -153,7 +153,8 @@ BEGIN
     child := format('%I.%I', coalesce(config.partition_schema, table_of.nspname), tidemark.partition_name(table_of.relname, day));
 
     -- An identity belongs to the parent: its values come from there, and newer servers refuse a partition with its own.
-    statements := ARRAY[concat(format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', child, parent),
+    -- Indexes of the parent are made by ATTACH where they are missing.
+    statements := ARRAY[concat(format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY%s)', child, parent, CASE WHEN filled THEN ' EXCLUDING INDEXES' END),
                                ' USING ' || quote_ident(table_of.amname), ' TABLESPACE ' || quote_ident(table_of.spcname))];
     -- A CHECK equal to the bounds lets ATTACH skip its scan; it is dropped once the bound itself says so.
     statements := statements || format('ALTER TABLE %s ADD CONSTRAINT tidemark_bounds CHECK (%I IS NOT NULL AND %I >= %L AND %I < %L)',
@@ -184,10 +185,12 @@ BEGIN
         || format('ALTER TABLE %s DROP CONSTRAINT tidemark_bounds', child);
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_sql(regclass, date) IS
+COMMENT ON FUNCTION tidemark.partition_sql(regclass, date, boolean) IS
 'The statements that create the partition of a UTC date and attach it, in
-order. Nothing is executed. An error as for tidemark.ensure_partitions when
-parent is not partitioned by range of one timestamptz column.';
+order. filled: rows are put into the table after the first of them, so its
+indexes are only made later. Nothing is executed. An error as for
+tidemark.ensure_partitions when parent is not partitioned by range of one
+timestamptz column.';
 
 CREATE FUNCTION tidemark.missing_dates(parent regclass, from_date date, to_date date) RETURNS SETOF date
 LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 10
@@ -226,7 +229,7 @@ COMMENT ON FUNCTION tidemark.check_not_retired(regclass, date, date) IS
 'The work behind maintenance: raises an error (55000) when one of the dates,
 both inclusive, is in tidemark.retired_dates.';
 
-CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date) RETURNS regclass[]
+CREATE FUNCTION tidemark.create_partitions(parent regclass, from_date date, to_date date, fill text DEFAULT NULL) RETURNS regclass[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -238,6 +241,9 @@ DECLARE
     statement text;
     child text;
     other text;
+    is_first boolean;
+    name_of name;
+    schema_of name;
     created regclass[] := '{}';
 BEGIN
     IF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
@@ -258,13 +264,21 @@ BEGIN
             USING ERRCODE = '22023', HINT = 'Dates go from 1900-01-01 to 366 days after today. Beyond, make a partition by hand if the date is no mistake.';
     END IF;
 
+    SELECT c.relname, coalesce(p.partition_schema, n.nspname) INTO name_of, schema_of
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN tidemark.partition_config p ON p.parent = c.oid
+     WHERE c.oid = create_partitions.parent;
     -- The parent first: every maintainer takes locks in this order, and one that waited sees what the other made.
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
     PERFORM tidemark.check_not_retired(parent, from_date, to_date);
 
     FOR day IN SELECT d FROM tidemark.missing_dates(parent, from_date, to_date) AS d LOOP
-        FOREACH statement IN ARRAY tidemark.partition_sql(parent, day) LOOP
+        is_first := true;
+        FOREACH statement IN ARRAY tidemark.partition_sql(parent, day, fill IS NOT NULL) LOOP
             EXECUTE statement;
+            IF is_first AND fill IS NOT NULL THEN
+                EXECUTE format('INSERT INTO %I.%I ', schema_of, tidemark.partition_name(name_of, day)) || fill USING day, day + 1;
+            END IF;
+            is_first := false;
         END LOOP;
         SELECT b.partition INTO child FROM tidemark.partition_bounds(parent) b WHERE b.from_time = day::timestamptz;
         -- An index that identifies rows for replication is known by name only now.
@@ -287,9 +301,12 @@ BEGIN
     RETURN created;
 END
 $$;
-COMMENT ON FUNCTION tidemark.create_partitions(regclass, date, date) IS
-'Creates the missing daily partitions with the rights of the caller. Use
-tidemark.ensure_partitions, which acts as the owner of the table.';
+COMMENT ON FUNCTION tidemark.create_partitions(regclass, date, date, text) IS
+'Creates the missing daily partitions with the rights of the caller, and
+returns them. Use tidemark.ensure_partitions, which acts as the owner of the
+table. fill, for tidemark.refresh, is what stands behind INSERT INTO and the
+name of the table, with the date as $1 and the day after as $2: run before
+there are indexes, which takes a fraction of the time.';
 
 CREATE FUNCTION tidemark.ensure_partitions_as_owner(parent regclass, from_date date, to_date date) RETURNS regclass[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_ensure_partitions';

@@ -34,7 +34,7 @@ pub struct Options {
     /// Kafka consumer group; loaders that share one share the partitions [default: tidemark-<PIPELINE>]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off [default: 30s]
+    /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off [default: 10s]
     #[arg(long, value_name = "TIME|off")]
     maintain_every: Option<String>,
     /// What to do when Kafka no longer has the records at our position: fail, earliest or latest [default: fail]

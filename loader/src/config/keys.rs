@@ -246,7 +246,7 @@ pub const KEYS: &[Key] = &[
     key(
         "maintenance.every",
         Kind::Time { min: seconds(1), max: seconds(86_400), off: true },
-        "30s",
+        "10s",
         "How often to refresh models and make partitions ahead, or off",
     ),
     key(

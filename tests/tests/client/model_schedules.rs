@@ -282,3 +282,29 @@ fn a_superusers_refresh_runs_as_the_owner() {
     refresh(&mut superuser);
     assert_stored(&database);
 }
+
+/// What a loader does that never pauses: whenever a date of the first model was computed, its source has new rows.
+#[test]
+fn a_source_that_is_loaded_without_a_pause_keeps_no_model_waiting() {
+    let database = cluster::shared().empty_database();
+    shop(&database);
+    let mut client = database.connect();
+    let sql = "CREATE FUNCTION s.load() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+            INSERT INTO s.events SELECT '2026-01-05', 1, 1;
+            PERFORM tidemark.mark_dirty('s.events', ARRAY['2026-01-05']::date[]);
+            RETURN NULL; END $f$;
+        CREATE TRIGGER load AFTER INSERT ON s.daily EXECUTE FUNCTION s.load()";
+    client.batch_execute(sql).unwrap();
+    refresh(&mut client);
+    let times = "SELECT m.name, m.refresh_count, s.dirty_dates FROM tidemark.models m JOIN tidemark.model_status s ON s.model = m.name ORDER BY 1";
+    // 10 dates with events, 12 around them; what came in meanwhile makes one date stale, and the three around it.
+    let expected = [["s.around", "12", "3"], ["s.daily", "10", "1"]];
+    assert_eq!(rows(&mut client, times), expected);
+    assert_live(&mut client, "in between");
+    refresh(&mut client);
+    let expected = [["s.around", "15", "3"], ["s.daily", "11", "1"]];
+    assert_eq!(rows(&mut client, times), expected);
+    client.batch_execute("DROP TRIGGER load ON s.daily").unwrap();
+    refresh(&mut client);
+    assert_stored(&database);
+}
