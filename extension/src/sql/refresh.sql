@@ -117,9 +117,8 @@ BEGIN
         SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
          WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) THEN
         -- A partition that is made is filled before it has indexes: they are built in far less time than they are kept up.
-        -- Not where the table must see its rows come: triggers would not fire, and an identity has no values for a partition.
-        may_fill := NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = model.target AND NOT t.tgisinternal)
-            AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attidentity <> '');
+        -- Not behind the back of triggers.
+        may_fill := NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = model.target AND NOT t.tgisinternal);
         filled := tidemark.execute_as_owner(model.target, format('SELECT cardinality(tidemark.create_partitions(%L, $1, $1, %L)) > 0',
             model.target::text, CASE WHEN may_fill THEN tidemark.model_statement(model, 'fill') END), event_date)::boolean AND may_fill;
     END IF;

@@ -189,28 +189,21 @@ mod tests {
     }
 
     #[pg_test]
-    fn a_table_with_triggers_or_an_identity_sees_every_row_come() {
+    fn a_table_with_triggers_sees_every_row_come() {
         run("CREATE SCHEMA w;
              CREATE TABLE w.raw (event_time timestamptz NOT NULL, id integer, event_date date GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED);
              INSERT INTO w.raw SELECT '2026-01-01 12:00Z'::timestamptz + i * interval '1 minute', i FROM generate_series(1, 20) AS i;
              CREATE TABLE w.seen (id integer);
              CREATE FUNCTION w.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO w.seen VALUES (new.id); RETURN new; END $$;
              CREATE TABLE w.m (event_time timestamptz NOT NULL, event_date date NOT NULL, id integer NOT NULL) PARTITION BY RANGE (event_time);
-             CREATE TABLE w.n (LIKE w.m, serial bigint GENERATED ALWAYS AS IDENTITY) PARTITION BY RANGE (event_time);
              CREATE TRIGGER see BEFORE INSERT ON w.m FOR EACH ROW EXECUTE FUNCTION w.see()");
-        for table in ["w.m", "w.n"] {
-            run(&format!(
-                "SELECT tidemark.manage_partitions(parent => '{table}'::regclass, premake_days => 0, partition_schema => 'w');
-                 SELECT tidemark.create_model('{table}', '{{w.raw}}', 'SELECT event_time, (event_time AT TIME ZONE ''UTC'')::date AS event_date, id FROM w.raw
-                     WHERE event_time >= $1::timestamp AT TIME ZONE ''UTC'' AND event_time < $2::timestamp AT TIME ZONE ''UTC''', '{{event_date,id}}')"
-            ));
-            assert_eq!(step(&format!("'{table}'"), ""), format!("{table} 2026-01-01"));
-        }
+        run("SELECT tidemark.manage_partitions(parent => 'w.m'::regclass, premake_days => 0, partition_schema => 'w');
+             SELECT tidemark.create_model('w.m', '{w.raw}', 'SELECT event_time, (event_time AT TIME ZONE ''UTC'')::date AS event_date, id FROM w.raw
+                 WHERE event_time >= $1::timestamp AT TIME ZONE ''UTC'' AND event_time < $2::timestamp AT TIME ZONE ''UTC''', '{event_date,id}')");
+        assert_eq!(step("NULL", ""), "w.m 2026-01-01");
         assert_eq!(
-            text(
-                "SELECT concat((SELECT count(DISTINCT id) FROM w.seen), ' ', (SELECT count(DISTINCT serial) FROM w.n), ' ', (SELECT count(*) FROM w.m))"
-            ),
-            "20 20 20"
+            text("SELECT concat((SELECT count(DISTINCT id) FROM w.seen), ' ', (SELECT count(*) FROM w.m))"),
+            "20 20"
         );
     }
 
