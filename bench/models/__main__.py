@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=30, help="of each dashboard question")
     parser.add_argument("--raw-runs", type=int, default=1, help="of each question on the raw events, 0 to leave it out")
     parser.add_argument("--rounds", type=int, default=1, help="of growth and refresh; the figures are medians")
+    parser.add_argument("--questions", default="", help="of growth, only those with one of these words in their titles: sessions,funnel")
     parser.add_argument("--refresh-events", type=int, default=10_000_000, help="of one date, and of a month")
     parser.add_argument("--warehouse-events", type=int, default=1_000_000)
     parser.add_argument("--warehouse-days", type=int, default=3)
