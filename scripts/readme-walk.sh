@@ -57,7 +57,7 @@ prepared=
 prepare() {
     prepared=1
     say "(the reader's own Postgres and Kafka: not in the README)"
-    sed -i 's/scram-sha-256/trust/' /etc/postgresql/15/main/pg_hba.conf
+    pg_createcluster 15 main -- --auth=trust >/dev/null
     pg_ctlcluster 15 main start
     su postgres -c 'createdb shop'
     TIDEMARK_BROKERS=$(scripts/kafka.sh start .run/walk-kafka)
