@@ -2,7 +2,7 @@
 # The extension's functions beside their rivals: plain SQL, postgresql-hll, embedded ClickHouse and DuckDB: `make bench`.
 #
 #   scripts/bench.sh [--events N,N] [--users N,N] [--ids text,bigint] [--rounds N] [--cases sessions,funnel,...]
-#                    [--engines postgres,clickhouse,duckdb] [--work-mem 4MB,512MB] [--parallel N] [--memory] [--seed N]
+#                    [--engines postgres,clickhouse,duckdb] [--work-mem 4MB,512MB] [--parallel N] [--memory] [--no-rivals] [--seed N]
 #
 # Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the installed
 # extension and python3-venv. Without the package postgresql-NN-hll its comparison is refused, and says so.

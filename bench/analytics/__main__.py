@@ -34,9 +34,9 @@ def sql_of(query, ids: str) -> str:
     return query.sql.replace("HASH(", "peer.hll_hash_text(" if ids == "text" else "peer.hll_hash_bigint(")
 
 
-def measure(case, engines, rounds: int, ids: str):
+def measure(case, engines, rounds: int, ids: str, rivals: bool = True):
     times, answers = {}, {}
-    queries = [q for q in case.queries if q.engine in engines]
+    queries = [q for q in case.queries if q.engine in engines and (rivals or q.floor or q.name.startswith("tidemark."))]
     for query in queries:
         if query.ours or query.floor:  # warms up
             engines[query.engine].run(sql_of(query, ids))
@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--work-mem", default="4MB,512MB", help="of Postgres; the embedded engines run with the last one only")
     parser.add_argument("--parallel", type=int, default=0, help="max_parallel_workers_per_gather; the embedded engines get one thread more")
     parser.add_argument("--memory", action="store_true", help="also peak memory and temporary files of every query in Postgres")
+    parser.add_argument("--no-rivals", action="store_true", help="only tidemark and the floor, for memory")
     args = parser.parse_args()
     unknown = set(args.cases.split(",")) - set(CASES)
     if unknown:
@@ -106,7 +107,7 @@ def main() -> int:
 
 def table(case, engines, args, ids: str, work_mem: str) -> list:
     progress(f"==> {case.title}, work_mem {work_mem}")
-    queries, ours, times, answers, wrong = measure(case, engines, args.rounds, ids)
+    queries, ours, times, answers, wrong = measure(case, engines, args.rounds, ids, not args.no_rivals)
     memory = "| MiB of memory (of temporary files) " if args.memory else ""
     print(f"\n### {case.title}{f' (goal: {case.goal})' if case.goal else ''}, work_mem {work_mem}\n")
     print(f"| query | seconds | range | times {ours.name} {memory}|\n|---|---:|---|---:|{'---|' if args.memory else ''}")
