@@ -12,11 +12,12 @@ BEGIN
       FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
      WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0 AND a.atttypid = 'timestamptz'::regtype;
     IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
-        -- One look into each day's partition instead of a scan of all rows.
+        -- One look into each day's partition instead of a scan of all rows. OFFSET 0 keeps it one: as a join it would
+        -- read all partitions for each date, since nothing but the date of the outer row says which are needed.
         RETURN tidemark.execute_as_owner(target, format(
             'SELECT coalesce(array_agg(x.d), ''{}'') FROM (
                 SELECT DISTINCT d::date AS d FROM tidemark.partitions(%1$L) p, generate_series(p.from_date::timestamp, p.to_date::timestamp, interval ''1 day'') AS d) AS x
-              WHERE EXISTS (SELECT FROM %2$s s WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC'' AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'')',
+              WHERE EXISTS (SELECT FROM %2$s s WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC'' AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'' OFFSET 0)',
             source::text, source, key_column))::date[];
     ELSIF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'source % has no column event_date of type date', source
