@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.." || exit
 SKIP=${SKIP:-^$}
 LINES_SHOWN=${LINES_SHOWN:-6}
 SHOP=postgresql://postgres@127.0.0.1/shop
+WORK=$(mktemp -d)
 failed=0 count=0 later=()
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -26,17 +27,17 @@ run() {
     say "\$ $1"
     local began=$SECONDS rc=0 shown=$LINES_SHOWN
     case $1 in "make demo"*) shown=200 ;; esac
-    eval "$1" >/tmp/walk.out 2>&1 </dev/null || rc=$?
-    tail -n "$shown" /tmp/walk.out
+    eval "$1" >"$WORK/out" 2>&1 </dev/null || rc=$?
+    tail -n "$shown" "$WORK/out"
     printf '[exit code %s, %s s]\n' "$rc" $((SECONDS - began))
     count=$((count + 1))
-    [ "$rc" = 0 ] || { failed=$((failed + 1)) && tail -n 30 /tmp/walk.out; }
+    [ "$rc" = 0 ] || { failed=$((failed + 1)) && tail -n 30 "$WORK/out"; }
 }
 
 ask() {
-    printf '%s\n' "$1" >/tmp/walk.sql
+    printf '%s\n' "$1" >"$WORK/walk.sql"
     say "$1"
-    run "psql -X -v ON_ERROR_STOP=1 $SHOP -f /tmp/walk.sql"
+    run "psql -X -v ON_ERROR_STOP=1 $SHOP -f $WORK/walk.sql"
 }
 
 # Blocks of README.md as lines "kind<TAB>text"; a statement or a file's content is one line.
@@ -60,6 +61,8 @@ prepare() {
     pg_createcluster 15 main -- --auth=trust >/dev/null
     pg_ctlcluster 15 main start
     su postgres -c 'createdb shop'
+    # Java and Maven, which "make test" would have installed.
+    scripts/deps.sh kafka >/dev/null
     TIDEMARK_BROKERS=$(scripts/kafka.sh start .run/walk-kafka)
     export TIDEMARK_BROKERS
     trap 'scripts/kafka.sh destroy .run/walk-kafka; pg_ctlcluster 15 main stop -m immediate' EXIT
@@ -70,8 +73,8 @@ while IFS=$'\t' read -r kind text <&3; do
         sh,"make install"*) [ -n "$prepared" ] || prepare ;;
         sh,"tidemark load"*)
             # The shop that the README's topic holds.
-            tidemark generate --events 20000 --days 30 --users 800 --seed 42 >/tmp/shop.ndjson 2>/dev/null
-            tidemark produce /tmp/shop.ndjson --topic events --partitions 2 >/dev/null 2>&1
+            tidemark generate --events 20000 --days 30 --users 800 --seed 42 >"$WORK/shop.ndjson" 2>/dev/null
+            tidemark produce "$WORK/shop.ndjson" --topic events --partitions 2 >/dev/null 2>&1
             ;;
     esac
     case $kind in
