@@ -19,7 +19,8 @@ chmod 755 "$server"
 trap '"$ROOT/scripts/pg.sh" destroy "$server/pg"; rm -rf "$server"' EXIT
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends "$@"; }
-# What of tidemark is on this system: nothing must be left at the end.
+# What of tidemark is on this system: nothing more must be left at the end. Another checkout that was tested in this
+# chroot may be there from the start.
 traces() {
     find / -xdev \( -path /proc -o -path "$ROOT" -o -path /tmp -o -path /root \) -prune -o -name '*tidemark*' \
         ! -path '/var/lib/apt/*' ! -path '/.tidemark-packages' -print
@@ -28,7 +29,7 @@ same() { [ "$2" = "$3" ] || die "$1: expected \"$2\", found \"$3\"" "read script
 
 # Left by an installation without a package.
 rm -f "$libdir/tidemark.so" "$extdir"/tidemark*
-same "before the installation" "" "$(traces)"
+before=$(traces)
 
 "$ROOT/scripts/deb.sh" extension
 deb=$(ls "$ROOT"/dist/"$package"_*.deb)
@@ -58,6 +59,6 @@ ask 'CREATE DATABASE warehouse'
 TIDEMARK_DATABASE_URL=${url%/*}/warehouse quietly deb-migrate "read the log" /usr/bin/tidemark migrate
 
 quietly deb-remove "read the log" apt_get purge "$package" tidemark-loader
-same "after the removal" "" "$(traces)"
+same "what is left after the removal" "$before" "$(traces)"
 same "what is said without the files" 1 "$(ask 'SELECT 1')"
 say "    $package and tidemark-loader: installed, used, removed"
