@@ -3,6 +3,7 @@
 //!
 //! The statements themselves are put together in plpgsql (`sql/models.sql`, `sql/live.sql`).
 
+mod copies;
 mod describe;
 pub(crate) mod owner;
 mod rewrite;

@@ -15,6 +15,7 @@ mod general;
 mod hll;
 mod maintenance;
 mod models;
+mod models_append;
 mod models_live;
 mod models_rights;
 mod models_support;

@@ -34,6 +34,8 @@ pub enum Sabotage {
     Forgets,
     /// Some marks commit before their rows do, so that a refresher may take the mark and not see the rows.
     MarksApart,
+    /// Some changes of rows are marked as if rows had been added only.
+    SaysAdded,
 }
 
 /// What to run.
@@ -96,6 +98,8 @@ pub struct Report {
     pub commits: u64,
     /// Dates of models recomputed.
     pub refreshed: i64,
+    /// How many of them by adding the rows that the source had gained; as far back as the log goes.
+    pub appended: i64,
     /// Calls of refresh that ended well.
     pub refreshes: u64,
     /// Statements cancelled, connections ended, backends killed with -9.
@@ -126,13 +130,14 @@ impl fmt::Display for Report {
         let [cancelled, ended, killed] = self.disturbed;
         write!(
             f,
-            "rounds={} events={} commits={} refreshes={} refreshed_dates={} cancelled={cancelled} terminated={ended} \
+            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} cancelled={cancelled} terminated={ended} \
              kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
             self.commits,
             self.refreshes,
             self.refreshed,
+            self.appended,
             self.redefined,
             self.compared,
             self.compared_dirty,

@@ -19,7 +19,10 @@ fn models_and_live_views_are_right_in_a_race() {
     println!("{report}; errors {:?}", report.errors);
     assert!(report.wrong() == 0, "{:#?}\n{:#?}", report.differences, report.live_differences);
     // Or it proves nothing.
-    assert!(report.rounds >= 2 && report.commits > 20 && report.refreshed > 50, "{report}");
+    assert!(
+        report.rounds >= 2 && report.commits > 20 && report.refreshed > 50 && report.appended > 20,
+        "{report}"
+    );
     assert!(report.compared > 20 && report.compared_dirty > 0, "{report}");
     assert!(report.disturbed.iter().sum::<u64>() > 0, "{report}");
 }
@@ -42,6 +45,11 @@ fn sabotaged(sabotage: Sabotage, name: &str) {
 #[test]
 fn the_race_notices_marks_that_are_forgotten() {
     sabotaged(Sabotage::Forgets, "race-forgets");
+}
+
+#[test]
+fn the_race_notices_changes_that_are_said_to_be_additions() {
+    sabotaged(Sabotage::SaysAdded, "race-added");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::support::pg_function;
 /// Parses, analyzes and rewrites a query with two parameters of type date, and hands it to `look`.
 ///
 /// Nothing is planned, let alone executed.
-fn analyzed<T>(query: &str, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
+pub(super) fn analyzed<T>(query: &str, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
     let Ok(query) = CString::new(query) else {
         raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
     };
@@ -41,7 +41,7 @@ fn analyzed<T>(query: &str, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -
 ///
 /// # Safety
 /// The first argument must be a text.
-unsafe fn query_argument(fcinfo: pg_sys::FunctionCallInfo) -> String {
+pub(super) unsafe fn query_argument(fcinfo: pg_sys::FunctionCallInfo) -> String {
     // SAFETY: see above.
     match unsafe { args::text(fcinfo, 0, "query") } {
         Some(query) => query.to_owned(),

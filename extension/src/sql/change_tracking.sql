@@ -38,8 +38,8 @@ BEGIN
                        ELSE format('%s::date', event_time) END;
     IF TG_OP = 'INSERT' AND column_type = 'timestamptz'::regtype THEN
         EXECUTE format(
-            'INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, min_event_time, max_event_time)
-             SELECT $1, %1$s, ''insert'', count(*), min(%2$s), max(%2$s) FROM tidemark_new
+            'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, min_event_time, max_event_time)
+             SELECT $1, %1$s, ''insert'', true, count(*), min(%2$s), max(%2$s) FROM tidemark_new
               WHERE isfinite(%2$s) GROUP BY 2', event_date, event_time) USING root;
         RETURN NULL;
     END IF;
@@ -48,8 +48,8 @@ BEGIN
         WHEN 'DELETE' THEN format('SELECT %s FROM tidemark_old', event_time)
         ELSE format('SELECT %1$s FROM tidemark_old UNION ALL SELECT %1$s FROM tidemark_new', event_time) END;
     EXECUTE format(
-        'INSERT INTO tidemark.dirty_log (source, event_date, reason)
-         SELECT DISTINCT $1, %s, $2 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP);
+        'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+         SELECT DISTINCT $1, %s, $2, $3 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP), TG_OP = 'INSERT';
     RETURN NULL;
 END
 $$;

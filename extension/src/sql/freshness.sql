@@ -139,8 +139,8 @@ BEGIN
     ELSIF 0 > ANY (mark_loaded.rows || mark_loaded.late_rows || mark_loaded.lateness) THEN
         RAISE EXCEPTION 'rows, late_rows and lateness must not be negative' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, late_rows, min_event_time, max_event_time, lateness)
-    SELECT mark_loaded.source, v.event_date, 'loaded', coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
+    INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time, max_event_time, lateness)
+    SELECT mark_loaded.source, v.event_date, 'loaded', true, coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
       FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times, mark_loaded.max_event_times)
            WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
      WHERE v.event_date IS NOT NULL
@@ -148,10 +148,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[], bigint[]) IS
-'Records rows that a writer loaded: tidemark.mark_dirty for one that knows
-more about them. For each UTC date: the number of rows, how many of them
-were late, the earliest and latest event time, and the counts of the buckets
-of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
+'Records rows that a writer added: tidemark.mark_dirty for one that knows
+more about them. Rows that it changed or deleted need tidemark.mark_dirty as
+well: after this alone a refresh may look at new rows only. For each UTC
+date: the number of rows, how many of them were late, the earliest and
+latest event time, and the counts of the buckets of
+tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
 counted). Feeds the watermark and the views lateness and source_status. Call
 it in the transaction that loads the rows. Elements whose date is NULL are
 skipped; arrays of different length raise 2202E, negative counts 22023.

@@ -23,6 +23,16 @@ COMMENT ON FUNCTION tidemark.query_relations(text) IS
 'Part of tidemark.create_model: the tables that a query with two parameters
 of type date reads, those below views included. Nothing is executed.';
 
+CREATE FUNCTION tidemark.copied_columns(query text) RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_copied_columns';
+COMMENT ON FUNCTION tidemark.copied_columns(text) IS
+'Part of tidemark.refresh: for each column of a query with two parameters of
+type date the name of the column of its table that it passes on unchanged,
+NULL where it computes something. NULL altogether unless each row comes from
+one row of one table: no aggregate, window function, DISTINCT, GROUP BY,
+LIMIT, join, view, WITH, set operation, reference to a whole row, volatile
+function, or stable function of a user. Nothing is executed.';
+
 CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp

@@ -4,7 +4,8 @@
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
--- mark behind, and the date is recomputed once more.
+-- mark behind, and the date is recomputed once more. A mark says whether rows were only added: then the rows of a model
+-- that makes each of its rows from one row of its source only grow in number, and those that are there stay as they are.
 --
 -- Whose rights: these tables are open to everybody under row level security, which lets only members of the role
 -- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
@@ -58,6 +59,7 @@ CREATE TABLE tidemark.dirty_log (
     event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    only_added boolean NOT NULL DEFAULT false,
     rows bigint,
     late_rows bigint,
     min_event_time timestamptz,
@@ -71,6 +73,7 @@ COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
 COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
 COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark.dirty_log.only_added IS 'Whether rows of the date were only added, none changed or deleted.';
 COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
 COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
 COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
@@ -81,7 +84,8 @@ CREATE TABLE tidemark.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
     event_date date NOT NULL,
-    marked_at timestamptz NOT NULL
+    marked_at timestamptz NOT NULL,
+    only_added boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON tidemark.model_dirty (model, event_date);
 COMMENT ON TABLE tidemark.model_dirty IS
@@ -90,6 +94,7 @@ COMMENT ON COLUMN tidemark.model_dirty.id IS 'Identity of the mark.';
 COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
 COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
+COMMENT ON COLUMN tidemark.model_dirty.only_added IS 'Whether rows of the source were only added, none changed or deleted.';
 
 CREATE TABLE tidemark.refresh_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -100,7 +105,8 @@ CREATE TABLE tidemark.refresh_log (
     rows_inserted bigint NOT NULL,
     rows_updated bigint NOT NULL,
     rows_deleted bigint NOT NULL,
-    seconds numeric(12, 3) NOT NULL
+    seconds numeric(12, 3) NOT NULL,
+    appended boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON tidemark.refresh_log (model, event_date);
 COMMENT ON TABLE tidemark.refresh_log IS
@@ -114,6 +120,7 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not ther
 COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
+COMMENT ON COLUMN tidemark.refresh_log.appended IS 'Whether only the rows that its source had gained were computed, instead of the whole date.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
@@ -204,9 +211,9 @@ BEGIN
     END IF;
     PERFORM tidemark.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at)
-    INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-    SELECT m.name, k.event_date + shift, min(k.marked_at)
+        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at, l.only_added)
+    INSERT INTO tidemark.model_dirty (model, event_date, marked_at, only_added)
+    SELECT m.name, k.event_date + shift, min(k.marked_at), bool_and(k.only_added)
       FROM marks k
       JOIN tidemark.model_sources s ON s.source = k.source
       JOIN tidemark.models m ON m.name = s.model

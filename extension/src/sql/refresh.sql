@@ -19,8 +19,58 @@ COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
 'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
 statement that only reads, under the snapshot of the calling query.';
 
+CREATE FUNCTION tidemark.append_query(model tidemark.models) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source record;
+    copied text[];
+    same_key text;
+    rewritten text;
+BEGIN
+    SELECT s.source, n.nspname, c.relname INTO source
+      FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE s.model = model.name
+       AND has_table_privilege((SELECT t.relowner FROM pg_class t WHERE t.oid = model.target), c.oid, 'SELECT');
+    IF NOT FOUND OR (SELECT count(*) FROM tidemark.model_sources s WHERE s.model = model.name) <> 1 THEN
+        RETURN NULL;
+    END IF;
+    copied := tidemark.read_as_owner(model.target, format('SELECT tidemark.copied_columns(%L)', model.query))::text[];
+    IF copied IS NULL OR tidemark.read_as_owner(model.target, format('SELECT tidemark.query_relations(%L)::oid[]', model.query))::oid[] IS DISTINCT FROM ARRAY[source.source::oid] THEN
+        RETURN NULL;
+    END IF;
+    -- Of a key whose columns, but for the date, are the source's own, the rows that are stored already can be told
+    -- before anything is computed.
+    SELECT string_agg('tidemark_stored.' || quote_ident(k.name) || ' = tidemark_source.' || quote_ident(o.copied), ' AND ' ORDER BY k.n)
+      INTO same_key
+      FROM unnest(model.key) WITH ORDINALITY AS k(name, n)
+      LEFT JOIN unnest(tidemark.read_as_owner(model.target, format('SELECT tidemark.query_columns(%L)', model.query))::text[], copied) AS o(name, copied)
+        ON o.name = k.name
+      LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
+      LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
+     WHERE k.name <> 'event_date'
+    HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod) AND t.attcollation = s.attcollation, false));
+    IF same_key IS NULL THEN
+        RETURN NULL;
+    END IF;
+    rewritten := tidemark.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
+        '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
+        source.source, model.target, same_key)]);
+    RETURN nullif(rewritten, tidemark.rewrite_query(model.query, NULL, NULL));
+END
+$$;
+COMMENT ON FUNCTION tidemark.append_query(tidemark.models) IS
+'Part of tidemark.refresh: the query of a model, made to read only those rows
+of its source for which no row of the date ($1) is stored. NULL for a model
+that must be recomputed even if its source only gained rows: see
+tidemark.copied_columns; besides, it must have one source, named in the
+query itself, and its key must be columns of the source, unchanged, with or
+without event_date. The caller must be a member of the role that owns the
+table.';
+
 CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -33,6 +83,7 @@ DECLARE
     keys text;
     null_key text;
     example text;      -- a key as JSON
+    append_query text;
 BEGIN
     -- Compared as what the table would store: numeric(12, 3) of a numeric, say. A cast to varchar(n) would cut in silence.
     SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
@@ -55,6 +106,18 @@ BEGIN
                 || format('(%1$s) SELECT %1$s FROM (%2$s' || E'\n' || ') AS q WHERE q.event_date = $1', columns, model.query);
         WHEN 'built' THEN
             RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
+        WHEN 'append' THEN
+            -- Counted, so that a row which went without a mark, or a key that comes twice, is not passed over.
+            append_query := tidemark.append_query(model);
+            RETURN CASE WHEN append_query IS NOT NULL THEN format(
+                'WITH added AS (INSERT INTO %1$s (%2$s) SELECT %3$s FROM (%4$s' || E'\n' || ') AS q WHERE q.event_date = $1 RETURNING %9$s)
+                 SELECT json_build_object(''inserted'', (SELECT count(*) FROM added),
+                    ''surplus'', (SELECT count(*) FROM %1$s AS t WHERE t.event_date = $1) + (SELECT count(*) FROM added)
+                                 - (SELECT count(*) FROM (%6$s' || E'\n' || ') AS q WHERE q.event_date = $1),
+                    ''wrong'', (SELECT %7$s FROM added GROUP BY %5$s HAVING count(*) > 1 OR %8$s LIMIT 1),
+                    ''elsewhere'', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))',
+                model.target, columns, computed, append_query, keys, model.query, example, null_key,
+                keys || CASE WHEN 'event_date' = ANY (model.key) THEN '' ELSE ', event_date' END) END;
         WHEN 'diff', 'compare' THEN
             -- Deleted before updated before inserted: each part waits for the count of the one before, so that a value
             -- which is unique in the table can move from one row to another.
@@ -88,7 +151,7 @@ BEGIN
                 (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
                 END;
         ELSE
-            RAISE EXCEPTION 'kind must be build, fill, built, diff or compare, got %', kind USING ERRCODE = '22023';
+            RAISE EXCEPTION 'kind must be build, fill, built, append, diff or compare, got %', kind USING ERRCODE = '22023';
     END CASE;
 END
 $$;
@@ -96,10 +159,13 @@ COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
-doubled or NULL key afterwards, diff brings the stored rows in line, compare
-only says how they differ. Useful to EXPLAIN.';
+doubled or NULL key afterwards, append adds the rows that are missing if the
+source only gained rows (NULL for a model that cannot do so, see
+tidemark.append_query), diff brings the stored rows in line, compare only
+says how they differ. Useful to EXPLAIN.';
 
-CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
+CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, only_added boolean,
+    OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT appended boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -111,6 +177,7 @@ DECLARE
     result json;
     may_fill boolean;
     filled boolean := false;
+    append text;
     stored constant text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
 BEGIN
     IF isfinite(event_date) AND EXISTS (
@@ -122,7 +189,25 @@ BEGIN
         filled := tidemark.execute_as_owner(model.target, format('SELECT cardinality(tidemark.create_partitions(%L, $1, $1, %L)) > 0',
             model.target::text, CASE WHEN may_fill THEN tidemark.model_statement(model, 'fill') END), event_date)::boolean AND may_fill;
     END IF;
+    appended := false;
     IF NOT filled AND tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        append := CASE WHEN only_added THEN tidemark.model_statement(model, 'append') END;
+        IF append IS NOT NULL THEN
+            BEGIN
+                result := tidemark.execute_as_owner(model.target, append, event_date)::json;
+                IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0 OR (result ->> 'elsewhere')::bigint <> 0 THEN
+                    RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                END IF;
+                inserted := result ->> 'inserted';
+                updated := 0;
+                deleted := 0;
+                appended := true;
+                RETURN;
+            EXCEPTION WHEN SQLSTATE 'TM002' OR integrity_constraint_violation THEN
+                -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
+                appended := false;
+            END;
+        END IF;
         result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
@@ -158,10 +243,13 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
+COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date, boolean) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
 what the query returns, as the owner of the table, and says how many rows
 that took. Makes the partition of the date if the table has daily ones.
+only_added: nothing but added rows has happened to the source since the date
+was last refreshed; then only these are computed where the model allows it
+(appended), and the numbers of rows are compared afterwards.
 Takes no marks away. 21000: the query returns a key that is NULL or not
 unique.';
 
@@ -177,6 +265,7 @@ DECLARE
     began timestamptz;
     change record;
     changed boolean;
+    only_added boolean;
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
@@ -197,8 +286,9 @@ BEGIN
         began := clock_timestamp();
         BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
-            DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
-            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            WITH gone AS (DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date RETURNING d.only_added)
+            SELECT bool_and(g.only_added) INTO only_added FROM gone g;
+            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date, only_added);
             -- A partition may have been detached since the date was chosen: then the rows computed are too few.
             IF tidemark.is_frozen(candidate, refreshed_date) THEN
                 RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
@@ -206,7 +296,8 @@ BEGIN
             changed := change.inserted + change.updated + change.deleted > 0;
             -- Only models that read this one care, and only if there is something new to read.
             IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || candidate);
+                INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+                VALUES (m.target, refreshed_date, 'refreshed ' || candidate, change.updated + change.deleted = 0);
             END IF;
             UPDATE tidemark.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
@@ -216,9 +307,9 @@ BEGIN
              WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
                     OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
-            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended)
             VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
-                    extract(epoch FROM clock_timestamp() - began));
+                    extract(epoch FROM clock_timestamp() - began), change.appended);
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.

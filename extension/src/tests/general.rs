@@ -13,7 +13,7 @@ mod tests {
         retire_step, set_retired, set_watermark_policy, source_dates, track_changes, try_maintenance_lock, unmanage_partitions, untrack_changes";
 
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
-    const PARALLEL_RESTRICTED: &str = "read_as_owner, verify_model";
+    const PARALLEL_RESTRICTED: &str = "read_as_owner, append_query, model_statement, verify_model";
 
     /// Functions that may run with the rights of their owner: they only move or read marks and call nobody's code.
     const SECURITY_DEFINER: &str =

@@ -258,7 +258,7 @@ mod tests {
         let adopted = || text("SELECT tidemark.adopt_sources()");
         let freshness = || {
             text(
-                "SELECT string_agg(coalesce(freshness_seconds::text, 'unknown'), ' ') FROM tidemark.model_status",
+                "SELECT string_agg(coalesce(freshness_seconds::text, 'unknown'), ' ' ORDER BY model) FROM tidemark.model_status",
             )
         };
         assert_eq!(freshness(), "0.000 0.000", "marked in this transaction");

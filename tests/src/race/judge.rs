@@ -138,9 +138,12 @@ pub(super) fn at_rest(race: &Race<'_>) {
     let events: i64 = client.query_one("SELECT count(*) FROM race.events", &[]).unwrap().get(0);
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
+    let appended = "SELECT count(*) FROM tidemark.refresh_log WHERE appended";
+    let appended = client.query_one(appended, &[]).unwrap().get(0);
     race.note(|r| {
         r.rounds += 1;
         r.refreshed = after;
+        r.appended = appended;
     });
     assert!(after >= before, "the counters of the models went back from {before} to {after}");
 }
@@ -172,6 +175,14 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
         writer::mark(client, "race.events", &[3]).unwrap();
     }
     client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
+    if sabotage == Sabotage::SaysAdded {
+        let change = format!(
+            "UPDATE race.events SET amount = coalesce(amount, 0) + 1 WHERE event_date = date '{FIRST_DAY}' + 3"
+        );
+        client.batch_execute(&change).unwrap();
+        writer::mark_loaded(client, &[3]).unwrap();
+        return;
+    }
     // Person 0 is active on days 0 to 2 of five, person 2 on days 3, 4 and 0.
     let row = format!(
         "INSERT INTO race.events (event_time, person, kind, amount)

@@ -33,6 +33,8 @@ pub(super) fn run(race: &Race<'_>, number: u64) {
 struct Done {
     /// Days of `race.events` and of `race.refunds` to mark at its end.
     unmarked: [BTreeSet<i32>; 2],
+    /// Days of `race.events` that rows were added to, to mark at its end as such or as changed.
+    added: BTreeSet<i32>,
     /// Rows inserted less rows deleted, and rows touched.
     rows: i64,
     events: u64,
@@ -76,6 +78,7 @@ impl Writer<'_> {
                     for (all, more) in done.unmarked.iter_mut().zip(inner.unmarked) {
                         all.extend(more);
                     }
+                    done.added.extend(inner.added);
                     done.rows += inner.rows;
                     done.events += inner.events;
                 }
@@ -140,12 +143,23 @@ impl Writer<'_> {
     }
 
     fn mark(&mut self, client: &mut Client, done: &mut Done) -> Result<(), postgres::Error> {
+        self.mark_added(client, std::mem::take(&mut done.added))?;
         for (source, days) in ["race.events", "race.refunds"].iter().zip(&mut done.unmarked) {
             if !days.is_empty() {
                 mark(client, source, &std::mem::take(days).into_iter().collect::<Vec<_>>())?;
             }
         }
         Ok(())
+    }
+
+    /// Marks days that rows were added to: mostly as a loader does.
+    fn mark_added(&mut self, client: &mut Client, days: BTreeSet<i32>) -> Result<(), postgres::Error> {
+        let days: Vec<i32> = days.into_iter().collect();
+        match (days.is_empty(), self.random.percent(75)) {
+            (true, _) => Ok(()),
+            (_, true) => mark_loaded(client, &days),
+            (_, false) => mark(client, "race.events", &days),
+        }
     }
 
     /// One change of one kind.
@@ -156,10 +170,9 @@ impl Writer<'_> {
                 let events = self.events();
                 if self.random.percent(20) {
                     // Marked before it is written.
-                    let days: Vec<i32> = days_of(&events).into_iter().collect();
-                    mark(client, "race.events", &days)?;
+                    self.mark_added(client, days_of(&events))?;
                 } else {
-                    done.unmarked[0].extend(days_of(&events));
+                    done.added.extend(days_of(&events));
                 }
                 self.insert(client, &events, done)
             }
@@ -303,8 +316,12 @@ impl Writer<'_> {
         );
         let new = client.query(&sql, &[&ids])?;
         done.events += new.len() as u64;
+        let new = new.iter().map(|r| r.get::<_, i32>(0));
+        if self.race.options.sabotage == Some(Sabotage::SaysAdded) && self.random.percent(50) {
+            return mark_loaded(client, &old.into_iter().chain(new).collect::<Vec<_>>());
+        }
         done.unmarked[0].extend(old);
-        done.unmarked[0].extend(new.iter().map(|r| r.get::<_, i32>(0)));
+        done.unmarked[0].extend(new);
         Ok(())
     }
 
@@ -354,6 +371,15 @@ impl Writer<'_> {
 
 fn days_of(events: &[Event]) -> BTreeSet<i32> {
     events.iter().map(|(_, at)| (at / 86_400) as i32).collect()
+}
+
+/// Marks these days of the events as days that rows were added to.
+pub(super) fn mark_loaded(client: &mut Client, days: &[i32]) -> Result<(), postgres::Error> {
+    let sql = format!(
+        "SELECT tidemark.mark_loaded('race.events', array_agg(date '{FIRST_DAY}' + d), array_agg(1::bigint), array_agg(0::bigint),
+                array_agg(now()), array_agg(now())) FROM (SELECT DISTINCT unnest($1::int[])) AS x(d)"
+    );
+    client.execute(&sql, &[&days]).map(|_| ())
 }
 
 /// Marks these days of a source.
