@@ -2505,7 +2505,8 @@ GRANT SELECT ON tidemark.partition_health TO PUBLIC;
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
--- mark behind, and the date is recomputed once more.
+-- mark behind, and the date is recomputed once more. A mark says whether rows were only added: then the rows of a model
+-- that makes each of its rows from one row of its source only grow in number, and those that are there stay as they are.
 --
 -- Whose rights: these tables are open to everybody under row level security, which lets only members of the role
 -- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
@@ -2559,6 +2560,7 @@ CREATE TABLE tidemark.dirty_log (
     event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    only_added boolean NOT NULL DEFAULT false,
     rows bigint,
     late_rows bigint,
     min_event_time timestamptz,
@@ -2572,6 +2574,7 @@ COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
 COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
 COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark.dirty_log.only_added IS 'Whether rows of the date were only added, none changed or deleted.';
 COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
 COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
 COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
@@ -2582,7 +2585,8 @@ CREATE TABLE tidemark.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
     event_date date NOT NULL,
-    marked_at timestamptz NOT NULL
+    marked_at timestamptz NOT NULL,
+    only_added boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON tidemark.model_dirty (model, event_date);
 COMMENT ON TABLE tidemark.model_dirty IS
@@ -2591,6 +2595,7 @@ COMMENT ON COLUMN tidemark.model_dirty.id IS 'Identity of the mark.';
 COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
 COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
+COMMENT ON COLUMN tidemark.model_dirty.only_added IS 'Whether rows of the source were only added, none changed or deleted.';
 
 CREATE TABLE tidemark.refresh_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -2601,7 +2606,8 @@ CREATE TABLE tidemark.refresh_log (
     rows_inserted bigint NOT NULL,
     rows_updated bigint NOT NULL,
     rows_deleted bigint NOT NULL,
-    seconds numeric(12, 3) NOT NULL
+    seconds numeric(12, 3) NOT NULL,
+    appended boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON tidemark.refresh_log (model, event_date);
 COMMENT ON TABLE tidemark.refresh_log IS
@@ -2615,6 +2621,7 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not ther
 COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
+COMMENT ON COLUMN tidemark.refresh_log.appended IS 'Whether only the rows that its source had gained were computed, instead of the whole date.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
@@ -2705,9 +2712,9 @@ BEGIN
     END IF;
     PERFORM tidemark.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at)
-    INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-    SELECT m.name, k.event_date + shift, min(k.marked_at)
+        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at, l.only_added)
+    INSERT INTO tidemark.model_dirty (model, event_date, marked_at, only_added)
+    SELECT m.name, k.event_date + shift, min(k.marked_at), bool_and(k.only_added)
       FROM marks k
       JOIN tidemark.model_sources s ON s.source = k.source
       JOIN tidemark.models m ON m.name = s.model
@@ -2929,8 +2936,58 @@ COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
 'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
 statement that only reads, under the snapshot of the calling query.';
 
+CREATE FUNCTION tidemark.append_query(model tidemark.models) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source record;
+    copied text[];
+    same_key text;
+    rewritten text;
+BEGIN
+    SELECT s.source, n.nspname, c.relname INTO source
+      FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE s.model = model.name
+       AND has_table_privilege((SELECT t.relowner FROM pg_class t WHERE t.oid = model.target), c.oid, 'SELECT');
+    IF NOT FOUND OR (SELECT count(*) FROM tidemark.model_sources s WHERE s.model = model.name) <> 1 THEN
+        RETURN NULL;
+    END IF;
+    copied := tidemark.read_as_owner(model.target, format('SELECT tidemark.copied_columns(%L)', model.query))::text[];
+    IF copied IS NULL OR tidemark.read_as_owner(model.target, format('SELECT tidemark.query_relations(%L)::oid[]', model.query))::oid[] IS DISTINCT FROM ARRAY[source.source::oid] THEN
+        RETURN NULL;
+    END IF;
+    -- Of a key whose columns, but for the date, are the source's own, the rows that are stored already can be told
+    -- before anything is computed.
+    SELECT string_agg('tidemark_stored.' || quote_ident(k.name) || ' = tidemark_source.' || quote_ident(o.copied), ' AND ' ORDER BY k.n)
+      INTO same_key
+      FROM unnest(model.key) WITH ORDINALITY AS k(name, n)
+      LEFT JOIN unnest(tidemark.read_as_owner(model.target, format('SELECT tidemark.query_columns(%L)', model.query))::text[], copied) AS o(name, copied)
+        ON o.name = k.name
+      LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
+      LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
+     WHERE k.name <> 'event_date'
+    HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod) AND t.attcollation = s.attcollation, false));
+    IF same_key IS NULL THEN
+        RETURN NULL;
+    END IF;
+    rewritten := tidemark.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
+        '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
+        source.source, model.target, same_key)]);
+    RETURN nullif(rewritten, tidemark.rewrite_query(model.query, NULL, NULL));
+END
+$$;
+COMMENT ON FUNCTION tidemark.append_query(tidemark.models) IS
+'Part of tidemark.refresh: the query of a model, made to read only those rows
+of its source for which no row of the date ($1) is stored. NULL for a model
+that must be recomputed even if its source only gained rows: see
+tidemark.copied_columns; besides, it must have one source, named in the
+query itself, and its key must be columns of the source, unchanged, with or
+without event_date. The caller must be a member of the role that owns the
+table.';
+
 CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -2943,6 +3000,7 @@ DECLARE
     keys text;
     null_key text;
     example text;      -- a key as JSON
+    append_query text;
 BEGIN
     -- Compared as what the table would store: numeric(12, 3) of a numeric, say. A cast to varchar(n) would cut in silence.
     SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
@@ -2965,6 +3023,18 @@ BEGIN
                 || format('(%1$s) SELECT %1$s FROM (%2$s' || E'\n' || ') AS q WHERE q.event_date = $1', columns, model.query);
         WHEN 'built' THEN
             RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
+        WHEN 'append' THEN
+            -- Counted, so that a row which went without a mark, or a key that comes twice, is not passed over.
+            append_query := tidemark.append_query(model);
+            RETURN CASE WHEN append_query IS NOT NULL THEN format(
+                'WITH added AS (INSERT INTO %1$s (%2$s) SELECT %3$s FROM (%4$s' || E'\n' || ') AS q WHERE q.event_date = $1 RETURNING %9$s)
+                 SELECT json_build_object(''inserted'', (SELECT count(*) FROM added),
+                    ''surplus'', (SELECT count(*) FROM %1$s AS t WHERE t.event_date = $1) + (SELECT count(*) FROM added)
+                                 - (SELECT count(*) FROM (%6$s' || E'\n' || ') AS q WHERE q.event_date = $1),
+                    ''wrong'', (SELECT %7$s FROM added GROUP BY %5$s HAVING count(*) > 1 OR %8$s LIMIT 1),
+                    ''elsewhere'', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))',
+                model.target, columns, computed, append_query, keys, model.query, example, null_key,
+                keys || CASE WHEN 'event_date' = ANY (model.key) THEN '' ELSE ', event_date' END) END;
         WHEN 'diff', 'compare' THEN
             -- Deleted before updated before inserted: each part waits for the count of the one before, so that a value
             -- which is unique in the table can move from one row to another.
@@ -2998,7 +3068,7 @@ BEGIN
                 (SELECT string_agg(format('diff.%I', k), ', ' ORDER BY n) FROM unnest(model.key) WITH ORDINALITY AS x(k, n)), keys)
                 END;
         ELSE
-            RAISE EXCEPTION 'kind must be build, fill, built, diff or compare, got %', kind USING ERRCODE = '22023';
+            RAISE EXCEPTION 'kind must be build, fill, built, append, diff or compare, got %', kind USING ERRCODE = '22023';
     END CASE;
 END
 $$;
@@ -3006,10 +3076,13 @@ COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
-doubled or NULL key afterwards, diff brings the stored rows in line, compare
-only says how they differ. Useful to EXPLAIN.';
+doubled or NULL key afterwards, append adds the rows that are missing if the
+source only gained rows (NULL for a model that cannot do so, see
+tidemark.append_query), diff brings the stored rows in line, compare only
+says how they differ. Useful to EXPLAIN.';
 
-CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, OUT inserted bigint, OUT updated bigint, OUT deleted bigint)
+CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, only_added boolean,
+    OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT appended boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -3021,6 +3094,7 @@ DECLARE
     result json;
     may_fill boolean;
     filled boolean := false;
+    append text;
     stored constant text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
 BEGIN
     IF isfinite(event_date) AND EXISTS (
@@ -3032,7 +3106,25 @@ BEGIN
         filled := tidemark.execute_as_owner(model.target, format('SELECT cardinality(tidemark.create_partitions(%L, $1, $1, %L)) > 0',
             model.target::text, CASE WHEN may_fill THEN tidemark.model_statement(model, 'fill') END), event_date)::boolean AND may_fill;
     END IF;
+    appended := false;
     IF NOT filled AND tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        append := CASE WHEN only_added THEN tidemark.model_statement(model, 'append') END;
+        IF append IS NOT NULL THEN
+            BEGIN
+                result := tidemark.execute_as_owner(model.target, append, event_date)::json;
+                IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0 OR (result ->> 'elsewhere')::bigint <> 0 THEN
+                    RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                END IF;
+                inserted := result ->> 'inserted';
+                updated := 0;
+                deleted := 0;
+                appended := true;
+                RETURN;
+            EXCEPTION WHEN SQLSTATE 'TM002' OR integrity_constraint_violation THEN
+                -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
+                appended := false;
+            END;
+        END IF;
         result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
@@ -3068,10 +3160,13 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date) IS
+COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date, boolean) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
 what the query returns, as the owner of the table, and says how many rows
 that took. Makes the partition of the date if the table has daily ones.
+only_added: nothing but added rows has happened to the source since the date
+was last refreshed; then only these are computed where the model allows it
+(appended), and the numbers of rows are compared afterwards.
 Takes no marks away. 21000: the query returns a key that is NULL or not
 unique.';
 
@@ -3087,6 +3182,7 @@ DECLARE
     began timestamptz;
     change record;
     changed boolean;
+    only_added boolean;
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
@@ -3107,8 +3203,9 @@ BEGIN
         began := clock_timestamp();
         BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
-            DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date;
-            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date);
+            WITH gone AS (DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date RETURNING d.only_added)
+            SELECT bool_and(g.only_added) INTO only_added FROM gone g;
+            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date, only_added);
             -- A partition may have been detached since the date was chosen: then the rows computed are too few.
             IF tidemark.is_frozen(candidate, refreshed_date) THEN
                 RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
@@ -3116,7 +3213,8 @@ BEGIN
             changed := change.inserted + change.updated + change.deleted > 0;
             -- Only models that read this one care, and only if there is something new to read.
             IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                PERFORM tidemark.mark_dirty(m.target, ARRAY[refreshed_date], 'refreshed ' || candidate);
+                INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+                VALUES (m.target, refreshed_date, 'refreshed ' || candidate, change.updated + change.deleted = 0);
             END IF;
             UPDATE tidemark.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
@@ -3126,9 +3224,9 @@ BEGIN
              WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
                     OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
-            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds)
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended)
             VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
-                    extract(epoch FROM clock_timestamp() - began));
+                    extract(epoch FROM clock_timestamp() - began), change.appended);
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.
@@ -3372,8 +3470,10 @@ BEGIN
             USING ERRCODE = '42P17', HINT = CASE WHEN wrong = m.name THEN 'A model must not read itself.' ELSE format('Add %s to sources, so that its changes are followed.', wrong) END;
     END IF;
     -- Postgres's own judgement of types, privileges and comparability of the key, as the owner of the table.
-    PERFORM tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'build'), '2000-01-01'),
-            tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'diff'), '2000-01-01');
+    -- The statement of append is NULL where it does not apply.
+    PERFORM tidemark.execute_as_owner(m.target, 'EXPLAIN ' || s.statement, '2000-01-01')
+       FROM unnest(ARRAY['build', 'diff', 'append']) AS k(kind) CROSS JOIN LATERAL tidemark.model_statement(m, k.kind) AS s(statement)
+      WHERE s.statement IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION tidemark.check_model(text) IS
@@ -3739,6 +3839,16 @@ COMMENT ON FUNCTION tidemark.query_relations(text) IS
 'Part of tidemark.create_model: the tables that a query with two parameters
 of type date reads, those below views included. Nothing is executed.';
 
+CREATE FUNCTION tidemark.copied_columns(query text) RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_copied_columns';
+COMMENT ON FUNCTION tidemark.copied_columns(text) IS
+'Part of tidemark.refresh: for each column of a query with two parameters of
+type date the name of the column of its table that it passes on unchanged,
+NULL where it computes something. NULL altogether unless each row comes from
+one row of one table: no aggregate, window function, DISTINCT, GROUP BY,
+LIMIT, join, view, WITH, set operation, reference to a whole row, volatile
+function, or stable function of a user. Nothing is executed.';
+
 CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -3984,8 +4094,8 @@ BEGIN
     ELSIF 0 > ANY (mark_loaded.rows || mark_loaded.late_rows || mark_loaded.lateness) THEN
         RAISE EXCEPTION 'rows, late_rows and lateness must not be negative' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, late_rows, min_event_time, max_event_time, lateness)
-    SELECT mark_loaded.source, v.event_date, 'loaded', coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
+    INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time, max_event_time, lateness)
+    SELECT mark_loaded.source, v.event_date, 'loaded', true, coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
       FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times, mark_loaded.max_event_times)
            WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
      WHERE v.event_date IS NOT NULL
@@ -3993,10 +4103,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[], bigint[]) IS
-'Records rows that a writer loaded: tidemark.mark_dirty for one that knows
-more about them. For each UTC date: the number of rows, how many of them
-were late, the earliest and latest event time, and the counts of the buckets
-of tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
+'Records rows that a writer added: tidemark.mark_dirty for one that knows
+more about them. Rows that it changed or deleted need tidemark.mark_dirty as
+well: after this alone a refresh may look at new rows only. For each UTC
+date: the number of rows, how many of them were late, the earliest and
+latest event time, and the counts of the buckets of
+tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
 counted). Feeds the watermark and the views lateness and source_status. Call
 it in the transaction that loads the rows. Elements whose date is NULL are
 skipped; arrays of different length raise 2202E, negative counts 22023.
@@ -4252,8 +4364,8 @@ BEGIN
                        ELSE format('%s::date', event_time) END;
     IF TG_OP = 'INSERT' AND column_type = 'timestamptz'::regtype THEN
         EXECUTE format(
-            'INSERT INTO tidemark.dirty_log (source, event_date, reason, rows, min_event_time, max_event_time)
-             SELECT $1, %1$s, ''insert'', count(*), min(%2$s), max(%2$s) FROM tidemark_new
+            'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, min_event_time, max_event_time)
+             SELECT $1, %1$s, ''insert'', true, count(*), min(%2$s), max(%2$s) FROM tidemark_new
               WHERE isfinite(%2$s) GROUP BY 2', event_date, event_time) USING root;
         RETURN NULL;
     END IF;
@@ -4262,8 +4374,8 @@ BEGIN
         WHEN 'DELETE' THEN format('SELECT %s FROM tidemark_old', event_time)
         ELSE format('SELECT %1$s FROM tidemark_old UNION ALL SELECT %1$s FROM tidemark_new', event_time) END;
     EXECUTE format(
-        'INSERT INTO tidemark.dirty_log (source, event_date, reason)
-         SELECT DISTINCT $1, %s, $2 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP);
+        'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+         SELECT DISTINCT $1, %s, $2, $3 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP), TG_OP = 'INSERT';
     RETURN NULL;
 END
 $$;
