@@ -106,7 +106,8 @@ CREATE TABLE tidemark.refresh_log (
     rows_updated bigint NOT NULL,
     rows_deleted bigint NOT NULL,
     seconds numeric(12, 3) NOT NULL,
-    appended boolean NOT NULL DEFAULT false
+    appended boolean NOT NULL DEFAULT false,
+    horizon xid8
 );
 CREATE INDEX ON tidemark.refresh_log (model, event_date);
 COMMENT ON TABLE tidemark.refresh_log IS
@@ -121,6 +122,7 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an 
 COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
 COMMENT ON COLUMN tidemark.refresh_log.appended IS 'Whether only the rows that its source had gained were computed, instead of the whole date.';
+COMMENT ON COLUMN tidemark.refresh_log.horizon IS 'All transactions before this one had ended when it began: rows of these were seen.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');

@@ -27,6 +27,7 @@ DECLARE
     source record;
     copied text[];
     same_key text;
+    recent text := '';
     rewritten text;
 BEGIN
     SELECT s.source, n.nspname, c.relname INTO source
@@ -54,15 +55,23 @@ BEGIN
     IF same_key IS NULL THEN
         RETURN NULL;
     END IF;
+    -- Most rows were there at the last refresh of the date, as their transactions say. That spares the comparison with
+    -- what is stored; without a log, or with one of another cluster, there is only the comparison and the counting.
+    IF NOT EXISTS (SELECT FROM pg_partition_tree(source.source) p JOIN pg_class c ON c.oid = p.relid
+                    WHERE p.isleaf AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
+        recent := format('age(tidemark_source.xmin) <= (SELECT coalesce((SELECT age(l.horizon::xid) FROM tidemark.refresh_log l
+            WHERE l.model = %L AND l.event_date = $1 ORDER BY l.id DESC LIMIT 1), 2147483647)) AND ', model.name);
+    END IF;
     rewritten := tidemark.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
-        '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
-        source.source, model.target, same_key)]);
+        '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %sNOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
+        source.source, recent, model.target, same_key)]);
     RETURN nullif(rewritten, tidemark.rewrite_query(model.query, NULL, NULL));
 END
 $$;
 COMMENT ON FUNCTION tidemark.append_query(tidemark.models) IS
 'Part of tidemark.refresh: the query of a model, made to read only those rows
-of its source for which no row of the date ($1) is stored. NULL for a model
+of its source that came since the last refresh of the date ($1), and for
+which no row of the date is stored. NULL for a model
 that must be recomputed even if its source only gained rows: see
 tidemark.copied_columns; besides, it must have one source, named in the
 query itself, and its key must be columns of the source, unchanged, with or
@@ -266,6 +275,7 @@ DECLARE
     change record;
     changed boolean;
     only_added boolean;
+    horizon xid8;
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
@@ -284,6 +294,7 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
         began := clock_timestamp();
+        horizon := pg_snapshot_xmin(pg_current_snapshot());
         BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
             WITH gone AS (DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date RETURNING d.only_added)
@@ -307,9 +318,9 @@ BEGIN
              WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
                     OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
-            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended)
+            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended, horizon)
             VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
-                    extract(epoch FROM clock_timestamp() - began), change.appended);
+                    extract(epoch FROM clock_timestamp() - began), change.appended, horizon);
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.

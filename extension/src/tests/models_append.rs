@@ -157,6 +157,25 @@ mod tests {
     }
 
     #[pg_test]
+    fn without_a_log_or_with_one_of_another_cluster_nothing_is_missed() {
+        source_and_model();
+        for (log, how) in [
+            ("DELETE FROM tidemark.refresh_log", "appended"),
+            ("UPDATE tidemark.refresh_log SET horizon = NULL", "appended"),
+            // All rows look old: found by counting.
+            ("UPDATE tidemark.refresh_log SET horizon = '1000000000'", "computed"),
+            // All rows look new.
+            ("UPDATE tidemark.refresh_log SET horizon = '3'", "appended"),
+        ] {
+            run(&format!(
+                "{log}; INSERT INTO w.events SELECT max(id) + 1, '2026-01-01', 'more' FROM w.events"
+            ));
+            assert_eq!(refreshed(), format!("01 {how} 1 0 0"), "{log}");
+            assert_eq!(verified(), "ok", "{log}");
+        }
+    }
+
+    #[pg_test]
     fn a_key_that_comes_twice_is_an_error_as_in_a_recompute() {
         source_and_model();
         for twice in [
