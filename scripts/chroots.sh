@@ -112,7 +112,7 @@ use_chroot() {
     suite=$(suite_of "$version")
     CHROOT=$CHROOTS/$suite
     packages="postgresql-$version postgresql-server-dev-$version gcc g++ libc6-dev clang libclang-dev pkg-config \
-        libssl-dev zlib1g-dev make git sudo openssl pgbouncer dpkg-dev"
+        libssl-dev zlib1g-dev make git sudo openssl pgbouncer dpkg-dev default-jdk-headless"
     # One opinion about the packages is enough.
     if [ "$version" = 17 ]; then packages+=" lintian"; fi
     [ -e "$CHROOT/etc/os-release" ] || bootstrap_chroot "$CHROOT" "$suite"

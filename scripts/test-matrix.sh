@@ -7,7 +7,7 @@
 #
 # The version of this machine's own server is tested here. Each other one is tested in a chroot of the distribution that
 # has it (scripts/chroots.sh), made once and reused: the tests inside Postgres, the install script, the Debian package,
-# and those client tests that need no Kafka; that one is no business of the Postgres version, and `make test` has it.
+# and the client tests, with a Kafka whose jars are this machine's.
 # For maintainers, as root, with debootstrap. Whatever a run leaves goes with `rm -rf --one-file-system DIR`.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -27,6 +27,8 @@ prebuild() {
     rm -rf "$PREBUILT"
     mkdir -p "$PREBUILT"
     cargo fetch --locked # for all platforms: cargo metadata wants to see them
+    "$ROOT/scripts/kafka.sh" libs
+    "$ROOT/scripts/bi-check.sh" libs
     "$ROOT/scripts/deb.sh" loader
     cp target/release/tidemark dist/tidemark-loader_*.deb "$PREBUILT/"
     # The names of the programs end with a hash.
@@ -42,11 +44,13 @@ test_in_chroot() {
     use_chroot "$version"
     share_rust
     share_sources
-    mkdir -p "$CHROOT$ROOT/.run/prebuilt" "$CHROOT$ROOT/.tools/bin"
+    mkdir -p "$CHROOT$ROOT/.run/prebuilt" "$CHROOT$ROOT"/.tools/{bin,kafka,bi}
     program=$(PATH=$TOOLS/bin:$PATH command -v cargo-pgrx)
     touch "$CHROOT/usr/local/bin/cargo-pgrx"
     mount --bind "$program" "$CHROOT/usr/local/bin/cargo-pgrx"
     mount --bind "$PREBUILT" "$CHROOT$ROOT/.run/prebuilt"
+    mount --bind "$TOOLS/kafka" "$CHROOT$ROOT/.tools/kafka"
+    mount --bind "$TOOLS/bi" "$CHROOT$ROOT/.tools/bi"
     in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
         "$ROOT/scripts/test.sh" pgrx install-sql deb install prebuilt
