@@ -35,14 +35,17 @@ struct Found {
     unsuitable: bool,
 }
 
-/// Whether the result of a function may change with other tables: those of users, unless they promise otherwise.
+/// Whether the result of a function may change with time or other tables: those of users, unless they promise otherwise.
 #[pg_guard]
 unsafe extern "C-unwind" fn may_read_tables(function: Oid, _context: *mut c_void) -> bool {
     /// The first Oid that initdb does not give away (`FirstNormalObjectId`).
     const FIRST_OF_USERS: u32 = 16384;
     // SAFETY: a plain look-up.
     let volatility = unsafe { pg_sys::func_volatile(function) } as u8;
-    volatility == pg_sys::PROVOLATILE_VOLATILE
+    matches!(
+        function.to_u32(),
+        pg_sys::F_NOW | pg_sys::F_TRANSACTION_TIMESTAMP | pg_sys::F_STATEMENT_TIMESTAMP
+    ) || volatility == pg_sys::PROVOLATILE_VOLATILE
         || (volatility == pg_sys::PROVOLATILE_STABLE && function.to_u32() >= FIRST_OF_USERS)
 }
 

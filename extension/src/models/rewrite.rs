@@ -20,9 +20,14 @@ enum Place {
     Column { schema: String, table: String },
 }
 
-/// What the walk through the parse tree collects: places by their byte offset.
+/// What the walk through the parse tree collects.
 #[derive(Default)]
-struct Places(Vec<(usize, Place)>);
+struct Places {
+    /// Places by their byte offset.
+    places: Vec<(usize, Place)>,
+    /// Names that something in a FROM goes by: aliases and those of CTEs.
+    aliases: Vec<String>,
+}
 
 /// A table to be replaced, and the SQL that stands in its place.
 struct Replacement {
@@ -44,12 +49,16 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
     }
     // SAFETY: the tag says which node it is; the context is what `parse` passed.
     unsafe {
-        let places = &mut (*context.cast::<Places>()).0;
+        let Places { places, aliases } = &mut *context.cast::<Places>();
         match (*node).type_ {
             NodeTag::T_ParamRef => {
                 let parameter = &*node.cast::<pg_sys::ParamRef>();
                 places.push((parameter.location.max(0) as usize, Place::Parameter(parameter.number)));
                 return false;
+            }
+            NodeTag::T_Alias => aliases.push(owned((*node.cast::<pg_sys::Alias>()).aliasname)),
+            NodeTag::T_CommonTableExpr => {
+                aliases.push(owned((*node.cast::<pg_sys::CommonTableExpr>()).ctename));
             }
             NodeTag::T_RangeVar => {
                 let table = &*node.cast::<pg_sys::RangeVar>();
@@ -85,7 +94,7 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
 }
 
 /// The text of the query without a semicolon, and its places in ascending order. An ERROR unless it is one SELECT.
-fn parse(query: &str) -> (&str, Vec<(usize, Place)>) {
+fn parse(query: &str) -> (&str, Places) {
     let Ok(text) = CString::new(query) else {
         raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
     };
@@ -108,9 +117,9 @@ fn parse(query: &str) -> (&str, Vec<(usize, Place)>) {
     };
     let end = if length == 0 { query.len() } else { (start + length).min(query.len()) };
     // A node that the grammar uses twice has one place.
-    places.0.sort_by_key(|(at, _)| *at);
-    places.0.dedup_by_key(|(at, _)| *at);
-    (&query[..end], places.0)
+    places.places.sort_by_key(|(at, _)| *at);
+    places.places.dedup_by_key(|(at, _)| *at);
+    (&query[..end], places)
 }
 
 /// The end of `$12` that begins at `at`.
@@ -195,7 +204,7 @@ fn unreadable(query: &str, at: usize) -> ! {
     raise_hint(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("query names a table in a way that cannot be rewritten: {shown}"),
-        "Write it as schema.table, in plain or double-quoted names.",
+        "Write it as schema.table, in plain or double-quoted names, and give it an alias if something else has its name.",
     )
 }
 
@@ -206,14 +215,22 @@ fn quoted(name: &str) -> String {
 
 /// The query with its two parameters and some of its tables replaced. `None` leaves the parameters as they are.
 fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replacement]) -> String {
-    let (query, places) = parse(query);
+    let (query, Places { places, aliases }) = parse(query);
+    // Where schema.table.column is written as table.column, nothing else may go by the name of the table.
+    let taken = |schema: &str, table: &str| {
+        aliases.iter().any(|alias| alias == table)
+            || places.iter().any(|(_, place)| {
+                matches!(place, Place::Table { schema: s, table: t, alias: false, .. } if t == table && s != schema)
+            })
+    };
     let by = |schema: &str, table: &str| replacements.iter().find(|r| r.schema == schema && r.table == table);
     let mut written = String::with_capacity(query.len() * 2);
     let mut done = 0;
-    for (at, place) in places {
+    for (at, place) in &places {
+        let at = *at;
         let (end, text) = match place {
             Place::Parameter(number) => {
-                if !(1..=2).contains(&number) {
+                if !(1..=2).contains(number) {
                     raise_hint(
                         PgSqlErrorCode::ERRCODE_UNDEFINED_PARAMETER,
                         format!("query has a parameter ${number}"),
@@ -221,24 +238,27 @@ fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replac
                     );
                 }
                 let Some((first, second)) = parameters else { continue };
-                (parameter_end(query, at), if number == 1 { first } else { second }.to_owned())
+                (parameter_end(query, at), if *number == 1 { first } else { second }.to_owned())
             }
             Place::Table { schema, table, parts, alias } => {
-                let Some(replacement) = by(&schema, &table) else { continue };
-                let mut end = qualified_end(query, at, parts);
+                let Some(replacement) = by(schema, table) else { continue };
+                let mut end = qualified_end(query, at, *parts);
                 // FROM t *, which means the same as FROM t.
                 let star = skip_space(query, end);
                 if query.as_bytes().get(star) == Some(&b'*') {
                     end = star + 1;
                 }
-                let alias = if alias { String::new() } else { format!(" AS {}", quoted(&table)) };
+                let alias = if *alias { String::new() } else { format!(" AS {}", quoted(table)) };
                 (end, format!("{}{alias}", replacement.by))
             }
             Place::Column { schema, table } => {
-                if by(&schema, &table).is_none() {
+                if by(schema, table).is_none() {
                     continue;
                 }
-                (qualified_end(query, at, 2), quoted(&table))
+                if taken(schema, table) {
+                    unreadable(query, at);
+                }
+                (qualified_end(query, at, 2), quoted(table))
             }
         };
         written.push_str(&query[done..at]);

@@ -19,6 +19,16 @@ COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
 'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
 statement that only reads, under the snapshot of the calling query.';
 
+CREATE FUNCTION tidemark.horizon_age(model text, event_date date) RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT age(l.horizon::xid) FROM tidemark.refresh_log l
+         WHERE l.model = horizon_age.model AND l.event_date = horizon_age.event_date ORDER BY l.id DESC LIMIT 1);
+COMMENT ON FUNCTION tidemark.horizon_age(text, date) IS
+'Part of tidemark.refresh: how many transactions ago the last refresh of a
+date of a model began, as age(xid) counts: what is older was seen by it.
+NULL when the log does not know.';
+
 CREATE FUNCTION tidemark.append_query(model tidemark.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
@@ -51,16 +61,22 @@ BEGIN
       LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
       LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
      WHERE k.name <> 'event_date'
-    HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod) AND t.attcollation = s.attcollation, false));
+    -- Only types of Postgres itself, and enums: the = of another one need not be the one that its indexes use.
+    HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod) AND t.attcollation = s.attcollation
+                             AND (t.atttypid < 16384 OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e')), false));
     IF same_key IS NULL THEN
         RETURN NULL;
     END IF;
-    -- Most rows were there at the last refresh of the date, as their transactions say. That spares the comparison with
-    -- what is stored; without a log, or with one of another cluster, there is only the comparison and the counting.
-    IF NOT EXISTS (SELECT FROM pg_partition_tree(source.source) p JOIN pg_class c ON c.oid = p.relid
-                    WHERE p.isleaf AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
-        recent := format('age(tidemark_source.xmin) <= (SELECT coalesce((SELECT age(l.horizon::xid) FROM tidemark.refresh_log l
-            WHERE l.model = %L AND l.event_date = $1 ORDER BY l.id DESC LIMIT 1), 2147483647)) AND ', model.name);
+    -- Most rows were there at the last refresh of the date, as their transactions say, which spares comparing them with
+    -- what is stored. Tables that are no heaps may not know that, nor may their children.
+    IF NOT EXISTS (
+        WITH RECURSIVE tree(relid) AS (
+            SELECT source.source::oid
+            UNION
+            SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.relid)
+        SELECT FROM tree JOIN pg_class c ON c.oid = tree.relid
+         WHERE c.relkind <> 'p' AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
+        recent := format('age(tidemark_source.xmin) <= (SELECT tidemark.horizon_age(%L, $1)) AND ', model.name);
     END IF;
     rewritten := tidemark.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
         '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %sNOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
@@ -200,19 +216,24 @@ BEGIN
     END IF;
     appended := false;
     IF NOT filled AND tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
-        append := CASE WHEN only_added THEN tidemark.model_statement(model, 'append') END;
-        IF append IS NOT NULL THEN
+        -- Not over a change of columns, which may have changed stored rows or what the query makes of old ones.
+        IF only_added AND (SELECT max(age(a.xmin)) IS NOT NULL AND min(age(a.xmin)) > tidemark.horizon_age(model.name, refresh_date.event_date)
+                             FROM pg_attribute a
+                            WHERE a.attrelid = model.target OR a.attrelid IN (SELECT s.source FROM tidemark.model_sources s WHERE s.model = model.name)) THEN
             BEGIN
-                result := tidemark.execute_as_owner(model.target, append, event_date)::json;
-                IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0 OR (result ->> 'elsewhere')::bigint <> 0 THEN
-                    RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                append := tidemark.model_statement(model, 'append');
+                IF append IS NOT NULL THEN
+                    result := tidemark.execute_as_owner(model.target, append, event_date)::json;
+                    appended := result ->> 'wrong' IS NULL AND (result ->> 'surplus')::bigint = 0 AND (result ->> 'elsewhere')::bigint = 0;
+                    IF NOT appended THEN
+                        RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                    END IF;
+                    inserted := result ->> 'inserted';
+                    updated := 0;
+                    deleted := 0;
+                    RETURN;
                 END IF;
-                inserted := result ->> 'inserted';
-                updated := 0;
-                deleted := 0;
-                appended := true;
-                RETURN;
-            EXCEPTION WHEN SQLSTATE 'TM002' OR integrity_constraint_violation THEN
+            EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
                 appended := false;
             END;
@@ -308,7 +329,8 @@ BEGIN
             -- Only models that read this one care, and only if there is something new to read.
             IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
                 INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
-                VALUES (m.target, refreshed_date, 'refreshed ' || candidate, change.updated + change.deleted = 0);
+                -- A recompute may have found rows to insert where none came: rows that somebody deleted from the table.
+                VALUES (m.target, refreshed_date, 'refreshed ' || candidate, change.appended);
             END IF;
             UPDATE tidemark.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
