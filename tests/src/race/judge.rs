@@ -174,6 +174,14 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
     if sabotage == Sabotage::MarksApart {
         writer::mark(client, "race.events", &[3]).unwrap();
     }
+    if sabotage == Sabotage::SaysAdded {
+        let row = format!(
+            "INSERT INTO race.events (event_time, person, kind, amount)
+             VALUES (timestamptz '{FIRST_DAY} 12:00:00+00' + interval '3 days', 'person 3', 'buy', 1)"
+        );
+        client.batch_execute(&row).unwrap();
+        writer::mark(client, "race.events", &[3]).unwrap();
+    }
     client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
     if sabotage == Sabotage::SaysAdded {
         let change = format!(

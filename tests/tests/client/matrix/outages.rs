@@ -85,6 +85,9 @@ fn row_05_commits_that_a_crash_takes_back_are_loaded_again() {
     println!("{told} of 4 crashes took commits back");
     assert!(told > 0, "no crash took anything back: {}", finished.stderr);
     assert!(!finished.stderr.contains("another loader has claimed"), "{}", finished.stderr);
+    // On a slow machine the last crash may come when the loader has ended, and take its last commits back, positions
+    // and all. So whoever starts it again, as a supervisor would, finds everything.
+    run.start().wait().ok();
     assert_all(&database, &file.path);
 }
 
