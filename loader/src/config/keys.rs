@@ -132,7 +132,7 @@ pub const KEYS: &[Key] = &[
         "postgres.synchronous_commit",
         Kind::Choice(&["on", "off", "local", "remote_write", "remote_apply"]),
         "on",
-        "As the setting of Postgres. off is faster and safe: after a crash of the server rows and position are older together, and are read again",
+        "As the setting of Postgres. off is faster and safe: after a crash of the server rows and position are older together, and are read again, by the next start if the loader had ended",
     ),
     key("batch.max_rows", Kind::Count { min: 1, max: 1_000_000 }, "20000", "Most records in one transaction"),
     key(
