@@ -17,11 +17,23 @@ pub struct Claim {
     pub run: i32,
 }
 
+/// Gives out a number that everything written later refers to: no crash may take it back, though it may take back what
+/// was written, with `synchronous_commit = off`. Other settings wait at least for this server's own disk.
+async fn give_number(client: &Client, sql: &str, name: &str) -> Result<(), PgError> {
+    client
+        .batch_execute(
+            "BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'local', true)
+              WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+        )
+        .await?;
+    client.execute(sql, &[&name]).await?;
+    client.batch_execute("COMMIT").await
+}
+
 /// The id of the pipeline of this name, created if need be, and the Kafka cluster it was first used with.
 pub async fn pipeline(client: &Client, name: &str) -> Result<(i32, Option<String>), PgError> {
-    client
-        .execute("INSERT INTO loader.pipelines (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", &[&name])
-        .await?;
+    let sql = "INSERT INTO loader.pipelines (name) VALUES ($1) ON CONFLICT (name) DO NOTHING";
+    give_number(client, sql, name).await?;
     let row = client
         .query_one("SELECT pipeline_id, cluster_id FROM loader.pipelines WHERE name = $1", &[&name])
         .await?;
@@ -41,8 +53,7 @@ pub async fn topic_id(client: &Client, name: &str) -> Result<i32, PgError> {
     if let Some(row) = client.query_opt(find, &[&name]).await? {
         return Ok(row.get(0));
     }
-    client
-        .execute("INSERT INTO loader.topics (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", &[&name])
+    give_number(client, "INSERT INTO loader.topics (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name)
         .await?;
     Ok(client.query_one(find, &[&name]).await?.get(0))
 }
