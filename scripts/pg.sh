@@ -89,8 +89,12 @@ append() { as_server sh -c 'cat >>"$1"' sh "$1"; }
 # shellcheck disable=SC2016
 replace() { as_server sh -c 'cat >"$1"' sh "$1"; }
 
+# Whether the last start failed for want of its port: a connection that somebody opened may have it for a moment, which
+# looks free to who asks whether anybody answers there.
+refused_port() { as_server tail -n 8 "$1/server.log" 2>/dev/null | grep -q 'could not bind'; }
+
 start() {
-    local wanted=${1:-} fixed='' real
+    local wanted=${1:-} fixed='' real tries=0
     case $wanted in
         '' | 0) ;;
         *[!0-9]*) die "\"$wanted\" is not a port" "scripts/pg.sh start DIR PORT" ;;
@@ -116,7 +120,8 @@ start() {
     printf '%s\n' "port = $wanted" "include_if_exists = 'settings.conf'" | replace "$real/start.conf"
     while :; do
         if ! port_busy "$wanted" && ctl -w -t 60 -l "$real/server.log" start >/dev/null 2>&1 </dev/null; then break; fi
-        if [ -n "$fixed" ] || ! port_busy "$wanted"; then
+        tries=$((tries + 1))
+        if [ -n "$fixed" ] || [ "$tries" = 20 ] || { ! port_busy "$wanted" && ! refused_port "$real"; }; then
             as_server tail -n 10 "$real/server.log" 2>/dev/null | sed 's/^/    | /' >&2 || true
             if port_busy "$wanted"; then
                 die "port $wanted on 127.0.0.1 is taken" "choose another one (make demo DEMO_PORT=..., or the PORT argument)"
