@@ -41,13 +41,13 @@ COMMENT ON COLUMN loader.schema_history.name IS 'Its name';
 COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied, RFC 3339';
 COMMENT ON COLUMN loader.schema_history.checksum IS 'Checksum of its text; another text under the same number is refused';
 
--- The control file fixes the schema (tidemark), so none is named here.
+-- The extension makes its schemas itself, so none is named here.
 CREATE EXTENSION IF NOT EXISTS tidemark;
 
-GRANT USAGE ON SCHEMA tidemark TO tidemark_admin, tidemark_loader, tidemark_reader;
+GRANT USAGE ON SCHEMA tidemark, tidemark_internal TO tidemark_admin, tidemark_loader, tidemark_reader;
 GRANT USAGE ON SCHEMA bronze, loader TO tidemark_loader;
 GRANT USAGE ON SCHEMA silver, gold TO tidemark_reader;
 
 GRANT SELECT ON tidemark.model_status TO tidemark_loader, tidemark_reader;
 -- Who owns the models registers, marks and refreshes them; everybody else only sees tidemark.model_status.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark TO tidemark_admin;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark_internal TO tidemark_admin;

@@ -49,4 +49,4 @@ SELECT tidemark.manage_partitions(
 
 GRANT EXECUTE ON FUNCTION tidemark.ensure_partitions(regclass, date, date) TO tidemark_loader;
 GRANT EXECUTE ON FUNCTION tidemark.mark_dirty(regclass, date[], text) TO tidemark_loader;
-GRANT INSERT ON tidemark.dirty_log TO tidemark_loader;
+GRANT INSERT ON tidemark_internal.dirty_log TO tidemark_loader;

@@ -5,10 +5,10 @@ DO $$
 DECLARE
     old regclass;
 BEGIN
-    FOR old IN SELECT v.view FROM tidemark.materialized_views v WHERE v.view::text IN ('gold.weekly_actives_stored') LOOP
-        DELETE FROM tidemark.materialized_views v WHERE v.view = old;
+    FOR old IN SELECT v.view FROM tidemark_internal.materialized_views v WHERE v.view::text IN ('gold.weekly_actives_stored') LOOP
+        DELETE FROM tidemark_internal.materialized_views v WHERE v.view = old;
     END LOOP;
-    DELETE FROM tidemark.models m WHERE m.name IN ('gold.sessions', 'gold.daily_activity');
+    DELETE FROM tidemark_internal.models m WHERE m.name IN ('gold.sessions', 'gold.daily_activity');
 END
 $$;
 DROP VIEW IF EXISTS gold.weekly_actives, gold.daily_actives, gold.freshness, gold.dead_letters_by_reason;

@@ -7,18 +7,18 @@ COMMENT ON SCHEMA gold_storage IS 'Storage behind the views of gold: sketches, s
 
 DO $$
 DECLARE
-    old tidemark.models;
+    old tidemark_internal.models;
     entry text;
 BEGIN
     FOREACH entry IN ARRAY ARRAY['session_facts', 'daily_activity', 'funnel_facts', 'load_times'] LOOP
-        SELECT * INTO old FROM tidemark.models m WHERE m.name = 'gold.' || entry;
+        SELECT * INTO old FROM tidemark_internal.models m WHERE m.name = 'gold.' || entry;
         IF FOUND THEN
             EXECUTE pg_catalog.format('ALTER TABLE gold.%I SET SCHEMA gold_storage', entry);
             EXECUTE pg_catalog.format('ALTER VIEW gold.%I SET SCHEMA gold_storage', entry || '_live');
-            DELETE FROM tidemark.models m WHERE m.name = old.name;
+            DELETE FROM tidemark_internal.models m WHERE m.name = old.name;
             old.name := 'gold_storage.' || entry;
             old.query := '';
-            INSERT INTO tidemark.models SELECT (old).*;
+            INSERT INTO tidemark_internal.models SELECT (old).*;
         END IF;
     END LOOP;
     FOREACH entry IN ARRAY ARRAY['rolling_actives_stored', 'retention_stored', 'lifecycle_stored'] LOOP

@@ -164,7 +164,7 @@ full_refresh() {
 }
 # A run that finds its place in the extension's log gone computes every date, and is right.
 forgotten() {
-    psql_as postgres -c "DELETE FROM tidemark.refresh_log WHERE event_date < '2026-04-01'"
+    psql_as postgres -c "DELETE FROM tidemark_internal.refresh_log WHERE event_date < '2026-04-01'"
     must_dbt forgotten build
     show_end
     nothing_to_say

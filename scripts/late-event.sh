@@ -74,7 +74,7 @@ maintain_until_clean() {
 mark_everything() {
     psql -At >/dev/null <<'SQL'
 SELECT format('SELECT tidemark.mark_dirty(%L::regclass, ARRAY(SELECT DISTINCT event_date FROM %s), %L)', source, source, 'forced rebuild')
-  FROM (SELECT DISTINCT source FROM tidemark.model_sources) AS s
+  FROM (SELECT DISTINCT source FROM tidemark_internal.model_sources) AS s
 \gexec
 SQL
 }
@@ -84,12 +84,12 @@ contents() {
     psql -At >/dev/null <<SQL
 CREATE TABLE late.$1 (model text, event_date date, rows bigint, hash numeric);
 SELECT format('INSERT INTO late.$1 SELECT %L, event_date, count(*), sum(hashtextextended(t::text, 0)::numeric) FROM %s AS t GROUP BY event_date',
-              name, target) FROM tidemark.models
+              name, target) FROM tidemark_internal.models
 \gexec
 SQL
 }
 
-recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark.models'; }
+recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark_internal.models'; }
 
 if [ -z "${TIDEMARK_LATE_LOCKED:-}" ]; then
     rc=0
@@ -158,7 +158,7 @@ contents after
 psql -v since="$since" -v date="$DATE" -v days="$VERIFY_DAYS" <<'SQL'
 -- What was recomputed, by the extension's own account.
 CREATE TABLE late.recomputed AS
-SELECT model, event_date, count(*) AS times FROM tidemark.refresh_log WHERE refreshed_at >= :'since' GROUP BY 1, 2;
+SELECT model, event_date, count(*) AS times FROM tidemark_internal.refresh_log WHERE refreshed_at >= :'since' GROUP BY 1, 2;
 -- What changed, by content.
 CREATE TABLE late.changed AS
 SELECT model, event_date FROM late.before b FULL JOIN late.after a USING (model, event_date)
@@ -167,9 +167,9 @@ SELECT model, event_date FROM late.before b FULL JOIN late.after a USING (model,
 CREATE TABLE late.expected AS
 SELECT DISTINCT m.name AS model, c.event_date + shift AS event_date
   FROM (SELECT 'bronze.events'::regclass AS source, date :'date' AS event_date
-        UNION ALL SELECT m.target, c.event_date FROM late.changed c JOIN tidemark.models m ON m.name = c.model) AS c
-  JOIN tidemark.model_sources s ON s.source = c.source
-  JOIN tidemark.models m ON m.name = s.model
+        UNION ALL SELECT m.target, c.event_date FROM late.changed c JOIN tidemark_internal.models m ON m.name = c.model) AS c
+  JOIN tidemark_internal.model_sources s ON s.source = c.source
+  JOIN tidemark_internal.models m ON m.name = s.model
  CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift;
 CREATE TABLE late.wrong AS
 SELECT 'recomputed in vain' AS what, model, event_date FROM (SELECT model, event_date FROM late.recomputed EXCEPT TABLE late.expected) AS x
@@ -177,7 +177,7 @@ UNION ALL SELECT 'not recomputed', model, event_date FROM (TABLE late.expected E
 UNION ALL SELECT 'recomputed more than once', model, event_date FROM late.recomputed WHERE times > 1
 UNION ALL SELECT 'changed without a recompute', model, event_date FROM (TABLE late.changed EXCEPT SELECT model, event_date FROM late.recomputed) AS x
 UNION ALL SELECT 'differs from a recompute: ' || v.status || ' ' || coalesce(v.detail, ''), m.name, v.event_date
-  FROM tidemark.models m, tidemark.verify_model(m.name, date :'date' - :days, date :'date' + :days) AS v WHERE v.status <> 'ok';
+  FROM tidemark_internal.models m, tidemark.verify_model(m.name, date :'date' - :days, date :'date' + :days) AS v WHERE v.status <> 'ok';
 \pset border 2
 \pset null '-'
 \echo
@@ -186,7 +186,7 @@ SELECT m.name AS model, m.lookback_days AS back, m.lookahead_days AS ahead,
        (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date) FROM late.expected e WHERE e.model = m.name) AS expected,
        (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date) FROM late.changed c WHERE c.model = m.name) AS changed,
        (SELECT count(*) FROM late.before b WHERE b.model = m.name) AS all_dates
-  FROM tidemark.models m ORDER BY 1;
+  FROM tidemark_internal.models m ORDER BY 1;
 SQL
 
 printf '%-46s %10s %12s\n' 'what' 'dates' 'seconds' \

@@ -47,7 +47,7 @@ class Servers:
         with psycopg.connect(self.url(database), autocommit=True) as db:
             if not case.unique:
                 db.execute("""DO $$ DECLARE i regclass; BEGIN
-                    UPDATE tidemark.partition_config SET unique_columns = NULL WHERE parent = 'bronze.events'::regclass;
+                    UPDATE tidemark_internal.partition_config SET unique_columns = NULL WHERE parent = 'bronze.events'::regclass;
                     FOR i IN SELECT x.indexrelid FROM pg_index x JOIN pg_inherits h ON h.inhrelid = x.indrelid
                               WHERE h.inhparent = 'bronze.events'::regclass AND x.indisunique LOOP
                         EXECUTE format('DROP INDEX %s', i); END LOOP; END $$""")

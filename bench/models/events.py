@@ -53,6 +53,6 @@ def generate(db, table: str, events: int, days: int, users: int, seed: int) -> N
         if n % 10 == 9:
             progress(f"    {table}: {n + 1} of {days} dates, {events * (n + 1) // days:,} events, {time.monotonic() - began:.0f} s")
     db.execute(f"VACUUM (ANALYZE, FREEZE, SKIP_LOCKED) {table}")
-    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark.partition_bounds(%s::regclass)", (table,)).fetchone()[0]
+    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark_internal.partition_bounds(%s::regclass)", (table,)).fetchone()[0]
     print(f"\n`{table}`: {events:,} events of {days} dates, {users:,} users, {size / 2**20:,.0f} MiB, {size / events:.0f} bytes a row; "
           f"made in {time.monotonic() - began:.0f} s", flush=True)

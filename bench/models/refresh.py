@@ -39,7 +39,7 @@ def write_by_hand(db, model: str, table: str, query: str, dates: list, delete: b
 
 def shares(db, name: str, date) -> str:
     """Where the time of a refresh that changes nothing goes, by EXPLAIN (ANALYZE) of the statement that it runs."""
-    statement = db.execute("SELECT tidemark.model_statement(m, 'diff') FROM tidemark.models m WHERE m.name = %s", (name,)).fetchone()[0]
+    statement = db.execute("SELECT tidemark_internal.model_statement(m, 'diff') FROM tidemark_internal.models m WHERE m.name = %s", (name,)).fetchone()[0]
     with db.transaction(force_rollback=True):
         plan = db.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {literal(statement, date)}").fetchone()[0][0]
     parts = {node["Subplan Name"]: node["Actual Total Time"] for node in plan["Plan"]["Plans"] if "Subplan Name" in node}
@@ -80,10 +80,10 @@ def one(db, shape: str, days: int, kind: str, rounds: int) -> None:
         note("refresh of all dates again, nothing changed", refresh)
         late = dates[len(dates) // 2]
         db.execute("INSERT INTO bench.events VALUES (%s, 5, 100, 'page_viewed', 'DE', 'web')", (f"{late} 12:00Z",))
-        before = db.execute("SELECT sum(refresh_count) FROM tidemark.models").fetchone()[0]
+        before = db.execute("SELECT sum(refresh_count) FROM tidemark_internal.models").fetchone()[0]
         db.execute("SELECT tidemark.mark_dirty('bench.events', %s)", ([late],))
         note("refresh after one late event", refresh)
-        recomputed = db.execute("SELECT sum(refresh_count) FROM tidemark.models").fetchone()[0] - before
+        recomputed = db.execute("SELECT sum(refresh_count) FROM tidemark_internal.models").fetchone()[0] - before
         note("refresh with nothing to do", refresh)
         where = shares(db, model, late)
         rows = db.execute(f"SELECT count(*) FROM {model}").fetchone()[0]

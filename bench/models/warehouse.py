@@ -30,10 +30,10 @@ def load(at) -> float:
 
 def by_hand(db, model: str, date) -> tuple:
     """Seconds of the model's query for a date alone (serial, as in an INSERT), and of the INSERT into an empty equal table."""
-    query, target = db.execute("SELECT query, target::text FROM tidemark.models WHERE name = %s", (model,)).fetchone()
+    query, target = db.execute("SELECT query, target::text FROM tidemark_internal.models WHERE name = %s", (model,)).fetchone()
     columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''", (target,)).fetchone()[0]
     selected = f"SELECT {columns} FROM ({literal(query, date)}\n) AS q WHERE q.event_date = '{date}'"
-    indexes = db.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = COALESCE((SELECT partition FROM tidemark.partition_bounds(%s::regclass) "
+    indexes = db.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = COALESCE((SELECT partition FROM tidemark_internal.partition_bounds(%s::regclass) "
                          "WHERE from_time = %s::date::timestamp AT TIME ZONE 'UTC'), %s::regclass)", (target, date, target)).fetchall()
     with db.transaction(force_rollback=True):
         db.execute("SET LOCAL max_parallel_workers_per_gather = 0")
@@ -48,10 +48,10 @@ def by_hand(db, model: str, date) -> tuple:
 
 def refreshed(db) -> tuple:
     """CALL tidemark.refresh(): its seconds, and by model the dates, the rows written and the seconds."""
-    last = db.execute("SELECT coalesce(max(id), 0) FROM tidemark.refresh_log").fetchone()[0]
+    last = db.execute("SELECT coalesce(max(id), 0) FROM tidemark_internal.refresh_log").fetchone()[0]
     seconds = timed(lambda: db.execute("CALL tidemark.refresh()"))
     rows = db.execute("""SELECT model, count(*), sum(rows_inserted + rows_updated + rows_deleted), sum(seconds)::float8
-                           FROM tidemark.refresh_log WHERE id > %s GROUP BY 1 ORDER BY min(id)""", (last,)).fetchall()
+                           FROM tidemark_internal.refresh_log WHERE id > %s GROUP BY 1 ORDER BY min(id)""", (last,)).fetchall()
     return seconds, {model: (dates, written, spent) for model, dates, written, spent in rows}
 
 
@@ -65,7 +65,7 @@ def warehouse(at, args) -> None:
     db.execute("ANALYZE")
     progress(f"    first build in {first:.0f} s")
     db.execute("""DO $$ DECLARE s regclass; dates date[]; BEGIN
-        FOR s IN SELECT DISTINCT source FROM tidemark.model_sources LOOP
+        FOR s IN SELECT DISTINCT source FROM tidemark_internal.model_sources LOOP
             EXECUTE format('SELECT array_agg(DISTINCT event_date) FROM %s', s) INTO dates;
             PERFORM tidemark.mark_dirty(s, dates, 'benchmark');
         END LOOP; END $$""")
@@ -87,5 +87,5 @@ def warehouse(at, args) -> None:
         print(f"| `{model}` | {dates} | {rows:,} | {spent:.2f} | {again[model][2]:.2f} | {late_dates} | {late_spent:.2f} | {alone:.2f} | {alone / rate * 1e6:.1f} | {inserted:.2f} |")
     print(f"| all | {sum(b[0] for b in build.values())} | | {first:.2f} | {second:.2f} | {sum(a[0] for a in after.values())} | {late:.2f} | "
           f"{sum(h[0] for h in hand.values()):.2f} | {sum(h[0] for h in hand.values()) / rate * 1e6:.1f} | {sum(h[1] for h in hand.values()):.2f} |")
-    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark.partition_bounds('bronze.events')").fetchone()[0]
+    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark_internal.partition_bounds('bronze.events')").fetchone()[0]
     print(f"\nLoaded in {took:.0f} s; bronze.events has {size / 2**20:,.0f} MiB.", flush=True)

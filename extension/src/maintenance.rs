@@ -71,7 +71,7 @@ pg_function! {
         let date = |d: Datum| Date::from_polymorphic_datum(d, false, pg_sys::DATEOID);
         let created = as_owner(owner_of(parent, For::Writers, "create"), || {
             Spi::get_one_with_args::<Vec<Oid>>(
-                "SELECT tidemark.create_partitions($1::pg_catalog.regclass, $2, $3)::pg_catalog.oid[]",
+                "SELECT tidemark_internal.create_partitions($1::pg_catalog.regclass, $2, $3)::pg_catalog.oid[]",
                 &[parent.into(), date(from).into(), date(to).into()],
             )
         });
@@ -85,12 +85,12 @@ pg_function! {
 /// What can be done as the owner of a table: the statement, which gets the table, a date and a text, and who may ask.
 fn work(name: &str) -> Option<(&'static str, For, &'static str)> {
     Some(match name {
-        "create" => ("SELECT tidemark.create_step($1)", For::Writers, "create"),
-        "retire" => ("SELECT tidemark.retire_step($1, false)", For::Writers, "retire"),
-        "retire concurrently" => ("SELECT tidemark.retire_step($1, true)", For::Writers, "retire"),
-        "drop" => ("SELECT tidemark.drop_step($1)", For::Writers, "drop"),
-        "record" => ("SELECT tidemark.record_step($1, $3)", For::Writers, "retire"),
-        "restore" => ("SELECT tidemark.restore_step($1, $2, $3::pg_catalog.interval)", For::Owner, "restore"),
+        "create" => ("SELECT tidemark_internal.create_step($1)", For::Writers, "create"),
+        "retire" => ("SELECT tidemark_internal.retire_step($1, false)", For::Writers, "retire"),
+        "retire concurrently" => ("SELECT tidemark_internal.retire_step($1, true)", For::Writers, "retire"),
+        "drop" => ("SELECT tidemark_internal.drop_step($1)", For::Writers, "drop"),
+        "record" => ("SELECT tidemark_internal.record_step($1, $3)", For::Writers, "retire"),
+        "restore" => ("SELECT tidemark_internal.restore_step($1, $2, $3::pg_catalog.interval)", For::Owner, "restore"),
         _ => return None,
     })
 }

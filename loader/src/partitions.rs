@@ -44,7 +44,7 @@ pub async fn maintain(client: &Client, works: &[Work], count: &mut i64, failures
     let failed = |what: &str, error| Failure { what: what.to_owned(), error };
     // In an older snapshot the marks of a writer that we waited for would not be seen.
     let prepare =
-        "SET default_transaction_isolation = 'read committed'; SELECT tidemark.forget_missing_tables()";
+        "SET default_transaction_isolation = 'read committed'; SELECT tidemark_internal.forget_missing_tables()";
     if let Err(error) = client.batch_execute(prepare).await {
         failures.push(failed("maintaining partitions", error));
         return;
@@ -96,7 +96,7 @@ pub async fn plan(client: &Client) -> Result<Vec<String>, Error> {
 async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
     let sql =
         "SELECT t.oid, t.oid::regclass::text, t.relowner::regrole::text, pg_has_role(t.relowner, 'MEMBER')
-                 FROM tidemark.partition_config AS c JOIN pg_class AS t ON t.oid = c.parent
+                 FROM tidemark_internal.partition_config AS c JOIN pg_class AS t ON t.oid = c.parent
                 WHERE has_table_privilege(t.oid, 'INSERT') OR pg_has_role(t.relowner, 'MEMBER') ORDER BY 2";
     let rows = client.query(sql, &[]).await?;
     Ok(rows
@@ -113,7 +113,7 @@ async fn one_table(
     count: &mut i64,
 ) -> Result<(), Error> {
     // Held over several transactions; it goes with the connection should we die.
-    let lock = "SELECT tidemark.try_maintenance_lock($1::oid::regclass)";
+    let lock = "SELECT tidemark_internal.try_maintenance_lock($1::oid::regclass)";
     if !client.query_one(lock, &[&table.oid]).await?.get::<_, bool>(0) {
         tracing::debug!(table = table.name, "another session maintains it");
         return Ok(());
@@ -131,10 +131,10 @@ async fn one_table(
         None => e.to_string(),
     });
     if error.is_some() || last {
-        let sql = "SELECT tidemark.record_maintenance($1::oid::regclass, $2)";
+        let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
         result = result.and(client.execute(sql, &[&table.oid, &error]).await.map(|_| ()));
     }
-    let unlock = "SELECT tidemark.release_maintenance_lock($1::oid::regclass)";
+    let unlock = "SELECT tidemark_internal.release_maintenance_lock($1::oid::regclass)";
     result.and(client.execute(unlock, &[&table.oid]).await.map(|_| ()))
 }
 
@@ -150,7 +150,7 @@ async fn all_steps(client: &Client, table: &Table, work: Work, count: &mut i64) 
                 if !matches!(code.as_str(), "55P03" | "40P01") {
                     return Err(error);
                 }
-                let sql = "SELECT tidemark.record_maintenance($1::oid::regclass, $2)";
+                let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
                 client.execute(sql, &[&table.oid, &code]).await?;
                 tries += 1;
                 if tries == TRIES {
@@ -170,7 +170,7 @@ async fn step(client: &Client, table: &Table, work: Work, count: &mut i64) -> Re
         Work::Retire => "retire",
         Work::Drop => "drop",
     };
-    let sql = "SELECT action, event_date::text, partition, detail FROM tidemark.maintenance_step($1::oid::regclass, $2)";
+    let sql = "SELECT action, event_date::text, partition, detail FROM tidemark_internal.maintenance_step($1::oid::regclass, $2)";
     let row = client.query_one(sql, &[&table.oid, &name]).await?;
     let [action, date, partition, detail]: [Option<String>; 4] = std::array::from_fn(|i| row.get(i));
     let Some(action) = action.filter(|action| action != "skip") else { return Ok(false) };

@@ -194,7 +194,7 @@ impl Target {
                 "create it with LIKE bronze.events INCLUDING ALL".into(),
             );
         }
-        let managed = "SELECT unique_columns::text[] FROM tidemark.partition_config WHERE parent = pg_catalog.to_regclass($1)";
+        let managed = "SELECT unique_columns::text[] FROM tidemark_internal.partition_config WHERE parent = pg_catalog.to_regclass($1)";
         // Not everybody may read the configuration of other people's tables; the unique indexes below decide anyway.
         let config_row = client.query_opt(managed, &[&self.quoted]).await.map_err(explain)?;
         if partitioned != Some(true) || config_row.is_none() {

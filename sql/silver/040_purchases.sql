@@ -21,4 +21,4 @@ COMMENT ON COLUMN silver.purchases.currency IS 'ISO 4217 code of the currency; N
 COMMENT ON COLUMN silver.purchases.items IS 'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.';
 
 -- The live view describes itself like the table, which has better words now than when both were made.
-SELECT tidemark.create_live_view('silver.purchases');
+SELECT tidemark_internal.create_live_view('silver.purchases');

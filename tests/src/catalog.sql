@@ -5,8 +5,6 @@ WITH RECURSIVE found AS (
       FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
      WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'tidemark'
     UNION
-    SELECT 'pg_namespace'::regclass, n.oid FROM pg_namespace AS n WHERE n.nspname = 'tidemark'
-    UNION
     -- What hangs on the members: indexes, rules, triggers, policies, defaults, constraints, row and array types, toast
     -- tables, sequences, operators of classes.
     SELECT d.classid, d.objid

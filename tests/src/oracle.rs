@@ -89,7 +89,7 @@ const IMPOSSIBLE_YET: [(&str, &str); 4] = [
     (
         "I3: events on dates that are not marked dirty",
         "SELECT DISTINCT event_date FROM bronze.events
-         EXCEPT SELECT event_date FROM tidemark.dirty_log WHERE source = 'bronze.events'::regclass",
+         EXCEPT SELECT event_date FROM tidemark_internal.dirty_log WHERE source = 'bronze.events'::regclass",
     ),
     (
         "I3: batches with another number of dead letters than they say",

@@ -49,7 +49,7 @@ fn refreshed(client: &mut Client) -> String {
     told(
         client,
         "SELECT to_char(event_date, 'DD'), CASE WHEN appended THEN 'appended' ELSE 'computed' END, rows_inserted, rows_updated, rows_deleted
-           FROM tidemark.refresh_log WHERE run = (SELECT max(run) FROM tidemark.refresh_log) ORDER BY id",
+           FROM tidemark_internal.refresh_log WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id",
     )
 }
 
@@ -139,7 +139,7 @@ fn twice(database: &Database<'_>) {
     ] {
         run(c, &format!("INSERT INTO w.events VALUES {twice}"));
         assert!(c.batch_execute("CALL tidemark.refresh()").is_err(), "{twice}");
-        let error = told(c, "SELECT last_error FROM tidemark.models");
+        let error = told(c, "SELECT last_error FROM tidemark_internal.models");
         assert!(
             ["key that is NULL or not unique", "null value in column", "duplicate key value"]
                 .iter()
@@ -211,12 +211,12 @@ fn columns(database: &Database<'_>) {
 fn log(database: &Database<'_>) {
     let c = &mut world(database);
     for (log, how) in [
-        ("DELETE FROM tidemark.refresh_log", "computed"),
-        ("UPDATE tidemark.refresh_log SET horizon = NULL", "computed"),
+        ("DELETE FROM tidemark_internal.refresh_log", "computed"),
+        ("UPDATE tidemark_internal.refresh_log SET horizon = NULL", "computed"),
         // All rows look old: found by counting.
-        ("UPDATE tidemark.refresh_log SET horizon = '1000000000'", "computed"),
+        ("UPDATE tidemark_internal.refresh_log SET horizon = '1000000000'", "computed"),
         // All rows look new, and so does the definition of the tables.
-        ("UPDATE tidemark.refresh_log SET horizon = '3'", "computed"),
+        ("UPDATE tidemark_internal.refresh_log SET horizon = '3'", "computed"),
         ("SELECT", "appended"),
     ] {
         run(

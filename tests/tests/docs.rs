@@ -182,11 +182,9 @@ fn every_public_function_and_type_is_described() {
         .iter()
         .map(|(_, path)| std::fs::read_to_string(path).expect("cannot read a page"))
         .collect();
-    // Support functions and those behind types and other functions say so in their comments.
     let names = database.column(
         "SELECT DISTINCT p.proname::text FROM pg_proc p
           WHERE p.pronamespace = 'tidemark'::regnamespace
-            AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|Part of|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
          UNION
          SELECT t.typname::text FROM pg_type t
           WHERE t.typnamespace = 'tidemark'::regnamespace AND obj_description(t.oid, 'pg_type') IS NOT NULL

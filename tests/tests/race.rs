@@ -73,7 +73,7 @@ fn the_next_refresh_finishes_what_kill_9_left_and_another_does_nothing() {
     race::fill(&mut client);
     // Sources come before their readers: now some dates of the first models are there.
     client.batch_execute("CALL tidemark.refresh(NULL, 40)").unwrap();
-    let done = "SELECT sum(refresh_count) FROM tidemark.models";
+    let done = "SELECT sum(refresh_count) FROM tidemark_internal.models";
     assert_eq!(rows(&mut client, done), [["40"]]);
     let before = dirty(&mut client);
 

@@ -7,7 +7,7 @@
 -- It must not read the table itself: planning that may run functions of the table's owner. TRUNCATE has no transition
 -- table, so its trigger reads the table with the rights of whoever truncates it.
 
-CREATE FUNCTION tidemark.mark_changes() RETURNS trigger
+CREATE FUNCTION tidemark_internal.mark_changes() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -38,7 +38,7 @@ BEGIN
                        ELSE format('%s::date', event_time) END;
     IF TG_OP = 'INSERT' AND column_type = 'timestamptz'::regtype THEN
         EXECUTE format(
-            'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, min_event_time, max_event_time)
+            'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added, rows, min_event_time, max_event_time)
              SELECT $1, %1$s, ''insert'', true, count(*), min(%2$s), max(%2$s) FROM tidemark_new
               WHERE isfinite(%2$s) GROUP BY 2', event_date, event_time) USING root;
         RETURN NULL;
@@ -48,16 +48,16 @@ BEGIN
         WHEN 'DELETE' THEN format('SELECT %s FROM tidemark_old', event_time)
         ELSE format('SELECT %1$s FROM tidemark_old UNION ALL SELECT %1$s FROM tidemark_new', event_time) END;
     EXECUTE format(
-        'INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+        'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added)
          SELECT DISTINCT $1, %s, $2, $3 FROM (%s) AS changed WHERE isfinite(%s)', event_date, changed, event_time) USING root, lower(TG_OP), TG_OP = 'INSERT';
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.mark_changes() IS
+COMMENT ON FUNCTION tidemark_internal.mark_changes() IS
 'Trigger function of tidemark.track_changes: marks the dates of the rows that
 a statement wrote, changed or deleted.';
 
-CREATE FUNCTION tidemark.mark_truncate() RETURNS trigger
+CREATE FUNCTION tidemark_internal.mark_truncate() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -70,7 +70,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.mark_truncate() IS
+COMMENT ON FUNCTION tidemark_internal.mark_truncate() IS
 'Trigger function of tidemark.track_changes: marks the dates that a table
 holds before TRUNCATE empties it. Runs with the rights of whoever truncates.';
 
@@ -100,10 +100,10 @@ BEGIN
             USING ERRCODE = '42703', HINT = 'Name the column that says on which date a row belongs: time_column => ''...''.';
     END IF;
     PERFORM tidemark.untrack_changes(source);
-    EXECUTE format('CREATE TRIGGER tidemark_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
-    EXECUTE format('CREATE TRIGGER tidemark_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS tidemark_old NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
-    EXECUTE format('CREATE TRIGGER tidemark_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS tidemark_old FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes(%L)', source, found_column);
-    EXECUTE format('CREATE TRIGGER tidemark_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_truncate(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS tidemark_old NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS tidemark_old FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_changes(%L)', source, found_column);
+    EXECUTE format('CREATE TRIGGER tidemark_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_truncate(%L)', source, found_column);
 END
 $$;
 COMMENT ON FUNCTION tidemark.track_changes(regclass, name) IS
@@ -133,7 +133,7 @@ BEGIN
     END IF;
     FOR trigger_name IN
         SELECT t.tgname FROM pg_trigger t
-         WHERE t.tgrelid = source AND t.tgfoid IN ('tidemark.mark_changes()'::regprocedure, 'tidemark.mark_truncate()'::regprocedure) AND NOT t.tgisinternal
+         WHERE t.tgrelid = source AND t.tgfoid IN ('tidemark_internal.mark_changes()'::regprocedure, 'tidemark_internal.mark_truncate()'::regprocedure) AND NOT t.tgisinternal
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, source);
     END LOOP;

@@ -1,6 +1,6 @@
 -- Registering models and taking them away again.
 
-CREATE FUNCTION tidemark.source_dates(target regclass, source regclass) RETURNS date[]
+CREATE FUNCTION tidemark_internal.source_dates(target regclass, source regclass) RETURNS date[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
@@ -14,7 +14,7 @@ BEGIN
     IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
         -- One look into each day's partition instead of a scan of all rows. OFFSET 0 keeps it one: as a join it would
         -- read all partitions for each date, since nothing but the date of the outer row says which are needed.
-        RETURN tidemark.execute_as_owner(target, format(
+        RETURN tidemark_internal.execute_as_owner(target, format(
             'SELECT coalesce(array_agg(x.d), ''{}'') FROM (
                 SELECT DISTINCT d::date AS d FROM tidemark.partitions(%1$L) p, generate_series(p.from_date::timestamp, p.to_date::timestamp, interval ''1 day'') AS d) AS x
               WHERE EXISTS (SELECT FROM %2$s s WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC'' AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'' OFFSET 0)',
@@ -23,11 +23,11 @@ BEGIN
         RAISE EXCEPTION 'source % has no column event_date of type date', source
             USING ERRCODE = '42703', HINT = 'Add one, generated from its event time, or partition the table by range of one timestamptz column.';
     END IF;
-    RETURN tidemark.execute_as_owner(target, format(
+    RETURN tidemark_internal.execute_as_owner(target, format(
         'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT event_date AS d FROM %s) AS x WHERE d IS NOT NULL', source))::date[];
 END
 $$;
-COMMENT ON FUNCTION tidemark.source_dates(regclass, regclass) IS
+COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass) IS
 'Part of tidemark.create_model: the UTC dates that a source holds rows of,
 read as the owner of target.';
 
@@ -36,34 +36,34 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    m tidemark.models;
+    m tidemark_internal.models;
     source regclass;
 BEGIN
-    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = mark_all_dates.model;
-    FOR source IN SELECT s.source FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source WHERE s.model = m.name LOOP
-        INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
+    SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = mark_all_dates.model;
+    FOR source IN SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source WHERE s.model = m.name LOOP
+        INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
         SELECT DISTINCT m.name, d + shift, now()
-          FROM unnest(tidemark.source_dates(m.target, source)) AS d, generate_series(-m.lookahead_days, m.lookback_days) AS shift;
+          FROM unnest(tidemark_internal.source_dates(m.target, source)) AS d, generate_series(-m.lookahead_days, m.lookback_days) AS shift;
     END LOOP;
-    INSERT INTO tidemark.model_dirty (model, event_date, marked_at)
-    SELECT m.name, d, now() FROM unnest(tidemark.source_dates(m.target, m.target)) AS d;
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
+    SELECT m.name, d, now() FROM unnest(tidemark_internal.source_dates(m.target, m.target)) AS d;
 END
 $$;
 COMMENT ON FUNCTION tidemark.mark_all_dates(text) IS
 'Part of tidemark.create_model: makes every date of a registered model dirty
 that its sources or its table hold rows of.';
 
-CREATE FUNCTION tidemark.check_model(model text) RETURNS void
+CREATE FUNCTION tidemark_internal.check_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    m tidemark.models;
+    m tidemark_internal.models;
     columns text[];
     wrong text;
 BEGIN
-    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = check_model.model;
-    columns := tidemark.query_columns(m.query);
+    SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = check_model.model;
+    columns := tidemark_internal.query_columns(m.query);
     SELECT c INTO wrong FROM unnest(columns) AS c
      WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = m.target AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1;
     IF FOUND THEN
@@ -86,18 +86,18 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'key of model % names column %, which its query does not fill', m.name, quote_ident(wrong) USING ERRCODE = '42703';
     END IF;
-    SELECT a.name INTO wrong FROM unnest(tidemark.query_relations(m.query)) AS r JOIN tidemark.models a ON a.target = r
-     WHERE NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE s.model = m.name AND s.source = r) LIMIT 1;
+    SELECT a.name INTO wrong FROM unnest(tidemark_internal.query_relations(m.query)) AS r JOIN tidemark_internal.models a ON a.target = r
+     WHERE NOT EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.model = m.name AND s.source = r) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'query of model % reads model %, which is not among its sources', m.name, wrong
             USING ERRCODE = '42P17', HINT = CASE WHEN wrong = m.name THEN 'A model must not read itself.' ELSE format('Add %s to sources, so that its changes are followed.', wrong) END;
     END IF;
     -- Postgres's own judgement of types, privileges and comparability of the key, as the owner of the table.
-    PERFORM tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'build'), '2000-01-01'),
-            tidemark.execute_as_owner(m.target, 'EXPLAIN ' || tidemark.model_statement(m, 'diff'), '2000-01-01');
+    PERFORM tidemark_internal.execute_as_owner(m.target, 'EXPLAIN ' || tidemark_internal.model_statement(m, 'build'), '2000-01-01'),
+            tidemark_internal.execute_as_owner(m.target, 'EXPLAIN ' || tidemark_internal.model_statement(m, 'diff'), '2000-01-01');
 END
 $$;
-COMMENT ON FUNCTION tidemark.check_model(text) IS
+COMMENT ON FUNCTION tidemark_internal.check_model(text) IS
 'Part of tidemark.create_model: raises an error unless the query and the key
 of a registered model fit its table and its sources.';
 
@@ -109,7 +109,7 @@ AS $$
 DECLARE
     parts text[];
     model_table regclass;
-    old tidemark.models;
+    old tidemark_internal.models;
     old_sources regclass[];
     source regclass;
 BEGIN
@@ -128,7 +128,7 @@ BEGIN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
     END IF;
     name := format('%I.%I', parts[1], parts[2]);
-    query := tidemark.rewrite_query(query, NULL, NULL);
+    query := tidemark_internal.rewrite_query(query, NULL, NULL);
     FOREACH source IN ARRAY sources LOOP
         IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'f')) THEN
             RAISE EXCEPTION 'source % is not a table', source
@@ -138,13 +138,13 @@ BEGIN
     model_table := to_regclass(name);
     IF model_table IS NULL THEN
         EXECUTE format('CREATE TABLE %s AS SELECT * FROM (%s' || E'\n' || ') AS q WITH NO DATA', name,
-            tidemark.rewrite_query(query, '(NULL::pg_catalog.date)', '(NULL::pg_catalog.date)'));
+            tidemark_internal.rewrite_query(query, '(NULL::pg_catalog.date)', '(NULL::pg_catalog.date)'));
         model_table := name::regclass;
         EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (%s)', model_table,
             (SELECT string_agg(format('%I', k), ', ' ORDER BY n) FROM unnest(key) WITH ORDINALITY AS x(k, n)));
     ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind IN ('r', 'p')) THEN
         RAISE EXCEPTION '% is not a table', model_table USING ERRCODE = '42809';
-    ELSIF NOT tidemark.is_member_of_owner(model_table) THEN
+    ELSIF NOT tidemark_internal.is_member_of_owner(model_table) THEN
         RAISE EXCEPTION 'must be owner of table %', model_table
             USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
     END IF;
@@ -157,16 +157,16 @@ BEGIN
     END LOOP;
 
     -- Marks distributed while the model is not yet visible would pass it by.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
-    SELECT * INTO old FROM tidemark.models m WHERE m.name = create_model.name FOR UPDATE;
-    old_sources := ARRAY(SELECT s.source FROM tidemark.model_sources s WHERE s.model = create_model.name ORDER BY s.source);
-    INSERT INTO tidemark.models AS m (name, target, query, key, lookback_days, lookahead_days)
+    PERFORM pg_advisory_xact_lock(('tidemark_internal.models'::regclass)::oid::bigint);
+    SELECT * INTO old FROM tidemark_internal.models m WHERE m.name = create_model.name FOR UPDATE;
+    old_sources := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = create_model.name ORDER BY s.source);
+    INSERT INTO tidemark_internal.models AS m (name, target, query, key, lookback_days, lookahead_days)
     VALUES (name, model_table, query, key, lookback_days, lookahead_days)
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days;
-    DELETE FROM tidemark.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
-    INSERT INTO tidemark.model_sources (model, source, source_name)
+    DELETE FROM tidemark_internal.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
+    INSERT INTO tidemark_internal.model_sources (model, source, source_name)
     SELECT name, c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (sources)
     ON CONFLICT ON CONSTRAINT model_sources_pkey DO UPDATE SET source_name = excluded.source_name;
     IF EXISTS (
@@ -175,18 +175,18 @@ BEGIN
             UNION ALL
             SELECT s.source, r.path || s.source
               FROM reads r
-              JOIN tidemark.models m ON m.target = r.target
-              JOIN tidemark.model_sources s ON s.model = m.name
+              JOIN tidemark_internal.models m ON m.target = r.target
+              JOIN tidemark_internal.model_sources s ON s.model = m.name
              WHERE cardinality(r.path) < 100 AND NOT s.source = ANY (r.path[2:]))
         SELECT FROM reads r WHERE r.target = model_table AND cardinality(r.path) > 1) THEN
         RAISE EXCEPTION 'model % would read itself through its sources', name USING ERRCODE = '22023';
     END IF;
-    PERFORM tidemark.check_model(name);
+    PERFORM tidemark_internal.check_model(name);
     -- In a partition of a day nobody looks for a date.
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
        AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                     WHERE i.indrelid = model_table AND a.attname = 'event_date') THEN
-        PERFORM tidemark.execute_as_owner(model_table, format('CREATE INDEX ON %s (event_date)', model_table));
+        PERFORM tidemark_internal.execute_as_owner(model_table, format('CREATE INDEX ON %s (event_date)', model_table));
     END IF;
 
     -- A new definition makes every date dirty that a source or the table holds.
@@ -196,10 +196,10 @@ BEGIN
     END IF;
 
     IF live THEN
-        PERFORM tidemark.create_live_view(name);
+        PERFORM tidemark_internal.create_live_view(name);
     ELSIF old.live_view IS NOT NULL THEN
-        UPDATE tidemark.models m SET live_view = NULL WHERE m.name = create_model.name;
-        PERFORM tidemark.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
+        UPDATE tidemark_internal.models m SET live_view = NULL WHERE m.name = create_model.name;
+        PERFORM tidemark_internal.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
     END IF;
     RETURN model_table;
 END
@@ -216,7 +216,7 @@ moment. All dates that the sources and the table hold become dirty when the
 model is new or query, sources, key, lookback or lookahead changed;
 otherwise calling it again does nothing. Returns the table.';
 
-CREATE FUNCTION tidemark.adopt_sources() RETURNS bigint
+CREATE FUNCTION tidemark_internal.adopt_sources() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -225,33 +225,33 @@ DECLARE
     damaged text;
     adopted bigint := 0;
 BEGIN
-    IF NOT EXISTS (SELECT FROM tidemark.model_sources s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.source)) THEN
+    IF NOT EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.source)) THEN
         RETURN 0;
     END IF;
     -- As in create_model: marks of the new table that were distributed before it is known would pass the model by.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
+    PERFORM pg_advisory_xact_lock(('tidemark_internal.models'::regclass)::oid::bigint);
     FOR lost IN
         -- By way of the catalog: to_regclass fails for a schema that the caller may not use.
         SELECT s.model, s.source, s.source_name, c.oid AS found
-          FROM tidemark.model_sources s
-          JOIN tidemark.models m ON m.name = s.model
+          FROM tidemark_internal.model_sources s
+          JOIN tidemark_internal.models m ON m.name = s.model
           JOIN pg_namespace n ON n.nspname = (parse_ident(s.source_name))[1]
           JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = (parse_ident(s.source_name))[2] AND c.relkind IN ('r', 'p', 'f')
          WHERE NOT EXISTS (SELECT FROM pg_class x WHERE x.oid = s.source)
-           AND NOT EXISTS (SELECT FROM tidemark.model_sources o WHERE o.model = s.model AND o.source = c.oid)
-           AND c.oid <> m.target AND tidemark.is_member_of_model(s.model)
+           AND NOT EXISTS (SELECT FROM tidemark_internal.model_sources o WHERE o.model = s.model AND o.source = c.oid)
+           AND c.oid <> m.target AND tidemark_internal.is_member_of_model(s.model)
          ORDER BY s.model, s.source_name
     LOOP
         BEGIN
-            UPDATE tidemark.model_sources s SET source = lost.found WHERE s.model = lost.model AND s.source = lost.source;
+            UPDATE tidemark_internal.model_sources s SET source = lost.found WHERE s.model = lost.model AND s.source = lost.source;
             -- What it held before is gone, and with it what was marked: every date may be another one now.
             PERFORM tidemark.mark_all_dates(lost.model);
-            UPDATE tidemark.models m SET last_error = NULL, last_error_at = NULL
+            UPDATE tidemark_internal.models m SET last_error = NULL, last_error_at = NULL
              WHERE m.name = lost.model AND starts_with(m.last_error, 'source ' || lost.source_name || ' ');
             adopted := adopted + 1;
         EXCEPTION WHEN OTHERS THEN
             -- One table that does not fit must not hold up the other models.
-            UPDATE tidemark.models m
+            UPDATE tidemark_internal.models m
                SET last_error = format('source %s was created anew and cannot be read: %s', lost.source_name, SQLERRM), last_error_at = clock_timestamp()
              WHERE m.name = lost.model;
             RAISE WARNING 'model %: source % was created anew and cannot be read: %', lost.model, lost.source_name, SQLERRM;
@@ -260,13 +260,13 @@ BEGIN
     -- Whoever dropped the table with CASCADE took live views along, also those of models above.
     FOR damaged IN
         SELECT o.name
-          FROM tidemark.models_in_order() WITH ORDINALITY AS o(name, n) JOIN tidemark.models m ON m.name = o.name
+          FROM tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n) JOIN tidemark_internal.models m ON m.name = o.name
          WHERE adopted > 0 AND m.live_view IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view)
-           AND tidemark.is_member_of_model(o.name)
+           AND tidemark_internal.is_member_of_model(o.name)
          ORDER BY o.n
     LOOP
         BEGIN
-            PERFORM tidemark.create_live_view(damaged);
+            PERFORM tidemark_internal.create_live_view(damaged);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'model %: its live view cannot be created again: %', damaged, SQLERRM;
         END;
@@ -274,7 +274,7 @@ BEGIN
     RETURN adopted;
 END
 $$;
-COMMENT ON FUNCTION tidemark.adopt_sources() IS
+COMMENT ON FUNCTION tidemark_internal.adopt_sources() IS
 'Part of tidemark.refresh: where a table that a model reads was dropped and
 another one created under its name, the model follows that one from now on.
 Every date of the model becomes dirty, and live views that were dropped
@@ -289,30 +289,30 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    m tidemark.models;
+    m tidemark_internal.models;
     reader text;
 BEGIN
-    SELECT * INTO m FROM tidemark.models x WHERE x.name = drop_model.name;
+    SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = drop_model.name;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark_internal.models lists them.';
     END IF;
-    SELECT s.model INTO reader FROM tidemark.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
+    SELECT s.model INTO reader FROM tidemark_internal.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'model % is read by model %', name, reader USING ERRCODE = '2BP01', HINT = 'Drop the models that read it first.';
     END IF;
     IF EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
-        IF NOT tidemark.is_member_of_owner(m.target) THEN
+        IF NOT tidemark_internal.is_member_of_owner(m.target) THEN
             RAISE EXCEPTION 'must be owner of table %', m.target USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns it.';
         END IF;
         IF m.live_view IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view) THEN
-            PERFORM tidemark.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
+            PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
         END IF;
     END IF;
     -- Not while a refresher has it.
-    PERFORM pg_advisory_xact_lock(('tidemark.models'::regclass)::oid::bigint);
-    DELETE FROM tidemark.models x WHERE x.name = drop_model.name;
+    PERFORM pg_advisory_xact_lock(('tidemark_internal.models'::regclass)::oid::bigint);
+    DELETE FROM tidemark_internal.models x WHERE x.name = drop_model.name;
     IF drop_table AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target) THEN
-        PERFORM tidemark.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
+        PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
     END IF;
 END
 $$;

@@ -1,7 +1,7 @@
 -- What was loaded, how late, and up to when a source is complete: statistics that travel with the marks of the dirty
 -- log, the tables they are folded into, and the views over both. change_tracking.sql has the triggers of other writers.
 --
--- A writer only appends: its statistics stand in its own marks. Whoever consumes marks (tidemark.distribute_dirty)
+-- A writer only appends: its statistics stand in its own marks. Whoever consumes marks (tidemark_internal.distribute_dirty)
 -- hands them to absorb_marks first. Two consumers at once must not wait for each other's recompute, so the second one
 -- sets its statistics aside in unfolded_loads; every reader adds marks, unfolded_loads and the tables.
 
@@ -27,7 +27,7 @@ COMMENT ON FUNCTION tidemark.lateness_buckets() IS
 from_lateness inclusive, to_lateness exclusive; NULL: without bound. Fixed
 for ever, because counts are stored by number. A day is 24 hours.';
 
-CREATE TABLE tidemark.watermarks (
+CREATE TABLE tidemark_internal.watermarks (
     source regclass PRIMARY KEY,
     allowed_lateness interval NOT NULL DEFAULT '7 days' CHECK (allowed_lateness >= '0 seconds'),
     max_skew interval NOT NULL DEFAULT '5 minutes' CHECK (max_skew >= '0 seconds'),
@@ -37,32 +37,32 @@ CREATE TABLE tidemark.watermarks (
     late_events bigint NOT NULL DEFAULT 0,
     last_loaded_at timestamptz
 );
-COMMENT ON TABLE tidemark.watermarks IS
+COMMENT ON TABLE tidemark_internal.watermarks IS
 'One row per source: its watermark policy and what its consumed marks said. Read tidemark.source_status instead, which adds the marks that nobody has consumed yet.';
-COMMENT ON COLUMN tidemark.watermarks.source IS 'Table that the rows went into.';
-COMMENT ON COLUMN tidemark.watermarks.allowed_lateness IS 'How far the watermark stays behind the latest event time.';
-COMMENT ON COLUMN tidemark.watermarks.max_skew IS 'How far an event time may lie after the start of the transaction that loaded it; later ones count as no later than that.';
-COMMENT ON COLUMN tidemark.watermarks.max_event_time IS 'Latest event time loaded, each held down to its load plus max_skew; NULL before the first.';
-COMMENT ON COLUMN tidemark.watermarks.watermark IS 'The watermark as of the last fold or change of policy; never moves back. NULL before the first.';
-COMMENT ON COLUMN tidemark.watermarks.events_loaded IS 'Rows loaded, as the writers said.';
-COMMENT ON COLUMN tidemark.watermarks.late_events IS 'How many of them the writers called late.';
-COMMENT ON COLUMN tidemark.watermarks.last_loaded_at IS 'Start of the latest transaction that loaded rows; NULL before the first.';
+COMMENT ON COLUMN tidemark_internal.watermarks.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark_internal.watermarks.allowed_lateness IS 'How far the watermark stays behind the latest event time.';
+COMMENT ON COLUMN tidemark_internal.watermarks.max_skew IS 'How far an event time may lie after the start of the transaction that loaded it; later ones count as no later than that.';
+COMMENT ON COLUMN tidemark_internal.watermarks.max_event_time IS 'Latest event time loaded, each held down to its load plus max_skew; NULL before the first.';
+COMMENT ON COLUMN tidemark_internal.watermarks.watermark IS 'The watermark as of the last fold or change of policy; never moves back. NULL before the first.';
+COMMENT ON COLUMN tidemark_internal.watermarks.events_loaded IS 'Rows loaded, as the writers said.';
+COMMENT ON COLUMN tidemark_internal.watermarks.late_events IS 'How many of them the writers called late.';
+COMMENT ON COLUMN tidemark_internal.watermarks.last_loaded_at IS 'Start of the latest transaction that loaded rows; NULL before the first.';
 
-CREATE TABLE tidemark.lateness_counts (
+CREATE TABLE tidemark_internal.lateness_counts (
     source regclass NOT NULL,
     event_date date NOT NULL,
     bucket integer NOT NULL CHECK (bucket BETWEEN 1 AND 12),
     rows bigint NOT NULL CHECK (rows >= 0),
     PRIMARY KEY (source, event_date, bucket)
 );
-COMMENT ON TABLE tidemark.lateness_counts IS
+COMMENT ON TABLE tidemark_internal.lateness_counts IS
 'How many rows of each source and date were how late, from consumed marks. Read tidemark.lateness instead, which adds the marks that nobody has consumed yet.';
-COMMENT ON COLUMN tidemark.lateness_counts.source IS 'Table that the rows went into.';
-COMMENT ON COLUMN tidemark.lateness_counts.event_date IS 'UTC date of the rows.';
-COMMENT ON COLUMN tidemark.lateness_counts.bucket IS 'Number of the bucket in tidemark.lateness_buckets().';
-COMMENT ON COLUMN tidemark.lateness_counts.rows IS 'Rows of this date in this bucket.';
+COMMENT ON COLUMN tidemark_internal.lateness_counts.source IS 'Table that the rows went into.';
+COMMENT ON COLUMN tidemark_internal.lateness_counts.event_date IS 'UTC date of the rows.';
+COMMENT ON COLUMN tidemark_internal.lateness_counts.bucket IS 'Number of the bucket in tidemark.lateness_buckets().';
+COMMENT ON COLUMN tidemark_internal.lateness_counts.rows IS 'Rows of this date in this bucket.';
 
-CREATE TABLE tidemark.unfolded_loads (
+CREATE TABLE tidemark_internal.unfolded_loads (
     source regclass NOT NULL,
     event_date date NOT NULL,
     marked_at timestamptz NOT NULL,
@@ -71,53 +71,53 @@ CREATE TABLE tidemark.unfolded_loads (
     max_event_time timestamptz,
     lateness bigint[]
 );
-COMMENT ON TABLE tidemark.unfolded_loads IS
+COMMENT ON TABLE tidemark_internal.unfolded_loads IS
 'Append-only: statistics of marks that were consumed while another session was folding. The next fold takes them in.';
-COMMENT ON COLUMN tidemark.unfolded_loads.source IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.event_date IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.marked_at IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.rows IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.late_rows IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.max_event_time IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded_loads.lateness IS 'As in tidemark.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.source IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.event_date IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.marked_at IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.rows IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.late_rows IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.max_event_time IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded_loads.lateness IS 'As in tidemark_internal.dirty_log.';
 
-SELECT pg_catalog.pg_extension_config_dump('tidemark.watermarks', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.lateness_counts', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.unfolded_loads', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.watermarks', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.lateness_counts', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.unfolded_loads', '');
 
 -- Everybody who may use the schema may look; the policy of a source is its owner's business, the rest absorb_marks'.
-ALTER TABLE tidemark.watermarks ENABLE ROW LEVEL SECURITY;
-ALTER TABLE tidemark.lateness_counts ENABLE ROW LEVEL SECURITY;
-ALTER TABLE tidemark.unfolded_loads ENABLE ROW LEVEL SECURITY;
-CREATE POLICY everybody_reads ON tidemark.watermarks FOR SELECT USING (true);
-CREATE POLICY owner_inserts ON tidemark.watermarks FOR INSERT
+ALTER TABLE tidemark_internal.watermarks ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tidemark_internal.lateness_counts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tidemark_internal.unfolded_loads ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark_internal.watermarks FOR SELECT USING (true);
+CREATE POLICY owner_inserts ON tidemark_internal.watermarks FOR INSERT
     WITH CHECK (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = source), 'MEMBER'));
-CREATE POLICY owner_updates ON tidemark.watermarks FOR UPDATE
+CREATE POLICY owner_updates ON tidemark_internal.watermarks FOR UPDATE
     USING (pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = source), 'MEMBER'));
-CREATE POLICY everybody_reads ON tidemark.lateness_counts FOR SELECT USING (true);
-CREATE POLICY everybody_reads ON tidemark.unfolded_loads FOR SELECT USING (true);
-COMMENT ON POLICY everybody_reads ON tidemark.watermarks IS 'Statistics hold no rows of the source.';
-COMMENT ON POLICY owner_inserts ON tidemark.watermarks IS 'Members of the owner of the source set its policy.';
-COMMENT ON POLICY owner_updates ON tidemark.watermarks IS 'Members of the owner of the source set its policy.';
-COMMENT ON POLICY everybody_reads ON tidemark.lateness_counts IS 'Statistics hold no rows of the source.';
-COMMENT ON POLICY everybody_reads ON tidemark.unfolded_loads IS 'Statistics hold no rows of the source.';
-GRANT SELECT ON tidemark.watermarks, tidemark.lateness_counts, tidemark.unfolded_loads TO PUBLIC;
-GRANT INSERT (source, allowed_lateness, max_skew, watermark), UPDATE (allowed_lateness, max_skew, watermark) ON tidemark.watermarks TO PUBLIC;
+CREATE POLICY everybody_reads ON tidemark_internal.lateness_counts FOR SELECT USING (true);
+CREATE POLICY everybody_reads ON tidemark_internal.unfolded_loads FOR SELECT USING (true);
+COMMENT ON POLICY everybody_reads ON tidemark_internal.watermarks IS 'Statistics hold no rows of the source.';
+COMMENT ON POLICY owner_inserts ON tidemark_internal.watermarks IS 'Members of the owner of the source set its policy.';
+COMMENT ON POLICY owner_updates ON tidemark_internal.watermarks IS 'Members of the owner of the source set its policy.';
+COMMENT ON POLICY everybody_reads ON tidemark_internal.lateness_counts IS 'Statistics hold no rows of the source.';
+COMMENT ON POLICY everybody_reads ON tidemark_internal.unfolded_loads IS 'Statistics hold no rows of the source.';
+GRANT SELECT ON tidemark_internal.watermarks, tidemark_internal.lateness_counts, tidemark_internal.unfolded_loads TO PUBLIC;
+GRANT INSERT (source, allowed_lateness, max_skew, watermark), UPDATE (allowed_lateness, max_skew, watermark) ON tidemark_internal.watermarks TO PUBLIC;
 
-CREATE VIEW tidemark.unfolded AS
+CREATE VIEW tidemark_internal.unfolded AS
 SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
-  FROM tidemark.dirty_log l WHERE l.rows IS NOT NULL
+  FROM tidemark_internal.dirty_log l WHERE l.rows IS NOT NULL
  UNION ALL
 SELECT u.source, u.event_date, u.marked_at, u.rows, u.late_rows, u.max_event_time, u.lateness
-  FROM tidemark.unfolded_loads u;
-COMMENT ON VIEW tidemark.unfolded IS 'Statistics of loads that are not yet folded into tidemark.watermarks and tidemark.lateness_counts.';
-COMMENT ON COLUMN tidemark.unfolded.source IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.event_date IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.marked_at IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.rows IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.late_rows IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.max_event_time IS 'As in tidemark.dirty_log.';
-COMMENT ON COLUMN tidemark.unfolded.lateness IS 'As in tidemark.dirty_log.';
+  FROM tidemark_internal.unfolded_loads u;
+COMMENT ON VIEW tidemark_internal.unfolded IS 'Statistics of loads that are not yet folded into tidemark_internal.watermarks and tidemark_internal.lateness_counts.';
+COMMENT ON COLUMN tidemark_internal.unfolded.source IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.event_date IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.marked_at IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.rows IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.late_rows IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.max_event_time IS 'As in tidemark_internal.dirty_log.';
+COMMENT ON COLUMN tidemark_internal.unfolded.lateness IS 'As in tidemark_internal.dirty_log.';
 
 CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[], min_event_times timestamptz[], max_event_times timestamptz[], lateness bigint[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
@@ -139,7 +139,7 @@ BEGIN
     ELSIF 0 > ANY (mark_loaded.rows || mark_loaded.late_rows || mark_loaded.lateness) THEN
         RAISE EXCEPTION 'rows, late_rows and lateness must not be negative' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time, max_event_time, lateness)
+    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time, max_event_time, lateness)
     SELECT mark_loaded.source, v.event_date, 'loaded', true, coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, mark_loaded.lateness[12 * v.i - 11 : 12 * v.i]
       FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times, mark_loaded.max_event_times)
            WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
@@ -159,30 +159,30 @@ it in the transaction that loads the rows. Elements whose date is NULL are
 skipped; arrays of different length raise 2202E, negative counts 22023.
 Needs what tidemark.mark_dirty needs.';
 
-CREATE FUNCTION tidemark.absorb_marks(ids bigint[]) RETURNS void
+CREATE FUNCTION tidemark_internal.absorb_marks(ids bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Held until the end of a transaction that may recompute for long: whoever does not get it sets its rows aside.
-    IF NOT pg_try_advisory_xact_lock('tidemark.watermarks'::regclass::oid::bigint) THEN
-        INSERT INTO tidemark.unfolded_loads (source, event_date, marked_at, rows, late_rows, max_event_time, lateness)
+    IF NOT pg_try_advisory_xact_lock('tidemark_internal.watermarks'::regclass::oid::bigint) THEN
+        INSERT INTO tidemark_internal.unfolded_loads (source, event_date, marked_at, rows, late_rows, max_event_time, lateness)
         SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
-          FROM tidemark.dirty_log l
+          FROM tidemark_internal.dirty_log l
          WHERE l.id = ANY (ids) AND l.rows IS NOT NULL;
         RETURN;
     END IF;
     WITH set_aside AS (
-        DELETE FROM tidemark.unfolded_loads u RETURNING u.*
+        DELETE FROM tidemark_internal.unfolded_loads u RETURNING u.*
     ), load AS (
         SELECT x.*
           FROM (SELECT l.source, l.event_date, l.marked_at, l.rows, l.late_rows, l.max_event_time, l.lateness
-                  FROM tidemark.dirty_log l WHERE l.id = ANY (ids) AND l.rows IS NOT NULL
+                  FROM tidemark_internal.dirty_log l WHERE l.id = ANY (ids) AND l.rows IS NOT NULL
                  UNION ALL
                 SELECT s.source, s.event_date, s.marked_at, s.rows, s.late_rows, s.max_event_time, s.lateness FROM set_aside s) AS x
          WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = x.source)
     ), counted AS (
-        INSERT INTO tidemark.lateness_counts AS c (source, event_date, bucket, rows)
+        INSERT INTO tidemark_internal.lateness_counts AS c (source, event_date, bucket, rows)
         SELECT l.source, l.event_date, b.bucket, sum(b.n)
           FROM load l CROSS JOIN LATERAL unnest(l.lateness) WITH ORDINALITY AS b(n, bucket)
          WHERE b.n > 0
@@ -192,10 +192,10 @@ BEGIN
         SELECT l.source, sum(l.rows) AS n, coalesce(sum(l.late_rows), 0) AS late, max(l.marked_at) AS loaded_at,
                max(least(l.max_event_time, (l.marked_at AT TIME ZONE 'UTC' + coalesce(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE l.max_event_time IS NOT NULL) AS max_time,
                coalesce(min(w.allowed_lateness), interval '7 days') AS allowed
-          FROM load l LEFT JOIN tidemark.watermarks w ON w.source = l.source
+          FROM load l LEFT JOIN tidemark_internal.watermarks w ON w.source = l.source
          GROUP BY l.source
     )
-    INSERT INTO tidemark.watermarks AS w (source, max_event_time, watermark, events_loaded, late_events, last_loaded_at)
+    INSERT INTO tidemark_internal.watermarks AS w (source, max_event_time, watermark, events_loaded, late_events, last_loaded_at)
     SELECT s.source, s.max_time, (s.max_time AT TIME ZONE 'UTC' - s.allowed) AT TIME ZONE 'UTC', s.n, s.late, s.loaded_at FROM by_source s
     ON CONFLICT ON CONSTRAINT watermarks_pkey DO UPDATE
        SET max_event_time = greatest(w.max_event_time, excluded.max_event_time),
@@ -205,10 +205,10 @@ BEGIN
            last_loaded_at = greatest(w.last_loaded_at, excluded.last_loaded_at);
 END
 $$;
-REVOKE EXECUTE ON FUNCTION tidemark.absorb_marks(bigint[]) FROM PUBLIC;
-COMMENT ON FUNCTION tidemark.absorb_marks(bigint[]) IS
-'Part of tidemark.distribute_dirty: folds the statistics of these marks of
-tidemark.dirty_log into tidemark.watermarks and tidemark.lateness_counts. To
+REVOKE EXECUTE ON FUNCTION tidemark_internal.absorb_marks(bigint[]) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.absorb_marks(bigint[]) IS
+'Part of tidemark_internal.distribute_dirty: folds the statistics of these marks of
+tidemark_internal.dirty_log into tidemark_internal.watermarks and tidemark_internal.lateness_counts. To
 be called once for each mark, in the transaction that deletes it; marks
 without statistics and those of dropped tables add nothing.';
 
@@ -216,7 +216,7 @@ CREATE VIEW tidemark.source_status AS
 WITH pending AS (
     SELECT u.source, pg_catalog.sum(u.rows) AS n, pg_catalog.sum(u.late_rows) AS late, pg_catalog.max(u.marked_at) AS loaded_at,
            pg_catalog.max(LEAST(u.max_event_time, (u.marked_at AT TIME ZONE 'UTC' + COALESCE(w.max_skew, interval '5 minutes')) AT TIME ZONE 'UTC')) FILTER (WHERE u.max_event_time IS NOT NULL) AS max_time
-      FROM tidemark.unfolded u LEFT JOIN tidemark.watermarks w ON w.source = u.source
+      FROM tidemark_internal.unfolded u LEFT JOIN tidemark_internal.watermarks w ON w.source = u.source
      GROUP BY u.source
 ), merged AS (
     SELECT COALESCE(w.source, p.source) AS source,
@@ -227,7 +227,7 @@ WITH pending AS (
            (COALESCE(w.events_loaded, 0) + COALESCE(p.n, 0))::bigint AS events_loaded,
            (COALESCE(w.late_events, 0) + COALESCE(p.late, 0))::bigint AS late_events,
            GREATEST(w.last_loaded_at, p.loaded_at) AS last_loaded_at
-      FROM tidemark.watermarks w FULL JOIN pending p ON p.source = w.source
+      FROM tidemark_internal.watermarks w FULL JOIN pending p ON p.source = w.source
 )
 SELECT m.source,
        -- In UTC a day has 24 hours, whatever the session's time zone.
@@ -255,10 +255,10 @@ COMMENT ON COLUMN tidemark.source_status.max_skew IS 'How far an event time may 
 
 CREATE VIEW tidemark.lateness AS
 WITH counted AS (
-    SELECT c.source, c.event_date, c.bucket, c.rows FROM tidemark.lateness_counts c
+    SELECT c.source, c.event_date, c.bucket, c.rows FROM tidemark_internal.lateness_counts c
      UNION ALL
     SELECT u.source, u.event_date, b.bucket, b.n
-      FROM tidemark.unfolded u CROSS JOIN LATERAL pg_catalog.unnest(u.lateness) WITH ORDINALITY AS b(n, bucket)
+      FROM tidemark_internal.unfolded u CROSS JOIN LATERAL pg_catalog.unnest(u.lateness) WITH ORDINALITY AS b(n, bucket)
      WHERE b.n > 0
 ), summed AS (
     SELECT c.source, c.event_date, c.bucket, pg_catalog.sum(c.rows)::bigint AS events
@@ -345,10 +345,10 @@ BEGIN
         RAISE EXCEPTION 'allowed_lateness and max_skew must not contain months or years' USING ERRCODE = '22023', HINT = 'Write days: their length is fixed.';
     END IF;
     -- Waits for whoever folds; who comes meanwhile sets its statistics aside and does not wait for us.
-    PERFORM pg_advisory_xact_lock('tidemark.watermarks'::regclass::oid::bigint);
+    PERFORM pg_advisory_xact_lock('tidemark_internal.watermarks'::regclass::oid::bigint);
     -- What was reached under the old policy is kept: a watermark never moves back.
     reached := tidemark.watermark(set_watermark_policy.source);
-    INSERT INTO tidemark.watermarks AS w (source, allowed_lateness, max_skew, watermark)
+    INSERT INTO tidemark_internal.watermarks AS w (source, allowed_lateness, max_skew, watermark)
     VALUES (set_watermark_policy.source, set_watermark_policy.allowed_lateness, set_watermark_policy.max_skew, reached)
     ON CONFLICT ON CONSTRAINT watermarks_pkey DO UPDATE
        SET allowed_lateness = excluded.allowed_lateness, max_skew = excluded.max_skew, watermark = excluded.watermark;

@@ -2,34 +2,34 @@
 -- The steps are VARIADIC "any" and checked to be boolean at run time: a boolean[] parameter would build an array for
 -- every row, which costs more than the rest of the call. VARIADIC with an array still works.
 
-CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.window_funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_transition';
-COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
-CREATE FUNCTION tidemark.window_funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.window_funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_mode_transition';
-COMMENT ON FUNCTION tidemark.window_funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of window_funnel; not for direct use.';
 
-CREATE FUNCTION tidemark.window_funnel_combine(state internal, other internal) RETURNS internal
+CREATE FUNCTION tidemark_internal.window_funnel_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_combine';
-COMMENT ON FUNCTION tidemark.window_funnel_combine(internal, internal) IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_combine(internal, internal) IS 'Support function of window_funnel; not for direct use.';
 
-CREATE FUNCTION tidemark.window_funnel_serialize(state internal) RETURNS bytea
+CREATE FUNCTION tidemark_internal.window_funnel_serialize(state internal) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_serialize';
-COMMENT ON FUNCTION tidemark.window_funnel_serialize(internal) IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_serialize(internal) IS 'Support function of window_funnel; not for direct use.';
 
-CREATE FUNCTION tidemark.window_funnel_deserialize(state bytea, unused internal) RETURNS internal
+CREATE FUNCTION tidemark_internal.window_funnel_deserialize(state bytea, unused internal) RETURNS internal
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_deserialize';
-COMMENT ON FUNCTION tidemark.window_funnel_deserialize(bytea, internal) IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_deserialize(bytea, internal) IS 'Support function of window_funnel; not for direct use.';
 
-CREATE FUNCTION tidemark.window_funnel_final(state internal) RETURNS integer
+CREATE FUNCTION tidemark_internal.window_funnel_final(state internal) RETURNS integer
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_window_funnel_final';
-COMMENT ON FUNCTION tidemark.window_funnel_final(internal) IS 'Support function of window_funnel; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.window_funnel_final(internal) IS 'Support function of window_funnel; not for direct use.';
 
 CREATE AGGREGATE tidemark.window_funnel(win interval, event_time timestamptz, VARIADIC steps "any") (
-    SFUNC = tidemark.window_funnel_transition, STYPE = internal, SSPACE = 512,
-    FINALFUNC = tidemark.window_funnel_final, COMBINEFUNC = tidemark.window_funnel_combine,
-    SERIALFUNC = tidemark.window_funnel_serialize, DESERIALFUNC = tidemark.window_funnel_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.window_funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark_internal.window_funnel_final, COMBINEFUNC = tidemark_internal.window_funnel_combine,
+    SERIALFUNC = tidemark_internal.window_funnel_serialize, DESERIALFUNC = tidemark_internal.window_funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.window_funnel(interval, timestamptz, "any") IS
 'How many steps of a funnel the events of a group (GROUP BY person) reached:
@@ -41,9 +41,9 @@ a NULL condition is false, a NULL event_time is skipped, no rows give 0. win
 must be constant and free of months (22023).';
 
 CREATE AGGREGATE tidemark.window_funnel(win interval, mode text, event_time timestamptz, VARIADIC steps "any") (
-    SFUNC = tidemark.window_funnel_transition, STYPE = internal, SSPACE = 512,
-    FINALFUNC = tidemark.window_funnel_final, COMBINEFUNC = tidemark.window_funnel_combine,
-    SERIALFUNC = tidemark.window_funnel_serialize, DESERIALFUNC = tidemark.window_funnel_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.window_funnel_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark_internal.window_funnel_final, COMBINEFUNC = tidemark_internal.window_funnel_combine,
+    SERIALFUNC = tidemark_internal.window_funnel_serialize, DESERIALFUNC = tidemark_internal.window_funnel_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.window_funnel(interval, text, timestamptz, "any") IS
 'How many steps were reached, as window_funnel(win, event_time, steps), in a

@@ -1,7 +1,30 @@
--- What every family uses: the schema and the rights on it.
+-- Where everything goes: `tidemark` holds what users call, `tidemark_internal` what these call in turn: catalogs, support
+-- functions of aggregates and types, the steps of refreshes and maintenance.
 
+-- Both schemas are made here, so they are the extension's own: whoever had one before could have left functions in it
+-- that internal calls would then find.
+DO $$
+DECLARE
+    taken name := (SELECT n.nspname FROM pg_catalog.pg_namespace n
+                    WHERE n.nspname IN ('tidemark', 'tidemark_internal') ORDER BY 1 LIMIT 1);
+BEGIN
+    IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+        RAISE EXCEPTION 'database "%" is encoded in %, tidemark needs UTF8', pg_catalog.current_database(),
+            pg_catalog.getdatabaseencoding()
+            USING ERRCODE = '0A000', HINT = 'Texts are hashed and compared as UTF-8. CREATE DATABASE ... ENCODING ''UTF8''.';
+    ELSIF taken IS NOT NULL THEN
+        RAISE EXCEPTION 'schema % exists already', taken
+            USING ERRCODE = '42P06', HINT = 'tidemark makes this schema itself. Look at what is in it, then rename or drop it.';
+    END IF;
+END
+$$;
+
+CREATE SCHEMA tidemark;
 COMMENT ON SCHEMA tidemark IS
 'Functions, types and aggregates of the tidemark extension: sessions, funnels, distinct counts, partitions, models.';
+CREATE SCHEMA tidemark_internal;
+COMMENT ON SCHEMA tidemark_internal IS
+'Catalogs and support functions of the tidemark extension; what to call stands in schema tidemark.';
 
 -- USAGE without CREATE: everybody may call the functions, nobody may squat names beside them.
-GRANT USAGE ON SCHEMA tidemark TO PUBLIC;
+GRANT USAGE ON SCHEMA tidemark, tidemark_internal TO PUBLIC;

@@ -1,16 +1,16 @@
 -- Distinct counts: type hll (HLL storage spec v1.0.0), its aggregates and functions. Implemented in hll.rs.
 
 CREATE TYPE tidemark.hll;
-CREATE FUNCTION tidemark.hll_in(cstring) RETURNS tidemark.hll
+CREATE FUNCTION tidemark_internal.hll_in(cstring) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_in';
-CREATE FUNCTION tidemark.hll_out(tidemark.hll) RETURNS cstring
+CREATE FUNCTION tidemark_internal.hll_out(tidemark.hll) RETURNS cstring
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_out';
-CREATE FUNCTION tidemark.hll_recv(internal) RETURNS tidemark.hll
+CREATE FUNCTION tidemark_internal.hll_recv(internal) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_recv';
-CREATE FUNCTION tidemark.hll_send(tidemark.hll) RETURNS bytea
+CREATE FUNCTION tidemark_internal.hll_send(tidemark.hll) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_send';
 CREATE TYPE tidemark.hll (
-    INPUT = tidemark.hll_in, OUTPUT = tidemark.hll_out, RECEIVE = tidemark.hll_recv, SEND = tidemark.hll_send,
+    INPUT = tidemark_internal.hll_in, OUTPUT = tidemark_internal.hll_out, RECEIVE = tidemark_internal.hll_recv, SEND = tidemark_internal.hll_send,
     INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
 );
 COMMENT ON TYPE tidemark.hll IS
@@ -18,21 +18,21 @@ COMMENT ON TYPE tidemark.hll IS
 bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and
 js-hll read; equal sets of values give equal bytes under any plan. Text
 form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
-COMMENT ON FUNCTION tidemark.hll_in(cstring) IS
+COMMENT ON FUNCTION tidemark_internal.hll_in(cstring) IS
 'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch
 are refused (22P02).';
-COMMENT ON FUNCTION tidemark.hll_out(tidemark.hll) IS 'Text output of hll: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark.hll_recv(internal) IS
+COMMENT ON FUNCTION tidemark_internal.hll_out(tidemark.hll) IS 'Text output of hll: \x and hexadecimal digits.';
+COMMENT ON FUNCTION tidemark_internal.hll_recv(internal) IS
 'Binary input of hll: the bytes of the storage spec; anything else is refused
 (22P03).';
-COMMENT ON FUNCTION tidemark.hll_send(tidemark.hll) IS 'Binary output of hll: the bytes of the storage spec.';
+COMMENT ON FUNCTION tidemark_internal.hll_send(tidemark.hll) IS 'Binary output of hll: the bytes of the storage spec.';
 
-CREATE FUNCTION tidemark.hll(bytea) RETURNS tidemark.hll
+CREATE FUNCTION tidemark_internal.hll_from_bytea(bytea) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_from_bytea';
-COMMENT ON FUNCTION tidemark.hll(bytea) IS
+COMMENT ON FUNCTION tidemark_internal.hll_from_bytea(bytea) IS
 'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are
 no valid sketch are refused (22P03).';
-CREATE CAST (bytea AS tidemark.hll) WITH FUNCTION tidemark.hll(bytea);
+CREATE CAST (bytea AS tidemark.hll) WITH FUNCTION tidemark_internal.hll_from_bytea(bytea);
 COMMENT ON CAST (bytea AS tidemark.hll) IS 'Reads and checks the bytes of a stored sketch.';
 CREATE CAST (tidemark.hll AS bytea) WITHOUT FUNCTION;
 COMMENT ON CAST (tidemark.hll AS bytea) IS 'The bytes of the sketch, readable by postgresql-hll, java-hll and js-hll.';
@@ -72,29 +72,29 @@ COMMENT ON FUNCTION tidemark.hll_empty(integer) IS
 'The sketch of no values, with the given log2m (4 to 17; anything else is an
 error, 22023).';
 
-CREATE FUNCTION tidemark.hll_combine(state internal, other internal) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
-COMMENT ON FUNCTION tidemark.hll_combine(internal, internal) IS 'Support function of the hll aggregates; not for direct use.';
-CREATE FUNCTION tidemark.hll_serialize(state internal) RETURNS bytea
+COMMENT ON FUNCTION tidemark_internal.hll_combine(internal, internal) IS 'Support function of the hll aggregates; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_serialize(state internal) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
-COMMENT ON FUNCTION tidemark.hll_serialize(internal) IS 'Support function of the hll aggregates; not for direct use.';
-CREATE FUNCTION tidemark.hll_deserialize(state bytea, unused internal) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_serialize(internal) IS 'Support function of the hll aggregates; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_deserialize(state bytea, unused internal) RETURNS internal
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
-COMMENT ON FUNCTION tidemark.hll_deserialize(bytea, internal) IS 'Support function of the hll aggregates; not for direct use.';
-CREATE FUNCTION tidemark.hll_final(state internal) RETURNS tidemark.hll
+COMMENT ON FUNCTION tidemark_internal.hll_deserialize(bytea, internal) IS 'Support function of the hll aggregates; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_final(state internal) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_final';
-COMMENT ON FUNCTION tidemark.hll_final(internal) IS 'Support function of hll_agg and hll_union_agg; not for direct use.';
-CREATE FUNCTION tidemark.hll_count_final(state internal) RETURNS bigint
+COMMENT ON FUNCTION tidemark_internal.hll_final(internal) IS 'Support function of hll_agg and hll_union_agg; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_count_final(state internal) RETURNS bigint
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_count_final';
-COMMENT ON FUNCTION tidemark.hll_count_final(internal) IS 'Support function of approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_union_transition(state internal, sketch tidemark.hll) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_count_final(internal) IS 'Support function of approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_union_transition(state internal, sketch tidemark.hll) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_hll_union_transition';
-COMMENT ON FUNCTION tidemark.hll_union_transition(internal, tidemark.hll) IS 'Support function of hll_union_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_union_transition(internal, tidemark.hll) IS 'Support function of hll_union_agg; not for direct use.';
 
 CREATE AGGREGATE tidemark.hll_union_agg(sketch tidemark.hll) (
-    SFUNC = tidemark.hll_union_transition, STYPE = internal, SSPACE = 4096,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_union_transition, STYPE = internal, SSPACE = 4096,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_union_agg(tidemark.hll) IS
 'The union of all sketches of a group, for example of daily ones into a week:
@@ -103,16 +103,16 @@ rows give the empty sketch. Sketches of different log2m fold to the
 smallest.';
 
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value text) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, text) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value text, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, text) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -120,33 +120,33 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
 'About how many distinct values a group has: exact up to 128, beyond that
 with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value bytea) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bytea) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -154,33 +154,33 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
 'About how many distinct values a group has: exact up to 128, beyond that
 with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value smallint) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, smallint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -188,33 +188,33 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
 'About how many distinct values a group has: exact up to 128, beyond that
 with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value integer) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, integer) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value integer, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, integer) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -222,33 +222,33 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
 'About how many distinct values a group has: exact up to 128, beyond that
 with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value bigint) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bigint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -256,33 +256,33 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
 'About how many distinct values a group has: exact up to 128, beyond that
 with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
-CREATE FUNCTION tidemark.hll_transition(state internal, value uuid) RETURNS internal
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
-CREATE FUNCTION tidemark.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, uuid) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
+CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-COMMENT ON FUNCTION tidemark.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
 'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
@@ -290,18 +290,18 @@ standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
 5::bigint are different values.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
 and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
 CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
-    SFUNC = tidemark.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.hll_count_final, COMBINEFUNC = tidemark.hll_combine,
-    SERIALFUNC = tidemark.hll_serialize, DESERIALFUNC = tidemark.hll_deserialize, PARALLEL = SAFE
+    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
 'About how many distinct values a group has: exact up to 128, beyond that

@@ -1,9 +1,9 @@
 -- Live views: the stored rows of clean dates and, computed now, those of stale dates. Exact under any snapshot, since
 -- rows, marks and stored rows are seen by one query.
 
-CREATE FUNCTION tidemark.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
+CREATE FUNCTION tidemark_internal.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}', tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_rewrite_query';
-COMMENT ON FUNCTION tidemark.rewrite_query(text, text, text, text[], text[], text[]) IS
+COMMENT ON FUNCTION tidemark_internal.rewrite_query(text, text, text, text[], text[], text[]) IS
 'Part of tidemark.create_model: the text of a query with its parameters and
 tables replaced. $1 and $2 become the SQL expressions first and last (left
 as they are if one of these is NULL), and each table schemas[i].tables[i]
@@ -11,21 +11,21 @@ becomes replacements[i], wherever Postgres''s own parser finds them; names in
 strings, comments and CTEs stay. 22023 unless query is one SELECT, 42P02 for
 a parameter other than $1 and $2.';
 
-CREATE FUNCTION tidemark.query_columns(query text) RETURNS text[]
+CREATE FUNCTION tidemark_internal.query_columns(query text) RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_columns';
-COMMENT ON FUNCTION tidemark.query_columns(text) IS
+COMMENT ON FUNCTION tidemark_internal.query_columns(text) IS
 'Part of tidemark.create_model: the names of the columns of a query with two
 parameters of type date, in order. Nothing is executed.';
 
-CREATE FUNCTION tidemark.query_relations(query text) RETURNS regclass[]
+CREATE FUNCTION tidemark_internal.query_relations(query text) RETURNS regclass[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_query_relations';
-COMMENT ON FUNCTION tidemark.query_relations(text) IS
+COMMENT ON FUNCTION tidemark_internal.query_relations(text) IS
 'Part of tidemark.create_model: the tables that a query with two parameters
 of type date reads, those below views included. Nothing is executed.';
 
-CREATE FUNCTION tidemark.copied_columns(query text) RETURNS text[]
+CREATE FUNCTION tidemark_internal.copied_columns(query text) RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_copied_columns';
-COMMENT ON FUNCTION tidemark.copied_columns(text) IS
+COMMENT ON FUNCTION tidemark_internal.copied_columns(text) IS
 'Part of tidemark.refresh: for each column of a query with two parameters of
 type date the name of the column of its table that it passes on unchanged,
 NULL where it computes something. NULL altogether unless each row comes from
@@ -33,12 +33,12 @@ one row of one table: no aggregate, window function, DISTINCT, GROUP BY,
 LIMIT, join, view, WITH, set operation, reference to a whole row, volatile
 function, or stable function of a user. Nothing is executed.';
 
-CREATE FUNCTION tidemark.create_live_view(model text) RETURNS regclass
+CREATE FUNCTION tidemark_internal.create_live_view(model text) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    m tidemark.models;
+    m tidemark_internal.models;
     schema_name name;
     table_name name;
     view_name text;
@@ -50,7 +50,7 @@ DECLARE
     hidden text;
     step text;
 BEGIN
-    SELECT * INTO STRICT m FROM tidemark.models x WHERE x.name = create_live_view.model;
+    SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = create_live_view.model;
     SELECT n.nspname, c.relname INTO schema_name, table_name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = m.target;
     IF octet_length(table_name) > 58 THEN
         RAISE EXCEPTION 'name % is too long for a live view', m.name USING ERRCODE = '42622', HINT = 'The name of the table and _live together must not exceed 63 bytes.';
@@ -62,8 +62,8 @@ BEGIN
     END IF;
     FOR source IN
         SELECT n.nspname, c.relname, a.name, a.live_view
-          FROM tidemark.model_sources s
-          JOIN tidemark.models a ON a.target = s.source
+          FROM tidemark_internal.model_sources s
+          JOIN tidemark_internal.models a ON a.target = s.source
           JOIN pg_class c ON c.oid = s.source
           JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE s.model = m.name
@@ -76,8 +76,8 @@ BEGIN
         tables := tables || source.relname::text;
         replacements := replacements || source.live_view::text;
     END LOOP;
-    live_query := tidemark.rewrite_query(m.query, 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', schemas, tables, replacements);
-    PERFORM tidemark.execute_as_owner(m.target, format(
+    live_query := tidemark_internal.rewrite_query(m.query, 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', schemas, tables, replacements);
+    PERFORM tidemark_internal.execute_as_owner(m.target, format(
         'CREATE OR REPLACE VIEW %1$s AS
          SELECT %2$s FROM %3$s AS t WHERE t.event_date <> ALL ((SELECT tidemark.stale_dates(%4$L))::pg_catalog.date[])
          UNION ALL
@@ -86,7 +86,7 @@ BEGIN
         view_name, string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum), m.target, m.name,
         string_agg(format('CAST(q.%1$I AS %2$s) AS %1$I', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum), live_query))
       FROM pg_attribute a WHERE a.attrelid = m.target AND a.attnum > 0 AND NOT a.attisdropped;
-    UPDATE tidemark.models x SET live_view = view_name::regclass WHERE x.name = m.name;
+    UPDATE tidemark_internal.models x SET live_view = view_name::regclass WHERE x.name = m.name;
 
     -- A view between the query and a model would show the model's stored rows, stale ones too.
     WITH RECURSIVE reads(relation) AS (
@@ -96,8 +96,8 @@ BEGIN
           FROM reads r
           JOIN pg_rewrite w ON w.ev_class = r.relation
           JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
-         WHERE r.relation = view_name::regclass OR NOT EXISTS (SELECT FROM tidemark.models a WHERE a.live_view = r.relation))
-    SELECT a.name INTO hidden FROM reads r JOIN tidemark.models a ON a.target = r.relation WHERE a.target <> m.target LIMIT 1;
+         WHERE r.relation = view_name::regclass OR NOT EXISTS (SELECT FROM tidemark_internal.models a WHERE a.live_view = r.relation))
+    SELECT a.name INTO hidden FROM reads r JOIN tidemark_internal.models a ON a.target = r.relation WHERE a.target <> m.target LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'model % reads model % through a view', m.name, hidden
             USING ERRCODE = '0A000', HINT = 'A live view needs the table itself in the query, so that it can read its live view instead.';
@@ -120,12 +120,12 @@ BEGIN
           FROM pg_attribute a, aclexplode(a.attacl) AS x
          WHERE a.attrelid = m.target AND NOT a.attisdropped AND x.privilege_type = 'SELECT'
     LOOP
-        PERFORM tidemark.execute_as_owner(m.target, step);
+        PERFORM tidemark_internal.execute_as_owner(m.target, step);
     END LOOP;
     RETURN view_name::regclass;
 END
 $$;
-COMMENT ON FUNCTION tidemark.create_live_view(text) IS
+COMMENT ON FUNCTION tidemark_internal.create_live_view(text) IS
 'Part of tidemark.create_model: creates or replaces the live view of a model,
 owned by the owner of its table, and copies the table''s comments and SELECT
 grants to it. 55000: a model that it reads has no live view; 0A000: it reads

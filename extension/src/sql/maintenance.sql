@@ -1,19 +1,19 @@
 -- Maintenance of partitions as people and clients call it: single steps, the procedure, the dry run, and how things stand.
 -- What a step does is in retirement.sql.
 
-CREATE FUNCTION tidemark.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
+CREATE FUNCTION tidemark_internal.partition_work_as_owner(parent regclass, work text, event_date date, detail text) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_partition_work';
-COMMENT ON FUNCTION tidemark.partition_work_as_owner(regclass, text, date, text) IS
+COMMENT ON FUNCTION tidemark_internal.partition_work_as_owner(regclass, text, date, text) IS
 'The work behind maintenance: checks that the caller may ask for this work,
 then does it as the owner of parent: create, retire, retire concurrently,
 drop and record for whoever may insert, restore for members of the owner.';
 
-CREATE FUNCTION tidemark.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
+CREATE FUNCTION tidemark_internal.maintenance_step(parent regclass, work text, OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    done text[] := tidemark.partition_work_as_owner(parent, work, NULL, NULL);
+    done text[] := tidemark_internal.partition_work_as_owner(parent, work, NULL, NULL);
 BEGIN
     action := done[1];
     event_date := nullif(done[2], '')::date;
@@ -21,7 +21,7 @@ BEGIN
     detail := nullif(done[4], '');
 END
 $$;
-COMMENT ON FUNCTION tidemark.maintenance_step(regclass, text) IS
+COMMENT ON FUNCTION tidemark_internal.maintenance_step(regclass, text) IS
 'Does the next step of one kind of work on a managed table, as its owner, and
 says what it did; all NULL when nothing is left to do. Call it until then,
 each time in a transaction of its own. work: create (partitions ahead),
@@ -33,16 +33,16 @@ detached, finalize, attach (a partition that is needed again), refused,
 forget, drop, and skip when another session maintains the table. The caller
 needs INSERT on parent.';
 
-CREATE FUNCTION tidemark.record_maintenance(parent regclass, error text) RETURNS void
+CREATE FUNCTION tidemark_internal.record_maintenance(parent regclass, error text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM tidemark.partition_work_as_owner(parent, 'record', NULL, error);
+    PERFORM tidemark_internal.partition_work_as_owner(parent, 'record', NULL, error);
 END
 $$;
-COMMENT ON FUNCTION tidemark.record_maintenance(regclass, text) IS
-'Notes in tidemark.partition_config how a client''s maintenance of a table
+COMMENT ON FUNCTION tidemark_internal.record_maintenance(regclass, text) IS
+'Notes in tidemark_internal.partition_config how a client''s maintenance of a table
 went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock
 that was not to be had (counted), else what failed. The caller needs INSERT
 on parent.';
@@ -52,7 +52,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    done text[] := tidemark.partition_work_as_owner(parent, 'restore', event_date, coalesce(hold, interval '-1 day')::text);
+    done text[] := tidemark_internal.partition_work_as_owner(parent, 'restore', event_date, coalesce(hold, interval '-1 day')::text);
 BEGIN
     RETURN done[3]::regclass;
 END
@@ -65,17 +65,17 @@ retention_days. A partition that was dropped is an error (55000), a date
 that is not retired, too (42704). Takes SHARE UPDATE EXCLUSIVE on parent,
 for at most 2 s of waiting. Only members of the owner of parent may call it.';
 
-CREATE FUNCTION tidemark.forget_missing_tables() RETURNS bigint
+CREATE FUNCTION tidemark_internal.forget_missing_tables() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     -- Their number may one day be that of another table.
-    DELETE FROM tidemark.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
-    DELETE FROM tidemark.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
-    WITH gone AS (DELETE FROM tidemark.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
+    DELETE FROM tidemark_internal.retired_dates r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.parent);
+    DELETE FROM tidemark_internal.retention_holds h WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = h.parent);
+    WITH gone AS (DELETE FROM tidemark_internal.partition_config p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.parent) RETURNING p.parent)
     SELECT count(*) FROM gone;
 END;
-COMMENT ON FUNCTION tidemark.forget_missing_tables() IS
+COMMENT ON FUNCTION tidemark_internal.forget_missing_tables() IS
 'The work behind maintenance: removes the settings and retired dates of
 tables that were dropped; returns how many tables were managed.';
 
@@ -94,13 +94,13 @@ DECLARE
     skipped pg_catalog.bool;
     failures pg_catalog.int4 := 0;
 BEGIN
-    IF parent IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.partition_config c WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent) THEN
+    IF parent IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark_internal.partition_config c WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent) THEN
         RAISE EXCEPTION 'table % is not managed', parent USING ERRCODE = '42704', HINT = 'Register it with tidemark.manage_partitions.';
     END IF;
-    PERFORM tidemark.forget_missing_tables();
+    PERFORM tidemark_internal.forget_missing_tables();
     COMMIT;
     FOREACH table_of IN ARRAY ARRAY(
-        SELECT c.parent FROM tidemark.partition_config c JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) c.parent
+        SELECT c.parent FROM tidemark_internal.partition_config c JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) c.parent
          WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent
             OR run_maintenance.parent IS NULL AND (pg_catalog.has_table_privilege(t.oid, 'INSERT') OR pg_catalog.pg_has_role(t.relowner, 'MEMBER'))
          ORDER BY c.parent::pg_catalog.text)
@@ -112,7 +112,7 @@ BEGIN
             LOOP
                 code := NULL;
                 BEGIN
-                    SELECT * INTO step FROM tidemark.maintenance_step(table_of, work);
+                    SELECT * INTO step FROM tidemark_internal.maintenance_step(table_of, work);
                 EXCEPTION WHEN OTHERS THEN
                     code := SQLSTATE;
                     message := SQLERRM;
@@ -122,7 +122,7 @@ BEGIN
                     -- Somebody uses the table for longer than others should wait behind us: back off, others go first.
                     tries := tries OPERATOR(pg_catalog.+) 1;
                     BEGIN
-                        PERFORM tidemark.record_maintenance(table_of, code);
+                        PERFORM tidemark_internal.record_maintenance(table_of, code);
                     EXCEPTION WHEN OTHERS THEN NULL;
                     END;
                     COMMIT;
@@ -141,7 +141,7 @@ BEGIN
         END LOOP;
         IF failed IS NOT NULL OR NOT skipped THEN
             BEGIN
-                PERFORM tidemark.record_maintenance(table_of, failed);
+                PERFORM tidemark_internal.record_maintenance(table_of, failed);
             EXCEPTION WHEN OTHERS THEN
                 failed := pg_catalog.concat_ws('; ', failed, SQLERRM);
             END;
@@ -186,7 +186,7 @@ DECLARE
     refusal text;
 BEGIN
     FOR config IN
-        SELECT c.*, p.partdefid <> 0 AS has_default FROM tidemark.partition_config c JOIN pg_partitioned_table p ON p.partrelid = c.parent
+        SELECT c.*, p.partdefid <> 0 AS has_default FROM tidemark_internal.partition_config c JOIN pg_partitioned_table p ON p.partrelid = c.parent
          WHERE wanted IS NULL OR c.parent = wanted ORDER BY c.parent::text
     LOOP
         plan_maintenance.parent := config.parent;
@@ -194,16 +194,16 @@ BEGIN
 
         action := 'create';
         lock_level := 'SHARE UPDATE EXCLUSIVE on the table';
-        FOR day IN SELECT d FROM tidemark.wanted_dates(config.parent) AS d LOOP
+        FOR day IN SELECT d FROM tidemark_internal.wanted_dates(config.parent) AS d LOOP
             step := step + 1;
-            sql := array_to_string(tidemark.partition_sql(config.parent, day), E';\n');
+            sql := array_to_string(tidemark_internal.partition_sql(config.parent, day), E';\n');
             reason := CASE WHEN day < today THEN 'a date without partition since the last success'
                            ELSE format('%s days are wanted ahead', config.premake_days) END;
             RETURN NEXT;
         END LOOP;
 
         FOR part IN
-            SELECT b.* FROM tidemark.partition_bounds(config.parent) b WHERE b.pending
+            SELECT b.* FROM tidemark_internal.partition_bounds(config.parent) b WHERE b.pending
         LOOP
             step := step + 1;
             action := 'finalize';
@@ -214,13 +214,13 @@ BEGIN
         END LOOP;
 
         FOR part IN
-            SELECT d.* FROM tidemark.due_partitions(config.parent) d
+            SELECT d.* FROM tidemark_internal.due_partitions(config.parent) d
             UNION ALL
             -- Noted by a round that ended before it detached them.
-            SELECT b.partition, b.from_time, b.to_time, tidemark.retirement_blocker(config.parent, b.from_time, b.to_time)
-              FROM tidemark.partition_bounds(config.parent) b
-             WHERE NOT b.pending AND b.to_time <= tidemark.retention_limit(config.parent)
-               AND EXISTS (SELECT FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.partition_id = b.partition)
+            SELECT b.partition, b.from_time, b.to_time, tidemark_internal.retirement_blocker(config.parent, b.from_time, b.to_time)
+              FROM tidemark_internal.partition_bounds(config.parent) b
+             WHERE NOT b.pending AND b.to_time <= tidemark_internal.retention_limit(config.parent)
+               AND EXISTS (SELECT FROM tidemark_internal.retired_dates r WHERE r.parent = config.parent AND r.partition_id = b.partition)
              ORDER BY 2
         LOOP
             step := step + 1;
@@ -249,11 +249,11 @@ BEGIN
 
         FOR part IN
             SELECT DISTINCT ON (r.partition_id) r.*, EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = r.partition_id) AS attached
-              FROM tidemark.retired_dates r WHERE r.parent = config.parent AND r.state <> 'dropped' ORDER BY r.partition_id, r.event_date
+              FROM tidemark_internal.retired_dates r WHERE r.parent = config.parent AND r.state <> 'dropped' ORDER BY r.partition_id, r.event_date
         LOOP
-            CONTINUE WHEN part.attached OR config.retention_action <> 'drop' OR part.retention_action <> 'drop' OR part.to_time > coalesce(tidemark.retention_limit(config.parent), '-infinity');
+            CONTINUE WHEN part.attached OR config.retention_action <> 'drop' OR part.retention_action <> 'drop' OR part.to_time > coalesce(tidemark_internal.retention_limit(config.parent), '-infinity');
             step := step + 1;
-            refusal := tidemark.drop_refusal(config.parent, part.event_date);
+            refusal := tidemark_internal.drop_refusal(config.parent, part.event_date);
             action := CASE WHEN refusal IS NULL THEN 'drop' ELSE 'refused' END;
             sql := CASE WHEN refusal IS NULL THEN format('DROP TABLE %s', part.partition) END;
             lock_level := CASE WHEN refusal IS NULL THEN 'ACCESS EXCLUSIVE on the detached partition' END;
@@ -273,7 +273,7 @@ lock_level: what they lock; reason: why, or what stands against it. No rows
 when nothing is due, or for a table that is not managed. Needs no rights on
 the tables.';
 
-CREATE FUNCTION tidemark.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
+CREATE FUNCTION tidemark_internal.partition_figures(parent regclass, OUT partitions bigint, OUT premade_partitions bigint, OUT premade_hours numeric,
     OUT oldest_date date, OUT newest_date date, OUT gaps bigint, OUT overlapping bigint, OUT pending_detach bigint, OUT refused_dates bigint)
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
 SET search_path = pg_catalog, pg_temp
@@ -285,36 +285,36 @@ BEGIN
     SELECT count(*), count(*) FILTER (WHERE b.pending), min(b.from_time) FILTER (WHERE NOT b.pending)::date,
            (max(b.to_time) FILTER (WHERE NOT b.pending) - interval '1 microsecond')::date
       INTO partitions, pending_detach, oldest_date, newest_date
-      FROM tidemark.partition_bounds(parent) b;
+      FROM tidemark_internal.partition_bounds(parent) b;
     -- Until when every moment from now on has a partition.
-    SELECT min(b.to_time) INTO covered_until FROM tidemark.partition_bounds(parent) b
+    SELECT min(b.to_time) INTO covered_until FROM tidemark_internal.partition_bounds(parent) b
      WHERE b.to_time > now() AND NOT b.pending
-       AND NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) n WHERE NOT n.pending AND n.from_time <= b.to_time AND n.to_time > b.to_time);
-    IF NOT EXISTS (SELECT FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now()) THEN
+       AND NOT EXISTS (SELECT FROM tidemark_internal.partition_bounds(parent) n WHERE NOT n.pending AND n.from_time <= b.to_time AND n.to_time > b.to_time);
+    IF NOT EXISTS (SELECT FROM tidemark_internal.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now()) THEN
         covered_until := now();
     END IF;
-    SELECT count(*) INTO premade_partitions FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
+    SELECT count(*) INTO premade_partitions FROM tidemark_internal.partition_bounds(parent) b WHERE NOT b.pending AND b.from_time > now() AND b.to_time <= covered_until;
     premade_hours := CASE WHEN isfinite(covered_until) THEN round((extract(epoch FROM covered_until - now()) / 3600)::numeric, 1) END;
     -- Old dates without rows need no partition: whoever has rows for them makes it.
-    SELECT count(*) INTO gaps FROM tidemark.wanted_dates(parent);
+    SELECT count(*) INTO gaps FROM tidemark_internal.wanted_dates(parent);
     SELECT count(*) FILTER (WHERE g.next < g.past) INTO overlapping
       FROM (SELECT b.to_time AS past, lead(b.from_time) OVER (ORDER BY b.from_time) AS next
-              FROM tidemark.partition_bounds(parent) b WHERE NOT b.pending) AS g;
+              FROM tidemark_internal.partition_bounds(parent) b WHERE NOT b.pending) AS g;
     SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1) FILTER (WHERE isfinite(d.from_time)), 0) INTO refused_dates
-      FROM tidemark.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
+      FROM tidemark_internal.due_partitions(parent) d WHERE d.blocked IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark.partition_figures(regclass) IS
+COMMENT ON FUNCTION tidemark_internal.partition_figures(regclass) IS
 'The work behind maintenance: the figures of tidemark.partition_health for
 one table.';
 
 CREATE VIEW tidemark.partition_health AS
 SELECT c.parent, f.partitions, f.premade_partitions, f.premade_hours, f.oldest_date, f.newest_date, f.gaps, f.overlapping, f.pending_detach,
-       (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
+       (SELECT pg_catalog.count(DISTINCT r.partition) FROM tidemark_internal.retired_dates r WHERE r.parent = c.parent AND r.state = 'detached') AS detached_partitions,
        f.refused_dates, c.last_success, c.last_error, c.last_error_at, c.lock_timeouts
-  FROM tidemark.partition_config c
+  FROM tidemark_internal.partition_config c
   JOIN pg_catalog.pg_class t ON t.oid = c.parent
- CROSS JOIN LATERAL tidemark.partition_figures(c.parent) AS f;
+ CROSS JOIN LATERAL tidemark_internal.partition_figures(c.parent) AS f;
 COMMENT ON VIEW tidemark.partition_health IS 'One row per managed table: whether its partitions are as they should be, and how the last maintenance went.';
 COMMENT ON COLUMN tidemark.partition_health.parent IS 'The managed table.';
 COMMENT ON COLUMN tidemark.partition_health.partitions IS 'How many partitions it has, one whose detach is pending included.';

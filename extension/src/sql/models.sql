@@ -11,7 +11,7 @@
 -- that owns a model's table write about it. Functions that only move or read marks are SECURITY DEFINER and run no
 -- one's code. Users' queries run as the owner of the model's table, never as the caller (models/owner.rs).
 
-CREATE TABLE tidemark.models (
+CREATE TABLE tidemark_internal.models (
     name text PRIMARY KEY,
     target regclass NOT NULL UNIQUE,
     query text NOT NULL,
@@ -26,33 +26,33 @@ CREATE TABLE tidemark.models (
     last_error text,
     last_error_at timestamptz
 );
-COMMENT ON TABLE tidemark.models IS 'Registered models. Written by tidemark.create_model, tidemark.drop_model and tidemark.refresh.';
-COMMENT ON COLUMN tidemark.models.name IS 'Name of the model: its target table as schema.table.';
-COMMENT ON COLUMN tidemark.models.target IS 'Table that holds the rows; has a column event_date.';
-COMMENT ON COLUMN tidemark.models.query IS 'SELECT with $1 (first date) and $2 (end date, exclusive) that computes the rows of those dates.';
-COMMENT ON COLUMN tidemark.models.key IS 'Columns that identify a row of the target.';
-COMMENT ON COLUMN tidemark.models.lookback_days IS 'How many days before a date the query reads.';
-COMMENT ON COLUMN tidemark.models.lookahead_days IS 'How many days after a date the query reads.';
-COMMENT ON COLUMN tidemark.models.created_at IS 'When the model was first registered.';
-COMMENT ON COLUMN tidemark.models.live_view IS 'View that is exact at any moment; NULL without one.';
-COMMENT ON COLUMN tidemark.models.refresh_count IS 'How many dates have been recomputed in all.';
-COMMENT ON COLUMN tidemark.models.change_count IS 'How many of these recomputes changed rows; materialized views follow it.';
-COMMENT ON COLUMN tidemark.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
-COMMENT ON COLUMN tidemark.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
-COMMENT ON COLUMN tidemark.models.last_error_at IS 'When the last recompute failed.';
+COMMENT ON TABLE tidemark_internal.models IS 'Registered models. Written by tidemark.create_model, tidemark.drop_model and tidemark.refresh.';
+COMMENT ON COLUMN tidemark_internal.models.name IS 'Name of the model: its target table as schema.table.';
+COMMENT ON COLUMN tidemark_internal.models.target IS 'Table that holds the rows; has a column event_date.';
+COMMENT ON COLUMN tidemark_internal.models.query IS 'SELECT with $1 (first date) and $2 (end date, exclusive) that computes the rows of those dates.';
+COMMENT ON COLUMN tidemark_internal.models.key IS 'Columns that identify a row of the target.';
+COMMENT ON COLUMN tidemark_internal.models.lookback_days IS 'How many days before a date the query reads.';
+COMMENT ON COLUMN tidemark_internal.models.lookahead_days IS 'How many days after a date the query reads.';
+COMMENT ON COLUMN tidemark_internal.models.created_at IS 'When the model was first registered.';
+COMMENT ON COLUMN tidemark_internal.models.live_view IS 'View that is exact at any moment; NULL without one.';
+COMMENT ON COLUMN tidemark_internal.models.refresh_count IS 'How many dates have been recomputed in all.';
+COMMENT ON COLUMN tidemark_internal.models.change_count IS 'How many of these recomputes changed rows; materialized views follow it.';
+COMMENT ON COLUMN tidemark_internal.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
+COMMENT ON COLUMN tidemark_internal.models.last_error IS 'Message of the last failed recompute; NULL once a date succeeded after it.';
+COMMENT ON COLUMN tidemark_internal.models.last_error_at IS 'When the last recompute failed.';
 
-CREATE TABLE tidemark.model_sources (
-    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+CREATE TABLE tidemark_internal.model_sources (
+    model text NOT NULL REFERENCES tidemark_internal.models ON DELETE CASCADE,
     source regclass NOT NULL,
     source_name text NOT NULL,
     PRIMARY KEY (model, source)
 );
-COMMENT ON TABLE tidemark.model_sources IS 'Which tables a model reads.';
-COMMENT ON COLUMN tidemark.model_sources.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark.model_sources.source IS 'Table that the model reads; may be the target of another model. Shown as a number when it was dropped.';
-COMMENT ON COLUMN tidemark.model_sources.source_name IS 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under this name takes its place (tidemark.adopt_sources).';
+COMMENT ON TABLE tidemark_internal.model_sources IS 'Which tables a model reads.';
+COMMENT ON COLUMN tidemark_internal.model_sources.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.model_sources.source IS 'Table that the model reads; may be the target of another model. Shown as a number when it was dropped.';
+COMMENT ON COLUMN tidemark_internal.model_sources.source_name IS 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under this name takes its place (tidemark_internal.adopt_sources).';
 
-CREATE TABLE tidemark.dirty_log (
+CREATE TABLE tidemark_internal.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
     -- Leaves room to widen: one impossible date must not stop the marks of everybody.
@@ -66,40 +66,40 @@ CREATE TABLE tidemark.dirty_log (
     max_event_time timestamptz,
     lateness bigint[]
 );
-COMMENT ON TABLE tidemark.dirty_log IS
+COMMENT ON TABLE tidemark_internal.dirty_log IS
 'Append-only log: one row for each table, date and transaction that changed rows of that date. Consumed by tidemark.refresh.';
-COMMENT ON COLUMN tidemark.dirty_log.id IS 'Identity of the mark.';
-COMMENT ON COLUMN tidemark.dirty_log.source IS 'Table whose rows changed.';
-COMMENT ON COLUMN tidemark.dirty_log.event_date IS 'UTC date of the rows that changed.';
-COMMENT ON COLUMN tidemark.dirty_log.reason IS 'What changed them, for people who look.';
-COMMENT ON COLUMN tidemark.dirty_log.marked_at IS 'Start of the transaction that changed them.';
-COMMENT ON COLUMN tidemark.dirty_log.only_added IS 'Whether rows of the date were only added, none changed or deleted.';
-COMMENT ON COLUMN tidemark.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
-COMMENT ON COLUMN tidemark.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
-COMMENT ON COLUMN tidemark.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
-COMMENT ON COLUMN tidemark.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
-COMMENT ON COLUMN tidemark.dirty_log.lateness IS 'How many of them fell into each bucket of lateness; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.id IS 'Identity of the mark.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.source IS 'Table whose rows changed.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.event_date IS 'UTC date of the rows that changed.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.only_added IS 'Whether rows of the date were only added, none changed or deleted.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.rows IS 'How many rows the transaction added to the date; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.min_event_time IS 'Earliest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.lateness IS 'How many of them fell into each bucket of lateness; NULL if it did not say.';
 
-CREATE TABLE tidemark.model_dirty (
+CREATE TABLE tidemark_internal.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+    model text NOT NULL REFERENCES tidemark_internal.models ON DELETE CASCADE,
     event_date date NOT NULL,
     marked_at timestamptz NOT NULL,
     only_added boolean NOT NULL DEFAULT false
 );
-CREATE INDEX ON tidemark.model_dirty (model, event_date);
-COMMENT ON TABLE tidemark.model_dirty IS
+CREATE INDEX ON tidemark_internal.model_dirty (model, event_date);
+COMMENT ON TABLE tidemark_internal.model_dirty IS
 'Append-only: dates of models that wait for a recompute. tidemark.refresh moves marks here from the dirty log, widened by lookback and lookahead.';
-COMMENT ON COLUMN tidemark.model_dirty.id IS 'Identity of the mark.';
-COMMENT ON COLUMN tidemark.model_dirty.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark.model_dirty.event_date IS 'Date to recompute.';
-COMMENT ON COLUMN tidemark.model_dirty.marked_at IS 'When the source was marked.';
-COMMENT ON COLUMN tidemark.model_dirty.only_added IS 'Whether rows of the source were only added, none changed or deleted.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.id IS 'Identity of the mark.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS 'Date to recompute.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.marked_at IS 'When the source was marked.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.only_added IS 'Whether rows of the source were only added, none changed or deleted.';
 
-CREATE TABLE tidemark.refresh_log (
+CREATE TABLE tidemark_internal.refresh_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run timestamptz NOT NULL,
-    model text NOT NULL REFERENCES tidemark.models ON DELETE CASCADE,
+    model text NOT NULL REFERENCES tidemark_internal.models ON DELETE CASCADE,
     event_date date NOT NULL,
     refreshed_at timestamptz NOT NULL,
     rows_inserted bigint NOT NULL,
@@ -109,74 +109,74 @@ CREATE TABLE tidemark.refresh_log (
     appended boolean NOT NULL DEFAULT false,
     horizon xid8
 );
-CREATE INDEX ON tidemark.refresh_log (model, event_date);
-COMMENT ON TABLE tidemark.refresh_log IS
+CREATE INDEX ON tidemark_internal.refresh_log (model, event_date);
+COMMENT ON TABLE tidemark_internal.refresh_log IS
 'Which dates were recomputed and what that changed: one row per recompute, kept for 30 days and for the last 100,000. run = (SELECT max(run) ...) gives the last refresh.';
-COMMENT ON COLUMN tidemark.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
-COMMENT ON COLUMN tidemark.refresh_log.run IS 'When the refresh began that did it.';
-COMMENT ON COLUMN tidemark.refresh_log.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark.refresh_log.event_date IS 'Date that was recomputed.';
-COMMENT ON COLUMN tidemark.refresh_log.refreshed_at IS 'When it was done.';
-COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not there before.';
-COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
-COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
-COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
-COMMENT ON COLUMN tidemark.refresh_log.appended IS 'Whether only the rows that its source had gained were computed, instead of the whole date.';
-COMMENT ON COLUMN tidemark.refresh_log.horizon IS 'All transactions before this one had ended when it began: rows of these were seen.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.run IS 'When the refresh began that did it.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.event_date IS 'Date that was recomputed.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.refreshed_at IS 'When it was done.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.rows_inserted IS 'Rows that were not there before.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.seconds IS 'How long the recompute of the date took.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.appended IS 'Whether only the rows that its source had gained were computed, instead of the whole date.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.horizon IS 'All transactions before this one had ended when it began: rows of these were seen.';
 
-SELECT pg_catalog.pg_extension_config_dump('tidemark.models', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.model_sources', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.dirty_log_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.model_dirty_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('tidemark.refresh_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.models', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.dirty_log', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dirty', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.refresh_log', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.dirty_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dirty_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.refresh_log_id_seq', '');
 
-CREATE FUNCTION tidemark.is_member_of_owner(relation regclass) RETURNS boolean
+CREATE FUNCTION tidemark_internal.is_member_of_owner(relation regclass) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c WHERE c.oid = relation), false);
-COMMENT ON FUNCTION tidemark.is_member_of_owner(regclass) IS
+COMMENT ON FUNCTION tidemark_internal.is_member_of_owner(regclass) IS
 'Whether the current user is the owner of a relation or a member of the role
 that owns it; superusers always are. false when the relation is NULL or does
 not exist.';
 
-CREATE FUNCTION tidemark.is_member_of_model(model text) RETURNS boolean
+CREATE FUNCTION tidemark_internal.is_member_of_model(model text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE COST 20
 SET search_path = pg_catalog, pg_temp
-RETURN coalesce((SELECT tidemark.is_member_of_owner(m.target) FROM tidemark.models m WHERE m.name = model), false);
-COMMENT ON FUNCTION tidemark.is_member_of_model(text) IS
+RETURN coalesce((SELECT tidemark_internal.is_member_of_owner(m.target) FROM tidemark_internal.models m WHERE m.name = model), false);
+COMMENT ON FUNCTION tidemark_internal.is_member_of_model(text) IS
 'Whether the current user is a member of the role that owns the table of a
 model, and so may refresh it. false when there is no such model or its table
 is gone.';
 
-ALTER TABLE tidemark.models ENABLE ROW LEVEL SECURITY;
-CREATE POLICY everybody_reads ON tidemark.models FOR SELECT USING (true);
-CREATE POLICY owners_write ON tidemark.models USING (tidemark.is_member_of_owner(target));
-CREATE POLICY orphans_go ON tidemark.models FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = target));
-ALTER TABLE tidemark.model_sources ENABLE ROW LEVEL SECURITY;
-CREATE POLICY everybody_reads ON tidemark.model_sources FOR SELECT USING (true);
-CREATE POLICY owners_write ON tidemark.model_sources USING (tidemark.is_member_of_model(model));
-ALTER TABLE tidemark.model_dirty ENABLE ROW LEVEL SECURITY;
-CREATE POLICY everybody_reads ON tidemark.model_dirty FOR SELECT USING (true);
-CREATE POLICY owners_write ON tidemark.model_dirty USING (tidemark.is_member_of_model(model));
-ALTER TABLE tidemark.refresh_log ENABLE ROW LEVEL SECURITY;
-CREATE POLICY everybody_reads ON tidemark.refresh_log FOR SELECT USING (true);
-CREATE POLICY owners_write ON tidemark.refresh_log USING (tidemark.is_member_of_model(model));
-ALTER TABLE tidemark.dirty_log ENABLE ROW LEVEL SECURITY;
-CREATE POLICY writers_read ON tidemark.dirty_log FOR SELECT
-    USING (pg_catalog.has_table_privilege(source, 'SELECT, INSERT') OR tidemark.is_member_of_owner(source));
-CREATE POLICY writers_mark ON tidemark.dirty_log FOR INSERT
-    WITH CHECK (pg_catalog.has_table_privilege(source, 'INSERT, UPDATE, DELETE') OR tidemark.is_member_of_owner(source));
-GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark.models, tidemark.model_sources, tidemark.model_dirty, tidemark.refresh_log TO PUBLIC;
-GRANT SELECT, INSERT ON tidemark.dirty_log TO PUBLIC;
+ALTER TABLE tidemark_internal.models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark_internal.models FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark_internal.models USING (tidemark_internal.is_member_of_owner(target));
+CREATE POLICY orphans_go ON tidemark_internal.models FOR DELETE USING (NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = target));
+ALTER TABLE tidemark_internal.model_sources ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark_internal.model_sources FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark_internal.model_sources USING (tidemark_internal.is_member_of_model(model));
+ALTER TABLE tidemark_internal.model_dirty ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark_internal.model_dirty FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark_internal.model_dirty USING (tidemark_internal.is_member_of_model(model));
+ALTER TABLE tidemark_internal.refresh_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY everybody_reads ON tidemark_internal.refresh_log FOR SELECT USING (true);
+CREATE POLICY owners_write ON tidemark_internal.refresh_log USING (tidemark_internal.is_member_of_model(model));
+ALTER TABLE tidemark_internal.dirty_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY writers_read ON tidemark_internal.dirty_log FOR SELECT
+    USING (pg_catalog.has_table_privilege(source, 'SELECT, INSERT') OR tidemark_internal.is_member_of_owner(source));
+CREATE POLICY writers_mark ON tidemark_internal.dirty_log FOR INSERT
+    WITH CHECK (pg_catalog.has_table_privilege(source, 'INSERT, UPDATE, DELETE') OR tidemark_internal.is_member_of_owner(source));
+GRANT SELECT, INSERT, UPDATE, DELETE ON tidemark_internal.models, tidemark_internal.model_sources, tidemark_internal.model_dirty, tidemark_internal.refresh_log TO PUBLIC;
+GRANT SELECT, INSERT ON tidemark_internal.dirty_log TO PUBLIC;
 
 CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 100
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    INSERT INTO tidemark.dirty_log (source, event_date, reason)
+    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason)
     SELECT mark_dirty.source, d, mark_dirty.reason
       FROM (SELECT DISTINCT unnest(dates) AS d) AS x
      WHERE d IS NOT NULL
@@ -190,7 +190,7 @@ skipped, doubled ones count once; 23514 for dates outside the years 1 to
 9999. The caller needs INSERT, UPDATE or DELETE on source, or to be a member
 of its owner.';
 
-CREATE FUNCTION tidemark.distribute_dirty() RETURNS bigint
+CREATE FUNCTION tidemark_internal.distribute_dirty() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER COST 10000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -200,54 +200,54 @@ DECLARE
     moved bigint;
 BEGIN
     -- Who only looks must not hold marks in an open transaction. The current user is the definer here.
-    IF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (
-        SELECT FROM tidemark.models m JOIN pg_class c ON c.oid = m.target WHERE pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
+    IF EXISTS (SELECT FROM tidemark_internal.models) AND NOT EXISTS (
+        SELECT FROM tidemark_internal.models m JOIN pg_class c ON c.oid = m.target WHERE pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
         RAISE EXCEPTION 'permission denied to distribute marks'
             USING ERRCODE = '42501', HINT = 'The session''s user must be a member of a role that owns a model.';
     END IF;
     -- Shared with the other refreshers, exclusive with create_model.
-    PERFORM pg_advisory_xact_lock_shared(('tidemark.models'::regclass)::oid::bigint);
-    ids := ARRAY(SELECT l.id FROM tidemark.dirty_log l ORDER BY l.id FOR UPDATE SKIP LOCKED);
+    PERFORM pg_advisory_xact_lock_shared(('tidemark_internal.models'::regclass)::oid::bigint);
+    ids := ARRAY(SELECT l.id FROM tidemark_internal.dirty_log l ORDER BY l.id FOR UPDATE SKIP LOCKED);
     IF cardinality(ids) = 0 THEN
         RETURN 0;
     END IF;
-    PERFORM tidemark.absorb_marks(ids);
+    PERFORM tidemark_internal.absorb_marks(ids);
     WITH marks AS (
-        DELETE FROM tidemark.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at, l.only_added)
-    INSERT INTO tidemark.model_dirty (model, event_date, marked_at, only_added)
+        DELETE FROM tidemark_internal.dirty_log l WHERE l.id = ANY (ids) RETURNING l.source, l.event_date, l.marked_at, l.only_added)
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at, only_added)
     SELECT m.name, k.event_date + shift, min(k.marked_at), bool_and(k.only_added)
       FROM marks k
-      JOIN tidemark.model_sources s ON s.source = k.source
-      JOIN tidemark.models m ON m.name = s.model
+      JOIN tidemark_internal.model_sources s ON s.source = k.source
+      JOIN tidemark_internal.models m ON m.name = s.model
      CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
      GROUP BY m.name, k.event_date + shift;
     GET DIAGNOSTICS moved = ROW_COUNT;
     RETURN moved;
 END
 $$;
-COMMENT ON FUNCTION tidemark.distribute_dirty() IS
+COMMENT ON FUNCTION tidemark_internal.distribute_dirty() IS
 'Part of tidemark.refresh: moves the marks of the dirty log to the models
 that read the marked tables, widened by each model''s lookback and lookahead.
 Returns the number of model dates marked. The session''s user must be a
 member of a role that owns a model.';
 
-CREATE FUNCTION tidemark.is_frozen(model text, event_date date) RETURNS boolean
+CREATE FUNCTION tidemark_internal.is_frozen(model text, event_date date) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
 SET search_path = pg_catalog, pg_temp
-RETURN EXISTS (SELECT FROM tidemark.models m
-                 JOIN tidemark.model_sources s ON s.model = m.name
-                 JOIN tidemark.retired_dates r ON r.parent = s.source
+RETURN EXISTS (SELECT FROM tidemark_internal.models m
+                 JOIN tidemark_internal.model_sources s ON s.model = m.name
+                 JOIN tidemark_internal.retired_dates r ON r.parent = s.source
                 WHERE m.name = is_frozen.model
                   AND r.event_date BETWEEN is_frozen.event_date - m.lookback_days AND is_frozen.event_date + m.lookahead_days)
-    OR EXISTS (SELECT FROM tidemark.models m
-                 JOIN tidemark.retired_dates r ON r.parent = m.target
+    OR EXISTS (SELECT FROM tidemark_internal.models m
+                 JOIN tidemark_internal.retired_dates r ON r.parent = m.target
                 WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
-COMMENT ON FUNCTION tidemark.is_frozen(text, date) IS
+COMMENT ON FUNCTION tidemark_internal.is_frozen(text, date) IS
 'Whether a date of a model is frozen: one of the source dates that it reads
 was retired, or the date of the model''s own table was. A frozen date is
 never recomputed: its rows stay as they are. false for an unknown model.';
 
-CREATE FUNCTION tidemark.models_in_order() RETURNS SETOF text
+CREATE FUNCTION tidemark_internal.models_in_order() RETURNS SETOF text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 ROWS 20
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -255,21 +255,21 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH RECURSIVE depth(name, target, level) AS (
-        SELECT m.name, m.target, 0 FROM tidemark.models m
+        SELECT m.name, m.target, 0 FROM tidemark_internal.models m
         UNION
         SELECT d.name, d.target, b.level + 1
           FROM depth b
-          JOIN tidemark.model_sources s ON s.source = b.target
-          JOIN tidemark.models d ON d.name = s.model
+          JOIN tidemark_internal.model_sources s ON s.source = b.target
+          JOIN tidemark_internal.models d ON d.name = s.model
          WHERE b.level < 100)
     SELECT x.name FROM depth x GROUP BY x.name ORDER BY max(x.level), x.name;
 END
 $$;
-COMMENT ON FUNCTION tidemark.models_in_order() IS
+COMMENT ON FUNCTION tidemark_internal.models_in_order() IS
 'The names of all models, each after those that it reads: the order in which
 tidemark.refresh works.';
 
-CREATE FUNCTION tidemark.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+CREATE FUNCTION tidemark_internal.waiting_dates(model text) RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
@@ -280,28 +280,28 @@ BEGIN
     RETURN QUERY
     -- The model, and the models that it reads, directly or through others.
     WITH RECURSIVE below(name) AS (
-        SELECT m.name FROM tidemark.models m WHERE m.name = waiting_dates.model
+        SELECT m.name FROM tidemark_internal.models m WHERE m.name = waiting_dates.model
         UNION
-        SELECT a.name FROM below b JOIN tidemark.model_sources s ON s.model = b.name JOIN tidemark.models a ON a.target = s.source
+        SELECT a.name FROM below b JOIN tidemark_internal.model_sources s ON s.model = b.name JOIN tidemark_internal.models a ON a.target = s.source
     ), cold(name, event_date) AS (
-        -- See tidemark.is_frozen.
+        -- See tidemark_internal.is_frozen.
         SELECT m.name, r.event_date + shift
           FROM below b
-          JOIN tidemark.models m ON m.name = b.name
-          JOIN tidemark.model_sources s ON s.model = m.name
-          JOIN tidemark.retired_dates r ON r.parent = s.source
+          JOIN tidemark_internal.models m ON m.name = b.name
+          JOIN tidemark_internal.model_sources s ON s.model = m.name
+          JOIN tidemark_internal.retired_dates r ON r.parent = s.source
          CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
         UNION
         SELECT m.name, r.event_date
-          FROM below b JOIN tidemark.models m ON m.name = b.name JOIN tidemark.retired_dates r ON r.parent = m.target
+          FROM below b JOIN tidemark_internal.models m ON m.name = b.name JOIN tidemark_internal.retired_dates r ON r.parent = m.target
     ), marks AS (
         SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
-          FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+          FROM (SELECT d.model, d.event_date, d.marked_at FROM tidemark_internal.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
                 UNION ALL
                 SELECT m.name, l.event_date + shift, l.marked_at
-                  FROM (SELECT g.source, g.event_date, min(g.marked_at) AS marked_at FROM tidemark.dirty_log g GROUP BY 1, 2) AS l
-                  JOIN tidemark.model_sources s ON s.source = l.source
-                  JOIN tidemark.models m ON m.name = s.model
+                  FROM (SELECT g.source, g.event_date, min(g.marked_at) AS marked_at FROM tidemark_internal.dirty_log g GROUP BY 1, 2) AS l
+                  JOIN tidemark_internal.model_sources s ON s.source = l.source
+                  JOIN tidemark_internal.models m ON m.name = s.model
                   JOIN below b ON b.name = m.name
                  CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift) AS x
          GROUP BY 1, 2
@@ -311,9 +311,9 @@ BEGIN
         -- What is stale below is stale here, except where it will stay as it is.
         SELECT m.name, w.event_date + shift, w.marked_at, (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
           FROM waiting w
-          JOIN tidemark.models a ON a.name = w.model
-          JOIN tidemark.model_sources s ON s.source = a.target
-          JOIN tidemark.models m ON m.name = s.model
+          JOIN tidemark_internal.models a ON a.name = w.model
+          JOIN tidemark_internal.model_sources s ON s.source = a.target
+          JOIN tidemark_internal.models m ON m.name = s.model
           JOIN below b ON b.name = m.name
          CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
          WHERE NOT w.frozen)
@@ -322,7 +322,7 @@ BEGIN
      GROUP BY w.event_date;
 END
 $$;
-COMMENT ON FUNCTION tidemark.waiting_dates(text) IS
+COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale,
 marks on the models below it included: each date once, with its oldest mark,
 and whether it is frozen and so stays as it is. No rows for an unknown
@@ -333,10 +333,10 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name = stale_dates.model) THEN
-        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+    IF NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.name = stale_dates.model) THEN
+        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark_internal.models lists them.';
     END IF;
-    RETURN ARRAY(SELECT w.event_date FROM tidemark.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
+    RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
 END
 $$;
 COMMENT ON FUNCTION tidemark.stale_dates(text) IS
@@ -346,19 +346,19 @@ read a stale date of another model; frozen dates are not among them.
 Ascending; empty when the model is clean. Live views compute exactly these
 dates. 42704 for an unknown model.';
 
-CREATE FUNCTION tidemark.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
+CREATE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date) RETURNS TABLE (model text, model_date date, reason text)
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH readers AS (
         SELECT m.name, m.lookback_days, m.lookahead_days, m.last_refreshed_at
-          FROM tidemark.model_sources s
-          JOIN tidemark.models m ON m.name = s.model
+          FROM tidemark_internal.model_sources s
+          JOIN tidemark_internal.models m ON m.name = s.model
           JOIN pg_class c ON c.oid = m.target  -- a model whose table is gone needs nothing
          WHERE s.source = date_blockers.source)
     SELECT r.name, w.event_date, 'waits for a recompute'
       FROM readers r
-     CROSS JOIN LATERAL tidemark.waiting_dates(r.name) w
+     CROSS JOIN LATERAL tidemark_internal.waiting_dates(r.name) w
      WHERE NOT w.frozen
        AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days AND date_blockers.event_date + r.lookback_days
     UNION ALL
@@ -370,7 +370,7 @@ BEGIN ATOMIC
      WHERE date_blockers.event_date + r.lookback_days >= (now() AT TIME ZONE 'UTC')::date
     ORDER BY 1, 2, 3;
 END;
-COMMENT ON FUNCTION tidemark.date_blockers(regclass, date) IS
+COMMENT ON FUNCTION tidemark_internal.date_blockers(regclass, date) IS
 'Why a date of a table must not be retired yet, one row per reason; no rows:
 nothing stands in the way. A reason is a model that reads the table and has
 a date that needs this one: that date waits for a recompute, or the model
@@ -387,16 +387,16 @@ SELECT m.name AS model,
        COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since), CASE WHEN m.last_refreshed_at IS NOT NULL THEN 0 END)::numeric(20, 3) AS freshness_seconds,
        m.last_error,
        m.last_error_at,
-       ARRAY(SELECT s.source_name FROM tidemark.model_sources s
+       ARRAY(SELECT s.source_name FROM tidemark_internal.model_sources s
               WHERE s.model = m.name AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source) ORDER BY 1) AS missing_sources
-  FROM tidemark.models m
+  FROM tidemark_internal.models m
  CROSS JOIN LATERAL (
        SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
               pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
               pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
               pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
               pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
-         FROM tidemark.waiting_dates(m.name) d) AS w;
+         FROM tidemark_internal.waiting_dates(m.name) d) AS w;
 GRANT SELECT ON tidemark.model_status TO PUBLIC;
 COMMENT ON VIEW tidemark.model_status IS 'One row per model: what waits for a recompute and how it last went.';
 COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';

@@ -3,9 +3,9 @@
 -- One statement computes the rows of a date, compares them byte by byte with the stored ones and writes only what
 -- differs, all under one snapshot. It runs as the owner of the model's table.
 
-CREATE FUNCTION tidemark.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+CREATE FUNCTION tidemark_internal.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
-COMMENT ON FUNCTION tidemark.execute_as_owner(regclass, text, date) IS
+COMMENT ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date) IS
 'Part of tidemark.refresh: runs a statement as the owner of a relation, in a
 security-restricted operation, with event_date as $1 and the day after as $2
 (both NULL without event_date). Returns the first column of the first row as
@@ -13,23 +13,23 @@ text, or the number of rows written by a statement that returns none. The
 caller must be a member of the role that owns the relation (42501), so it
 gives nobody a right that SET ROLE would not.';
 
-CREATE FUNCTION tidemark.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
+CREATE FUNCTION tidemark_internal.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
-COMMENT ON FUNCTION tidemark.read_as_owner(regclass, text, date) IS
-'Part of tidemark.verify_model: like tidemark.execute_as_owner for a
+COMMENT ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date) IS
+'Part of tidemark.verify_model: like tidemark_internal.execute_as_owner for a
 statement that only reads, under the snapshot of the calling query.';
 
-CREATE FUNCTION tidemark.horizon_age(model text, event_date date) RETURNS integer
+CREATE FUNCTION tidemark_internal.horizon_age(model text, event_date date) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT age(l.horizon::xid) FROM tidemark.refresh_log l
+RETURN (SELECT age(l.horizon::xid) FROM tidemark_internal.refresh_log l
          WHERE l.model = horizon_age.model AND l.event_date = horizon_age.event_date ORDER BY l.id DESC LIMIT 1);
-COMMENT ON FUNCTION tidemark.horizon_age(text, date) IS
+COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 'Part of tidemark.refresh: how many transactions ago the last refresh of a
 date of a model began, as age(xid) counts: what is older was seen by it.
 NULL when the log does not know.';
 
-CREATE FUNCTION tidemark.append_query(model tidemark.models) RETURNS text
+CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -41,14 +41,14 @@ DECLARE
     rewritten text;
 BEGIN
     SELECT s.source, n.nspname, c.relname INTO source
-      FROM tidemark.model_sources s JOIN pg_class c ON c.oid = s.source JOIN pg_namespace n ON n.oid = c.relnamespace
+      FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE s.model = model.name
        AND has_table_privilege((SELECT t.relowner FROM pg_class t WHERE t.oid = model.target), c.oid, 'SELECT');
-    IF NOT FOUND OR (SELECT count(*) FROM tidemark.model_sources s WHERE s.model = model.name) <> 1 THEN
+    IF NOT FOUND OR (SELECT count(*) FROM tidemark_internal.model_sources s WHERE s.model = model.name) <> 1 THEN
         RETURN NULL;
     END IF;
-    copied := tidemark.read_as_owner(model.target, format('SELECT tidemark.copied_columns(%L)', model.query))::text[];
-    IF copied IS NULL OR tidemark.read_as_owner(model.target, format('SELECT tidemark.query_relations(%L)::oid[]', model.query))::oid[] IS DISTINCT FROM ARRAY[source.source::oid] THEN
+    copied := tidemark_internal.read_as_owner(model.target, format('SELECT tidemark_internal.copied_columns(%L)', model.query))::text[];
+    IF copied IS NULL OR tidemark_internal.read_as_owner(model.target, format('SELECT tidemark_internal.query_relations(%L)::oid[]', model.query))::oid[] IS DISTINCT FROM ARRAY[source.source::oid] THEN
         RETURN NULL;
     END IF;
     -- Of a key whose columns, but for the date, are the source's own, the rows that are stored already can be told
@@ -56,7 +56,7 @@ BEGIN
     SELECT string_agg('tidemark_stored.' || quote_ident(k.name) || ' = tidemark_source.' || quote_ident(o.copied), ' AND ' ORDER BY k.n)
       INTO same_key
       FROM unnest(model.key) WITH ORDINALITY AS k(name, n)
-      LEFT JOIN unnest(tidemark.read_as_owner(model.target, format('SELECT tidemark.query_columns(%L)', model.query))::text[], copied) AS o(name, copied)
+      LEFT JOIN unnest(tidemark_internal.read_as_owner(model.target, format('SELECT tidemark_internal.query_columns(%L)', model.query))::text[], copied) AS o(name, copied)
         ON o.name = k.name
       LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
       LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
@@ -76,25 +76,25 @@ BEGIN
             SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.relid)
         SELECT FROM tree JOIN pg_class c ON c.oid = tree.relid
          WHERE c.relkind <> 'p' AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
-        recent := format('age(tidemark_source.xmin) <= (SELECT tidemark.horizon_age(%L, $1)) AND ', model.name);
+        recent := format('age(tidemark_source.xmin) <= (SELECT tidemark_internal.horizon_age(%L, $1)) AND ', model.name);
     END IF;
-    rewritten := tidemark.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
+    rewritten := tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[], ARRAY[source.relname]::text[], ARRAY[format(
         '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %sNOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
         source.source, recent, model.target, same_key)]);
-    RETURN nullif(rewritten, tidemark.rewrite_query(model.query, NULL, NULL));
+    RETURN nullif(rewritten, tidemark_internal.rewrite_query(model.query, NULL, NULL));
 END
 $$;
-COMMENT ON FUNCTION tidemark.append_query(tidemark.models) IS
+COMMENT ON FUNCTION tidemark_internal.append_query(tidemark_internal.models) IS
 'Part of tidemark.refresh: the query of a model, made to read only those rows
 of its source that came since the last refresh of the date ($1), and for
 which no row of the date is stored. NULL for a model
 that must be recomputed even if its source only gained rows: see
-tidemark.copied_columns; besides, it must have one source, named in the
+tidemark_internal.copied_columns; besides, it must have one source, named in the
 query itself, and its key must be columns of the source, unchanged, with or
 without event_date. The caller must be a member of the role that owns the
 table.';
 
-CREATE FUNCTION tidemark.model_statement(model tidemark.models, kind text) RETURNS text
+CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -133,7 +133,7 @@ BEGIN
             RETURN format('SELECT %1$s FROM %2$s WHERE event_date = $1 GROUP BY %3$s HAVING count(*) > 1 OR %4$s LIMIT 1', example, model.target, keys, null_key);
         WHEN 'append' THEN
             -- Counted, so that a row which went without a mark, or a key that comes twice, is not passed over.
-            append_query := tidemark.append_query(model);
+            append_query := tidemark_internal.append_query(model);
             RETURN CASE WHEN append_query IS NOT NULL THEN format(
                 'WITH added AS (INSERT INTO %1$s (%2$s) SELECT %3$s FROM (%4$s' || E'\n' || ') AS q WHERE q.event_date = $1 RETURNING %9$s)
                  SELECT json_build_object(''inserted'', (SELECT count(*) FROM added),
@@ -180,16 +180,16 @@ BEGIN
     END CASE;
 END
 $$;
-COMMENT ON FUNCTION tidemark.model_statement(tidemark.models, text) IS
+COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
 doubled or NULL key afterwards, append adds the rows that are missing if the
 source only gained rows (NULL for a model that cannot do so, see
-tidemark.append_query), diff brings the stored rows in line, compare only
+tidemark_internal.append_query), diff brings the stored rows in line, compare only
 says how they differ. Useful to EXPLAIN.';
 
-CREATE FUNCTION tidemark.refresh_date(model tidemark.models, event_date date, only_added boolean,
+CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, only_added boolean,
     OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT appended boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -211,19 +211,19 @@ BEGIN
         -- A partition that is made is filled before it has indexes: they are built in far less time than they are kept up.
         -- Not behind the back of triggers.
         may_fill := NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = model.target AND NOT t.tgisinternal);
-        filled := tidemark.execute_as_owner(model.target, format('SELECT cardinality(tidemark.create_partitions(%L, $1, $1, %L)) > 0',
-            model.target::text, CASE WHEN may_fill THEN tidemark.model_statement(model, 'fill') END), event_date)::boolean AND may_fill;
+        filled := tidemark_internal.execute_as_owner(model.target, format('SELECT cardinality(tidemark_internal.create_partitions(%L, $1, $1, %L)) > 0',
+            model.target::text, CASE WHEN may_fill THEN tidemark_internal.model_statement(model, 'fill') END), event_date)::boolean AND may_fill;
     END IF;
     appended := false;
-    IF NOT filled AND tidemark.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+    IF NOT filled AND tidemark_internal.execute_as_owner(model.target, format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
         -- Not over a change of columns, which may have changed stored rows or what the query makes of old ones.
-        IF only_added AND (SELECT max(age(a.xmin)) IS NOT NULL AND min(age(a.xmin)) > tidemark.horizon_age(model.name, refresh_date.event_date)
+        IF only_added AND (SELECT max(age(a.xmin)) IS NOT NULL AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
                              FROM pg_attribute a
-                            WHERE a.attrelid = model.target OR a.attrelid IN (SELECT s.source FROM tidemark.model_sources s WHERE s.model = model.name)) THEN
+                            WHERE a.attrelid = model.target OR a.attrelid IN (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name)) THEN
             BEGIN
-                append := tidemark.model_statement(model, 'append');
+                append := tidemark_internal.model_statement(model, 'append');
                 IF append IS NOT NULL THEN
-                    result := tidemark.execute_as_owner(model.target, append, event_date)::json;
+                    result := tidemark_internal.execute_as_owner(model.target, append, event_date)::json;
                     appended := result ->> 'wrong' IS NULL AND (result ->> 'surplus')::bigint = 0 AND (result ->> 'elsewhere')::bigint = 0;
                     IF NOT appended THEN
                         RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
@@ -238,14 +238,14 @@ BEGIN
                 appended := false;
             END;
         END IF;
-        result := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'diff'), event_date)::json;
+        result := tidemark_internal.execute_as_owner(model.target, tidemark_internal.model_statement(model, 'diff'), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
         deleted := result ->> 'deleted';
         wrong := result ->> 'wrong';
         elsewhere := result ->> 'elsewhere';
     ELSE
-        inserted := tidemark.execute_as_owner(model.target, CASE WHEN filled THEN stored ELSE tidemark.model_statement(model, 'build') END, event_date)::bigint;
+        inserted := tidemark_internal.execute_as_owner(model.target, CASE WHEN filled THEN stored ELSE tidemark_internal.model_statement(model, 'build') END, event_date)::bigint;
         updated := 0;
         deleted := 0;
         -- A unique index on columns of the key, none of them NULL, has checked it already.
@@ -256,10 +256,10 @@ BEGIN
                                  JOIN pg_attribute a ON a.attrelid = model.target AND a.attnum = c.attnum
                                 WHERE NOT a.attname = ANY (model.key))
                AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = ANY (model.key) AND NOT a.attnotnull)) THEN
-            wrong := tidemark.execute_as_owner(model.target, tidemark.model_statement(model, 'built'), event_date);
+            wrong := tidemark_internal.execute_as_owner(model.target, tidemark_internal.model_statement(model, 'built'), event_date);
         END IF;
         IF NOT filled AND inserted > 0 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = model.target AND a.attname = 'event_date' AND a.attgenerated <> '') THEN
-            elsewhere := inserted - tidemark.execute_as_owner(model.target, stored, event_date)::bigint;
+            elsewhere := inserted - tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
         END IF;
     END IF;
     IF wrong IS NOT NULL THEN
@@ -273,7 +273,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_date(tidemark.models, date, boolean) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
 what the query returns, as the owner of the table, and says how many rows
 that took. Makes the partition of the date if the table has daily ones.
@@ -283,7 +283,7 @@ was last refreshed; then only these are computed where the model allows it
 Takes no marks away. 21000: the query returns a key that is NULL or not
 unique.';
 
-CREATE FUNCTION tidemark.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
+CREATE FUNCTION tidemark_internal.refresh_step(model text, skip text[], run timestamptz DEFAULT NULL,
     OUT refreshed_model text, OUT refreshed_date date, OUT error text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -291,7 +291,7 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     candidate text;
-    m tidemark.models;
+    m tidemark_internal.models;
     began timestamptz;
     change record;
     changed boolean;
@@ -300,17 +300,17 @@ DECLARE
 BEGIN
     -- Models that others read come first; among a model's dates the newest, which dashboards look at most.
     FOR candidate IN
-        SELECT x FROM tidemark.models_in_order() AS x WHERE refresh_step.model IS NULL OR x = refresh_step.model
+        SELECT x FROM tidemark_internal.models_in_order() AS x WHERE refresh_step.model IS NULL OR x = refresh_step.model
     LOOP
-        CONTINUE WHEN NOT tidemark.is_member_of_model(candidate);
-        CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate);
+        CONTINUE WHEN NOT tidemark_internal.is_member_of_model(candidate);
+        CONTINUE WHEN NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate);
         -- One refresher per model; if another session has it, look for other work.
-        SELECT * INTO m FROM tidemark.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
+        SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         -- OFFSET 0: the conditions are looked at date by date until one fits, not for all dates that wait.
         SELECT d.event_date INTO refreshed_date
-          FROM (SELECT DISTINCT x.event_date FROM tidemark.model_dirty x WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
-         WHERE NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark.is_frozen(candidate, d.event_date)
+          FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
+         WHERE NOT (candidate || ' ' || d.event_date) = ANY (skip) AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
          LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
@@ -318,29 +318,29 @@ BEGIN
         horizon := pg_snapshot_xmin(pg_current_snapshot());
         BEGIN
             -- Marks go first, the sources are read by later statements with a newer snapshot (see the top of models.sql).
-            WITH gone AS (DELETE FROM tidemark.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date RETURNING d.only_added)
+            WITH gone AS (DELETE FROM tidemark_internal.model_dirty d WHERE d.model = candidate AND d.event_date = refreshed_date RETURNING d.only_added)
             SELECT bool_and(g.only_added) INTO only_added FROM gone g;
-            SELECT * INTO change FROM tidemark.refresh_date(m, refreshed_date, only_added);
+            SELECT * INTO change FROM tidemark_internal.refresh_date(m, refreshed_date, only_added);
             -- A partition may have been detached since the date was chosen: then the rows computed are too few.
-            IF tidemark.is_frozen(candidate, refreshed_date) THEN
+            IF tidemark_internal.is_frozen(candidate, refreshed_date) THEN
                 RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
             END IF;
             changed := change.inserted + change.updated + change.deleted > 0;
             -- Only models that read this one care, and only if there is something new to read.
-            IF changed AND EXISTS (SELECT FROM tidemark.model_sources s WHERE s.source = m.target) THEN
-                INSERT INTO tidemark.dirty_log (source, event_date, reason, only_added)
+            IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
+                INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added)
                 -- A recompute may have found rows to insert where none came: rows that somebody deleted from the table.
                 VALUES (m.target, refreshed_date, 'refreshed ' || candidate, change.appended);
             END IF;
-            UPDATE tidemark.models x
+            UPDATE tidemark_internal.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer, last_refreshed_at = clock_timestamp()
              WHERE x.name = candidate;
             -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
-            UPDATE tidemark.models x SET last_error = NULL, last_error_at = NULL
+            UPDATE tidemark_internal.models x SET last_error = NULL, last_error_at = NULL
              WHERE x.name = candidate AND x.last_error IS NOT NULL
                AND (starts_with(x.last_error, refreshed_date || ':')
-                    OR NOT EXISTS (SELECT FROM tidemark.model_dirty d WHERE d.model = candidate));
-            INSERT INTO tidemark.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended, horizon)
+                    OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
+            INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated, rows_deleted, seconds, appended, horizon)
             VALUES (coalesce(refresh_step.run, began), candidate, refreshed_date, clock_timestamp(), change.inserted, change.updated, change.deleted,
                     extract(epoch FROM clock_timestamp() - began), change.appended, horizon);
         EXCEPTION
@@ -350,18 +350,18 @@ BEGIN
           WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
             detail := nullif(detail, '');
-            UPDATE tidemark.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
+            UPDATE tidemark_internal.models x SET last_error = refreshed_date || ': ' || error, last_error_at = clock_timestamp() WHERE x.name = candidate;
         END;
         RETURN;
     END LOOP;
     refreshed_date := NULL;
     -- Nothing left to do: a good time to keep the log small.
-    DELETE FROM tidemark.refresh_log l WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark.refresh_log x);
-    DELETE FROM tidemark.refresh_log l
-     WHERE l.refreshed_at < now() - interval '30 days' AND l.id < (SELECT min(x.id) + 10000 FROM tidemark.refresh_log x);
+    DELETE FROM tidemark_internal.refresh_log l WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark_internal.refresh_log x);
+    DELETE FROM tidemark_internal.refresh_log l
+     WHERE l.refreshed_at < now() - interval '30 days' AND l.id < (SELECT min(x.id) + 10000 FROM tidemark_internal.refresh_log x);
 END
 $$;
-COMMENT ON FUNCTION tidemark.refresh_step(text, text[], timestamptz) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_step(text, text[], timestamptz) IS
 'Part of tidemark.refresh: recomputes one dirty date of one model, of those
 whose owner the caller is a member of, and says which, with the error if it
 failed; all NULL when nothing is left to do. skip holds ''model date'' entries
@@ -380,22 +380,22 @@ DECLARE
     failed pg_catalog.int4 := 0;
     run pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
-        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
-    ELSIF model IS NOT NULL AND NOT tidemark.is_member_of_model(model) THEN
+    IF model IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.name OPERATOR(pg_catalog.=) model) THEN
+        RAISE EXCEPTION 'model % does not exist', model USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark_internal.models lists them.';
+    ELSIF model IS NOT NULL AND NOT tidemark_internal.is_member_of_model(model) THEN
         RAISE EXCEPTION 'permission denied to refresh model %', model
             USING ERRCODE = '42501', HINT = 'The caller must be a member of the role that owns its table.';
-    ELSIF EXISTS (SELECT FROM tidemark.models) AND NOT EXISTS (SELECT FROM tidemark.models m WHERE tidemark.is_member_of_owner(m.target)) THEN
+    ELSIF EXISTS (SELECT FROM tidemark_internal.models) AND NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE tidemark_internal.is_member_of_owner(m.target)) THEN
         RAISE EXCEPTION 'permission denied to refresh any model'
             USING ERRCODE = '42501', HINT = 'The caller must be a member of a role that owns the table of a model.';
     END IF;
-    PERFORM tidemark.adopt_sources();
+    PERFORM tidemark_internal.adopt_sources();
     COMMIT;
     WHILE max_dates IS NULL OR pg_catalog.cardinality(done) OPERATOR(pg_catalog.<) max_dates LOOP
         -- In a transaction of its own: the recompute of a long date must not hold marks that others wait for.
-        PERFORM tidemark.distribute_dirty();
+        PERFORM tidemark_internal.distribute_dirty();
         COMMIT;
-        SELECT * INTO step FROM tidemark.refresh_step(model, done, run);
+        SELECT * INTO step FROM tidemark_internal.refresh_step(model, done, run);
         COMMIT;
         EXIT WHEN step.refreshed_model IS NULL;
         done := pg_catalog.array_append(done, pg_catalog.concat(step.refreshed_model, ' ', step.refreshed_date));
@@ -435,31 +435,31 @@ SET timezone = 'UTC'
 SET jit = off  -- a plan per date: compiling it costs more than it gains
 AS $$
 DECLARE
-    m tidemark.models;
+    m tidemark_internal.models;
     stale date[];
     statement text;
     result json;
 BEGIN
-    SELECT * INTO m FROM tidemark.models x WHERE x.name = verify_model.name;
+    SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = verify_model.name;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark.models lists them.';
+        RAISE EXCEPTION 'model % does not exist', name USING ERRCODE = '42704', HINT = 'SELECT name FROM tidemark_internal.models lists them.';
     ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
         RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
     ELSIF to_date < from_date THEN
         RAISE EXCEPTION 'to_date must not be before from_date' USING ERRCODE = '22023';
     END IF;
     stale := tidemark.stale_dates(name);
-    statement := tidemark.model_statement(m, 'compare');
+    statement := tidemark_internal.model_statement(m, 'compare');
     FOR event_date IN SELECT d::date FROM generate_series(from_date::timestamp, to_date::timestamp, interval '1 day') AS d LOOP
         detail := NULL;
-        IF tidemark.is_frozen(name, event_date) THEN
+        IF tidemark_internal.is_frozen(name, event_date) THEN
             status := 'frozen';
             detail := 'source rows were retired: the stored rows stay as they are';
         ELSIF event_date = ANY (stale) THEN
             status := 'stale';
             detail := 'marks wait: refresh first';
         ELSE
-            result := tidemark.read_as_owner(m.target, statement, event_date)::json;
+            result := tidemark_internal.read_as_owner(m.target, statement, event_date)::json;
             IF result ->> 'wrong' IS NOT NULL THEN
                 status := 'different';
                 detail := format('the query returns a key that is NULL or not unique: %s', result ->> 'wrong');

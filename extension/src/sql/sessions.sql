@@ -12,38 +12,38 @@ COMMENT ON COLUMN tidemark.session.started_at IS 'Time of the first event of the
 COMMENT ON COLUMN tidemark.session.ended_at IS 'Time of the last event of the session.';
 COMMENT ON COLUMN tidemark.session.events IS 'Number of events in the session, at least 1.';
 
-CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz) RETURNS internal
+CREATE FUNCTION tidemark_internal.sessions_transition(state internal, event_time timestamptz) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
-COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_transition(internal, timestamptz) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark.sessions_transition(state internal, event_time timestamptz, gap interval) RETURNS internal
+CREATE FUNCTION tidemark_internal.sessions_transition(state internal, event_time timestamptz, gap interval) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
-COMMENT ON FUNCTION tidemark.sessions_transition(internal, timestamptz, interval) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_transition(internal, timestamptz, interval) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark.sessions_combine(state internal, other internal) RETURNS internal
+CREATE FUNCTION tidemark_internal.sessions_combine(state internal, other internal) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_combine';
-COMMENT ON FUNCTION tidemark.sessions_combine(internal, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_combine(internal, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark.sessions_serialize(state internal) RETURNS bytea
+CREATE FUNCTION tidemark_internal.sessions_serialize(state internal) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_serialize';
-COMMENT ON FUNCTION tidemark.sessions_serialize(internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_serialize(internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark.sessions_deserialize(state bytea, unused internal) RETURNS internal
+CREATE FUNCTION tidemark_internal.sessions_deserialize(state bytea, unused internal) RETURNS internal
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_deserialize';
-COMMENT ON FUNCTION tidemark.sessions_deserialize(bytea, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_deserialize(bytea, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark.sessions_final(state internal) RETURNS tidemark.session[]
+CREATE FUNCTION tidemark_internal.sessions_final(state internal) RETURNS tidemark.session[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sessions_final';
-COMMENT ON FUNCTION tidemark.sessions_final(internal) IS 'Support function of tidemark.sessions; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.sessions_final(internal) IS 'Support function of tidemark.sessions; not for direct use.';
 
-CREATE FUNCTION tidemark.session_count_final(state internal) RETURNS bigint
+CREATE FUNCTION tidemark_internal.session_count_final(state internal) RETURNS bigint
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 50 AS 'MODULE_PATHNAME', 'tidemark_session_count_final';
-COMMENT ON FUNCTION tidemark.session_count_final(internal) IS 'Support function of tidemark.session_count; not for direct use.';
+COMMENT ON FUNCTION tidemark_internal.session_count_final(internal) IS 'Support function of tidemark.session_count; not for direct use.';
 
 CREATE AGGREGATE tidemark.sessions(event_time timestamptz, gap interval) (
-    SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.sessions_final, COMBINEFUNC = tidemark.sessions_combine,
-    SERIALFUNC = tidemark.sessions_serialize, DESERIALFUNC = tidemark.sessions_deserialize,
+    SFUNC = tidemark_internal.sessions_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.sessions_final, COMBINEFUNC = tidemark_internal.sessions_combine,
+    SERIALFUNC = tidemark_internal.sessions_serialize, DESERIALFUNC = tidemark_internal.sessions_deserialize,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sessions(timestamptz, interval) IS
@@ -55,9 +55,9 @@ a NULL event_time are skipped; no rows give an empty array. gap must be
 constant and not NULL, and must not contain months (22023).';
 
 CREATE AGGREGATE tidemark.sessions(event_time timestamptz) (
-    SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.sessions_final, COMBINEFUNC = tidemark.sessions_combine,
-    SERIALFUNC = tidemark.sessions_serialize, DESERIALFUNC = tidemark.sessions_deserialize,
+    SFUNC = tidemark_internal.sessions_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.sessions_final, COMBINEFUNC = tidemark_internal.sessions_combine,
+    SERIALFUNC = tidemark_internal.sessions_serialize, DESERIALFUNC = tidemark_internal.sessions_deserialize,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sessions(timestamptz) IS
@@ -65,9 +65,9 @@ COMMENT ON AGGREGATE tidemark.sessions(timestamptz) IS
 tidemark.sessions(event_time, gap).';
 
 CREATE AGGREGATE tidemark.session_count(event_time timestamptz, gap interval) (
-    SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.session_count_final, COMBINEFUNC = tidemark.sessions_combine,
-    SERIALFUNC = tidemark.sessions_serialize, DESERIALFUNC = tidemark.sessions_deserialize,
+    SFUNC = tidemark_internal.sessions_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.session_count_final, COMBINEFUNC = tidemark_internal.sessions_combine,
+    SERIALFUNC = tidemark_internal.sessions_serialize, DESERIALFUNC = tidemark_internal.sessions_deserialize,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.session_count(timestamptz, interval) IS
@@ -75,9 +75,9 @@ COMMENT ON AGGREGATE tidemark.session_count(timestamptz, interval) IS
 tidemark.sessions. No rows, or only NULL times, give 0.';
 
 CREATE AGGREGATE tidemark.session_count(event_time timestamptz) (
-    SFUNC = tidemark.sessions_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark.session_count_final, COMBINEFUNC = tidemark.sessions_combine,
-    SERIALFUNC = tidemark.sessions_serialize, DESERIALFUNC = tidemark.sessions_deserialize,
+    SFUNC = tidemark_internal.sessions_transition, STYPE = internal, SSPACE = 256,
+    FINALFUNC = tidemark_internal.session_count_final, COMBINEFUNC = tidemark_internal.sessions_combine,
+    SERIALFUNC = tidemark_internal.sessions_serialize, DESERIALFUNC = tidemark_internal.sessions_deserialize,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.session_count(timestamptz) IS

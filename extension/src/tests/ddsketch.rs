@@ -135,7 +135,7 @@ mod tests {
         let one = "(SELECT tidemark.ddsketch_agg(v) FROM generate_series(-50, 99) v)";
         let same = format!(
             "SELECT {one}::text = {one}::text::tidemark.ddsketch::text AND {one}::bytea::tidemark.ddsketch::text = {one}::text
-                AND tidemark.ddsketch_send({one}) = {one}::bytea"
+                AND tidemark_internal.ddsketch_send({one}) = {one}::bytea"
         );
         assert_eq!(text(&same).as_deref(), Some("true"));
         assert_eq!(

@@ -29,7 +29,7 @@ mod tests {
 
     fn absorb() {
         run(
-            "SELECT tidemark.absorb_marks(ARRAY(SELECT id FROM tidemark.dirty_log)); DELETE FROM tidemark.dirty_log",
+            "SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log)); DELETE FROM tidemark_internal.dirty_log",
         );
     }
 
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(one(STATUS), "2026-02-23 13:00:00+00 2026-03-02 13:00:00+00 23 4");
         absorb();
         assert_eq!(one(STATUS), "2026-02-23 13:00:00+00 2026-03-02 13:00:00+00 23 4");
-        assert_eq!(one("SELECT sum(rows) FROM tidemark.lateness_counts"), "23");
+        assert_eq!(one("SELECT sum(rows) FROM tidemark_internal.lateness_counts"), "23");
         // Marks without statistics add nothing.
         run("SELECT tidemark.mark_dirty('public.source', ARRAY['2027-01-01'::date])");
         absorb();
@@ -117,8 +117,8 @@ mod tests {
         let watermark =
             Spi::get_one::<String>("SELECT (tidemark.watermark('public.source') AT TIME ZONE 'UTC')::text");
         assert_eq!(watermark.unwrap().as_deref(), Some("2026-03-23 12:00:00"));
-        Spi::run("SELECT tidemark.absorb_marks(ARRAY(SELECT id FROM tidemark.dirty_log))").unwrap();
-        assert_eq!(one("SELECT watermark FROM tidemark.watermarks"), "2026-03-23 12:00:00+00");
+        Spi::run("SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log))").unwrap();
+        assert_eq!(one("SELECT watermark FROM tidemark_internal.watermarks"), "2026-03-23 12:00:00+00");
     }
 
     #[pg_test]
@@ -143,13 +143,13 @@ mod tests {
             call("'public.source', '{2026-01-01}', '{-1}', '{0}', '{now}', '{now}'")
                 .starts_with("22023 rows")
         );
-        assert_eq!(one("SELECT count(*) FROM tidemark.dirty_log"), "0");
+        assert_eq!(one("SELECT count(*) FROM tidemark_internal.dirty_log"), "0");
         assert_eq!(
             call("'public.source', '{NULL,2026-01-01}', '{1,NULL}', '{0,NULL}', '{now,NULL}', '{now,NULL}'"),
             "no error"
         );
         assert_eq!(
-            one("SELECT string_agg(concat_ws(' ', event_date, rows), ', ') FROM tidemark.dirty_log"),
+            one("SELECT string_agg(concat_ws(' ', event_date, rows), ', ') FROM tidemark_internal.dirty_log"),
             "2026-01-01 0"
         );
         assert_eq!(one(STATUS), "0 0", "a load of nothing has neither watermark nor latest event");
@@ -179,7 +179,7 @@ mod tests {
     fn only_the_owner_of_a_source_sets_its_policy_and_tracks_it() {
         run(TABLE);
         run("CREATE ROLE freshness_owner; CREATE ROLE freshness_other;
-             GRANT USAGE ON SCHEMA tidemark TO freshness_owner, freshness_other;
+             GRANT USAGE ON SCHEMA tidemark, tidemark_internal TO freshness_owner, freshness_other;
              ALTER TABLE public.source OWNER TO freshness_owner");
         let error_as = |role: &str, sql: &str| {
             error_of(&format!("DO $do$ BEGIN SET LOCAL ROLE {role}; {sql}; RESET ROLE; END $do$"))
@@ -187,11 +187,11 @@ mod tests {
         for sql in [
             "SELECT tidemark.set_watermark_policy('public.source', '1 day')",
             "SELECT tidemark.track_changes('public.source')",
-            "INSERT INTO tidemark.watermarks (source, allowed_lateness) VALUES ('public.source', '1 day')",
-            "UPDATE tidemark.watermarks SET events_loaded = 0",
-            "DELETE FROM tidemark.watermarks",
-            "INSERT INTO tidemark.lateness_counts VALUES ('public.source', '2026-01-01', 1, 1)",
-            "SELECT tidemark.absorb_marks('{}')",
+            "INSERT INTO tidemark_internal.watermarks (source, allowed_lateness) VALUES ('public.source', '1 day')",
+            "UPDATE tidemark_internal.watermarks SET events_loaded = 0",
+            "DELETE FROM tidemark_internal.watermarks",
+            "INSERT INTO tidemark_internal.lateness_counts VALUES ('public.source', '2026-01-01', 1, 1)",
+            "SELECT tidemark_internal.absorb_marks('{}')",
         ] {
             let error = error_as("freshness_other", &sql.replacen("SELECT", "PERFORM", 1));
             assert!(error.starts_with("42501"), "{sql}: {error}");
@@ -208,15 +208,15 @@ mod tests {
             error_as("freshness_owner", "PERFORM tidemark.track_changes('public.source')"),
             "no error"
         );
-        assert_eq!(one("SELECT allowed_lateness FROM tidemark.watermarks"), "2 days");
+        assert_eq!(one("SELECT allowed_lateness FROM tidemark_internal.watermarks"), "2 days");
     }
 
     /// The marks since the last call, in order.
     fn marks() -> String {
         let marks = one(
-            "SELECT string_agg(concat_ws(' ', reason, event_date, rows, source), ', ' ORDER BY reason, event_date) FROM tidemark.dirty_log",
+            "SELECT string_agg(concat_ws(' ', reason, event_date, rows, source), ', ' ORDER BY reason, event_date) FROM tidemark_internal.dirty_log",
         );
-        run("DELETE FROM tidemark.dirty_log");
+        run("DELETE FROM tidemark_internal.dirty_log");
         marks
     }
 
@@ -292,10 +292,10 @@ mod tests {
         // with a cast of his, would run his code.
         run(TABLE);
         run("CREATE TEMPORARY TABLE tidemark_new AS SELECT timestamptz '2026-01-01' AS event_time;
-             CREATE TRIGGER own AFTER INSERT ON public.source FOR EACH STATEMENT EXECUTE FUNCTION tidemark.mark_changes('event_time')");
+             CREATE TRIGGER own AFTER INSERT ON public.source FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_changes('event_time')");
         assert!(error_of("INSERT INTO public.source VALUES (1, now())").starts_with("55000 trigger own"));
         run("DROP TRIGGER own ON public.source;
-             CREATE TRIGGER own AFTER INSERT ON public.source REFERENCING NEW TABLE AS tidemark_new FOR EACH ROW EXECUTE FUNCTION tidemark.mark_changes('event_time')");
+             CREATE TRIGGER own AFTER INSERT ON public.source REFERENCING NEW TABLE AS tidemark_new FOR EACH ROW EXECUTE FUNCTION tidemark_internal.mark_changes('event_time')");
         assert!(error_of("INSERT INTO public.source VALUES (1, now())").starts_with("55000 trigger own"));
         run(
             "DROP TRIGGER own ON public.source; SELECT tidemark.track_changes('public.source', 'event_time')",

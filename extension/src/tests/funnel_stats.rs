@@ -71,7 +71,7 @@ mod tests {
         let one = format!("(SELECT tidemark.funnel_stats(chain, 3) FROM {CHAINS})");
         let same = format!(
             "SELECT {one}::text = {one}::text::tidemark.funnel_stats::text AND {one}::bytea::tidemark.funnel_stats::text = {one}::text
-                AND tidemark.funnel_stats_send({one}) = {one}::bytea"
+                AND tidemark_internal.funnel_stats_send({one}) = {one}::bytea"
         );
         assert_eq!(text(&same).as_deref(), Some("true"));
         assert_eq!(

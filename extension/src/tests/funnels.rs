@@ -75,7 +75,7 @@ mod tests {
             "22023 the number of steps must be the same for all rows of a group"
         );
         // SQL cannot even name a state. Newer servers do not find the function then, older ones refuse the NULL.
-        let direct = error_of("SELECT tidemark.window_funnel_combine(NULL, NULL)");
+        let direct = error_of("SELECT tidemark_internal.window_funnel_combine(NULL, NULL)");
         assert!(direct.starts_with("42883 ") || direct.starts_with("0A000 "), "{direct}");
     }
 

@@ -24,10 +24,8 @@ mod tests {
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
              WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'tidemark'
-            UNION
-            SELECT 'pg_namespace'::regclass, 'tidemark'::regnamespace
         ), relation AS (
-            SELECT c.oid, c.relkind FROM pg_class c WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'c')
+            SELECT c.oid, c.relkind FROM pg_class c WHERE c.relnamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm', 'c')
         ), object AS (
             SELECT m.classid, m.objid, 0 AS objsubid FROM member m
              WHERE coalesce((pg_identify_object(m.classid, m.objid, 0)).schema, '') <> 'tests'
@@ -58,7 +56,7 @@ mod tests {
         let stray = text(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n')
                FROM pg_proc p CROSS JOIN LATERAL (SELECT obj_description(p.oid, 'pg_proc') AS said) AS c
-              WHERE p.pronamespace = 'tidemark'::regnamespace
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace)
                 AND (said !~ '[.]$' OR length(said) > 1000 OR length(split_part(translate(said, E'\\n', ' '), '. ', 1)) > 230
                      OR EXISTS (SELECT FROM regexp_split_to_table(said, E'\\n') AS line WHERE length(line) > 76 OR line ~ '(^ | $)'))",
         );
@@ -95,20 +93,20 @@ mod tests {
         let list: Vec<&str> = PARALLEL_UNSAFE.split(',').map(str::trim).collect();
         let stray = text(&format!(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p'
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p'
                 AND (p.proparallel <> 's') <> (p.proname = ANY ('{{{},{PARALLEL_RESTRICTED}}}'))",
             list.join(",")
         ));
         assert_eq!(stray, "NULL", "parallel safety is not as listed:\n{stray}");
         let stray = text(&format!(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel <> 's' AND p.provolatile <> 'v'
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p' AND p.proparallel <> 's' AND p.provolatile <> 'v'
                 AND NOT (p.proparallel = 'r' AND p.proname = ANY ('{{{PARALLEL_RESTRICTED}}}'))"
         ));
         assert_eq!(stray, "NULL", "unsafe in parallel but not volatile:\n{stray}");
         let stray = text(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND p.proparallel = 's' AND p.provolatile = 'v'",
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p' AND p.proparallel = 's' AND p.provolatile = 'v'",
         );
         assert_eq!(stray, "NULL", "volatile, which is what one gets without saying so:\n{stray}");
     }
@@ -117,7 +115,7 @@ mod tests {
     fn aggregates_can_run_in_parallel() {
         let stray = text(
             "SELECT string_agg(a.aggfnoid::regprocedure::text, E'\\n') FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid
-              WHERE p.pronamespace = 'tidemark'::regnamespace
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace)
                 AND (p.proparallel <> 's' OR a.aggcombinefn = 0 OR (a.aggtranstype = 'internal'::regtype AND (a.aggserialfn = 0 OR a.aggdeserialfn = 0 OR a.aggtransspace = 0)))",
         );
         assert_eq!(stray, "NULL", "no partial states, or no estimate of their size:\n{stray}");
@@ -127,7 +125,7 @@ mod tests {
     fn functions_with_a_text_body_pin_their_search_path() {
         let stray = text(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prokind <> 'p' AND l.lanname NOT IN ('c', 'internal')
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p' AND l.lanname NOT IN ('c', 'internal')
                 AND p.prosqlbody IS NULL
                 AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS c WHERE c ~ '^search_path=pg_catalog, pg_temp$')",
         );
@@ -138,7 +136,7 @@ mod tests {
     fn only_bookkeeping_runs_with_the_rights_of_its_owner() {
         let stray = text(&format!(
             "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
-              WHERE p.pronamespace = 'tidemark'::regnamespace AND p.prosecdef <> (p.proname = ANY ('{{{SECURITY_DEFINER}}}'))"
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prosecdef <> (p.proname = ANY ('{{{SECURITY_DEFINER}}}'))"
         ));
         assert_eq!(stray, "NULL", "SECURITY DEFINER is not as listed:\n{stray}");
     }

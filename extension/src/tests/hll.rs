@@ -88,7 +88,7 @@ mod tests {
             let one = format!("(SELECT tidemark.hll_agg(v) FROM generate_series(1, {n}) v)");
             let same = format!(
                 "SELECT {one}::text = {one}::text::tidemark.hll::text AND {one}::bytea::tidemark.hll::text = {one}::text
-                    AND tidemark.hll_send({one}) = {one}::bytea"
+                    AND tidemark_internal.hll_send({one}) = {one}::bytea"
             );
             assert_eq!(text(&same).as_deref(), Some("true"), "{n}");
         }

@@ -14,7 +14,7 @@ mod tests {
         run("CREATE ROLE keeper; CREATE ROLE writer; CREATE ROLE stranger;
              CREATE SCHEMA warehouse AUTHORIZATION keeper;
              GRANT USAGE ON SCHEMA warehouse TO PUBLIC;
-             GRANT SELECT ON tidemark.partition_config TO keeper;
+             GRANT SELECT ON tidemark_internal.partition_config TO keeper;
              SET LOCAL ROLE keeper;
              CREATE TABLE warehouse.events (
                  event_id bigint, event_time timestamptz NOT NULL,

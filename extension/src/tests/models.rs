@@ -42,7 +42,7 @@ mod tests {
         );
         late("2026-01-02", "b");
         assert_eq!(step("'w.broken'", ""), "w.broken 2026-01-02");
-        assert_eq!(text("SELECT last_error FROM tidemark.models WHERE name = 'w.broken'"), "NULL");
+        assert_eq!(text("SELECT last_error FROM tidemark_internal.models WHERE name = 'w.broken'"), "NULL");
     }
 
     #[pg_test]
@@ -93,7 +93,7 @@ mod tests {
              INSERT INTO w.events VALUES ('2026-01-01', 6, 6, NULL);
              SELECT tidemark.mark_dirty('w.events', '{2026-01-01}')");
         assert_eq!(refresh(), "w.copy 2026-01-01, w.reader 2026-01-01");
-        let logged = "SELECT concat_ws(' ', model, event_date, rows_inserted, rows_updated, rows_deleted) FROM tidemark.refresh_log";
+        let logged = "SELECT concat_ws(' ', model, event_date, rows_inserted, rows_updated, rows_deleted) FROM tidemark_internal.refresh_log";
         assert_eq!(
             text(&format!("{logged} WHERE model = 'w.copy' ORDER BY id DESC LIMIT 1")),
             "w.copy 2026-01-01 1 2 1"
@@ -103,7 +103,7 @@ mod tests {
         // The reader's rows are the same, so its counter for materialized views stands still.
         assert_eq!(
             text(
-                "SELECT string_agg(refresh_count || ' ' || change_count, ', ' ORDER BY name) FROM tidemark.models"
+                "SELECT string_agg(refresh_count || ' ' || change_count, ', ' ORDER BY name) FROM tidemark_internal.models"
             ),
             "2 2, 2 1"
         );
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(text(&format!("{logged} ORDER BY id DESC LIMIT 1")), "w.copy 2026-01-01 0 0 0");
         assert_eq!(
             text(
-                "SELECT string_agg(refresh_count || ' ' || change_count, ', ' ORDER BY name) FROM tidemark.models"
+                "SELECT string_agg(refresh_count || ' ' || change_count, ', ' ORDER BY name) FROM tidemark_internal.models"
             ),
             "3 2, 2 1"
         );
@@ -142,7 +142,7 @@ mod tests {
              INSERT INTO w.events VALUES ('2026-01-01', 'a'), ('2026-01-01', 'a'), ('2026-01-02', NULL), ('2026-01-03', 'c');
              SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT * FROM w.events WHERE event_date >= $1 AND event_date < $2', '{event_date,person}')");
         let wrong = "query of model w.m returns a key that is NULL or not unique";
-        let detail = "SELECT detail FROM tidemark.refresh_step('w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
+        let detail = "SELECT detail FROM tidemark_internal.refresh_step('w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
         for _ in ["built", "brought in line"] {
             assert_eq!(step("NULL", ""), "w.m 2026-01-03");
             assert_eq!(step("NULL", "w.m 2026-01-03"), format!("w.m 2026-01-02 {wrong}"));
@@ -154,7 +154,7 @@ mod tests {
                  SELECT tidemark.mark_dirty('w.events', '{2026-01-03}')");
         }
         assert_eq!(verified("w.m"), "01 stale, 02 stale, 03 stale");
-        run("DELETE FROM tidemark.dirty_log; DELETE FROM tidemark.model_dirty");
+        run("DELETE FROM tidemark_internal.dirty_log; DELETE FROM tidemark_internal.model_dirty");
         assert_eq!(verified("w.m"), "01 different, 02 different, 03 ok");
     }
 
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(all("w.clean"), text(truth));
         assert_eq!(verified("w.clean"), "01 ok, 02 ok, 03 ok");
         assert_eq!(
-            text("SELECT sum(rows_updated + rows_deleted + rows_inserted) - 20 FROM tidemark.refresh_log"),
+            text("SELECT sum(rows_updated + rows_deleted + rows_inserted) - 20 FROM tidemark_internal.refresh_log"),
             "2"
         );
     }
@@ -356,6 +356,6 @@ mod tests {
             text("SELECT concat_ws(' ', to_regclass('w.doubled'), to_regclass('w.daily'))"),
             "w.doubled"
         );
-        assert_eq!(text("SELECT string_agg(name, ' ') FROM tidemark.models"), "w.fine");
+        assert_eq!(text("SELECT string_agg(name, ' ') FROM tidemark_internal.models"), "w.fine");
     }
 }

@@ -10,7 +10,7 @@ mod tests {
     /// What `copied_columns` says, with "-" for a column that is computed and "none" for a query that is not suitable.
     fn copied(query: &str) -> String {
         text(&format!(
-            "SELECT coalesce(array_to_string(tidemark.copied_columns($query${query}$query$), ' ', '-'), 'none')"
+            "SELECT coalesce(array_to_string(tidemark_internal.copied_columns($query${query}$query$), ' ', '-'), 'none')"
         ))
     }
 
@@ -79,11 +79,11 @@ mod tests {
         run("CREATE SCHEMA w; CREATE TABLE w.events (id int, event_date date NOT NULL, name text)");
         let appends = |query: &str, key: &str, table: &str| {
             run(&format!(
-                "DROP TABLE IF EXISTS w.m CASCADE; DELETE FROM tidemark.models WHERE name = 'w.m'; {table};
+                "DROP TABLE IF EXISTS w.m CASCADE; DELETE FROM tidemark_internal.models WHERE name = 'w.m'; {table};
                  SELECT tidemark.create_model('w.m', '{{w.events}}', $q${query}$q$, '{key}')"
             ));
             text(
-                "SELECT tidemark.model_statement(m, 'append') IS NOT NULL FROM tidemark.models m WHERE name = 'w.m'",
+                "SELECT tidemark_internal.model_statement(m, 'append') IS NOT NULL FROM tidemark_internal.models m WHERE name = 'w.m'",
             )
         };
         let plain = "SELECT id, event_date FROM w.events WHERE event_date >= $1 AND event_date < $2";

@@ -8,7 +8,7 @@ mod tests {
 
     fn retire(parent: &str, date: &str) {
         run(&format!(
-            "INSERT INTO tidemark.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
+            "INSERT INTO tidemark_internal.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
              VALUES ('{parent}', '{date}', 'x', 'dropped', '{date} 00:00Z', '{date} 24:00Z', 'drop')"
         ));
     }
@@ -140,16 +140,16 @@ mod tests {
         assert_eq!(rows("w.daily"), "2026-01-01=2 2026-01-02=2");
         assert_eq!(text("SELECT frozen_dirty_dates FROM tidemark.model_status WHERE model = 'w.daily'"), "1");
         // Its marks are still there for the day the partition comes back.
-        run("DELETE FROM tidemark.retired_dates");
+        run("DELETE FROM tidemark_internal.retired_dates");
         assert_eq!(refresh(), "w.daily 2026-01-01, w.doubled 2026-01-01");
         assert_eq!(rows("w.doubled_live"), "2026-01-02=4");
         // A date reaches as far as the model looks, and a model's own table may be retired as well.
-        run("UPDATE tidemark.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily'");
+        run("UPDATE tidemark_internal.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily'");
         retire("w.events", "2026-01-10");
         retire("w.daily", "2026-01-20");
         assert_eq!(
             text(
-                "SELECT string_agg(to_char(d, 'DD'), ' ') FROM generate_series('2026-01-01'::date, '2026-01-31', '1 day') AS d WHERE tidemark.is_frozen('w.daily', d::date)"
+                "SELECT string_agg(to_char(d, 'DD'), ' ') FROM generate_series('2026-01-01'::date, '2026-01-31', '1 day') AS d WHERE tidemark_internal.is_frozen('w.daily', d::date)"
             ),
             "09 10 11 12 20"
         );
@@ -160,14 +160,14 @@ mod tests {
         models(false);
         let blockers = |date: &str| {
             text(&format!(
-                "SELECT string_agg(concat_ws(' ', model, model_date - {date}, reason), ', ') FROM tidemark.date_blockers('w.events', {date})"
+                "SELECT string_agg(concat_ws(' ', model, model_date - {date}, reason), ', ') FROM tidemark_internal.date_blockers('w.events', {date})"
             ))
         };
         let old = "'2026-01-01'::date";
         assert_eq!(blockers(old), "w.daily 0 the model was never refreshed, w.daily 0 waits for a recompute");
         refresh();
         assert_eq!(blockers(old), "NULL");
-        run("UPDATE tidemark.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily';
+        run("UPDATE tidemark_internal.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily';
              SELECT tidemark.mark_dirty('w.events', '{2026-01-02}')");
         assert_eq!(
             blockers(old),
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(blockers(&format!("({today} - 2)")), "w.daily 2 the date is not over yet");
         assert_eq!(blockers(&format!("({today} - 3)")), "NULL");
         assert_eq!(
-            text("SELECT count(*) FROM tidemark.date_blockers('w.doubled', '2026-01-01')"),
+            text("SELECT count(*) FROM tidemark_internal.date_blockers('w.doubled', '2026-01-01')"),
             "0",
             "nobody reads it"
         );
@@ -193,7 +193,7 @@ mod tests {
     fn queries_are_rewritten_where_the_parser_says() {
         let rewritten = |query: &str| {
             Spi::get_one_with_args::<String>(
-                "SELECT tidemark.rewrite_query($1, 'A', 'B', '{s,S x}', ARRAY['t', 't\"u'], '{s.t_live,z.z}')",
+                "SELECT tidemark_internal.rewrite_query($1, 'A', 'B', '{s,S x}', ARRAY['t', 't\"u'], '{s.t_live,z.z}')",
                 &[query.into()],
             )
             .unwrap()
@@ -230,18 +230,18 @@ mod tests {
         }
         assert_eq!(
             error_of(
-                "SELECT tidemark.rewrite_query('SELECT 1 FROM U&\"s\".t', 'A', 'B', '{s}', '{t}', '{x.y}')"
+                "SELECT tidemark_internal.rewrite_query('SELECT 1 FROM U&\"s\".t', 'A', 'B', '{s}', '{t}', '{x.y}')"
             ),
             "0A000 query names a table in a way that cannot be rewritten: U&\"s\".t"
         );
         assert_eq!(
-            error_of("SELECT tidemark.rewrite_query('SELECT FROM WHERE', 'A', 'B')"),
+            error_of("SELECT tidemark_internal.rewrite_query('SELECT FROM WHERE', 'A', 'B')"),
             "42601 syntax error at or near \"WHERE\""
         );
-        assert_eq!(text("SELECT tidemark.rewrite_query('SELECT $1 ;', NULL, NULL)"), "SELECT $1 ");
+        assert_eq!(text("SELECT tidemark_internal.rewrite_query('SELECT $1 ;', NULL, NULL)"), "SELECT $1 ");
         assert_eq!(
             text(
-                "SELECT tidemark.query_columns('SELECT 1 AS a, $1 AS \"B b\"') || tidemark.query_relations('SELECT FROM pg_catalog.pg_tables')::text[] @> '{a,B b,pg_class}'"
+                "SELECT tidemark_internal.query_columns('SELECT 1 AS a, $1 AS \"B b\"') || tidemark_internal.query_relations('SELECT FROM pg_catalog.pg_tables')::text[] @> '{a,B b,pg_class}'"
             ),
             "true"
         );
@@ -255,7 +255,7 @@ mod tests {
                 "SELECT string_agg(model || ' ' || missing_sources::text, ', ' ORDER BY model) FROM tidemark.model_status",
             )
         };
-        let adopted = || text("SELECT tidemark.adopt_sources()");
+        let adopted = || text("SELECT tidemark_internal.adopt_sources()");
         let freshness = || {
             text(
                 "SELECT string_agg(coalesce(freshness_seconds::text, 'unknown'), ' ' ORDER BY model) FROM tidemark.model_status",

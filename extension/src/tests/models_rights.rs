@@ -92,7 +92,7 @@ mod tests {
             ("CALL tidemark.refresh('w.m')", "42501 permission denied to refresh model w.m"),
             ("CALL tidemark.refresh()", "42501 permission denied to refresh any model"),
             ("SELECT tidemark.drop_model('w.m')", "42501 must be owner of table w.m"),
-            ("SELECT tidemark.execute_as_owner('w.m', 'SELECT 1')", "42501 must be owner of m"),
+            ("SELECT tidemark_internal.execute_as_owner('w.m', 'SELECT 1')", "42501 must be owner of m"),
             ("SELECT tidemark.verify_model('w.m', '2026-01-02', '2026-01-02')", "42501 must be owner of m"),
             (
                 "SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT 1', '{x}')",
@@ -103,18 +103,18 @@ mod tests {
                 "42501 new row violates row-level security policy for table \"dirty_log\"",
             ),
             (
-                "INSERT INTO tidemark.models (name, target, query, key, lookback_days, lookahead_days) VALUES ('x', 'pg_catalog.pg_class', '', '{}', 0, 0)",
+                "INSERT INTO tidemark_internal.models (name, target, query, key, lookback_days, lookahead_days) VALUES ('x', 'pg_catalog.pg_class', '', '{}', 0, 0)",
                 "42501 new row violates row-level security policy for table \"models\"",
             ),
         ] {
             assert_eq!(error_of(statement), error);
         }
         for statement in [
-            "UPDATE tidemark.models SET query = 'x' RETURNING 1",
-            "DELETE FROM tidemark.models RETURNING 1",
-            "DELETE FROM tidemark.model_sources RETURNING 1",
-            "DELETE FROM tidemark.model_dirty RETURNING 1",
-            "UPDATE tidemark.model_dirty SET event_date = '2020-01-01' RETURNING 1",
+            "UPDATE tidemark_internal.models SET query = 'x' RETURNING 1",
+            "DELETE FROM tidemark_internal.models RETURNING 1",
+            "DELETE FROM tidemark_internal.model_sources RETURNING 1",
+            "DELETE FROM tidemark_internal.model_dirty RETURNING 1",
+            "UPDATE tidemark_internal.model_dirty SET event_date = '2020-01-01' RETURNING 1",
         ] {
             let touched =
                 Spi::connect_mut(|client| client.update(statement, None, &[]).expect(statement).len());

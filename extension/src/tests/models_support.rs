@@ -28,9 +28,9 @@ pub fn late(date: &str, person: &str) {
 
 /// Recomputes one date; what was done, as "model date error", empty when nothing is left.
 pub fn step(model: &str, skip: &str) -> String {
-    run("SELECT tidemark.distribute_dirty()");
+    run("SELECT tidemark_internal.distribute_dirty()");
     text(&format!(
-        "SELECT concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error) FROM tidemark.refresh_step({model}, '{{{skip}}}') AS s"
+        "SELECT concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error) FROM tidemark_internal.refresh_step({model}, '{{{skip}}}') AS s"
     ))
 }
 

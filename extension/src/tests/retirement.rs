@@ -18,7 +18,7 @@ mod tests {
         run(&format!(
             "CREATE ROLE depot_owner; CREATE ROLE depot_other;
              CREATE TABLE public.needed (d date); GRANT SELECT ON public.needed TO PUBLIC;
-             CREATE OR REPLACE FUNCTION tidemark.date_blockers(source regclass, event_date date)
+             CREATE OR REPLACE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
              RETURNS TABLE (model text, model_date date, reason text) LANGUAGE sql STABLE
              AS $$ SELECT 'w.model', n.d, 'dirty' FROM public.needed AS n WHERE n.d = $2 $$;
              CREATE SCHEMA depot AUTHORIZATION depot_owner; GRANT USAGE ON SCHEMA depot TO PUBLIC;
@@ -33,13 +33,13 @@ mod tests {
     /// The next step: its action and how many days ago its date is.
     fn step(work: &str) -> String {
         text(&format!(
-            "SELECT concat_ws(' ', s.action, {TODAY} - s.event_date) FROM tidemark.maintenance_step('depot.events', '{work}') AS s"
+            "SELECT concat_ws(' ', s.action, {TODAY} - s.event_date) FROM tidemark_internal.maintenance_step('depot.events', '{work}') AS s"
         ))
     }
 
     fn states() -> String {
         text(&format!(
-            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark.retired_dates"
+            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark_internal.retired_dates"
         ))
     }
 
@@ -83,7 +83,7 @@ mod tests {
             error_of(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 12)"))
                 .starts_with("42704")
         );
-        run("DELETE FROM tidemark.retired_dates");
+        run("DELETE FROM tidemark_internal.retired_dates");
         assert_eq!(
             text(&format!(
                 "SELECT count(*) FROM tidemark.ensure_partitions('depot.events', {TODAY} - 13, {TODAY} - 11)"
@@ -125,13 +125,13 @@ mod tests {
     fn a_view_on_one_partition_keeps_that_one_only() {
         depot("drop");
         run(&format!(
-            "DO $$ BEGIN EXECUTE 'CREATE VIEW depot.peek AS SELECT * FROM depot.' || tidemark.partition_name('events', {TODAY} - 12); END $$"
+            "DO $$ BEGIN EXECUTE 'CREATE VIEW depot.peek AS SELECT * FROM depot.' || tidemark_internal.partition_name('events', {TODAY} - 12); END $$"
         ));
         while !step("retire").is_empty() {}
         let mut done = vec![step("drop"), step("drop")];
         done.sort();
         assert_eq!(done, ["drop 11", "drop 13"]);
-        assert!(error_of("SELECT tidemark.maintenance_step('depot.events', 'drop')").starts_with("2BP01"));
+        assert!(error_of("SELECT tidemark_internal.maintenance_step('depot.events', 'drop')").starts_with("2BP01"));
         assert_eq!(states(), "13 dropped, 12 detached, 11 dropped");
     }
 
@@ -157,7 +157,7 @@ mod tests {
         run("DROP TABLE depot.rest");
         assert_eq!(step("retire concurrently"), "detach 12");
         assert_eq!(step("retire concurrently"), "detach 12", "asked again, it is noted anew");
-        run("UPDATE tidemark.partition_config SET retention_days = 30");
+        run("UPDATE tidemark_internal.partition_config SET retention_days = 30");
         assert_eq!(step("retire concurrently"), "", "nothing has happened yet, and it is not due any more");
         assert_eq!(states(), "13 detached");
     }
@@ -167,11 +167,11 @@ mod tests {
         depot("keep");
         let wanted = || {
             text(&format!(
-                "SELECT string_agg(({TODAY} - d)::text, ' ' ORDER BY d) FROM tidemark.wanted_dates('depot.events') AS d"
+                "SELECT string_agg(({TODAY} - d)::text, ' ' ORDER BY d) FROM tidemark_internal.wanted_dates('depot.events') AS d"
             ))
         };
         assert_eq!(wanted(), "NULL");
-        run("UPDATE tidemark.partition_config SET last_success = now() - interval '3 days'");
+        run("UPDATE tidemark_internal.partition_config SET last_success = now() - interval '3 days'");
         assert_eq!(wanted(), "3 2 1");
         run(&format!("SELECT tidemark.ensure_partitions('depot.events', {TODAY} + 3, {TODAY} + 3)"));
         assert_eq!(wanted(), "3 2 1 -2", "up to the newest partition");
@@ -179,7 +179,7 @@ mod tests {
             "CREATE TABLE depot.far PARTITION OF depot.events FOR VALUES FROM ('2100-01-01') TO ('2100-01-02')",
         );
         assert_eq!(
-            text(&format!("SELECT max(d) - {TODAY} FROM tidemark.wanted_dates('depot.events') AS d")),
+            text(&format!("SELECT max(d) - {TODAY} FROM tidemark_internal.wanted_dates('depot.events') AS d")),
             "366",
             "but not for ever"
         );
@@ -222,9 +222,9 @@ mod tests {
                 "the CHECK on event_date"
             );
         }
-        assert_eq!(text("SELECT tidemark.partition_name('events', '2026-01-02')"), "events_p20260102");
+        assert_eq!(text("SELECT tidemark_internal.partition_name('events', '2026-01-02')"), "events_p20260102");
         assert_eq!(
-            text("SELECT octet_length(tidemark.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"),
+            text("SELECT octet_length(tidemark_internal.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"),
             "63"
         );
     }
@@ -278,17 +278,17 @@ mod tests {
         run("CREATE SCHEMA other AUTHORIZATION depot_other; SET LOCAL ROLE depot_other;
              CREATE TABLE other.events (t timestamptz) PARTITION BY RANGE (t);
              SELECT tidemark.manage_partitions('other.events', 0)");
-        assert_eq!(text("SELECT count(*) FROM tidemark.partition_config"), "2", "everybody reads");
+        assert_eq!(text("SELECT count(*) FROM tidemark_internal.partition_config"), "2", "everybody reads");
         for sql in [
-            "UPDATE tidemark.partition_config SET premake_days = 9 WHERE parent = 'depot.events'::regclass RETURNING 1",
-            "DELETE FROM tidemark.partition_config WHERE parent = 'depot.events'::regclass RETURNING 1",
+            "UPDATE tidemark_internal.partition_config SET premake_days = 9 WHERE parent = 'depot.events'::regclass RETURNING 1",
+            "DELETE FROM tidemark_internal.partition_config WHERE parent = 'depot.events'::regclass RETURNING 1",
         ] {
             run(&format!("CREATE TEMP TABLE touched ON COMMIT DROP AS WITH x AS ({sql}) SELECT * FROM x"));
             assert_eq!(text("SELECT count(*) FROM touched"), "0", "{sql}");
             run("DROP TABLE touched");
         }
         assert!(
-            error_of("UPDATE tidemark.partition_config SET parent = 'depot.events'::regclass")
+            error_of("UPDATE tidemark_internal.partition_config SET parent = 'depot.events'::regclass")
                 .starts_with("42501")
         );
         for (sql, expected) in [
@@ -301,11 +301,11 @@ mod tests {
                 "42501 permission denied to restore partitions of table events",
             ),
             (
-                "SELECT tidemark.maintenance_step('depot.events', 'drop')",
+                "SELECT tidemark_internal.maintenance_step('depot.events', 'drop')",
                 "42501 permission denied to drop partitions of table events",
             ),
             (
-                "SELECT tidemark.record_maintenance('depot.events', 'x')",
+                "SELECT tidemark_internal.record_maintenance('depot.events', 'x')",
                 "42501 permission denied to retire partitions of table events",
             ),
         ] {
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!([step("create"), step("retire"), step("drop")], ["", "", ""]);
         run("RESET ROLE; DROP TABLE other.events; CREATE ROLE anybody; SET LOCAL ROLE anybody");
         assert_eq!(
-            text("SELECT tidemark.forget_missing_tables()"),
+            text("SELECT tidemark_internal.forget_missing_tables()"),
             "1",
             "anybody may, for it is nobody's now"
         );

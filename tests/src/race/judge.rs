@@ -124,21 +124,21 @@ pub(super) fn at_rest(race: &Race<'_>) {
     for model in MODELS {
         verify(race, &mut client, model);
     }
-    for row in rows(&mut client, "SELECT name, last_error FROM tidemark.models WHERE last_error IS NOT NULL")
+    for row in rows(&mut client, "SELECT name, last_error FROM tidemark_internal.models WHERE last_error IS NOT NULL")
     {
         race.wrong(format!("at rest, model {} still has the error {}", row[0], row[1]));
     }
     for table in ["dirty_log", "model_dirty"] {
-        let left = rows(&mut client, &format!("SELECT count(*) FROM tidemark.{table}"));
+        let left = rows(&mut client, &format!("SELECT count(*) FROM tidemark_internal.{table}"));
         if left[0][0] != "0" {
-            race.wrong(format!("at rest, tidemark.{table} still has {} rows", left[0][0]));
+            race.wrong(format!("at rest, tidemark_internal.{table} still has {} rows", left[0][0]));
         }
     }
     nothing_twice(race, &mut client);
     let events: i64 = client.query_one("SELECT count(*) FROM race.events", &[]).unwrap().get(0);
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
-    let appended = "SELECT count(*) FROM tidemark.refresh_log WHERE appended";
+    let appended = "SELECT count(*) FROM tidemark_internal.refresh_log WHERE appended";
     let appended = client.query_one(appended, &[]).unwrap().get(0);
     race.note(|r| {
         r.rounds += 1;
@@ -201,7 +201,7 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
 
 /// Dates of models recomputed so far.
 fn refreshed(client: &mut Client) -> i64 {
-    client.query_one("SELECT sum(refresh_count)::bigint FROM tidemark.models", &[]).unwrap().get(0)
+    client.query_one("SELECT sum(refresh_count)::bigint FROM tidemark_internal.models", &[]).unwrap().get(0)
 }
 
 fn refresh_all(race: &Race<'_>, client: &mut Client) {
@@ -266,7 +266,7 @@ pub fn wrong(client: &mut Client, filter: &str) -> Vec<String> {
 /// Everything that a refresh may write: counters of the models, where each row is and which transaction put it there.
 pub fn state(client: &mut Client) -> Vec<Vec<String>> {
     let mut state =
-        rows(client, "SELECT name, refresh_count, last_refreshed_at FROM tidemark.models ORDER BY name");
+        rows(client, "SELECT name, refresh_count, last_refreshed_at FROM tidemark_internal.models ORDER BY name");
     for model in MODELS {
         let sql = format!(
             "SELECT '{0}', count(*), md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",

@@ -121,7 +121,7 @@ fn events_without_a_usable_time_create_no_partition() {
     let counts = load(&database, &times.map(at), &[]);
     assert_eq!((counts.dead, counts.loaded), (4, 0));
     assert_eq!(database.number(partitions), before);
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.dirty_log"), 0, "no rows, no dirty dates");
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.dirty_log"), 0, "no rows, no dirty dates");
     assert_books(&database);
 }
 
@@ -176,15 +176,15 @@ fn late_events_land_in_the_partition_of_their_own_day_and_make_it_dirty() {
     let mut expected = dates;
     expected.sort();
     expected.dedup();
-    let dirty = "SELECT DISTINCT event_date FROM tidemark.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
+    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
     assert_eq!(database.column(dirty), expected);
 
     // Duplicates alone change nothing, so they make nothing dirty.
-    database.connect().batch_execute("DELETE FROM tidemark.dirty_log").unwrap();
+    database.connect().batch_execute("DELETE FROM tidemark_internal.dirty_log").unwrap();
     let mut again = lines;
     again.push(b" ".to_vec());
     assert_eq!(load(&database, &again, &[]).duplicate, 5);
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.dirty_log"), 0);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.dirty_log"), 0);
     assert_books(&database);
 }
 

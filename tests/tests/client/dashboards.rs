@@ -123,7 +123,7 @@ const QUESTIONS: [Question; 15] = [
         name: "freshness",
         looks: [FRESHNESS; 2],
         // One date of bronze was marked: each model waits for it and for those around it that it also reads.
-        expected: "SELECT count(*), sum(1 + lookback_days + lookahead_days), min(date '2026-09-08' - lookahead_days) FROM tidemark.models WHERE {filters}",
+        expected: "SELECT count(*), sum(1 + lookback_days + lookahead_days), min(date '2026-09-08' - lookahead_days) FROM tidemark_internal.models WHERE {filters}",
         filters: ["name = 'silver.events'", "true"],
     },
     Question {

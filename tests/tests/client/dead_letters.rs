@@ -100,14 +100,14 @@ fn letters_are_loaded_once_their_cause_is_gone() {
     let malformed = file.number("malformed") as i64;
     assert!(early > 300, "{early}");
     assert_eq!(counts.dead as i64, early + malformed);
-    database.connect().batch_execute("DELETE FROM tidemark.dirty_log").unwrap();
+    database.connect().batch_execute("DELETE FROM tidemark_internal.dirty_log").unwrap();
 
     // The cause is still there.
     let replay = letters(&database, &["replay", "--event-time-floor", &first]).ok();
     assert_eq!((said(&replay, " loaded"), said(&replay, "stay open")), (0, counts.dead));
     let sql = "SELECT count(*), min(attempts), max(attempts) FROM loader.dead_letters WHERE status = 'open'";
     assert_eq!(database.rows(sql), [[counts.dead.to_string(), "2".into(), "2".into()]]);
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.dirty_log"), 0);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.dirty_log"), 0);
 
     // A part first.
     let part = letters(&database, &["replay", "--reason", "event_time_before_floor", "--limit", "7"]).ok();
@@ -128,7 +128,7 @@ fn letters_are_loaded_once_their_cause_is_gone() {
     assert_eq!(database.number("SELECT count(*) FROM bronze.events") as u64, file.number("events"));
     // Exactly the dates that got rows are dirty.
     assert_eq!(
-        database.column("SELECT DISTINCT event_date FROM tidemark.dirty_log ORDER BY 1"),
+        database.column("SELECT DISTINCT event_date FROM tidemark_internal.dirty_log ORDER BY 1"),
         database.column(
             "SELECT DISTINCT event_date FROM bronze.events JOIN loader.batches USING (batch_id)
                JOIN loader.pipelines USING (pipeline_id) WHERE name = 'dead-letters' ORDER BY 1"

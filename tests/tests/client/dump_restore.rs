@@ -30,12 +30,12 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT * FROM loader.batches ORDER BY 1",
         "SELECT * FROM loader.batch_ranges ORDER BY 1, 2, 3",
         "SELECT * FROM loader.dead_letters ORDER BY 1, 2, 3, 4",
-        "SELECT name, target, query, key, lookback_days, lookahead_days, refresh_count FROM tidemark.models ORDER BY 1",
-        "SELECT model, source FROM tidemark.model_sources ORDER BY 1, 2",
-        "SELECT source, event_date, reason FROM tidemark.dirty_log ORDER BY id",
-        "SELECT model, event_date FROM tidemark.model_dirty ORDER BY id",
-        "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark.partition_config ORDER BY parent::text",
-        "SELECT view, models, seen_count FROM tidemark.materialized_views ORDER BY view::text",
+        "SELECT name, target, query, key, lookback_days, lookahead_days, refresh_count FROM tidemark_internal.models ORDER BY 1",
+        "SELECT model, source FROM tidemark_internal.model_sources ORDER BY 1, 2",
+        "SELECT source, event_date, reason FROM tidemark_internal.dirty_log ORDER BY id",
+        "SELECT model, event_date FROM tidemark_internal.model_dirty ORDER BY id",
+        "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark_internal.partition_config ORDER BY parent::text",
+        "SELECT view, models, seen_count FROM tidemark_internal.materialized_views ORDER BY view::text",
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('bronze.events')",
         "SELECT partition, from_date, to_date, state FROM tidemark.partitions('silver.events')",
         "SELECT c.oid::regclass::text, c.relkind, c.relowner::regrole, c.relacl FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -157,7 +157,7 @@ fn models_under_way() -> (Database<'static>, String) {
                          retention_days => current_date - date '2026-03-04', retention_action => 'drop')";
     client.batch_execute(retire).unwrap();
     client.batch_execute("CALL tidemark.run_maintenance('race.events')").unwrap();
-    let retired = database.column("SELECT event_date FROM tidemark.retired_dates ORDER BY 1 DESC");
+    let retired = database.column("SELECT event_date FROM tidemark_internal.retired_dates ORDER BY 1 DESC");
     assert!((1..=5).contains(&retired.len()), "{retired:?}");
     let kept = format!("event_date >= date '{}' + 4", retired[0]);
     assert_eq!(race::wrong(&mut client, &kept), Vec::<String>::new());
@@ -171,7 +171,7 @@ fn models_under_way() -> (Database<'static>, String) {
             client.batch_execute("CALL tidemark.refresh(NULL, 1)").unwrap();
         }
     }
-    for table in ["tidemark.dirty_log", "tidemark.model_dirty"] {
+    for table in ["tidemark_internal.dirty_log", "tidemark_internal.model_dirty"] {
         assert!(database.number(&format!("SELECT count(*) FROM {table}")) > 0, "{table} is empty");
     }
     (database, kept)
@@ -198,7 +198,7 @@ fn models_under_way_go_on_in_another_cluster() {
     let copy = cluster.empty_database();
     restore(&dump(&original), &copy);
     let status = "SELECT to_jsonb(s) - 'freshness_seconds' FROM tidemark.model_status AS s ORDER BY 1";
-    let frozen = "SELECT count(*) FROM race.clean WHERE event_date <= (SELECT max(event_date) FROM tidemark.retired_dates)";
+    let frozen = "SELECT count(*) FROM race.clean WHERE event_date <= (SELECT max(event_date) FROM tidemark_internal.retired_dates)";
     assert!(copy.number(frozen) > 0, "nothing is kept of retired dates");
 
     // At once: the same rows wait, and live views are right already.
@@ -215,7 +215,7 @@ fn models_under_way_go_on_in_another_cluster() {
         client.batch_execute("CALL tidemark.run_maintenance(NULL)").unwrap();
         client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
         assert_eq!(race::wrong(&mut client, &kept), Vec::<String>::new());
-        let again = "SELECT tidemark.ensure_partitions('race.events', event_date, event_date) FROM tidemark.retired_dates";
+        let again = "SELECT tidemark.ensure_partitions('race.events', event_date, event_date) FROM tidemark_internal.retired_dates";
         assert_eq!(sqlstate(client.batch_execute(again)), "55000", "a retired date came back");
         for model in race::MODELS {
             let verify = format!(

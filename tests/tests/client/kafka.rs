@@ -67,7 +67,7 @@ fn a_topic_gives_the_same_rows_as_the_file_that_was_produced_into_it() {
                 anonymous_id, received_at, payload)), '' ORDER BY event_id, event_time)) FROM bronze.events",
         "SELECT count(*), md5(string_agg(concat_ws('|', payload_sha256, stage, reason, detail), ''
                 ORDER BY payload_sha256, reason)) FROM loader.dead_letters",
-        "SELECT string_agg(DISTINCT event_date::text, ' ' ORDER BY event_date::text) FROM tidemark.dirty_log",
+        "SELECT string_agg(DISTINCT event_date::text, ' ' ORDER BY event_date::text) FROM tidemark_internal.dirty_log",
     ] {
         assert_eq!(by_kafka.rows(sql), by_file.rows(sql), "{sql}");
     }

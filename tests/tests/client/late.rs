@@ -53,7 +53,7 @@ fn ids(numbers: &[u64]) -> Vec<String> {
 }
 
 const STATUS: &str = "SELECT watermark, events_loaded, late_events FROM tidemark.source_status";
-const DIRTY: &str = "SELECT DISTINCT event_date FROM tidemark.dirty_log ORDER BY 1";
+const DIRTY: &str = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log ORDER BY 1";
 
 #[test]
 fn recompute_loads_late_events_and_counts_them() {
@@ -277,7 +277,7 @@ fn merging_moves_each_diverted_event_exactly_once() {
         "42501"
     );
 
-    database.connect().batch_execute("DELETE FROM tidemark.dirty_log").unwrap();
+    database.connect().batch_execute("DELETE FROM tidemark_internal.dirty_log").unwrap();
     let url = database.admin_url();
     let merge = "SELECT coalesce(sum(merged), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM loader.merge_late_events('2026-09-01', '2026-09-01')";
     let mut moved = (0, 0);
@@ -299,7 +299,7 @@ fn merging_moves_each_diverted_event_exactly_once() {
         "the other date, and the conflict, stay"
     );
     assert_eq!(database.value("SELECT user_id FROM bronze.events WHERE event_id::text LIKE '%008'"), "v");
-    let marks = "SELECT event_date, rows, late_rows, max_event_time, lateness FROM tidemark.dirty_log WHERE rows IS NOT NULL";
+    let marks = "SELECT event_date, rows, late_rows, max_event_time, lateness FROM tidemark_internal.dirty_log WHERE rows IS NOT NULL";
     assert_eq!(
         database.rows(marks),
         [["2026-09-01", "500", "500", "2026-09-01 10:00:00+00", "{0,0,0,0,0,0,0,0,0,500,0,0}"]]
@@ -364,7 +364,7 @@ fn a_retired_date_costs_its_own_events_only() {
     database
         .connect()
         .batch_execute(
-            "INSERT INTO tidemark.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
+            "INSERT INTO tidemark_internal.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
              VALUES ('bronze.events', '2026-09-01', 'bronze_partitions.gone', 'dropped', '2026-09-01', '2026-09-02', 'drop');
              DO $$ DECLARE p regclass; BEGIN
                  SELECT partition INTO p FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-09-01';
@@ -420,7 +420,7 @@ fn lateness_is_counted_in_the_buckets_of_the_extension() {
 fn two_sessions_that_consume_marks_do_not_wait_for_each_other() {
     let database = cluster::shared().database();
     load(&database, &lines()[..1], &[]);
-    let consume = "SELECT tidemark.absorb_marks(ARRAY(SELECT id FROM tidemark.dirty_log)); DELETE FROM tidemark.dirty_log";
+    let consume = "SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log)); DELETE FROM tidemark_internal.dirty_log";
     let mut first = database.connect();
     first.batch_execute(&format!("BEGIN; {consume}")).unwrap();
     load(&database, &lines()[1..2], &[]);
@@ -429,14 +429,14 @@ fn two_sessions_that_consume_marks_do_not_wait_for_each_other() {
     second.batch_execute("SET lock_timeout = '5s'").unwrap();
     let rest = consume.replace("dirty_log", "dirty_log WHERE event_date = '2026-09-29'");
     second.batch_execute(&rest).unwrap();
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.unfolded_loads"), 1);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.unfolded_loads"), 1);
     let status = "SELECT events_loaded, watermark FROM tidemark.source_status";
     assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
     first.batch_execute("COMMIT").unwrap();
     assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
     load(&database, &lines()[2..3], &[]);
     second.batch_execute(consume).unwrap();
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.unfolded_loads"), 0);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.unfolded_loads"), 0);
     assert_eq!(database.rows(status), [["3", "2026-09-23 11:00:00+00"]]);
-    assert_eq!(database.number("SELECT events_loaded FROM tidemark.watermarks"), 3);
+    assert_eq!(database.number("SELECT events_loaded FROM tidemark_internal.watermarks"), 3);
 }

@@ -49,7 +49,7 @@ fn a_generated_file_ends_up_exactly_as_its_summary_says() {
     expected.sort();
     assert_eq!(database.column(reasons), expected);
 
-    let dirty = "SELECT DISTINCT event_date FROM tidemark.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
+    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
     assert_eq!(
         database.column(dirty),
         database.column("SELECT DISTINCT event_date FROM bronze.events ORDER BY 1")
@@ -64,7 +64,7 @@ fn a_file_loaded_twice_changes_nothing() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 5000 --days 3 --users 100 --seed 4 --malformed 0.01");
     load(&database, &file.path, &[]);
-    let books = "SELECT count(*), max(batch_id), (SELECT count(*) FROM tidemark.dirty_log),
+    let books = "SELECT count(*), max(batch_id), (SELECT count(*) FROM tidemark_internal.dirty_log),
                         (SELECT string_agg(next_offset::text, ',') FROM loader.offsets) FROM loader.batches";
     let before = database.rows(books);
     let nothing = load(&database, &file.path, &[]);

@@ -201,7 +201,7 @@ fn writers_refreshers_and_kills_leave_nothing_wrong() {
     assert_stored(&database);
     let verified = "SELECT DISTINCT status FROM unnest('{s.daily,s.around}'::text[]) AS m, tidemark.verify_model(m, '2025-12-30', '2026-01-12')";
     assert_eq!(database.column(verified), ["ok"]);
-    let worked = "SELECT count(*) > 20, bool_or(rows_deleted > 0), bool_or(rows_updated > 0) FROM tidemark.refresh_log";
+    let worked = "SELECT count(*) > 20, bool_or(rows_deleted > 0), bool_or(rows_updated > 0) FROM tidemark_internal.refresh_log";
     assert_eq!(database.rows(worked), [["t", "t", "t"]], "the refreshers did too little to prove anything");
 }
 
@@ -213,8 +213,8 @@ fn the_last_refresh_is_on_record() {
     refresh(&mut client);
     write(&mut client, "2026-01-05");
     refresh(&mut client);
-    let last = "SELECT model, event_date, rows_inserted, rows_updated, rows_deleted FROM tidemark.refresh_log
-         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) ORDER BY id";
+    let last = "SELECT model, event_date, rows_inserted, rows_updated, rows_deleted FROM tidemark_internal.refresh_log
+         WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id";
     let row =
         |model: &str, date: &str| vec![model.to_owned(), date.to_owned(), "0".into(), "1".into(), "0".into()];
     assert_eq!(
@@ -227,10 +227,10 @@ fn the_last_refresh_is_on_record() {
         ]
     );
     // It does not grow for ever: old entries go with the next refresh that has nothing else to do.
-    let age = "UPDATE tidemark.refresh_log SET refreshed_at = now() - interval '31 days'";
+    let age = "UPDATE tidemark_internal.refresh_log SET refreshed_at = now() - interval '31 days'";
     client.batch_execute(age).unwrap();
     refresh(&mut client);
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.refresh_log"), 0);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.refresh_log"), 0);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_superusers_refresh_runs_as_the_owner() {
     superuser.batch_execute(&format!("CREATE ROLE {stranger} LOGIN PASSWORD 'x'")).unwrap();
     let mut stranger = connect(&format!("postgresql://{stranger}:x@{address}/{name}"));
     assert_eq!(sqlstate(stranger.batch_execute("CALL tidemark.refresh()")), "42501");
-    assert_eq!(sqlstate(stranger.simple_query("SELECT tidemark.distribute_dirty()")), "42501");
+    assert_eq!(sqlstate(stranger.simple_query("SELECT tidemark_internal.distribute_dirty()")), "42501");
     refresh(&mut superuser);
     assert_stored(&database);
 }
@@ -296,7 +296,7 @@ fn a_source_that_is_loaded_without_a_pause_keeps_no_model_waiting() {
         CREATE TRIGGER load AFTER INSERT ON s.daily EXECUTE FUNCTION s.load()";
     client.batch_execute(sql).unwrap();
     refresh(&mut client);
-    let times = "SELECT m.name, m.refresh_count, s.dirty_dates FROM tidemark.models m JOIN tidemark.model_status s ON s.model = m.name ORDER BY 1";
+    let times = "SELECT m.name, m.refresh_count, s.dirty_dates FROM tidemark_internal.models m JOIN tidemark.model_status s ON s.model = m.name ORDER BY 1";
     // 10 dates with events, 12 around them; what came in meanwhile makes one date stale, and the three around it.
     let expected = [["s.around", "12", "3"], ["s.daily", "10", "1"]];
     assert_eq!(rows(&mut client, times), expected);

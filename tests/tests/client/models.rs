@@ -132,15 +132,15 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     // Received on the 11th, happened on the 6th.
     let late = line_received(1, "u000001", "2026-09-06T03:00:00Z", "2026-09-11T12:00:00Z");
     load(&database, &events::file(late.as_bytes()));
-    assert_eq!(database.column("SELECT DISTINCT event_date FROM tidemark.dirty_log"), ["2026-09-06"]);
+    assert_eq!(database.column("SELECT DISTINCT event_date FROM tidemark_internal.dirty_log"), ["2026-09-06"]);
     maintain(&database);
 
     let after =
         ["gold_storage.session_facts", "gold_storage.daily_activity"].map(|table| written(&database, table));
     // A date of sessions reads one day back and two ahead, so that is how far a change reaches the other way round.
     let reached = dates(&["2026-09-04", "2026-09-05", "2026-09-06", "2026-09-07"]);
-    let recomputed = "SELECT DISTINCT event_date FROM tidemark.refresh_log
-         WHERE run = (SELECT max(run) FROM tidemark.refresh_log) AND model = 'gold_storage.session_facts'";
+    let recomputed = "SELECT DISTINCT event_date FROM tidemark_internal.refresh_log
+         WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) AND model = 'gold_storage.session_facts'";
     assert_eq!(database.column(recomputed).into_iter().collect::<BTreeSet<_>>(), reached);
     // And of these only the rows are written that differ.
     assert_eq!(rewritten(&before[0], &after[0]), dates(&["2026-09-06"]));
@@ -180,8 +180,8 @@ fn a_second_refresh_does_nothing() {
     load(&database, &shop().path);
     maintain(&database);
     let state = || {
-        let counts = "SELECT name, refresh_count, last_refreshed_at FROM tidemark.models ORDER BY 1";
-        let views = "SELECT view, seen_count, refreshed_at FROM tidemark.materialized_views ORDER BY 1";
+        let counts = "SELECT name, refresh_count, last_refreshed_at FROM tidemark_internal.models ORDER BY 1";
+        let views = "SELECT view, seen_count, refreshed_at FROM tidemark_internal.materialized_views ORDER BY 1";
         (database.rows(counts), database.rows(views), written(&database, "gold_storage.session_facts"))
     };
     let before = state();

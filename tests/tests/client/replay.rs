@@ -52,7 +52,7 @@ fn a_topic_is_reprocessed_into_another_table_beside_the_daemon() {
     );
     assert_eq!(rows_of(&database, "bronze.events_new"), rows_of(&database, "bronze.events"));
     assert_eq!(database.rows(web), before, "the daemon's positions have moved");
-    let dirty = "SELECT DISTINCT source::text FROM tidemark.dirty_log ORDER BY 1";
+    let dirty = "SELECT DISTINCT source::text FROM tidemark_internal.dirty_log ORDER BY 1";
     assert_eq!(database.column(dirty), ["bronze.events", "bronze.events_new"]);
 
     // The same once more is done already; from the start again, everything is known.

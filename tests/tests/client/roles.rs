@@ -92,7 +92,7 @@ fn a_reader_reads_silver_and_gold_and_nothing_else() {
     }
     // Whoever asks the catalog as BI tools do sees the same and no partition.
     let listed = format!(
-        "{RELATIONS} AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tidemark')
+        "{RELATIONS} AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tidemark', 'tidemark_internal')
         AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') ORDER BY 1"
     );
     let listed = listed.replace(" AND NOT c.relispartition", "");
@@ -217,19 +217,19 @@ fn everything_has_a_comment() {
     let missing = database.column(
         "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
           WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark') AND obj_description(c.oid, 'pg_class') IS NULL
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') AND obj_description(c.oid, 'pg_class') IS NULL
           UNION ALL
          SELECT c.oid::regclass || '.' || a.attname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
           WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark') AND col_description(c.oid, a.attnum) IS NULL
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') AND col_description(c.oid, a.attnum) IS NULL
           UNION ALL
          SELECT 'schema ' || nspname FROM pg_namespace AS n
-          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'loader', 'tidemark')
+          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal')
             AND obj_description(oid, 'pg_namespace') IS NULL
           UNION ALL
          SELECT p.oid::regprocedure::text FROM pg_proc AS p
-          WHERE p.pronamespace IN ('tidemark'::regnamespace, 'silver'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
+          WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace, 'silver'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
           UNION ALL
          SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'tidemark\\_%' AND shobj_description(oid, 'pg_authid') IS NULL
           ORDER BY 1",

@@ -100,12 +100,12 @@ fn what_is_kept_can_be_restored_and_is_left_alone_for_a_while() {
         assert_eq!(database.number("SELECT count(*) FROM w.events WHERE id = 11"), 1);
         maintainer.run(&database.admin_url()).unwrap();
         assert_eq!(attached(&database), "11 10 9", "held");
-        database.rows("UPDATE tidemark.retention_holds SET held_until = now()");
+        database.rows("UPDATE tidemark_internal.retention_holds SET held_until = now()");
         maintainer.run(&database.admin_url()).unwrap();
         assert_eq!(retired(&database), "12 detached, 11 detached");
 
         // Turning to drop spares what was to be kept.
-        database.rows("UPDATE tidemark.partition_config SET retention_action = 'drop'");
+        database.rows("UPDATE tidemark_internal.partition_config SET retention_action = 'drop'");
         maintainer.run(&database.admin_url()).unwrap();
         assert_eq!((retired(&database), tables(&database)), ("12 detached, 11 detached".to_owned(), 6));
     }
@@ -116,7 +116,7 @@ fn only_the_very_table_that_was_detached_is_dropped() {
     let database = warehouse(11, "drop");
     let mut client = connect(&database.admin_url());
     assert_eq!(step(&mut client, "retire").0, "detached");
-    let name = database.value("SELECT partition FROM tidemark.retired_dates");
+    let name = database.value("SELECT partition FROM tidemark_internal.retired_dates");
     let bare = name.trim_start_matches("w.");
     client.batch_execute(&format!("ALTER TABLE {name} RENAME TO moved; CREATE TABLE {name} ()")).unwrap();
     Maintainer::Loader.run(&database.admin_url()).unwrap();
@@ -139,7 +139,7 @@ fn who_may_only_insert_maintains_for_the_owner() {
     for maintainer in BOTH {
         let database = warehouse(11, "drop");
         database.rows("ALTER DEFAULT PRIVILEGES FOR ROLE tidemark_admin IN SCHEMA w GRANT ALL ON TABLES TO tidemark_reader, PUBLIC;
-             UPDATE tidemark.partition_config SET premake_days = 3 WHERE parent = 'w.events'::regclass");
+             UPDATE tidemark_internal.partition_config SET premake_days = 3 WHERE parent = 'w.events'::regclass");
         // A loader owns nothing and so cannot detach concurrently; the models are not its business either.
         let _ = maintainer.run(&database.loader_url());
         assert_eq!(retired(&database), "11 dropped", "{maintainer:?}");
@@ -149,16 +149,16 @@ fn who_may_only_insert_maintains_for_the_owner() {
                   OR EXISTS (SELECT FROM aclexplode(c.relacl) AS x WHERE x.grantee <> c.relowner))";
         assert_eq!(database.column(strangers), [""; 0]);
         let mut reader = connect(&database.reader_url());
-        let result = reader.batch_execute("SELECT tidemark.maintenance_step('w.events', 'create')");
+        let result = reader.batch_execute("SELECT tidemark_internal.maintenance_step('w.events', 'create')");
         assert_eq!(sqlstate(result), "42501");
         for sql in [
-            "UPDATE tidemark.partition_config SET premake_days = 9",
-            "DELETE FROM tidemark.retired_dates",
-            "UPDATE tidemark.retention_holds SET held_until = 'infinity'",
+            "UPDATE tidemark_internal.partition_config SET premake_days = 9",
+            "DELETE FROM tidemark_internal.retired_dates",
+            "UPDATE tidemark_internal.retention_holds SET held_until = 'infinity'",
         ] {
             assert_eq!(reader.execute(sql, &[]).unwrap(), 0, "{sql}");
         }
-        let insert = "INSERT INTO tidemark.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
+        let insert = "INSERT INTO tidemark_internal.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
              VALUES ('w.events'::regclass, '2026-01-01', 'x', 'dropped', now(), now(), 'drop')";
         assert_eq!(sqlstate(reader.execute(insert, &[])), "42501");
     }

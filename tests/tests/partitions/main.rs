@@ -25,7 +25,7 @@ fn warehouse(oldest: i32, action: &str) -> Database<'static> {
         .connect()
         .batch_execute(&format!(
             "CREATE TABLE public.needed (d date); GRANT ALL ON public.needed TO PUBLIC;
-             CREATE OR REPLACE FUNCTION tidemark.date_blockers(source regclass, event_date date)
+             CREATE OR REPLACE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
              RETURNS TABLE (model text, model_date date, reason text) LANGUAGE sql STABLE
              AS $$ SELECT 'w.model', n.d, 'dirty' FROM public.needed AS n WHERE n.d = $2 $$;
              CREATE SCHEMA w AUTHORIZATION tidemark_admin;
@@ -53,7 +53,7 @@ fn attached(database: &Database<'_>) -> String {
 fn retired(database: &Database<'_>) -> String {
     database.value(&format!(
         "SELECT coalesce(string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date), '')
-           FROM tidemark.retired_dates WHERE parent = 'w.events'::regclass"
+           FROM tidemark_internal.retired_dates WHERE parent = 'w.events'::regclass"
     ))
 }
 
@@ -92,7 +92,7 @@ impl Maintainer {
 
 fn step(client: &mut Client, work: &str) -> (String, String) {
     let sql = format!(
-        "SELECT coalesce(action, ''), coalesce(detail, '') FROM tidemark.maintenance_step('w.events', '{work}')"
+        "SELECT coalesce(action, ''), coalesce(detail, '') FROM tidemark_internal.maintenance_step('w.events', '{work}')"
     );
     let row = rows(client, &sql).remove(0);
     (row[0].clone(), row[1].clone())

@@ -143,7 +143,7 @@ fn many_maintainers_at_once_do_the_work_once() {
     // Whoever came second passed the table over; whoever was first may have done everything or left it to a last one.
     Maintainer::Loader.run(url).unwrap();
     assert_eq!(attached(&database), "10 9");
-    assert_eq!(database.number("SELECT count(*) FROM tidemark.retired_dates WHERE state = 'dropped'"), 20);
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.retired_dates WHERE state = 'dropped'"), 20);
     assert_eq!(tables(&database), 4);
 }
 
@@ -154,8 +154,8 @@ fn a_broken_table_stops_no_other() {
         "SET ROLE tidemark_admin;
          CREATE TABLE w.a_broken (event_time timestamptz) PARTITION BY RANGE (event_time);
          SELECT tidemark.manage_partitions('w.a_broken', 0);
-         DO $$ BEGIN EXECUTE 'CREATE TABLE ' || format('w.%I', tidemark.partition_name('a_broken', {TODAY} + 1)) || ' ()'; END $$;
-         UPDATE tidemark.partition_config SET premake_days = 1 WHERE parent = 'w.a_broken'::regclass"
+         DO $$ BEGIN EXECUTE 'CREATE TABLE ' || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)) || ' ()'; END $$;
+         UPDATE tidemark_internal.partition_config SET premake_days = 1 WHERE parent = 'w.a_broken'::regclass"
     );
     database.connect().batch_execute(&breaking).unwrap();
     let errors = || {
@@ -172,7 +172,7 @@ fn a_broken_table_stops_no_other() {
 
     database.rows(&format!(
         "SELECT tidemark.ensure_partitions('w.events', {TODAY} - 8, {TODAY} - 8);
-         UPDATE tidemark.partition_config SET retention_days = 9 WHERE parent = 'w.events'::regclass"
+         UPDATE tidemark_internal.partition_config SET retention_days = 9 WHERE parent = 'w.events'::regclass"
     ));
     let finished = tidemark(&["maintain"]).database(&database.admin_url()).run();
     assert_eq!(finished.code, Some(78), "{}", finished.stderr);
@@ -181,7 +181,7 @@ fn a_broken_table_stops_no_other() {
     assert_eq!(retired(&database), "11 dropped, 10 dropped");
 
     // Healed, it says so.
-    database.rows(&format!("SELECT 1; DO $$ BEGIN EXECUTE 'DROP TABLE ' || format('w.%I', tidemark.partition_name('a_broken', {TODAY} + 1)); END $$"));
+    database.rows(&format!("SELECT 1; DO $$ BEGIN EXECUTE 'DROP TABLE ' || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)); END $$"));
     admin.batch_execute("CALL tidemark.run_maintenance()").unwrap();
     assert_eq!(errors(), ["w.a_broken: , t", "w.events: , t"]);
 }

@@ -260,10 +260,10 @@ fn what_is_stored_survives_an_upgrade_and_goes_on() {
         &database,
         "REVOKE EXECUTE ON FUNCTION tidemark.bar(numeric, numeric, integer) FROM PUBLIC;
          GRANT EXECUTE ON FUNCTION tidemark.bar(numeric, numeric, integer) TO pg_monitor;
-         GRANT TRUNCATE ON tidemark.partition_config TO pg_monitor",
+         GRANT TRUNCATE ON tidemark_internal.partition_config TO pg_monitor",
     );
     let rights = "SELECT p.proacl::text || c.relacl::text FROM pg_proc AS p, pg_class AS c
-                   WHERE p.oid = 'tidemark.bar(numeric, numeric, integer)'::regprocedure AND c.oid = 'tidemark.partition_config'::regclass";
+                   WHERE p.oid = 'tidemark.bar(numeric, numeric, integer)'::regprocedure AND c.oid = 'tidemark_internal.partition_config'::regclass";
     let rights_before = database.value(rights);
     assert_eq!(rights_before.matches("pg_monitor").count(), 2, "{rights_before}");
     let before = stored(&database);
@@ -271,7 +271,7 @@ fn what_is_stored_survives_an_upgrade_and_goes_on() {
     update(&database, NEXT);
     assert_eq!(stored(&database), before);
     assert_eq!(database.value(rights), rights_before);
-    assert_eq!(database.column("SELECT note FROM tidemark.partition_config"), ["none"]);
+    assert_eq!(database.column("SELECT note FROM tidemark_internal.partition_config"), ["none"]);
     run(&database, "CALL tidemark.run_maintenance(NULL)");
     run(&database, "CALL tidemark.refresh(NULL, NULL)");
     assert_eq!(database.number("SELECT sum(dirty_dates) FROM tidemark.model_status"), 0);

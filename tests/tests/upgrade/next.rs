@@ -62,7 +62,7 @@ GRANT SELECT ON tidemark.noted TO PUBLIC;
 
 /// The same new column, where a table is made and where it exists.
 const COLUMN: &str = "note text NOT NULL DEFAULT 'none'";
-const COLUMN_COMMENT: &str = "COMMENT ON COLUMN tidemark.partition_config.note IS 'What there is to say.';\n";
+const COLUMN_COMMENT: &str = "COMMENT ON COLUMN tidemark_internal.partition_config.note IS 'What there is to say.';\n";
 
 /// The piece of a script from one text up to another.
 fn piece<'a>(script: &'a str, from: &str, to: &str) -> &'a str {
@@ -74,7 +74,7 @@ fn piece<'a>(script: &'a str, from: &str, to: &str) -> &'a str {
 /// The install script of the next version.
 pub fn fresh(script: &str) -> String {
     let function = piece(script, "CREATE FUNCTION tidemark.bar(", "COMMENT ON FUNCTION tidemark.bar(");
-    let table = piece(script, "CREATE TABLE tidemark.partition_config (", "\n);");
+    let table = piece(script, "CREATE TABLE tidemark_internal.partition_config (", "\n);");
     script.replace(function, &format!("CREATE {CHANGED}")).replace(table, &format!("{table},\n    {COLUMN}"))
         + COLUMN_COMMENT
         + ADDED
@@ -83,7 +83,7 @@ pub fn fresh(script: &str) -> String {
 /// The right script to it.
 pub fn upgrade() -> String {
     format!(
-        "CREATE OR REPLACE {CHANGED}ALTER TABLE tidemark.partition_config ADD COLUMN {COLUMN};\n{COLUMN_COMMENT}{ADDED}"
+        "CREATE OR REPLACE {CHANGED}ALTER TABLE tidemark_internal.partition_config ADD COLUMN {COLUMN};\n{COLUMN_COMMENT}{ADDED}"
     )
 }
 
@@ -136,7 +136,7 @@ pub const MISTAKES: [(&str, &str, &str); 34] = [
     ),
     ("count(*) AS notes", "count(n.note) AS notes", "tidemark.noted"),
     ("WITH (security_invoker = true) ", "", "tidemark.noted"),
-    ("NOT NULL DEFAULT 'none';\nCOMMENT", "DEFAULT 'none';\nCOMMENT", "tidemark.partition_config.note"),
-    (COLUMN_COMMENT, "", "tidemark.partition_config.note"),
+    ("NOT NULL DEFAULT 'none';\nCOMMENT", "DEFAULT 'none';\nCOMMENT", "tidemark_internal.partition_config.note"),
+    (COLUMN_COMMENT, "", "tidemark_internal.partition_config.note"),
     ("repeat('=', ", "repeat('#', ", "tidemark.bar("),
 ];

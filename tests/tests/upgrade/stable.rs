@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use tidemark_tests::root;
 
-/// What people call and read. Support functions say in their comments that they are such.
+/// All of the schema `tidemark`: what people call and read. What these need in turn is in `tidemark_internal`.
 const PUBLIC: &str = "
     SELECT CASE p.prokind WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window function' WHEN 'p' THEN 'procedure' ELSE 'function' END
            || format(' tidemark.%s(%s)', p.proname, pg_get_function_arguments(p.oid)) || coalesce(' -> ' || pg_get_function_result(p.oid), '')
       FROM pg_proc AS p
      WHERE p.pronamespace = 'tidemark'::regnamespace
-       AND obj_description(p.oid, 'pg_proc') !~ '^(Support function|(Text|Binary) (in|out)put|The work behind|Creates the missing daily partitions with the rights|The name of the column a table is range-partitioned by)'
     UNION
     SELECT format('view tidemark.%s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
       FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -30,13 +29,9 @@ const PUBLIC: &str = "
      WHERE t.typnamespace = 'tidemark'::regnamespace
     ORDER BY 1";
 
-/// In place of a version.
-const INTERNAL: &str = "internal";
-
 const HEADER: &str = "\
 # What stays: each line is the version since when, and a thing that queries may rely on, with the names and the defaults
-# of its arguments; or \"internal\" and a function that only the extension itself should call, which may change. The tests
-# compare the list with the extension; UPDATE_STABLE=1 adds what is new as stable: turn it into internal by hand.
+# of its arguments. The tests compare the list with the schema `tidemark`; UPDATE_STABLE=1 adds what is new.
 ";
 
 #[test]
@@ -57,15 +52,9 @@ fn what_is_listed_as_stable_is_there_and_the_other_way_round() {
         let frozen =
             std::fs::read_to_string(root().join("extension/released.sha256")).expect("the list of releases");
         let released = frozen.contains(&format!("tidemark--{version}.sql"));
-        let name = |what: &str| what.split('(').next().unwrap_or_default().to_owned();
-        let internal: Vec<String> =
-            listed.iter().filter(|(_, since)| *since == INTERNAL).map(|(what, _)| name(what)).collect();
-        listed.retain(|what, since| {
-            there.contains(what) || *since != INTERNAL && (*since != version || released)
-        });
+        listed.retain(|what, since| there.contains(what) || *since != version || released);
         for what in &there {
-            let since = if internal.contains(&name(what)) { INTERNAL } else { &version };
-            listed.entry(what.clone()).or_insert_with(|| since.to_owned());
+            listed.entry(what.clone()).or_insert_with(|| version.clone());
         }
         let lines: Vec<String> = listed.iter().map(|(what, since)| format!("{since} {what}\n")).collect();
         std::fs::write(&path, HEADER.to_owned() + &lines.concat()).expect("cannot write the list");
@@ -74,9 +63,5 @@ fn what_is_listed_as_stable_is_there_and_the_other_way_round() {
     assert!(gone.is_empty(), "promised, and gone or changed: {gone:#?}");
     let new: Vec<_> = there.iter().filter(|what| !listed.contains_key(*what)).collect();
     assert!(new.is_empty(), "not in extension/stable.txt (UPDATE_STABLE=1 adds it): {new:#?}");
-    let internal = listed.values().filter(|since| *since == INTERNAL).count();
-    println!(
-        "{} stable names, signatures and columns, {internal} internal functions",
-        listed.len() - internal
-    );
+    println!("{} stable names, signatures and columns", listed.len());
 }

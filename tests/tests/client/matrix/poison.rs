@@ -331,7 +331,7 @@ fn row_20_odd_times_sealed_and_missing_partitions() {
            UNION ALL SELECT \"offset\", reason FROM loader.dead_letters) AS o ORDER BY n",
     );
     assert_eq!(found, times.map(|(_, outcome)| outcome));
-    let dirty = "SELECT DISTINCT event_date::text FROM tidemark.dirty_log ORDER BY 1";
+    let dirty = "SELECT DISTINCT event_date::text FROM tidemark_internal.dirty_log ORDER BY 1";
     assert_eq!(
         database.column(dirty),
         database.column("SELECT DISTINCT event_date::text FROM bronze.events ORDER BY 1")

@@ -129,7 +129,7 @@ fn row_24_a_range_that_is_read_again_changes_nothing() {
                      ORDER BY event_id, event_time)) FROM bronze.events;
                  SELECT md5(string_agg(concat_ws('|', partition, \"offset\", payload_sha256, reason), ''
                      ORDER BY partition, \"offset\")), count(*) FROM loader.dead_letters;
-                 SELECT count(*), max(id) FROM tidemark.dirty_log";
+                 SELECT count(*), max(id) FROM tidemark_internal.dirty_log";
     let before = database.rows(state);
     assert_all(&database, &file);
     for round in 1..=2 {
