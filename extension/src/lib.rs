@@ -6,6 +6,7 @@
 
 pub(crate) mod support;
 
+pub mod act;
 pub mod attribution;
 pub mod chains;
 pub mod ddsketch;
@@ -25,7 +26,8 @@ mod tests;
 
 // Each family's SQL names the one before it, so that the generated script always has the same order.
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
-::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["general"]);
+::pgrx::extension_sql_file!("./sql/act.sql", name = "act", requires = ["general"]);
+::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["act"]);
 ::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["bar"]);
 ::pgrx::extension_sql_file!("./sql/funnels.sql", name = "funnels", requires = ["sessions"]);
 ::pgrx::extension_sql_file!("./sql/funnel.sql", name = "funnel", requires = ["funnels"]);
@@ -49,6 +51,7 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
 ::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["live"]);
 ::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["freshness"]);
+::pgrx::extension_sql_file!("./sql/rights.sql", name = "rights", requires = ["change_tracking"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.
 #[cfg(test)]

@@ -90,7 +90,9 @@ fn work(name: &str) -> Option<(&'static str, For, &'static str)> {
         "retire concurrently" => ("SELECT tidemark_internal.retire_step($1, true)", For::Writers, "retire"),
         "drop" => ("SELECT tidemark_internal.drop_step($1)", For::Writers, "drop"),
         "record" => ("SELECT tidemark_internal.record_step($1, $3)", For::Writers, "retire"),
-        "restore" => ("SELECT tidemark_internal.restore_step($1, $2, $3::pg_catalog.interval)", For::Owner, "restore"),
+        "restore" => {
+            ("SELECT tidemark_internal.restore_step($1, $2, $3::pg_catalog.interval)", For::Owner, "restore")
+        }
         _ => return None,
     })
 }

@@ -43,8 +43,7 @@ struct Table {
 pub async fn maintain(client: &Client, works: &[Work], count: &mut i64, failures: &mut Vec<Failure>) {
     let failed = |what: &str, error| Failure { what: what.to_owned(), error };
     // In an older snapshot the marks of a writer that we waited for would not be seen.
-    let prepare =
-        "SET default_transaction_isolation = 'read committed'; SELECT tidemark_internal.forget_missing_tables()";
+    let prepare = "SET default_transaction_isolation = 'read committed'; SELECT tidemark_internal.forget_missing_tables()";
     if let Err(error) = client.batch_execute(prepare).await {
         failures.push(failed("maintaining partitions", error));
         return;

@@ -117,7 +117,8 @@ mod tests {
         let watermark =
             Spi::get_one::<String>("SELECT (tidemark.watermark('public.source') AT TIME ZONE 'UTC')::text");
         assert_eq!(watermark.unwrap().as_deref(), Some("2026-03-23 12:00:00"));
-        Spi::run("SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log))").unwrap();
+        Spi::run("SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log))")
+            .unwrap();
         assert_eq!(one("SELECT watermark FROM tidemark_internal.watermarks"), "2026-03-23 12:00:00+00");
     }
 

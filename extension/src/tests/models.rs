@@ -142,7 +142,8 @@ mod tests {
              INSERT INTO w.events VALUES ('2026-01-01', 'a'), ('2026-01-01', 'a'), ('2026-01-02', NULL), ('2026-01-03', 'c');
              SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT * FROM w.events WHERE event_date >= $1 AND event_date < $2', '{event_date,person}')");
         let wrong = "query of model w.m returns a key that is NULL or not unique";
-        let detail = "SELECT detail FROM tidemark_internal.refresh_step('w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
+        let detail =
+            "SELECT detail FROM tidemark_internal.refresh_step('w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
         for _ in ["built", "brought in line"] {
             assert_eq!(step("NULL", ""), "w.m 2026-01-03");
             assert_eq!(step("NULL", "w.m 2026-01-03"), format!("w.m 2026-01-02 {wrong}"));
@@ -183,7 +184,9 @@ mod tests {
         assert_eq!(all("w.clean"), text(truth));
         assert_eq!(verified("w.clean"), "01 ok, 02 ok, 03 ok");
         assert_eq!(
-            text("SELECT sum(rows_updated + rows_deleted + rows_inserted) - 20 FROM tidemark_internal.refresh_log"),
+            text(
+                "SELECT sum(rows_updated + rows_deleted + rows_inserted) - 20 FROM tidemark_internal.refresh_log"
+            ),
             "2"
         );
     }

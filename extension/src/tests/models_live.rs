@@ -144,7 +144,9 @@ mod tests {
         assert_eq!(refresh(), "w.daily 2026-01-01, w.doubled 2026-01-01");
         assert_eq!(rows("w.doubled_live"), "2026-01-02=4");
         // A date reaches as far as the model looks, and a model's own table may be retired as well.
-        run("UPDATE tidemark_internal.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily'");
+        run(
+            "UPDATE tidemark_internal.models SET lookback_days = 2, lookahead_days = 1 WHERE name = 'w.daily'",
+        );
         retire("w.events", "2026-01-10");
         retire("w.daily", "2026-01-20");
         assert_eq!(

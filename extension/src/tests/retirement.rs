@@ -131,7 +131,10 @@ mod tests {
         let mut done = vec![step("drop"), step("drop")];
         done.sort();
         assert_eq!(done, ["drop 11", "drop 13"]);
-        assert!(error_of("SELECT tidemark_internal.maintenance_step('depot.events', 'drop')").starts_with("2BP01"));
+        assert!(
+            error_of("SELECT tidemark_internal.maintenance_step('depot.events', 'drop')")
+                .starts_with("2BP01")
+        );
         assert_eq!(states(), "13 dropped, 12 detached, 11 dropped");
     }
 
@@ -179,7 +182,9 @@ mod tests {
             "CREATE TABLE depot.far PARTITION OF depot.events FOR VALUES FROM ('2100-01-01') TO ('2100-01-02')",
         );
         assert_eq!(
-            text(&format!("SELECT max(d) - {TODAY} FROM tidemark_internal.wanted_dates('depot.events') AS d")),
+            text(&format!(
+                "SELECT max(d) - {TODAY} FROM tidemark_internal.wanted_dates('depot.events') AS d"
+            )),
             "366",
             "but not for ever"
         );
@@ -222,9 +227,14 @@ mod tests {
                 "the CHECK on event_date"
             );
         }
-        assert_eq!(text("SELECT tidemark_internal.partition_name('events', '2026-01-02')"), "events_p20260102");
         assert_eq!(
-            text("SELECT octet_length(tidemark_internal.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"),
+            text("SELECT tidemark_internal.partition_name('events', '2026-01-02')"),
+            "events_p20260102"
+        );
+        assert_eq!(
+            text(
+                "SELECT octet_length(tidemark_internal.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"
+            ),
             "63"
         );
     }

@@ -124,8 +124,10 @@ pub(super) fn at_rest(race: &Race<'_>) {
     for model in MODELS {
         verify(race, &mut client, model);
     }
-    for row in rows(&mut client, "SELECT name, last_error FROM tidemark_internal.models WHERE last_error IS NOT NULL")
-    {
+    for row in rows(
+        &mut client,
+        "SELECT name, last_error FROM tidemark_internal.models WHERE last_error IS NOT NULL",
+    ) {
         race.wrong(format!("at rest, model {} still has the error {}", row[0], row[1]));
     }
     for table in ["dirty_log", "model_dirty"] {
@@ -265,8 +267,10 @@ pub fn wrong(client: &mut Client, filter: &str) -> Vec<String> {
 
 /// Everything that a refresh may write: counters of the models, where each row is and which transaction put it there.
 pub fn state(client: &mut Client) -> Vec<Vec<String>> {
-    let mut state =
-        rows(client, "SELECT name, refresh_count, last_refreshed_at FROM tidemark_internal.models ORDER BY name");
+    let mut state = rows(
+        client,
+        "SELECT name, refresh_count, last_refreshed_at FROM tidemark_internal.models ORDER BY name",
+    );
     for model in MODELS {
         let sql = format!(
             "SELECT '{0}', count(*), md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",

@@ -121,7 +121,11 @@ fn events_without_a_usable_time_create_no_partition() {
     let counts = load(&database, &times.map(at), &[]);
     assert_eq!((counts.dead, counts.loaded), (4, 0));
     assert_eq!(database.number(partitions), before);
-    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.dirty_log"), 0, "no rows, no dirty dates");
+    assert_eq!(
+        database.number("SELECT count(*) FROM tidemark_internal.dirty_log"),
+        0,
+        "no rows, no dirty dates"
+    );
     assert_books(&database);
 }
 

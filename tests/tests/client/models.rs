@@ -132,7 +132,10 @@ fn a_late_event_recomputes_the_dates_that_it_can_touch_and_no_others() {
     // Received on the 11th, happened on the 6th.
     let late = line_received(1, "u000001", "2026-09-06T03:00:00Z", "2026-09-11T12:00:00Z");
     load(&database, &events::file(late.as_bytes()));
-    assert_eq!(database.column("SELECT DISTINCT event_date FROM tidemark_internal.dirty_log"), ["2026-09-06"]);
+    assert_eq!(
+        database.column("SELECT DISTINCT event_date FROM tidemark_internal.dirty_log"),
+        ["2026-09-06"]
+    );
     maintain(&database);
 
     let after =
@@ -181,7 +184,8 @@ fn a_second_refresh_does_nothing() {
     maintain(&database);
     let state = || {
         let counts = "SELECT name, refresh_count, last_refreshed_at FROM tidemark_internal.models ORDER BY 1";
-        let views = "SELECT view, seen_count, refreshed_at FROM tidemark_internal.materialized_views ORDER BY 1";
+        let views =
+            "SELECT view, seen_count, refreshed_at FROM tidemark_internal.materialized_views ORDER BY 1";
         (database.rows(counts), database.rows(views), written(&database, "gold_storage.session_facts"))
     };
     let before = state();

@@ -143,7 +143,10 @@ fn many_maintainers_at_once_do_the_work_once() {
     // Whoever came second passed the table over; whoever was first may have done everything or left it to a last one.
     Maintainer::Loader.run(url).unwrap();
     assert_eq!(attached(&database), "10 9");
-    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.retired_dates WHERE state = 'dropped'"), 20);
+    assert_eq!(
+        database.number("SELECT count(*) FROM tidemark_internal.retired_dates WHERE state = 'dropped'"),
+        20
+    );
     assert_eq!(tables(&database), 4);
 }
 

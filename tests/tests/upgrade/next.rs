@@ -62,7 +62,8 @@ GRANT SELECT ON tidemark.noted TO PUBLIC;
 
 /// The same new column, where a table is made and where it exists.
 const COLUMN: &str = "note text NOT NULL DEFAULT 'none'";
-const COLUMN_COMMENT: &str = "COMMENT ON COLUMN tidemark_internal.partition_config.note IS 'What there is to say.';\n";
+const COLUMN_COMMENT: &str =
+    "COMMENT ON COLUMN tidemark_internal.partition_config.note IS 'What there is to say.';\n";
 
 /// The piece of a script from one text up to another.
 fn piece<'a>(script: &'a str, from: &str, to: &str) -> &'a str {
@@ -136,7 +137,11 @@ pub const MISTAKES: [(&str, &str, &str); 34] = [
     ),
     ("count(*) AS notes", "count(n.note) AS notes", "tidemark.noted"),
     ("WITH (security_invoker = true) ", "", "tidemark.noted"),
-    ("NOT NULL DEFAULT 'none';\nCOMMENT", "DEFAULT 'none';\nCOMMENT", "tidemark_internal.partition_config.note"),
+    (
+        "NOT NULL DEFAULT 'none';\nCOMMENT",
+        "DEFAULT 'none';\nCOMMENT",
+        "tidemark_internal.partition_config.note",
+    ),
     (COLUMN_COMMENT, "", "tidemark_internal.partition_config.note"),
     ("repeat('=', ", "repeat('#', ", "tidemark.bar("),
 ];
