@@ -5,6 +5,7 @@
 mod bad_lines;
 mod bi;
 mod configured;
+mod create_extension;
 mod dashboards;
 mod dead_letters;
 mod dedupe;
