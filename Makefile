@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install schema fmt bare-chroot differential bench bench-loader bench-models bench-freshness race late-event dbt bi-check deb test-matrix freeze
+.PHONY: help demo stop clean-demo compare-demo test storm install fmt bare-chroot differential bench bench-loader bench-models bench-freshness race late-event dbt bi-check deb test-matrix freeze
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment: make passes them on.
 
 help:
@@ -13,7 +13,6 @@ help:
 	@echo 'make deb PG_CONFIG=...         Debian packages of the extension and the loader, into dist/'
 	@echo 'make test-matrix               the tests on PostgreSQL 15 to 18, in chroots (MATRIX="17 18"; root, needs debootstrap)'
 	@echo 'make freeze                    the release of this version: its scripts never change again'
-	@echo 'make schema                    regenerate extension/install/ after a change of the SQL surface'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
 	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
@@ -55,9 +54,6 @@ test-matrix:
 
 freeze:
 	@scripts/freeze.sh
-
-schema:
-	@scripts/check-install-sql.sh --write
 
 fmt:
 	@cargo fmt --all

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# The release of a version: notes the checksums of its install script and of the upgrade scripts that lead to it in
-# extension/released.sha256. From then on the tests fail when one of them changes.
+# The release of a version: keeps its install script, and notes the checksums of it and of the upgrade scripts that lead
+# to it in extension/released.sha256. From then on the tests fail when one of them changes.
 #
 #   scripts/freeze.sh [DIR] [VERSION]     extension/ and the version in Cargo.toml, unless told
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-DIR=${1:-$ROOT/extension}
+cd "${1:-$ROOT/extension}"
 VERSION=${2:-$(crate_version)}
-cd "$DIR"
-[ -e "install/tidemark--$VERSION.sql" ] || die "$DIR/install/tidemark--$VERSION.sql is missing" "make schema writes it"
 
-files=("install/tidemark--$VERSION.sql")
+script=install/tidemark--$VERSION.sql
+if [ ! -e "$script" ]; then
+    "$ROOT/scripts/install-sql.sh" "$PWD" "$VERSION" >"$script.new"
+    mv "$script.new" "$script"
+fi
+files=("$script")
 for file in sql/tidemark--*--"$VERSION".sql; do
     if [ -e "$file" ]; then files+=("$file"); fi
 done

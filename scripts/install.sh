@@ -14,7 +14,6 @@ VERSION=$(crate_version)
 SO=$ROOT/target/release/libtidemark.so
 LIBDIR=${DESTDIR:-}$("$PG_CONFIG" --pkglibdir)
 EXTDIR=${DESTDIR:-}$("$PG_CONFIG" --sharedir)/extension
-INSTALL_SQL=$ROOT/extension/install/tidemark--$VERSION.sql
 
 if [ "${1:-}" != --no-build ]; then
     "$ROOT/scripts/build.sh" extension
@@ -22,14 +21,13 @@ fi
 [ -e "$SO" ] || die "the extension is not built" "run it without --no-build"
 grep -qs "pg_config=$PG_CONFIG" "$SO.for" ||
     die "$SO was built for another Postgres than $PG_CONFIG" "run it without --no-build"
-[ -e "$INSTALL_SQL" ] || die "$INSTALL_SQL is missing" "make schema writes it (needs cargo-pgrx)"
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mkdir "$stage/lib" "$stage/ext"
 cp "$SO" "$stage/lib/tidemark.so"
 sed "s/@CARGO_VERSION@/$VERSION/" "$ROOT/extension/tidemark.control" >"$stage/ext/tidemark.control"
-cp "$INSTALL_SQL" "$stage/ext/"
+"$ROOT/scripts/install-sql.sh" >"$stage/ext/tidemark--$VERSION.sql"
 find "$ROOT/extension/sql" -name 'tidemark--*--*.sql' -exec cp {} "$stage/ext/" \;
 
 [ -z "${DESTDIR:-}" ] || mkdir -p "$LIBDIR" "$EXTDIR"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cargo-pgrx of the version that the workspace pins, built once into .tools; only tests and `make schema` need it.
+# cargo-pgrx of the version that the workspace pins, built once into .tools; only tests need it.
 #
 #   scripts/pgrx.sh ensure       builds it when it is not there
 #   scripts/pgrx.sh ARGS...      cargo pgrx ARGS...

@@ -6,8 +6,8 @@
 #   MATRIX_DIR=DIR       where the chroots are kept, /var/tmp/tidemark-matrix unless told
 #
 # The version of this machine's own server is tested here. Each other one is tested in a chroot of the distribution that
-# has it (scripts/chroots.sh), made once and reused: the tests inside Postgres, the install script, the Debian package,
-# and the client tests, with a Kafka whose jars are this machine's.
+# has it (scripts/chroots.sh), made once and reused: the tests inside Postgres, the Debian package, and the client tests,
+# with a Kafka whose jars are this machine's.
 # For maintainers, as root, with debootstrap. Whatever a run leaves goes with `rm -rf --one-file-system DIR`.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -53,12 +53,12 @@ test_in_chroot() {
     mount --bind "$TOOLS/bi" "$CHROOT$ROOT/.tools/bi"
     in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
-        "$ROOT/scripts/test.sh" pgrx install-sql deb install prebuilt
+        "$ROOT/scripts/test.sh" pgrx deb install prebuilt
     mkdir -p dist
     cp "$CHROOT$ROOT"/dist/*.deb dist/
 }
 
-test_here() { TIDEMARK_PREBUILT=$PREBUILT PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install-sql install prebuilt; }
+test_here() { TIDEMARK_PREBUILT=$PREBUILT PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install prebuilt; }
 
 HERE=$(find_pg_config || true)
 here_version=$([ -z "$HERE" ] || "$HERE" --version | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p')

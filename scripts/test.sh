@@ -13,7 +13,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 # A clean clone is built once: bookkeeping for the next build would only cost time and disk.
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
-stages=(deps fmt clippy unit pgrx install-sql release client dbt)
+stages=(deps fmt clippy unit pgrx release client dbt)
 broken_build="read the first error above"
 
 stage_deps() {
@@ -57,8 +57,6 @@ stage_pgrx() {
         "${as[@]}" --pgdata "$data" "$PGFEATURE"
 }
 
-stage_install-sql() { "$ROOT/scripts/check-install-sql.sh"; }
-
 stage_release() {
     "$ROOT/scripts/build.sh"
     "$ROOT/scripts/install.sh" --no-build
@@ -101,7 +99,7 @@ count() {
 
 [ $# = 0 ] || stages=("$@")
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|install-sql|release|client|dbt]"
+    declare -F "stage_$stage" >/dev/null || die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|release|client|dbt]"
 done
 mkdir -p "$LOGS" && rm -f "$LOGS"/test-*.log
 STARTED=$EPOCHSECONDS

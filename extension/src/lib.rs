@@ -24,7 +24,8 @@ mod tests;
 
 ::pgrx::pg_module_magic!(name, version);
 
-// Each family's SQL names the one before it, so that the generated script always has the same order.
+// The order of the install script: scripts/install-sql.sh reads it from these lines. For the tests inside Postgres, pgrx
+// puts the script together, and in any order, were it not that each file names the one before it.
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
 ::pgrx::extension_sql_file!("./sql/act.sql", name = "act", requires = ["general"]);
 ::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["act"]);

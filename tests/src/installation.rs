@@ -18,8 +18,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Makes one under this name, with the extensions that the real one has, and each install and upgrade script of
-    /// tidemark in the repository.
+    /// Makes one under this name, with the extensions that the real one has, and tidemark's scripts: this version's,
+    /// those of released ones, and those that lead from one to the next.
     pub fn new(name: &str) -> Installation {
         let real = cluster::pg_config();
         let [bin, share] = ["--bindir", "--sharedir"].map(|what| directory(&real, what));
@@ -58,6 +58,7 @@ impl Installation {
                 installation.put(&file, &text);
             }
         }
+        installation.put(&format!("tidemark--{}.sql", env!("CARGO_PKG_VERSION")), &install_script());
         installation
     }
 
@@ -73,6 +74,14 @@ impl Installation {
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
     }
+}
+
+/// The install script of this version, as `make install` copies it.
+pub fn install_script() -> String {
+    let output =
+        Command::new(root().join("scripts/install-sql.sh")).output().expect("cannot run install-sql.sh");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("the script is UTF-8")
 }
 
 /// The SQL files of a directory: name and path, in order.
