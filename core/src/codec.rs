@@ -41,6 +41,11 @@ impl<'a, A: Allocator> Writer<'a, A> {
         Self { out }
     }
 
+    /// What is written to, for a state inside this one that has a format of its own.
+    pub fn out(&mut self) -> &mut AVec<u8, A> {
+        self.out
+    }
+
     /// Appends one byte.
     pub fn u8(&mut self, value: u8) {
         self.out.push(value);
@@ -148,6 +153,11 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
+    /// Reads all that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// How many bytes are left, to bound allocations before trusting a count.
     pub fn remaining(&self) -> usize {
         self.rest.len()
@@ -157,6 +167,26 @@ impl<'a> Reader<'a> {
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
     }
+}
+
+/// The bytes of a state by itself.
+#[cfg(test)]
+pub(crate) fn written(write: impl FnOnce(&mut Writer<'_, crate::Global>)) -> AVec<u8> {
+    let mut bytes = AVec::new();
+    write(&mut Writer::new(&mut bytes, 1));
+    bytes
+}
+
+/// A state from bytes that hold nothing else.
+#[cfg(test)]
+pub(crate) fn read_whole<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let mut r = Reader::new(bytes, 1)?;
+    let state = read(&mut r)?;
+    r.finish()?;
+    Ok(state)
 }
 
 #[cfg(test)]

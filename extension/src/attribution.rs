@@ -8,29 +8,20 @@ use std::ffi::{CStr, c_int};
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
-use tidemark_core::AVec;
 use tidemark_core::channel::channel_group;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 
-use crate::support::aggregate::{context, give, give_none, state};
+use crate::support::aggregate::{self, Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
-use crate::support::error::{OrRaise, raise};
+use crate::support::call_site::CallSite;
+use crate::support::error::raise;
 use crate::support::pg_function;
-
-/// Format of a partial state: version, type, time, how the value is written, value.
-const STATE_VERSION: u8 = 1;
-
-/// A value in the binary form of its type (send and receive functions).
-const BINARY: u8 = 0;
-/// A value in the text form of its type, which has no binary one.
-const TEXT: u8 = 1;
-/// A value as it is in memory: anonymous records cannot be received, and other processes of the server know them.
-const IMAGE: u8 = 2;
 
 // utils/datum.h is not among pgrx's bindings; these signatures have been the same since PostgreSQL 13.
 unsafe extern "C-unwind" {
     fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
+    fn datumGetSize(value: Datum, by_value: bool, length: c_int) -> usize;
     fn datum_image_eq(left: Datum, right: Datum, by_value: bool, length: c_int) -> bool;
 }
 
@@ -41,22 +32,98 @@ enum End {
     Last,
 }
 
-impl End {
-    /// Whether a candidate that compares so with the value held replaces it.
-    fn replaces(self, candidate: Ordering) -> bool {
-        candidate == if self == Self::First { Ordering::Less } else { Ordering::Greater }
+/// The best value so far, a copy in the aggregate's memory.
+struct Touch {
+    kind: Kind,
+    end: End,
+    /// Before the first value only while partial states meet.
+    held: Option<(i64, Datum)>,
+}
+
+impl Touch {
+    /// Takes a value if it wins.
+    ///
+    /// # Safety
+    /// `value` must be of the state's type.
+    #[inline]
+    unsafe fn offer(&mut self, time: i64, value: Datum, context: impl FnOnce() -> ContextAlloc) {
+        // SAFETY: see above; the value held was allocated by `copy` and is not used after it is freed.
+        unsafe {
+            if let Some((held_time, held)) = self.held {
+                let candidate = match time.cmp(&held_time) {
+                    Ordering::Equal => self.kind.compare(value, held),
+                    order => order,
+                };
+                if candidate != if self.end == End::First { Ordering::Less } else { Ordering::Greater } {
+                    return;
+                }
+            }
+            let old = self.held.replace((time, self.kind.copy(value, context())));
+            if let (Some((_, old)), false) = (old, self.kind.by_value()) {
+                pg_sys::pfree(old.cast_mut_ptr());
+            }
+        }
     }
 }
 
-/// The best value so far, a copy in the aggregate's memory context. The entry of the type cache lives as long as the
-/// backend.
-struct Touch {
-    kind: *mut pg_sys::TypeCacheEntry,
-    time: i64,
-    value: Datum,
+impl State for Touch {
+    fn like(&self, _: ContextAlloc) -> Self {
+        Self { held: None, ..*self }
+    }
+
+    fn merge(&mut self, other: &Self, context: ContextAlloc) {
+        if let Some((time, value)) = other.held {
+            // SAFETY: a call has one type of values.
+            unsafe { self.offer(time, value, || context) };
+        }
+    }
+
+    fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
+        w.u32(self.kind.oid().to_u32());
+        w.u8(u8::from(self.end == End::Last));
+        let Some((time, value)) = self.held else { return };
+        w.i64(time);
+        // SAFETY: the value is of this type.
+        unsafe { self.kind.with_image(value, |image| w.bytes(image)) };
+    }
+
+    fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
+        let (kind, last) = (Kind::of(Oid::from(r.u32()?)), r.u8()? != 0);
+        let time = r.i64()?;
+        let value = kind.of_image(r.bytes()?, context).ok_or(DecodeError::Malformed("length of a value"))?;
+        Ok(Self { kind, end: if last { End::Last } else { End::First }, held: Some((time, value)) })
+    }
 }
 
-/// A type of values, as the type cache knows it.
+aggregate! {
+    touch: Touch {
+        /// `first`: (internal, value anyelement, event_time)
+        transition tidemark_first_transition = |slot, fcinfo| add(slot, fcinfo, End::First);
+        /// `last`: (internal, value anyelement, event_time)
+        transition tidemark_last_transition = |slot, fcinfo| add(slot, fcinfo, End::Last);
+        /// (internal, anyelement, timestamptz) -> anyelement, NULL without a value.
+        final tidemark_touch_final = |touch: Option<&mut Touch>, _| {
+            let touch = touch?;
+            // A copy: as a window function the aggregate goes on and may free the value it holds.
+            touch.held.map(|(_, value)| touch.kind.copy(value, ContextAlloc::current()))
+        };
+    }
+}
+
+/// # Safety
+/// `fcinfo` must be the frame of a call with these arguments.
+#[inline]
+unsafe fn add(slot: &mut Slot<Touch>, fcinfo: FunctionCallInfo, end: End) {
+    // SAFETY: see above.
+    unsafe {
+        if let (Some(value), Some(time)) = (args::datum(fcinfo, 1), args::event_time(fcinfo, 2)) {
+            let touch = slot.get_or_place(|_| Touch { kind: Kind::of_call(fcinfo), end, held: None });
+            touch.offer(time, value, || aggregate::context(fcinfo));
+        }
+    }
+}
+
+/// A type of values, as the type cache knows it. Its entry lives as long as the backend.
 #[derive(Clone, Copy)]
 struct Kind(*mut pg_sys::TypeCacheEntry);
 
@@ -70,22 +137,21 @@ impl Kind {
     ///
     /// # Safety
     /// `fcinfo` must be the frame that Postgres passed, of a transition of `first` or `last`.
-    #[inline]
     unsafe fn of_call(fcinfo: FunctionCallInfo) -> Self {
         // SAFETY: nothing else is kept with the call site.
         unsafe {
-            let call_site = &mut *(*fcinfo).flinfo;
-            if call_site.fn_extra.is_null() {
-                let oid = pg_sys::get_fn_expr_argtype(call_site, 1);
-                if oid == Oid::INVALID {
-                    raise(
-                        PgSqlErrorCode::ERRCODE_INDETERMINATE_DATATYPE,
-                        "could not determine the type of value",
-                    );
-                }
-                call_site.fn_extra = Self::of(oid).0.cast();
+            let site = CallSite::of(fcinfo);
+            if let Some(kept) = site.kept::<Self>() {
+                return *kept;
             }
-            Self(call_site.fn_extra.cast())
+            let oid = site.argument_type(1);
+            if oid == Oid::INVALID {
+                raise(
+                    PgSqlErrorCode::ERRCODE_INDETERMINATE_DATATYPE,
+                    "could not determine the type of value",
+                );
+            }
+            *site.keep(Self::of(oid))
         }
     }
 
@@ -107,8 +173,8 @@ impl Kind {
     /// A copy of a value in `context`.
     ///
     /// # Safety
-    /// `value` must be of this type, `context` valid.
-    unsafe fn copy(self, value: Datum, context: pg_sys::MemoryContext) -> Datum {
+    /// `value` must be of this type.
+    unsafe fn copy(self, value: Datum, context: ContextAlloc) -> Datum {
         let (by_value, length) = (self.by_value(), self.length());
         if by_value {
             return value;
@@ -116,12 +182,45 @@ impl Kind {
         // SAFETY: see above; an error ends the transaction, which restores the current context itself.
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                let before = pg_sys::MemoryContextSwitchTo(context);
+                let before = pg_sys::MemoryContextSwitchTo(context.context());
                 let copy = datumCopy(value, by_value, length);
                 pg_sys::MemoryContextSwitchTo(before);
                 copy
             })
         }
+    }
+
+    /// A value as it is in memory, for another process of this server: unlike its binary or text form it needs no
+    /// function of the type, which some types lack.
+    ///
+    /// # Safety
+    /// `value` must be of this type.
+    unsafe fn with_image(self, value: Datum, then: impl FnOnce(&[u8])) {
+        let (by_value, length) = (self.by_value(), self.length());
+        // SAFETY: see above; a varlena is in one piece once it is fetched.
+        unsafe {
+            if by_value {
+                return then(&value.value().to_ne_bytes());
+            }
+            let mut start = value.cast_mut_ptr::<u8>();
+            if length == -1 {
+                start = pg_sys::pg_detoast_datum_packed(start.cast()).cast();
+            }
+            let size =
+                pg_sys::ffi::pg_guard_ffi_boundary(|| datumGetSize(Datum::from(start), by_value, length));
+            then(std::slice::from_raw_parts(start, size));
+        }
+    }
+
+    /// The value of an image; `None` for bytes that are none.
+    fn of_image(self, image: &[u8], context: ContextAlloc) -> Option<Datum> {
+        if self.by_value() {
+            return Some(Datum::from(usize::from_ne_bytes(image.try_into().ok()?)));
+        }
+        if usize::try_from(self.length()).is_ok_and(|length| length != image.len()) {
+            return None;
+        }
+        Some(Datum::from(context.place_bytes(image)))
     }
 
     /// The order of two values at the same time: the type's own, then that of the text form. Total, so that no plan
@@ -161,221 +260,6 @@ impl Kind {
         unsafe {
             pg_sys::getTypeOutputInfo(self.oid(), &mut output, &mut is_varlena);
             CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value))
-        }
-    }
-
-    /// How values of this type travel between processes.
-    fn form(self) -> u8 {
-        let oid = self.oid();
-        if oid == pg_sys::RECORDOID || oid == pg_sys::RECORDARRAYOID {
-            return IMAGE;
-        }
-        // SAFETY: the type exists; the tuple is released after its fields are copied.
-        let both = unsafe {
-            let tuple =
-                pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as c_int, Datum::from(oid));
-            if tuple.is_null() {
-                return TEXT;
-            }
-            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
-            let both = (*form).typsend != Oid::INVALID && (*form).typreceive != Oid::INVALID;
-            pg_sys::ReleaseSysCache(tuple);
-            both
-        };
-        if both { BINARY } else { TEXT }
-    }
-}
-
-/// The raw memory context of the calling aggregate.
-///
-/// # Safety
-/// `fcinfo` must be the frame that Postgres passed, inside an aggregate.
-unsafe fn raw_context(fcinfo: FunctionCallInfo) -> pg_sys::MemoryContext {
-    let mut raw = std::ptr::null_mut();
-    // SAFETY: see above.
-    unsafe { pg_sys::AggCheckCallContext(fcinfo, &mut raw) };
-    raw
-}
-
-/// Puts a value into the state if it wins.
-///
-/// # Safety
-/// `fcinfo` must be the frame of a transition or combine call, `value` of type `kind`.
-#[inline]
-unsafe fn offer(
-    fcinfo: FunctionCallInfo,
-    state: Option<&mut Touch>,
-    end: End,
-    (kind, time, value): (Kind, i64, Datum),
-) -> Datum {
-    // SAFETY: see above; the value held was allocated by `copy` and is not used after it is freed.
-    unsafe {
-        let Some(state) = state else {
-            let value = kind.copy(value, raw_context(fcinfo));
-            return give(context(fcinfo).place(Touch { kind: kind.0, time, value }));
-        };
-        let candidate = match time.cmp(&state.time) {
-            Ordering::Equal => kind.compare(value, state.value),
-            order => order,
-        };
-        if end.replaces(candidate) {
-            let old = state.value;
-            state.value = kind.copy(value, raw_context(fcinfo));
-            state.time = time;
-            if !kind.by_value() {
-                pg_sys::pfree(old.cast_mut_ptr());
-            }
-        }
-        give(state)
-    }
-}
-
-/// Shared body of the transitions: (internal, anyelement, timestamptz) -> internal.
-///
-/// # Safety
-/// `fcinfo` must be the frame of such a call.
-#[inline]
-unsafe fn transition(fcinfo: FunctionCallInfo, end: End) -> Datum {
-    // SAFETY: see above.
-    unsafe {
-        context(fcinfo);
-        let state = state::<Touch>(fcinfo, 0);
-        match (args::datum(fcinfo, 1), args::event_time(fcinfo, 2), state) {
-            (Some(value), Some(time), state) => {
-                offer(fcinfo, state, end, (Kind::of_call(fcinfo), time, value))
-            }
-            (_, _, Some(state)) => give(state),
-            (_, _, None) => give_none(fcinfo),
-        }
-    }
-}
-
-/// Shared body of the combine functions: (internal, internal) -> internal.
-///
-/// # Safety
-/// `fcinfo` must be the frame of such a call.
-unsafe fn combine(fcinfo: FunctionCallInfo, end: End) -> Datum {
-    // SAFETY: see above.
-    unsafe {
-        context(fcinfo);
-        match (state::<Touch>(fcinfo, 0), state::<Touch>(fcinfo, 1)) {
-            (None, None) => give_none(fcinfo),
-            (Some(into), None) => give(into),
-            (into, Some(from)) => {
-                if into.as_ref().is_some_and(|into| into.kind != from.kind) {
-                    raise(
-                        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                        "value must have the same type in all rows of a group",
-                    );
-                }
-                offer(fcinfo, into, end, (Kind(from.kind), from.time, from.value))
-            }
-        }
-    }
-}
-
-pg_function! {
-    /// Transition of `first`.
-    fn tidemark_first_transition(fcinfo) { transition(fcinfo, End::First) }
-}
-
-pg_function! {
-    /// Transition of `last`.
-    fn tidemark_last_transition(fcinfo) { transition(fcinfo, End::Last) }
-}
-
-pg_function! {
-    /// Combine function of `first`.
-    fn tidemark_first_combine(fcinfo) { combine(fcinfo, End::First) }
-}
-
-pg_function! {
-    /// Combine function of `last`.
-    fn tidemark_last_combine(fcinfo) { combine(fcinfo, End::Last) }
-}
-
-pg_function! {
-    /// Serialize function: (internal) -> bytea.
-    fn tidemark_touch_serialize(fcinfo) {
-        context(fcinfo);
-        let Some(state) = state::<Touch>(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let kind = Kind(state.kind);
-        let form = kind.form();
-        let content = match form {
-            BINARY => {
-                let (mut send, mut is_varlena) = (Oid::INVALID, false);
-                pg_sys::getTypeBinaryOutputInfo(kind.oid(), &mut send, &mut is_varlena);
-                args::varlena_bytes(Datum::from(pg_sys::OidSendFunctionCall(send, state.value)))
-            }
-            TEXT => kind.text(state.value).to_bytes(),
-            _ => args::varlena_bytes(state.value),
-        };
-        let mut bytes = AVec::with_capacity_in(content.len() + 24, ContextAlloc::current());
-        let mut w = Writer::new(&mut bytes, STATE_VERSION);
-        w.u32(kind.oid().to_u32());
-        w.i64(state.time);
-        w.u8(form);
-        w.bytes(content);
-        args::make_varlena(&bytes)
-    }
-}
-
-pg_function! {
-    /// Deserialize function: (bytea, internal) -> internal.
-    fn tidemark_touch_deserialize(fcinfo) {
-        let context = context(fcinfo);
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let (oid, time, form, content) =
-            decode(bytes).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "read a partial state of first or last");
-        let kind = Kind::of(oid);
-        if form != kind.form() {
-            raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "read a partial state of first or last: form is not that of the type");
-        }
-        let value = read_value(kind, form, content);
-        let value = kind.copy(value, raw_context(fcinfo));
-        give(context.place(Touch { kind: kind.0, time, value }))
-    }
-}
-
-fn decode(bytes: &[u8]) -> Result<(Oid, i64, u8, &[u8]), DecodeError> {
-    let mut r = Reader::new(bytes, STATE_VERSION)?;
-    let parts = (Oid::from(r.u32()?), r.i64()?, r.u8()?, r.bytes()?);
-    r.finish()?;
-    Ok(parts)
-}
-
-/// A value from what `tidemark_touch_serialize` wrote, in the current memory context.
-///
-/// # Safety
-/// `content` must be in that form; an image must come from a process of the same server.
-unsafe fn read_value(kind: Kind, form: u8, content: &[u8]) -> Datum {
-    let (mut function, mut parameter) = (Oid::INVALID, Oid::INVALID);
-    // SAFETY: see above; the buffer has a terminating zero, which input and receive functions expect.
-    unsafe {
-        if form == IMAGE {
-            return args::make_varlena(content);
-        }
-        let mut buffer = pg_sys::StringInfoData::default();
-        pg_sys::initStringInfo(&mut buffer);
-        pg_sys::appendBinaryStringInfo(&mut buffer, content.as_ptr().cast(), content.len() as c_int);
-        if form == BINARY {
-            pg_sys::getTypeBinaryInputInfo(kind.oid(), &mut function, &mut parameter);
-            pg_sys::OidReceiveFunctionCall(function, &mut buffer, parameter, -1)
-        } else {
-            pg_sys::getTypeInputInfo(kind.oid(), &mut function, &mut parameter);
-            pg_sys::OidInputFunctionCall(function, buffer.data, parameter, -1)
-        }
-    }
-}
-
-pg_function! {
-    /// Final function: (internal, anyelement, timestamptz) -> anyelement; NULL without a value.
-    fn tidemark_touch_final(fcinfo) {
-        context(fcinfo);
-        match state::<Touch>(fcinfo, 0) {
-            // A copy: as a window function the aggregate goes on and may free the value it holds.
-            Some(state) => Kind(state.kind).copy(state.value, pg_sys::CurrentMemoryContext),
-            None => args::return_null(fcinfo),
         }
     }
 }

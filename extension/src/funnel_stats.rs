@@ -4,92 +4,99 @@
 //! `sql/funnel_stats.sql`.
 
 use pgrx::iter::TableIterator;
-use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::{AnyNumeric, PgSqlErrorCode, name, pg_extern};
 use tidemark_core::AVec;
+use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::funnel::stats::{FunnelStats, MAX_STEPS, StatsError};
 
-use crate::support::aggregate::{context, give, give_none, state};
+use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
-use crate::support::error::{OrRaise, invalid_argument, raise, raise_hint};
-use crate::support::pg_function;
-use crate::support::stored::{INVALID_BINARY, INVALID_TEXT, bytes_of_message, bytes_of_text, text_of_bytes};
-
-/// Format of a partial state: this byte, then the stored form.
-const STATE_VERSION: u8 = 1;
-
-const INVALID: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+use crate::support::array::{self, Element};
+use crate::support::call_site::CallSite;
+use crate::support::error::{INVALID, OrRaise, check_same, invalid_argument, not_null, raise, raise_hint};
+use crate::support::stored::{Stored, read, stored_type, write};
 
 type Stats = FunnelStats<ContextAlloc>;
 
-/// A chain's times: at most [`MAX_STEPS`] of them.
-struct Chain {
-    times: [Option<i64>; MAX_STEPS],
-    len: usize,
-}
+impl Stored for Stats {
+    const NAME: &'static str = "funnel_stats";
+    type Error = DecodeError;
 
-/// A timestamptz[] argument as a chain; `None` when NULL, an ERROR when it cannot be one.
-///
-/// # Safety
-/// The argument must be a timestamptz[].
-unsafe fn chain(fcinfo: FunctionCallInfo, index: usize) -> Option<Chain> {
-    // SAFETY: see above; the pieces of the array live in the current memory context.
-    unsafe {
-        let datum = args::datum(fcinfo, index)?;
-        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        if (*array).ndim > 1 {
-            invalid_argument("chain must be a one-dimensional array", "Pass the result of tidemark.funnel.");
-        }
-        let (mut datums, mut nulls, mut len) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-        pg_sys::deconstruct_array(
-            array,
-            pg_sys::TIMESTAMPTZOID,
-            8,
-            true,
-            b'd' as _,
-            &mut datums,
-            &mut nulls,
-            &mut len,
-        );
-        let len = len.max(0) as usize;
-        let mut chain = Chain { times: [None; MAX_STEPS], len };
-        for (at, time) in chain.times.iter_mut().enumerate().take(len) {
-            if !*nulls.add(at) {
-                let value = (*datums.add(at)).value() as i64;
-                if matches!(value, i64::MIN | i64::MAX) {
-                    raise(
-                        PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
-                        "chain must contain finite times only",
-                    );
-                }
-                *time = Some(value);
-            }
-        }
-        Some(chain)
+    fn decode_in(bytes: &[u8], context: ContextAlloc) -> Result<Self, DecodeError> {
+        Self::decode_in(bytes, context)
+    }
+
+    fn encode(&self, out: &mut AVec<u8, ContextAlloc>) {
+        Self::encode(self, out);
     }
 }
 
-pg_function! {
-    /// Transition of `funnel_stats`: (internal, chain, steps) -> internal.
-    fn tidemark_funnel_stats_transition(fcinfo) {
-        let context = context(fcinfo);
-        let Some(steps) = args::int32(fcinfo, 2) else {
-            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "steps must not be NULL")
-        };
-        let state = match state::<Stats>(fcinfo, 0) {
-            Some(state) => {
-                if i64::from(steps) != state.steps() as i64 {
-                    raise(INVALID, "steps must be the same for all rows of a group");
-                }
-                state
-            }
-            None => &mut *context.place(new(steps, context)),
-        };
-        if let Some(chain) = chain(fcinfo, 1) {
-            push(state, &chain);
+stored_type!(funnel_stats: Stats);
+
+impl State for Stats {
+    fn like(&self, context: ContextAlloc) -> Self {
+        new(self.steps() as i32, context)
+    }
+
+    fn merge(&mut self, other: &Self, _: ContextAlloc) {
+        check_same(Self::merge(self, other).is_ok(), "steps");
+    }
+
+    fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
+        Self::encode(self, w.out());
+    }
+
+    fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
+        Ok(read(r.rest(), context))
+    }
+}
+
+aggregate! {
+    funnel_stats: Stats {
+        /// `funnel_stats`: (internal, chain, steps)
+        transition tidemark_funnel_stats_transition = add;
+        /// `funnel_stats_union_agg`: (internal, funnel_stats)
+        transition tidemark_funnel_stats_union_transition = unite;
+        /// funnel_stats, NULL without a row, since the number of steps is not known then.
+        final tidemark_funnel_stats_final = |stats: Option<&mut Stats>, _| stats.map(|stats| write(stats));
+    }
+}
+
+/// # Safety
+/// `fcinfo` must be the frame of a call with these arguments.
+unsafe fn add(slot: &mut Slot<Stats>, fcinfo: FunctionCallInfo) {
+    // SAFETY: see above.
+    unsafe {
+        let steps = not_null(args::int32(fcinfo, 2), "steps");
+        let stats = slot.get_or_place(|context| new(steps, context));
+        if stats.steps() as i64 != i64::from(steps) {
+            new(steps, ContextAlloc::current());
+            check_same(false, "steps");
         }
-        give(state)
+        let Some(chain) = array::elements(fcinfo, 1, "chain", Element::TIMESTAMPTZ) else { return };
+        // One time too many is enough for an error.
+        let (mut times, found) = ([None; MAX_STEPS + 1], chain.len());
+        for (place, time) in times.iter_mut().zip(chain) {
+            *place = time.map(|time| time.value() as i64);
+            if let Some(i64::MIN | i64::MAX) = *place {
+                raise(
+                    PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+                    "chain must contain finite times only",
+                );
+            }
+        }
+        let error = match stats.push(times.get(..found).unwrap_or(&times)) {
+            Ok(()) => return,
+            Err(StatsError::Chain { steps, .. }) => StatsError::Chain { found, steps },
+            Err(error) => error,
+        };
+        let hint = match error {
+            StatsError::Chain { .. } => "Pass how many steps the funnel has, without excluded conditions.",
+            _ => "Pass the result of tidemark.funnel.",
+        };
+        raise_hint(INVALID, error.to_string(), hint);
     }
 }
 
@@ -103,109 +110,18 @@ fn new(steps: i32, context: ContextAlloc) -> Stats {
     }
 }
 
-fn push(stats: &mut Stats, chain: &Chain) {
-    let error = match chain.times.get(..chain.len).map(|times| stats.push(times)) {
-        Some(Ok(())) => return,
-        Some(Err(error)) => error,
-        None => StatsError::Chain { found: chain.len, steps: stats.steps() },
-    };
-    let hint = match error {
-        StatsError::Chain { .. } => "Pass how many steps the funnel has, without excluded conditions.",
-        _ => "Pass the result of tidemark.funnel.",
-    };
-    raise_hint(INVALID, error.to_string(), hint);
-}
-
-pg_function! {
-    /// Transition of `funnel_stats_union_agg`: (internal, funnel_stats) -> internal.
-    fn tidemark_funnel_stats_union_transition(fcinfo) {
-        let context = context(fcinfo);
-        let state = state::<Stats>(fcinfo, 0);
-        let Some(bytes) = args::bytes(fcinfo, 1) else {
-            return match state {
-                Some(state) => give(state),
-                None => give_none(fcinfo),
-            };
-        };
-        match state {
-            Some(state) => {
-                merge(state, &read(bytes, ContextAlloc::current()));
-                give(state)
-            }
-            None => give(context.place(read(bytes, context))),
+/// # Safety
+/// `fcinfo` must be the frame of a call with these arguments.
+unsafe fn unite(slot: &mut Slot<Stats>, fcinfo: FunctionCallInfo) {
+    // SAFETY: see above.
+    let Some(bytes) = (unsafe { args::bytes(fcinfo, 1) }) else { return };
+    match slot.get() {
+        Some(stats) => {
+            let other: Stats = read(bytes, ContextAlloc::current());
+            check_same(stats.merge(&other).is_ok(), "steps");
         }
-    }
-}
-
-/// Reads stored figures, or an ERROR that says what is wrong with their bytes.
-fn read(bytes: &[u8], alloc: ContextAlloc) -> Stats {
-    Stats::decode_in(bytes, alloc).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "invalid funnel_stats")
-}
-
-fn merge(into: &mut Stats, other: &Stats) {
-    if let Err(error) = into.merge(other) {
-        invalid_argument(error.to_string(), "Group by funnel.");
-    }
-}
-
-fn write(stats: &Stats) -> Datum {
-    let mut bytes = AVec::new_in(ContextAlloc::current());
-    stats.encode(&mut bytes);
-    args::make_varlena(&bytes)
-}
-
-pg_function! {
-    /// Combine function: (internal, internal) -> internal.
-    fn tidemark_funnel_stats_combine(fcinfo) {
-        let context = context(fcinfo);
-        match (state::<Stats>(fcinfo, 0), state::<Stats>(fcinfo, 1)) {
-            (None, None) => give_none(fcinfo),
-            (Some(into), None) => give(into),
-            (into, Some(from)) => {
-                let into = match into {
-                    Some(into) => into,
-                    None => &mut *context.place(new(from.steps() as i32, context)),
-                };
-                merge(into, from);
-                give(into)
-            }
-        }
-    }
-}
-
-pg_function! {
-    /// Serialize function: (internal) -> bytea.
-    fn tidemark_funnel_stats_serialize(fcinfo) {
-        context(fcinfo);
-        let Some(state) = state::<Stats>(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let mut bytes = AVec::new_in(ContextAlloc::current());
-        bytes.push(STATE_VERSION);
-        state.encode(&mut bytes);
-        args::make_varlena(&bytes)
-    }
-}
-
-pg_function! {
-    /// Deserialize function: (bytea, internal) -> internal.
-    fn tidemark_funnel_stats_deserialize(fcinfo) {
-        context(fcinfo);
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        // Combined right away and then dropped with the current context; combine copies what it keeps.
-        let short_lived = ContextAlloc::current();
-        match bytes.split_first() {
-            Some((&STATE_VERSION, stats)) => give(short_lived.place(read(stats, short_lived))),
-            _ => raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "partial state of funnel_stats has an unknown version"),
-        }
-    }
-}
-
-pg_function! {
-    /// Final function: (internal) -> funnel_stats; NULL without a row, since the number of steps is not known then.
-    fn tidemark_funnel_stats_final(fcinfo) {
-        context(fcinfo);
-        match state::<Stats>(fcinfo, 0) {
-            Some(state) => write(state),
-            None => args::return_null(fcinfo),
+        None => {
+            slot.get_or_place(|context| read(bytes, context));
         }
     }
 }
@@ -229,7 +145,7 @@ fn tidemark_funnel_table(
     ),
 > {
     let Some(stats) = stats else { return TableIterator::new([]) };
-    let stats = read(stats, ContextAlloc::current());
+    let stats: Stats = read(stats, ContextAlloc::current());
     let mut names = names.unwrap_or_default();
     if names.len() > stats.steps() {
         invalid_argument(
@@ -261,44 +177,4 @@ fn rounded(value: f64, decimals: usize) -> AnyNumeric {
     let text = format!("{value:.decimals$}");
     AnyNumeric::try_from(text.as_str())
         .or_raise(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "round a figure of funnel_table")
-}
-
-/// Checks bytes from outside and returns them as a stored value; only canonical bytes pass.
-fn accept(bytes: &[u8], code: PgSqlErrorCode) -> Datum {
-    Stats::decode_in(bytes, ContextAlloc::current()).or_raise(code, "invalid funnel_stats");
-    args::make_varlena(bytes)
-}
-
-pg_function! {
-    /// Cast bytea -> funnel_stats, strict.
-    fn tidemark_funnel_stats_from_bytea(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        accept(bytes, INVALID_BINARY)
-    }
-}
-
-pg_function! {
-    /// Type input: the hexadecimal form of bytea.
-    fn tidemark_funnel_stats_in(fcinfo) { accept(&bytes_of_text(fcinfo, "funnel_stats"), INVALID_TEXT) }
-}
-
-pg_function! {
-    /// Type output: the hexadecimal form of bytea.
-    fn tidemark_funnel_stats_out(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        text_of_bytes(bytes)
-    }
-}
-
-pg_function! {
-    /// Binary input: the stored bytes.
-    fn tidemark_funnel_stats_recv(fcinfo) { accept(bytes_of_message(fcinfo), INVALID_BINARY) }
-}
-
-pg_function! {
-    /// Binary output: the stored bytes.
-    fn tidemark_funnel_stats_send(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        args::make_varlena(bytes)
-    }
 }

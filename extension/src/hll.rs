@@ -5,47 +5,113 @@
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use tidemark_core::AVec;
-use tidemark_core::hll::{Config, EncodedRef, Sketch, estimate_encoded, hash};
+use tidemark_core::codec::{DecodeError, Reader, Writer};
+use tidemark_core::hll::{Config, EncodedRef, Encoding, HllError, estimate_encoded, hash};
 
-use crate::support::aggregate::{context, give, give_none, state};
+use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
-use crate::support::args;
-use crate::support::error::{OrRaise, raise};
-use crate::support::pg_function;
-use crate::support::stored::{INVALID_BINARY, INVALID_TEXT, bytes_of_message, bytes_of_text, text_of_bytes};
+use crate::support::call_site::CallSite;
+use crate::support::error::{INVALID, OrRaise, check_same, not_null};
+use crate::support::stored::{Stored, read, stored_type, write};
+use crate::support::{args, pg_function};
 
-/// Format of a partial state: this byte, then the bytes of the storage spec.
-const STATE_VERSION: u8 = 1;
+const CORRUPTED: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_DATA_CORRUPTED;
 
-type State = Sketch<ContextAlloc>;
+type Sketch = tidemark_core::hll::Sketch<ContextAlloc>;
 
-/// Shared body of the `hll_agg` transition functions: (internal, value [, log2m]) -> internal.
-///
+impl Stored for Sketch {
+    const NAME: &'static str = "hll";
+    type Error = HllError;
+
+    fn decode_in(bytes: &[u8], context: ContextAlloc) -> Result<Self, HllError> {
+        Self::decode_in(bytes, context)
+    }
+
+    fn encode(&self, out: &mut AVec<u8, ContextAlloc>) {
+        Self::encode(self, out);
+    }
+}
+
+stored_type!(hll: Sketch);
+
+/// The state of all aggregates.
+struct Counted {
+    /// What `hll_agg` was asked for; 0 in `hll_union_agg`, where sketches of different log2m fold.
+    log2m: u8,
+    sketch: Sketch,
+}
+
+impl Counted {
+    fn new(config: Config, context: ContextAlloc) -> Self {
+        Self { log2m: config.log2m(), sketch: Sketch::new_in(config, context) }
+    }
+}
+
+impl State for Counted {
+    fn like(&self, context: ContextAlloc) -> Self {
+        Self { log2m: self.log2m, ..Self::new(self.sketch.config(), context) }
+    }
+
+    fn merge(&mut self, other: &Self, _: ContextAlloc) {
+        check_same(self.log2m == other.log2m, "log2m");
+        self.sketch.merge(&other.sketch);
+    }
+
+    fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
+        w.u8(self.log2m);
+        self.sketch.encode(w.out());
+    }
+
+    fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
+        Ok(Self { log2m: r.u8()?, sketch: read(r.rest(), context) })
+    }
+}
+
+aggregate! {
+    hll: Counted {
+        /// (internal, text or bytea [, log2m]): hashes the bytes of the value.
+        transition tidemark_hll_add_bytes =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_bytes(args::varlena_bytes(value)));
+        /// (internal, smallint [, log2m])
+        transition tidemark_hll_add_int2 =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_i16(value.value() as i16));
+        /// (internal, integer [, log2m])
+        transition tidemark_hll_add_int4 =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_i32(value.value() as i32));
+        /// (internal, bigint [, log2m])
+        transition tidemark_hll_add_int8 =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_i64(value.value() as i64));
+        /// (internal, uuid [, log2m]): hashes its 16 bytes in network order.
+        transition tidemark_hll_add_uuid =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_16(&*value.cast_mut_ptr::<[u8; 16]>()));
+        /// `hll_union_agg`: (internal, hll)
+        transition tidemark_hll_union_transition = unite;
+        /// `hll_agg` and `hll_union_agg`: hll, the empty sketch without a row.
+        final tidemark_hll_final = |state: Option<&mut Counted>, _| Some(match state {
+            Some(state) => write(&state.sketch),
+            None => write(&Sketch::new_in(Config::default(), ContextAlloc::current())),
+        });
+        /// `approx_count_distinct`: bigint, 0 without a row.
+        final tidemark_hll_count_final = |state: Option<&mut Counted>, _| {
+            Some(Datum::from(state.map_or(0, |state| state.sketch.estimate().round() as i64)))
+        };
+    }
+}
+
 /// # Safety
-/// `fcinfo` must be the frame of such a function, and `hash` must fit the type of its second argument.
-unsafe fn add(fcinfo: FunctionCallInfo, hash: impl FnOnce(Datum) -> u64) -> Datum {
+/// `fcinfo` must be the frame of a call with the arguments (internal, value [, log2m]), and `hash` must fit the type of
+/// the value.
+#[inline]
+unsafe fn add(slot: &mut Slot<Counted>, fcinfo: FunctionCallInfo, hash: impl FnOnce(Datum) -> u64) {
     // SAFETY: see above.
     unsafe {
-        let context = context(fcinfo);
-        let value = args::datum(fcinfo, 1);
-        let state = match state::<State>(fcinfo, 0) {
-            Some(state) => {
-                if args::count(fcinfo) > 2
-                    && args::int32(fcinfo, 2) != Some(i32::from(state.config().log2m()))
-                {
-                    raise(
-                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                        "log2m must be the same for all rows of a group",
-                    );
-                }
-                state
-            }
-            None => &mut *context.place(Sketch::new_in(config(fcinfo, 2), context)),
-        };
-        if let Some(value) = value {
-            state.insert_hash(hash(value));
+        let state = slot.get_or_place(|context| Counted::new(config(fcinfo, 2), context));
+        if args::count(fcinfo) > 2 && args::int32(fcinfo, 2) != Some(state.log2m.into()) {
+            check_same(config(fcinfo, 2).log2m() == state.log2m, "log2m");
         }
-        give(state)
+        if let Some(value) = args::datum(fcinfo, 1) {
+            state.sketch.insert_hash(hash(value));
+        }
     }
 }
 
@@ -59,216 +125,60 @@ unsafe fn config(fcinfo: FunctionCallInfo, index: usize) -> Config {
         if args::count(fcinfo) <= index {
             return Config::default();
         }
-        match args::int32(fcinfo, index) {
-            Some(log2m) => Config::with_log2m(log2m)
-                .or_raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "log2m is invalid"),
-            None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "log2m must not be NULL"),
+        Config::with_log2m(not_null(args::int32(fcinfo, index), "log2m"))
+            .or_raise(INVALID, "log2m is invalid")
+    }
+}
+
+/// # Safety
+/// `fcinfo` must be the frame of a call with the arguments (internal, hll).
+unsafe fn unite(slot: &mut Slot<Counted>, fcinfo: FunctionCallInfo) {
+    // SAFETY: see above.
+    let Some(bytes) = (unsafe { args::bytes(fcinfo, 1) }) else { return };
+    match slot.get() {
+        Some(state) => union_with(&mut state.sketch, bytes),
+        None => {
+            slot.get_or_place(|context| Counted { log2m: 0, sketch: read(bytes, context) });
         }
     }
 }
 
-pg_function! {
-    /// Transition for text and bytea: hashes the bytes of the value.
-    fn tidemark_hll_add_bytes(fcinfo) { add(fcinfo, |value| hash::hash_bytes(args::varlena_bytes(value))) }
-}
-pg_function! {
-    /// Transition for smallint.
-    fn tidemark_hll_add_int2(fcinfo) { add(fcinfo, |value| hash::hash_i16(value.value() as i16)) }
-}
-pg_function! {
-    /// Transition for integer.
-    fn tidemark_hll_add_int4(fcinfo) { add(fcinfo, |value| hash::hash_i32(value.value() as i32)) }
-}
-pg_function! {
-    /// Transition for bigint.
-    fn tidemark_hll_add_int8(fcinfo) { add(fcinfo, |value| hash::hash_i64(value.value() as i64)) }
-}
-pg_function! {
-    /// Transition for uuid: hashes its 16 bytes in network order.
-    fn tidemark_hll_add_uuid(fcinfo) { add(fcinfo, |value| hash::hash_16(&*value.cast_mut_ptr::<[u8; 16]>())) }
-}
-
-pg_function! {
-    /// Transition of `hll_union_agg`: (internal, hll) -> internal.
-    fn tidemark_hll_union_transition(fcinfo) {
-        let context = context(fcinfo);
-        let state = state::<State>(fcinfo, 0);
-        let Some(bytes) = args::bytes(fcinfo, 1) else {
-            return match state {
-                Some(state) => give(state),
-                None => give_none(fcinfo),
-            };
-        };
-        match state {
-            Some(state) => {
-                union_with(state, bytes);
-                give(state)
-            }
-            None => give(context.place(read(bytes, context))),
-        }
-    }
-}
-
-/// Reads a stored sketch, or an ERROR that says what is wrong with its bytes.
-fn read(bytes: &[u8], alloc: ContextAlloc) -> State {
-    Sketch::decode_in(bytes, alloc).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "invalid hll")
-}
-
-fn union_with(state: &mut State, bytes: &[u8]) {
+fn union_with(sketch: &mut Sketch, bytes: &[u8]) {
     EncodedRef::parse(bytes)
-        .and_then(|other| state.merge_encoded(&other))
-        .or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "invalid hll");
-}
-
-fn write(sketch: &State) -> Datum {
-    let mut bytes = AVec::new_in(ContextAlloc::current());
-    sketch.encode(&mut bytes);
-    args::make_varlena(&bytes)
-}
-
-pg_function! {
-    /// Combine function: (internal, internal) -> internal.
-    fn tidemark_hll_combine(fcinfo) {
-        let context = context(fcinfo);
-        match (state::<State>(fcinfo, 0), state::<State>(fcinfo, 1)) {
-            (None, None) => give_none(fcinfo),
-            (Some(into), None) => give(into),
-            (into, Some(from)) => {
-                let into = match into {
-                    Some(into) => into,
-                    None => &mut *context.place(Sketch::new_in(from.config(), context)),
-                };
-                into.merge(from);
-                give(into)
-            }
-        }
-    }
-}
-
-pg_function! {
-    /// Serialize function: (internal) -> bytea.
-    fn tidemark_hll_serialize(fcinfo) {
-        context(fcinfo);
-        let Some(state) = state::<State>(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let mut bytes = AVec::new_in(ContextAlloc::current());
-        bytes.push(STATE_VERSION);
-        state.encode(&mut bytes);
-        args::make_varlena(&bytes)
-    }
-}
-
-pg_function! {
-    /// Deserialize function: (bytea, internal) -> internal.
-    fn tidemark_hll_deserialize(fcinfo) {
-        context(fcinfo);
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        // Combined right away and then dropped with the current context; combine copies what it keeps.
-        let short_lived = ContextAlloc::current();
-        match bytes.split_first() {
-            Some((&STATE_VERSION, sketch)) => give(short_lived.place(read(sketch, short_lived))),
-            _ => raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "partial state of hll_agg has an unknown version"),
-        }
-    }
-}
-
-pg_function! {
-    /// Final function of `hll_agg` and `hll_union_agg`: (internal) -> hll; the empty sketch without a row.
-    fn tidemark_hll_final(fcinfo) {
-        context(fcinfo);
-        match state::<State>(fcinfo, 0) {
-            Some(state) => write(state),
-            None => write(&Sketch::new_in(Config::default(), ContextAlloc::current())),
-        }
-    }
-}
-
-pg_function! {
-    /// Final function of `approx_count_distinct`: (internal) -> bigint; 0 without a row.
-    fn tidemark_hll_count_final(fcinfo) {
-        context(fcinfo);
-        Datum::from(state::<State>(fcinfo, 0).map_or(0, |state| state.estimate().round() as i64))
-    }
+        .and_then(|other| sketch.merge_encoded(&other))
+        .or_raise(CORRUPTED, "invalid hll");
 }
 
 pg_function! {
     /// `hll_cardinality(hll) -> bigint`, strict.
     fn tidemark_hll_cardinality(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let estimate = estimate_encoded(bytes).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "invalid hll");
-        Datum::from(estimate.round() as i64)
+        let estimate = estimate_encoded(args::bytes(fcinfo, 0)?).or_raise(CORRUPTED, "invalid hll");
+        Some(Datum::from(estimate.round() as i64))
     }
 }
 
 pg_function! {
     /// `hll_union(hll, hll) -> hll`; a NULL is an identity, two of them give NULL.
     fn tidemark_hll_union(fcinfo) {
-        match (args::bytes(fcinfo, 0), args::bytes(fcinfo, 1)) {
-            (None, None) => args::return_null(fcinfo),
-            (Some(one), None) | (None, Some(one)) => write(&read(one, ContextAlloc::current())),
-            (Some(a), Some(b)) => {
-                let mut sketch = read(a, ContextAlloc::current());
-                union_with(&mut sketch, b);
-                write(&sketch)
-            }
+        let (a, b) = (args::bytes(fcinfo, 0), args::bytes(fcinfo, 1));
+        let mut sketch = read(a.or(b)?, ContextAlloc::current());
+        if let (Some(_), Some(b)) = (a, b) {
+            union_with(&mut sketch, b);
         }
+        Some(write(&sketch))
     }
 }
 
 pg_function! {
     /// `hll_empty([log2m integer]) -> hll`.
-    fn tidemark_hll_empty(fcinfo) {
-        write(&Sketch::new_in(config(fcinfo, 0), ContextAlloc::current()))
-    }
+    fn tidemark_hll_empty(fcinfo) { write(&Sketch::new_in(config(fcinfo, 0), ContextAlloc::current())) }
 }
 
 pg_function! {
     /// `hll_standard_error(hll) -> double precision`, strict.
     fn tidemark_hll_standard_error(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        let sketch = EncodedRef::parse(bytes).or_raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "invalid hll");
-        let exact = matches!(sketch.encoding(), tidemark_core::hll::Encoding::Empty | tidemark_core::hll::Encoding::Explicit);
-        let error: f64 = if exact { 0.0 } else { sketch.config().standard_error() };
-        Datum::from(error.to_bits())
-    }
-}
-
-/// Checks bytes from outside and returns them as a stored value in canonical form: the spec lets writers choose
-/// between encodings, and equal sketches must be equal values here.
-fn accept(bytes: &[u8], code: PgSqlErrorCode) -> Datum {
-    let sketch = Sketch::decode_in(bytes, ContextAlloc::current()).or_raise(code, "invalid hll");
-    write(&sketch)
-}
-
-pg_function! {
-    /// Cast bytea -> hll, strict.
-    fn tidemark_hll_from_bytea(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        accept(bytes, INVALID_BINARY)
-    }
-}
-
-pg_function! {
-    /// Type input: the hexadecimal form of bytea, `\x` and two digits a byte.
-    fn tidemark_hll_in(fcinfo) { accept(&bytes_of_text(fcinfo, "hll"), INVALID_TEXT) }
-}
-
-pg_function! {
-    /// Type output: the hexadecimal form of bytea.
-    fn tidemark_hll_out(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        text_of_bytes(bytes)
-    }
-}
-
-pg_function! {
-    /// Binary input: the stored bytes.
-    fn tidemark_hll_recv(fcinfo) { accept(bytes_of_message(fcinfo), INVALID_BINARY) }
-}
-
-pg_function! {
-    /// Binary output: the stored bytes.
-    fn tidemark_hll_send(fcinfo) {
-        let Some(bytes) = args::bytes(fcinfo, 0) else { return args::return_null(fcinfo) };
-        args::make_varlena(bytes)
+        let sketch = EncodedRef::parse(args::bytes(fcinfo, 0)?).or_raise(CORRUPTED, "invalid hll");
+        let exact = matches!(sketch.encoding(), Encoding::Empty | Encoding::Explicit);
+        Some(args::make_float(if exact { 0.0 } else { sketch.config().standard_error() }))
     }
 }

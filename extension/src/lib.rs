@@ -8,16 +8,16 @@ pub(crate) mod support;
 
 pub mod act;
 pub mod attribution;
-pub mod chains;
 pub mod ddsketch;
+pub mod funnel;
 pub mod funnel_stats;
-pub mod funnels;
 pub mod hll;
 pub mod maintenance;
 pub mod models;
 pub mod retention;
 pub mod sequences;
 pub mod sessions;
+pub mod window_funnel;
 
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
@@ -29,16 +29,23 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
 ::pgrx::extension_sql_file!("./sql/act.sql", name = "act", requires = ["general"]);
 ::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["act"]);
-::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["bar"]);
-::pgrx::extension_sql_file!("./sql/funnels.sql", name = "funnels", requires = ["sessions"]);
-::pgrx::extension_sql_file!("./sql/funnel.sql", name = "funnel", requires = ["funnels"]);
-::pgrx::extension_sql_file!("./sql/funnel_stats.sql", name = "funnel_stats", requires = ["funnel"]);
+::pgrx::extension_sql_file!("./sql/stored.sql", name = "stored", requires = ["bar"]);
+::pgrx::extension_sql_file!("./sql/aggregates.sql", name = "aggregates", requires = ["stored"]);
+::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["aggregates"]);
+::pgrx::extension_sql_file!("./sql/funnel.sql", name = "funnel", requires = ["sessions"]);
+::pgrx::extension_sql_file!("./sql/window_funnel.sql", name = "window_funnel", requires = ["funnel"]);
+::pgrx::extension_sql_file!("./sql/funnel_stats.sql", name = "funnel_stats", requires = ["window_funnel"]);
 ::pgrx::extension_sql_file!("./sql/sequences.sql", name = "sequences", requires = ["funnel_stats"]);
 ::pgrx::extension_sql_file!("./sql/retention.sql", name = "retention", requires = ["sequences"]);
 ::pgrx::extension_sql_file!("./sql/attribution.sql", name = "attribution", requires = ["retention"]);
 ::pgrx::extension_sql_file!("./sql/hll.sql", name = "hll", requires = ["attribution"]);
 ::pgrx::extension_sql_file!("./sql/ddsketch.sql", name = "ddsketch", requires = ["hll"]);
-::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["ddsketch"]);
+::pgrx::extension_sql_file!(
+    "./sql/support_functions.sql",
+    name = "support_functions",
+    requires = ["ddsketch"]
+);
+::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["support_functions"]);
 ::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
 ::pgrx::extension_sql_file!("./sql/maintenance.sql", name = "maintenance", requires = ["retirement"]);
 ::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["maintenance"]);

@@ -1,18 +1,56 @@
-//! What the SQL families share: memory from an aggregate's context, arguments, errors, intervals, conditions, stored
-//! types.
+//! What the SQL families share: the frame of aggregates and of stored types, arguments, results, errors.
 
 pub mod aggregate;
 pub mod alloc;
 pub mod args;
+pub mod array;
+pub mod call_site;
 pub mod conditions;
 pub mod error;
 pub mod interval;
 pub mod stored;
 
+use pgrx::pg_sys::{Datum, FunctionCallInfo};
+
+/// What the body of a [`pg_function!`] may give: a value, or `None` for NULL.
+pub trait Given {
+    /// Passes it to Postgres.
+    ///
+    /// # Safety
+    /// `fcinfo` must be the frame that Postgres passed.
+    unsafe fn give(self, fcinfo: FunctionCallInfo) -> Datum;
+}
+
+impl Given for Datum {
+    #[inline]
+    unsafe fn give(self, _: FunctionCallInfo) -> Datum {
+        self
+    }
+}
+
+impl Given for Option<Datum> {
+    #[inline]
+    unsafe fn give(self, fcinfo: FunctionCallInfo) -> Datum {
+        // SAFETY: see the trait.
+        self.unwrap_or_else(|| unsafe { args::return_null(fcinfo) })
+    }
+}
+
+/// Runs a body and passes on what it gives.
+///
+/// # Safety
+/// `fcinfo` must be the frame that Postgres passed.
+#[inline]
+pub unsafe fn give<T: Given>(fcinfo: FunctionCallInfo, body: impl FnOnce() -> T) -> Datum {
+    // SAFETY: see above.
+    unsafe { body().give(fcinfo) }
+}
+
 /// Exports a function that Postgres can call by its plain name, with the version-1 calling convention.
 ///
 /// The hot functions use this instead of `#[pg_extern]`: arguments are read straight from the call frame, and the
-/// symbol name is ours, so it stays the same from release to release.
+/// symbol name is ours, so it stays the same from release to release. The body gives a `Datum`, or an `Option` of one
+/// for a result that may be NULL; then `?` leaves it with NULL.
 macro_rules! pg_function {
     ($(#[$meta:meta])* fn $name:ident($fcinfo:ident) $body:block) => {
         ::pastey::paste! {
@@ -24,7 +62,7 @@ macro_rules! pg_function {
             pub unsafe extern "C-unwind" fn $name($fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
                 // SAFETY: the guard turns Rust panics into Postgres errors at this boundary; Postgres passes a valid
                 // call frame.
-                unsafe { ::pgrx::pg_sys::panic::pgrx_extern_c_guard(|| $body) }
+                unsafe { ::pgrx::pg_sys::panic::pgrx_extern_c_guard(|| $crate::support::give($fcinfo, || $body)) }
             }
 
             #[doc(hidden)]

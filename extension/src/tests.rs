@@ -6,11 +6,10 @@
 
 mod attribution;
 mod bar;
-mod chains;
 mod ddsketch;
 mod freshness;
+mod funnel;
 mod funnel_stats;
-mod funnels;
 mod general;
 mod hll;
 mod maintenance;
@@ -25,3 +24,4 @@ mod sequences;
 mod sessions;
 mod support;
 mod support_grouped;
+mod window_funnel;

@@ -25,9 +25,6 @@ use super::calendar::{DAY, Unit, UnknownUnit};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::{AVec, Allocator};
 
-/// Version of the encoded log.
-const VERSION: u8 = 1;
-
 /// The largest number of periods one may ask for.
 pub const MAX_PERIODS: u32 = 1000;
 
@@ -113,6 +110,16 @@ impl Spec {
             periods: valid.ok_or(SpecError::Periods(periods))?,
             as_of,
         })
+    }
+
+    /// How many periods, period 0 included.
+    pub fn periods(&self) -> i64 {
+        self.periods.into()
+    }
+
+    /// Events before this time are known to be complete.
+    pub fn as_of(&self) -> i64 {
+        self.as_of
     }
 
     /// Start of period `k` of a person who started at `start`; saturating.
@@ -214,10 +221,9 @@ impl<A: Allocator + Clone> CohortLog<A> {
         members
     }
 
-    /// Writes the log with its version byte.
-    pub fn encode<B: Allocator>(&self, out: &mut AVec<u8, B>) {
+    /// Writes specification and log; the caller has written a version before.
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
         let spec = &self.spec;
-        let mut w = Writer::new(out, VERSION);
         w.u8(match spec.unit {
             Unit::Day => 0,
             Unit::Week => 1,
@@ -228,16 +234,15 @@ impl<A: Allocator + Clone> CohortLog<A> {
         w.u32(spec.rolling_days);
         w.u32(spec.periods);
         w.i64(spec.as_of);
-        self.starts.encode(&mut w);
-        self.returns.encode(&mut w);
+        self.starts.encode(w);
+        self.returns.encode(w);
     }
 
     /// Reads what [`CohortLog::encode`] wrote.
     ///
     /// # Errors
     /// Anything that `encode` does not write.
-    pub fn decode_in(bytes: &[u8], alloc: A) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes, VERSION)?;
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
         let unit = match r.u8()? {
             0 => Unit::Day,
             1 => Unit::Week,
@@ -252,12 +257,11 @@ impl<A: Allocator + Clone> CohortLog<A> {
         }
         let (on_or_after, recurring) = (flags & 1 != 0, flags & 2 != 0);
         let spec = Spec { unit, rolling_days, on_or_after, recurring, periods, as_of };
-        let starts = Times::decode_in(&mut r, as_of, alloc.clone())?;
+        let starts = Times::decode_in(r, as_of, alloc.clone())?;
         if !recurring && starts.times.len() > 1 {
             return Err(DecodeError::Malformed("more than one first start"));
         }
-        let returns = Times::decode_in(&mut r, as_of, alloc)?;
-        r.finish()?;
+        let returns = Times::decode_in(r, as_of, alloc)?;
         Ok(Self { spec, starts, returns })
     }
 }

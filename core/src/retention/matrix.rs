@@ -5,9 +5,6 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::{AVec, Allocator};
 
-/// Version of the encoded matrix.
-const VERSION: u8 = 1;
-
 /// Persons of one matrix have different numbers of periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cohort has {expected} periods, but a person has {found}")]
@@ -108,9 +105,8 @@ impl<A: Allocator + Clone> Matrix<A> {
         })
     }
 
-    /// Writes the matrix with its version byte. The bytes do not depend on the order of persons.
-    pub fn encode<B: Allocator>(&self, out: &mut AVec<u8, B>) {
-        let mut w = Writer::new(out, VERSION);
+    /// Writes the matrix; the caller has written a version before. The bytes do not depend on the order of persons.
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
         w.varint(self.periods as u64);
         w.varint(self.cohorts.len() as u64);
         for cohort in &self.cohorts {
@@ -125,8 +121,7 @@ impl<A: Allocator + Clone> Matrix<A> {
     ///
     /// # Errors
     /// Anything that `encode` does not write.
-    pub fn decode_in(bytes: &[u8], alloc: A) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes, VERSION)?;
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
         let (periods, len) = (r.varint()?, r.varint()?);
         // Each count takes a byte or more; checked before memory is set aside for the product.
         let fits = usize::try_from(periods).ok().zip(usize::try_from(len).ok()).filter(|&(periods, len)| {
@@ -154,7 +149,6 @@ impl<A: Allocator + Clone> Matrix<A> {
                 matrix.counts.push(count);
             }
         }
-        r.finish()?;
         Ok(matrix)
     }
 }
@@ -170,6 +164,7 @@ impl<A: Allocator> Matrix<A> {
 mod tests {
     use super::*;
     use crate::Global;
+    use crate::codec::{read_whole, written};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -226,24 +221,21 @@ mod tests {
             let expected: Vec<_> =
                 sums.into_iter().map(|(cohort, (size, retained))| Row { cohort, size, retained }).collect();
             let cut = cut.min(persons.len());
-            let (mut bytes, mut whole, mut back) = (AVec::new(), AVec::new(), AVec::new());
-            matrix(&persons[..cut]).encode(&mut bytes);
+            let bytes = written(|w| matrix(&persons[..cut]).encode(w));
             let mut merged = matrix(&persons[cut..]);
-            merged.append(&Matrix::decode_in(&bytes, Global).unwrap()).unwrap();
+            merged.append(&read_whole(&bytes, |r| Matrix::decode_in(r, Global)).unwrap()).unwrap();
             prop_assert_eq!(merged.rows().collect::<Vec<_>>(), expected);
-            merged.encode(&mut back);
-            matrix(&persons).encode(&mut whole);
-            prop_assert_eq!(back, whole);
+            prop_assert_eq!(written(|w| merged.encode(w)), written(|w| matrix(&persons).encode(w)));
         }
 
         #[test]
         fn damaged_bytes_are_refused_or_read(persons in persons(), at in 0usize..300, byte: u8) {
-            let mut bytes = AVec::new();
-            matrix(&persons).encode(&mut bytes);
+            let mut bytes = written(|w| matrix(&persons).encode(w));
+            let read = |bytes: &[u8]| read_whole(bytes, |r| Matrix::decode_in(r, Global));
             let at = at % bytes.len();
-            prop_assert!(Matrix::decode_in(&bytes[..at], Global).is_err());
+            prop_assert!(read(&bytes[..at]).is_err());
             bytes[at] = byte;
-            if let Ok(matrix) = Matrix::decode_in(&bytes, Global) {
+            if let Ok(matrix) = read(&bytes) {
                 let within = |r: Row| r.retained.iter().flatten().all(|&n| n <= r.size);
                 prop_assert!(matrix.rows().all(within));
             }

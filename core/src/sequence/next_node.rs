@@ -20,9 +20,6 @@ use crate::event::MAX_CONDITIONS;
 use crate::{AVec, Allocator};
 use std::str::FromStr;
 
-/// Version of the encoded log.
-const VERSION: u8 = 1;
-
 /// Which way to look from the base row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -205,9 +202,8 @@ impl<A: Allocator + Clone> NodeLog<A> {
         step(search.conditions).map(|row| value(&self.arena, row))
     }
 
-    /// Writes the log with its version byte.
-    pub fn encode<B: Allocator>(&self, out: &mut AVec<u8, B>) {
-        let mut w = Writer::new(out, VERSION);
+    /// Writes the log; the caller has written version and configuration before.
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
         w.varint(self.rows.len() as u64);
         for row in &self.rows {
             w.i64(row.time);
@@ -221,8 +217,7 @@ impl<A: Allocator + Clone> NodeLog<A> {
     ///
     /// # Errors
     /// Anything that `encode` does not write.
-    pub fn decode_in(bytes: &[u8], alloc: A) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes, VERSION)?;
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
         let len = usize::try_from(r.varint()?).map_err(|_| DecodeError::Truncated)?;
         // A row takes 14 bytes or more; checked before memory is set aside for the count.
         if len > r.remaining() / 14 {
@@ -240,7 +235,6 @@ impl<A: Allocator + Clone> NodeLog<A> {
             };
             log.push(time, r.bytes()?, base, conditions);
         }
-        r.finish()?;
         Ok(log)
     }
 }
@@ -257,6 +251,7 @@ fn key<'a>(arena: &'a [u8], row: &Row) -> (i64, &'a [u8], bool, u32) {
 mod tests {
     use super::*;
     use crate::Global;
+    use crate::codec::{read_whole, written};
     use proptest::prelude::*;
 
     type Given = (i64, &'static str, bool, u32);
@@ -336,9 +331,8 @@ mod tests {
                 let search = Search::parse(direction, base, n).unwrap();
                 let mut whole = log(&given);
                 let mut merged = log(&given[cut..]);
-                let mut bytes = AVec::new();
-                log(&given[..cut]).encode(&mut bytes);
-                merged.append(&NodeLog::decode_in(&bytes, Global).unwrap());
+                let bytes = written(|w| log(&given[..cut]).encode(w));
+                merged.append(&read_whole(&bytes, |r| NodeLog::decode_in(r, Global)).unwrap());
                 prop_assert_eq!(merged.len(), whole.len());
                 prop_assert_eq!(whole.next_node(search), merged.next_node(search));
             }
@@ -346,17 +340,16 @@ mod tests {
 
         #[test]
         fn damaged_bytes_are_refused_or_read(given in rows(), at in 0usize..200, byte: u8, cut in 0usize..200) {
-            let mut bytes = AVec::new();
-            log(&given).encode(&mut bytes);
+            let mut bytes = written(|w| log(&given).encode(w));
+            let read = |bytes: &[u8]| read_whole(bytes, |r| NodeLog::decode_in(r, Global));
             let cut = cut.min(bytes.len());
             if cut < bytes.len() {
-                prop_assert!(NodeLog::decode_in(&bytes[..cut], Global).is_err());
+                prop_assert!(read(&bytes[..cut]).is_err());
             }
             let at = at % bytes.len();
             bytes[at] = byte;
-            if let Ok(log) = NodeLog::decode_in(&bytes, Global) {
-                let mut again = AVec::new();
-                log.encode(&mut again);
+            if let Ok(log) = read(&bytes) {
+                let again = written(|w| log.encode(w));
                 prop_assert!(again.len() <= bytes.len(), "a longer varint may shrink, nothing may grow");
             }
         }

@@ -2,38 +2,20 @@
 -- The state is internal and the result polymorphic, so the final function gets the aggregate's arguments too
 -- (FINALFUNC_EXTRA), which tells Postgres its result type.
 
-CREATE FUNCTION tidemark_internal.first_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
-COMMENT ON FUNCTION tidemark_internal.first_transition(internal, anyelement, timestamptz) IS 'Support function of first; not for direct use.';
+CREATE FUNCTION tidemark_internal.first_transition(state internal, value anyelement, event_time timestamptz)
+RETURNS internal LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_first_transition';
 
-CREATE FUNCTION tidemark_internal.first_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_first_combine';
-COMMENT ON FUNCTION tidemark_internal.first_combine(internal, internal) IS 'Support function of first; not for direct use.';
+CREATE FUNCTION tidemark_internal.last_transition(state internal, value anyelement, event_time timestamptz)
+RETURNS internal LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
 
-CREATE FUNCTION tidemark_internal.last_transition(state internal, value anyelement, event_time timestamptz) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_last_transition';
-COMMENT ON FUNCTION tidemark_internal.last_transition(internal, anyelement, timestamptz) IS 'Support function of last; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.last_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_last_combine';
-COMMENT ON FUNCTION tidemark_internal.last_combine(internal, internal) IS 'Support function of last; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.touch_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_serialize';
-COMMENT ON FUNCTION tidemark_internal.touch_serialize(internal) IS 'Support function of first and last; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.touch_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_touch_deserialize';
-COMMENT ON FUNCTION tidemark_internal.touch_deserialize(bytea, internal) IS 'Support function of first and last; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.touch_final(state internal, value anyelement, event_time timestamptz) RETURNS anyelement
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_touch_final';
-COMMENT ON FUNCTION tidemark_internal.touch_final(internal, anyelement, timestamptz) IS 'Support function of first and last; not for direct use.';
+CREATE FUNCTION tidemark_internal.touch_final(state internal, value anyelement, event_time timestamptz)
+RETURNS anyelement LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_touch_final';
 
 CREATE AGGREGATE tidemark.first(value anyelement, event_time timestamptz) (
     SFUNC = tidemark_internal.first_transition, STYPE = internal, SSPACE = 64,
-    FINALFUNC = tidemark_internal.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark_internal.first_combine,
-    SERIALFUNC = tidemark_internal.touch_serialize, DESERIALFUNC = tidemark_internal.touch_deserialize, PARALLEL = SAFE
+    FINALFUNC = tidemark_internal.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark_internal.touch_combine,
+    SERIALFUNC = tidemark_internal.touch_serialize, DESERIALFUNC = tidemark_internal.touch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.first(anyelement, timestamptz) IS
 'The value at the earliest event_time in a group: the first touch, whatever
@@ -45,8 +27,9 @@ are compared by their text form, bytewise.';
 
 CREATE AGGREGATE tidemark.last(value anyelement, event_time timestamptz) (
     SFUNC = tidemark_internal.last_transition, STYPE = internal, SSPACE = 64,
-    FINALFUNC = tidemark_internal.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark_internal.last_combine,
-    SERIALFUNC = tidemark_internal.touch_serialize, DESERIALFUNC = tidemark_internal.touch_deserialize, PARALLEL = SAFE
+    FINALFUNC = tidemark_internal.touch_final, FINALFUNC_EXTRA, COMBINEFUNC = tidemark_internal.touch_combine,
+    SERIALFUNC = tidemark_internal.touch_serialize, DESERIALFUNC = tidemark_internal.touch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.last(anyelement, timestamptz) IS
 'The value at the latest event_time in a group: the last touch, whatever the
@@ -56,7 +39,9 @@ time the greatest wins, in the default order of the type and its collation;
 values that are equal there, or of a type without an order (json, point),
 are compared by their text form, bytewise. See tidemark.first.';
 
-CREATE FUNCTION tidemark.channel_group(utm_source text, utm_medium text, utm_campaign text, referrer_host text, click_id text) RETURNS text
+CREATE FUNCTION tidemark.channel_group(
+    utm_source text, utm_medium text, utm_campaign text, referrer_host text, click_id text
+) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_channel_group';
 COMMENT ON FUNCTION tidemark.channel_group(text, text, text, text, text) IS
 'The marketing channel of a visit, by rules in the order of Google Analytics

@@ -1,41 +1,10 @@
 -- Quantiles: the type ddsketch, its aggregates and functions. Implemented in ddsketch.rs.
 
-CREATE TYPE tidemark.ddsketch;
-CREATE FUNCTION tidemark_internal.ddsketch_in(cstring) RETURNS tidemark.ddsketch
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_in';
-CREATE FUNCTION tidemark_internal.ddsketch_out(tidemark.ddsketch) RETURNS cstring
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_out';
-CREATE FUNCTION tidemark_internal.ddsketch_recv(internal) RETURNS tidemark.ddsketch
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_recv';
-CREATE FUNCTION tidemark_internal.ddsketch_send(tidemark.ddsketch) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_send';
-CREATE TYPE tidemark.ddsketch (
-    INPUT = tidemark_internal.ddsketch_in, OUTPUT = tidemark_internal.ddsketch_out, RECEIVE = tidemark_internal.ddsketch_recv, SEND = tidemark_internal.ddsketch_send,
-    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
-);
 COMMENT ON TYPE tidemark.ddsketch IS
 'A quantile sketch with a bounded relative error (DDSketch): a mergeable
 distribution of at most about 20 KB, usually some hundred bytes. Equal
 multisets of values give equal bytes under any plan. Text form: bytea hex.
 Do not put it before a BI tool: show ddsketch_quantile().';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_in(cstring) IS
-'Text input of ddsketch: \x and hexadecimal digits; bytes that are no valid
-sketch are refused (22P02).';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_out(tidemark.ddsketch) IS 'Text output of ddsketch: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_recv(internal) IS
-'Binary input of ddsketch: its stored bytes; anything else is refused
-(22P03).';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_send(tidemark.ddsketch) IS 'Binary output of ddsketch: its stored bytes.';
-
-CREATE FUNCTION tidemark_internal.ddsketch_from_bytea(bytea) RETURNS tidemark.ddsketch
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_from_bytea';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_from_bytea(bytea) IS
-'Reads the bytes of a stored sketch; bytes that are no valid sketch are
-refused (22P03).';
-CREATE CAST (bytea AS tidemark.ddsketch) WITH FUNCTION tidemark_internal.ddsketch_from_bytea(bytea);
-COMMENT ON CAST (bytea AS tidemark.ddsketch) IS 'Reads and checks the bytes of a stored sketch.';
-CREATE CAST (tidemark.ddsketch AS bytea) WITHOUT FUNCTION;
-COMMENT ON CAST (tidemark.ddsketch AS bytea) IS 'The bytes of the sketch.';
 
 CREATE FUNCTION tidemark.ddsketch_quantile(sketch tidemark.ddsketch, q double precision) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_quantile';
@@ -68,44 +37,31 @@ NULL.';
 
 CREATE FUNCTION tidemark_internal.ddsketch_transition(state internal, value double precision) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_transition';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_transition(internal, double precision) IS 'Support function of ddsketch_agg; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.ddsketch_transition(state internal, value double precision, relative_error double precision) RETURNS internal
+CREATE FUNCTION tidemark_internal.ddsketch_transition(
+    state internal, value double precision, relative_error double precision
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_transition';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_transition(internal, double precision, double precision) IS 'Support function of ddsketch_agg; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.approx_percentile_transition(state internal, q double precision, value double precision) RETURNS internal
+CREATE FUNCTION tidemark_internal.approx_percentile_transition(
+    state internal, q double precision, value double precision
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_approx_percentile_transition';
-COMMENT ON FUNCTION tidemark_internal.approx_percentile_transition(internal, double precision, double precision) IS 'Support function of approx_percentile; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.ddsketch_union_transition(state internal, sketch tidemark.ddsketch) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_union_transition';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_union_transition(internal, tidemark.ddsketch) IS 'Support function of ddsketch_union_agg; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.ddsketch_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_combine';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_combine(internal, internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.ddsketch_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_serialize';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_serialize(internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.ddsketch_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_deserialize';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_deserialize(bytea, internal) IS 'Support function of the ddsketch aggregates; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.ddsketch_final(state internal) RETURNS tidemark.ddsketch
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_ddsketch_final';
-COMMENT ON FUNCTION tidemark_internal.ddsketch_final(internal) IS 'Support function of ddsketch_agg and ddsketch_union_agg; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.approx_percentile_final(state internal) RETURNS double precision
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_approx_percentile_final';
-COMMENT ON FUNCTION tidemark_internal.approx_percentile_final(internal) IS 'Support function of approx_percentile; not for direct use.';
 
 CREATE AGGREGATE tidemark.ddsketch_agg(value double precision) (
     SFUNC = tidemark_internal.ddsketch_transition, STYPE = internal, SSPACE = 1024,
     FINALFUNC = tidemark_internal.ddsketch_final, COMBINEFUNC = tidemark_internal.ddsketch_combine,
-    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision) IS
 'A sketch of the values of a group, for quantiles with a relative error of 1
@@ -115,7 +71,8 @@ error (22023); no rows give the empty sketch.';
 CREATE AGGREGATE tidemark.ddsketch_agg(value double precision, relative_error double precision) (
     SFUNC = tidemark_internal.ddsketch_transition, STYPE = internal, SSPACE = 1024,
     FINALFUNC = tidemark_internal.ddsketch_final, COMBINEFUNC = tidemark_internal.ddsketch_combine,
-    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_agg(double precision, double precision) IS
 'A sketch of the values of a group, for quantiles with the given relative
@@ -125,7 +82,8 @@ constant. Otherwise as ddsketch_agg(value).';
 CREATE AGGREGATE tidemark.ddsketch_union_agg(sketch tidemark.ddsketch) (
     SFUNC = tidemark_internal.ddsketch_union_transition, STYPE = internal, SSPACE = 1024,
     FINALFUNC = tidemark_internal.ddsketch_final, COMBINEFUNC = tidemark_internal.ddsketch_combine,
-    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.ddsketch_union_agg(tidemark.ddsketch) IS
 'The sketch of all values of the sketches of a group (daily rollups to a
@@ -136,7 +94,8 @@ rows give the empty sketch.';
 CREATE AGGREGATE tidemark.approx_percentile(q double precision, value double precision) (
     SFUNC = tidemark_internal.approx_percentile_transition, STYPE = internal, SSPACE = 1024,
     FINALFUNC = tidemark_internal.approx_percentile_final, COMBINEFUNC = tidemark_internal.ddsketch_combine,
-    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.ddsketch_serialize, DESERIALFUNC = tidemark_internal.ddsketch_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.approx_percentile(double precision, double precision) IS
 'About the q-quantile of the values of a group, q from 0 to 1 (22023

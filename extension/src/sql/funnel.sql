@@ -1,42 +1,35 @@
--- Funnels: the aggregate funnel, the times of the deepest chain. Implemented in chains.rs.
--- Conditions are VARIADIC "any", checked to be boolean at run time, for the reason given in funnels.sql.
+-- Funnels: the aggregate funnel, the times of the deepest chain. Implemented in funnel.rs.
+-- Steps are VARIADIC "any" and checked to be boolean at run time: a boolean[] parameter would build an array for every
+-- row, which costs more than the rest of the call. VARIADIC with an array still works.
 
-CREATE FUNCTION tidemark_internal.funnel_transition(state internal, win interval, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.funnel_transition(
+    state internal, win interval, event_time timestamptz, VARIADIC steps "any"
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_transition(internal, interval, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.funnel_transition(state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.funnel_transition(
+    state internal, win interval, mode text, event_time timestamptz, VARIADIC steps "any"
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_transition(internal, interval, text, timestamptz, "any") IS 'Support function of funnel; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.funnel_transition(state internal, win interval, event_time timestamptz, event_type text, steps text[]) RETURNS internal
+CREATE FUNCTION tidemark_internal.funnel_transition(
+    state internal, win interval, event_time timestamptz, event_type text, steps text[]
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_names_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_transition(internal, interval, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.funnel_transition(state internal, win interval, mode text, event_time timestamptz, event_type text, steps text[]) RETURNS internal
+CREATE FUNCTION tidemark_internal.funnel_transition(
+    state internal, win interval, mode text, event_time timestamptz, event_type text, steps text[]
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_funnel_mode_names_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_transition(internal, interval, text, timestamptz, text, text[]) IS 'Support function of funnel; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.funnel_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_combine';
-COMMENT ON FUNCTION tidemark_internal.funnel_combine(internal, internal) IS 'Support function of funnel; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.funnel_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_serialize';
-COMMENT ON FUNCTION tidemark_internal.funnel_serialize(internal) IS 'Support function of funnel; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.funnel_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_deserialize';
-COMMENT ON FUNCTION tidemark_internal.funnel_deserialize(bytea, internal) IS 'Support function of funnel; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.funnel_final(state internal) RETURNS timestamptz[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_final';
-COMMENT ON FUNCTION tidemark_internal.funnel_final(internal) IS 'Support function of funnel; not for direct use.';
 
 CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, VARIADIC steps "any") (
     SFUNC = tidemark_internal.funnel_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.funnel_final, COMBINEFUNC = tidemark_internal.funnel_combine,
-    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, "any") IS
 'The times of the chain of events that got deepest in a funnel: one per step
@@ -52,7 +45,8 @@ empty array. win must be constant and free of months (22023).';
 CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, VARIADIC steps "any") (
     SFUNC = tidemark_internal.funnel_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.funnel_final, COMBINEFUNC = tidemark_internal.funnel_combine,
-    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, "any") IS
 'The chain that got deepest, as funnel(win, event_time, steps), in a mode.
@@ -69,7 +63,8 @@ else is an error (22023).';
 CREATE AGGREGATE tidemark.funnel(win interval, event_time timestamptz, event_type text, steps text[]) (
     SFUNC = tidemark_internal.funnel_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.funnel_final, COMBINEFUNC = tidemark_internal.funnel_combine,
-    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, timestamptz, text, text[]) IS
 'As funnel(win, event_time, VARIADIC steps) with steps by name: a row
@@ -81,7 +76,8 @@ names, none of them NULL, and must be constant.';
 CREATE AGGREGATE tidemark.funnel(win interval, mode text, event_time timestamptz, event_type text, steps text[]) (
     SFUNC = tidemark_internal.funnel_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.funnel_final, COMBINEFUNC = tidemark_internal.funnel_combine,
-    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_serialize, DESERIALFUNC = tidemark_internal.funnel_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel(interval, text, timestamptz, text, text[]) IS
 'As funnel(win, mode, event_time, VARIADIC steps) with steps by name; see

@@ -1,78 +1,26 @@
 -- Funnels: funnel_stats and funnel_table, figures over many persons. Implemented in funnel_stats.rs.
 
-CREATE TYPE tidemark.funnel_stats;
-CREATE FUNCTION tidemark_internal.funnel_stats_in(cstring) RETURNS tidemark.funnel_stats
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_in';
-CREATE FUNCTION tidemark_internal.funnel_stats_out(tidemark.funnel_stats) RETURNS cstring
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_out';
-CREATE FUNCTION tidemark_internal.funnel_stats_recv(internal) RETURNS tidemark.funnel_stats
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_recv';
-CREATE FUNCTION tidemark_internal.funnel_stats_send(tidemark.funnel_stats) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_send';
-CREATE TYPE tidemark.funnel_stats (
-    INPUT = tidemark_internal.funnel_stats_in, OUTPUT = tidemark_internal.funnel_stats_out, RECEIVE = tidemark_internal.funnel_stats_recv, SEND = tidemark_internal.funnel_stats_send,
-    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
-);
 COMMENT ON TYPE tidemark.funnel_stats IS
 'Figures of a funnel over many persons: how many reached each step and how
 long it took them; mergeable, some KB at most per step. Equal multisets of
 chains give equal bytes under any plan. Text form: bytea hex. Do not put it
 before a BI tool: show funnel_table().';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_in(cstring) IS
-'Text input of funnel_stats: \x and hexadecimal digits; bytes that are no
-valid figures are refused (22P02).';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_out(tidemark.funnel_stats) IS 'Text output of funnel_stats: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_recv(internal) IS
-'Binary input of funnel_stats: its stored bytes; anything else is refused
-(22P03).';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_send(tidemark.funnel_stats) IS 'Binary output of funnel_stats: its stored bytes.';
 
-CREATE FUNCTION tidemark_internal.funnel_stats_from_bytea(bytea) RETURNS tidemark.funnel_stats
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_from_bytea';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_from_bytea(bytea) IS
-'Reads the bytes of stored figures; bytes that are not valid are refused
-(22P03).';
-CREATE CAST (bytea AS tidemark.funnel_stats) WITH FUNCTION tidemark_internal.funnel_stats_from_bytea(bytea);
-COMMENT ON CAST (bytea AS tidemark.funnel_stats) IS 'Reads and checks the bytes of stored figures.';
-CREATE CAST (tidemark.funnel_stats AS bytea) WITHOUT FUNCTION;
-COMMENT ON CAST (tidemark.funnel_stats AS bytea) IS 'The bytes of the figures.';
+CREATE FUNCTION tidemark_internal.funnel_stats_transition(state internal, chain timestamptz[], steps integer)
+RETURNS internal LANGUAGE c IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_transition';
 
-CREATE FUNCTION tidemark_internal.funnel_stats_transition(state internal, chain timestamptz[], steps integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_transition(internal, timestamptz[], integer) IS 'Support function of funnel_stats; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.funnel_stats_union_transition(state internal, stats tidemark.funnel_stats) RETURNS internal
+CREATE FUNCTION tidemark_internal.funnel_stats_union_transition(state internal, stats tidemark.funnel_stats)
+RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_union_transition';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_union_transition(internal, tidemark.funnel_stats) IS 'Support function of funnel_stats_union_agg; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.funnel_stats_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_combine';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_combine(internal, internal) IS
-'Support function of funnel_stats and funnel_stats_union_agg; not for direct
-use.';
-
-CREATE FUNCTION tidemark_internal.funnel_stats_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_serialize';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_serialize(internal) IS
-'Support function of funnel_stats and funnel_stats_union_agg; not for direct
-use.';
-
-CREATE FUNCTION tidemark_internal.funnel_stats_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_deserialize';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_deserialize(bytea, internal) IS
-'Support function of funnel_stats and funnel_stats_union_agg; not for direct
-use.';
 
 CREATE FUNCTION tidemark_internal.funnel_stats_final(state internal) RETURNS tidemark.funnel_stats
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_funnel_stats_final';
-COMMENT ON FUNCTION tidemark_internal.funnel_stats_final(internal) IS
-'Support function of funnel_stats and funnel_stats_union_agg; not for direct
-use.';
 
 CREATE AGGREGATE tidemark.funnel_stats(chain timestamptz[], steps integer) (
     SFUNC = tidemark_internal.funnel_stats_transition, STYPE = internal, SSPACE = 4096,
     FINALFUNC = tidemark_internal.funnel_stats_final, COMBINEFUNC = tidemark_internal.funnel_stats_combine,
-    SERIALFUNC = tidemark_internal.funnel_stats_serialize, DESERIALFUNC = tidemark_internal.funnel_stats_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_stats_serialize, DESERIALFUNC = tidemark_internal.funnel_stats_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel_stats(timestamptz[], integer) IS
 'The figures of a funnel over the chains of many persons (results of
@@ -86,7 +34,8 @@ holding an infinite time is an error. No rows give NULL.';
 CREATE AGGREGATE tidemark.funnel_stats_union_agg(stats tidemark.funnel_stats) (
     SFUNC = tidemark_internal.funnel_stats_union_transition, STYPE = internal, SSPACE = 4096,
     FINALFUNC = tidemark_internal.funnel_stats_final, COMBINEFUNC = tidemark_internal.funnel_stats_combine,
-    SERIALFUNC = tidemark_internal.funnel_stats_serialize, DESERIALFUNC = tidemark_internal.funnel_stats_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.funnel_stats_serialize, DESERIALFUNC = tidemark_internal.funnel_stats_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.funnel_stats_union_agg(tidemark.funnel_stats) IS
 'The sum of the figures of a group (daily rollups to a month): equal in bytes
@@ -94,7 +43,10 @@ to figures over all their chains. Different numbers of steps are an error
 (22023). NULLs are skipped; no rows give NULL.';
 
 CREATE FUNCTION tidemark.funnel_table(stats tidemark.funnel_stats, names text[] DEFAULT NULL)
-RETURNS TABLE (step integer, name text, entered bigint, pct_of_first numeric, pct_of_previous numeric, median_seconds numeric, avg_seconds numeric)
+RETURNS TABLE (
+    step integer, name text, entered bigint, pct_of_first numeric, pct_of_previous numeric, median_seconds numeric,
+    avg_seconds numeric
+)
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 ROWS 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_table_wrapper';
 COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 'The figures of a funnel as rows, one a step, in order. name: from names,

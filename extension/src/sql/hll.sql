@@ -1,41 +1,10 @@
 -- Distinct counts: type hll (HLL storage spec v1.0.0), its aggregates and functions. Implemented in hll.rs.
 
-CREATE TYPE tidemark.hll;
-CREATE FUNCTION tidemark_internal.hll_in(cstring) RETURNS tidemark.hll
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_in';
-CREATE FUNCTION tidemark_internal.hll_out(tidemark.hll) RETURNS cstring
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_out';
-CREATE FUNCTION tidemark_internal.hll_recv(internal) RETURNS tidemark.hll
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_recv';
-CREATE FUNCTION tidemark_internal.hll_send(tidemark.hll) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_send';
-CREATE TYPE tidemark.hll (
-    INPUT = tidemark_internal.hll_in, OUTPUT = tidemark_internal.hll_out, RECEIVE = tidemark_internal.hll_recv, SEND = tidemark_internal.hll_send,
-    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended
-);
 COMMENT ON TYPE tidemark.hll IS
 'A HyperLogLog sketch: a mergeable distinct count of a few KB at most. Its
 bytes are the HLL storage spec v1.0.0, which postgresql-hll, java-hll and
 js-hll read; equal sets of values give equal bytes under any plan. Text
 form: bytea hex. Do not put it before a BI tool: show hll_cardinality().';
-COMMENT ON FUNCTION tidemark_internal.hll_in(cstring) IS
-'Text input of hll: \x and hexadecimal digits; bytes that are no valid sketch
-are refused (22P02).';
-COMMENT ON FUNCTION tidemark_internal.hll_out(tidemark.hll) IS 'Text output of hll: \x and hexadecimal digits.';
-COMMENT ON FUNCTION tidemark_internal.hll_recv(internal) IS
-'Binary input of hll: the bytes of the storage spec; anything else is refused
-(22P03).';
-COMMENT ON FUNCTION tidemark_internal.hll_send(tidemark.hll) IS 'Binary output of hll: the bytes of the storage spec.';
-
-CREATE FUNCTION tidemark_internal.hll_from_bytea(bytea) RETURNS tidemark.hll
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_from_bytea';
-COMMENT ON FUNCTION tidemark_internal.hll_from_bytea(bytea) IS
-'Reads the bytes of a stored sketch (HLL storage spec v1.0.0); bytes that are
-no valid sketch are refused (22P03).';
-CREATE CAST (bytea AS tidemark.hll) WITH FUNCTION tidemark_internal.hll_from_bytea(bytea);
-COMMENT ON CAST (bytea AS tidemark.hll) IS 'Reads and checks the bytes of a stored sketch.';
-CREATE CAST (tidemark.hll AS bytea) WITHOUT FUNCTION;
-COMMENT ON CAST (tidemark.hll AS bytea) IS 'The bytes of the sketch, readable by postgresql-hll, java-hll and js-hll.';
 
 CREATE FUNCTION tidemark.hll_cardinality(sketch tidemark.hll) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_cardinality';
@@ -45,7 +14,8 @@ beyond that with a standard error of 1.04/sqrt(2^log2m) (0.81 % at the
 default 14). Ertl''s improved raw estimator (arXiv 1702.01284). NULL for
 NULL.';
 CREATE OPERATOR tidemark.# (RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_cardinality);
-COMMENT ON OPERATOR tidemark.# (NONE, tidemark.hll) IS 'The estimated number of distinct values; the same as hll_cardinality.';
+COMMENT ON OPERATOR tidemark.# (NONE, tidemark.hll) IS
+'The estimated number of distinct values; the same as hll_cardinality.';
 
 CREATE FUNCTION tidemark.hll_standard_error(sketch tidemark.hll) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_standard_error';
@@ -60,8 +30,12 @@ COMMENT ON FUNCTION tidemark.hll_union(tidemark.hll, tidemark.hll) IS
 all their values. Different log2m fold to the smaller, different register
 widths to the narrower. NULL and empty sketches change nothing; two NULLs
 give NULL.';
-CREATE OPERATOR tidemark.|| (LEFTARG = tidemark.hll, RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_union, COMMUTATOR = OPERATOR(tidemark.||));
-COMMENT ON OPERATOR tidemark.|| (tidemark.hll, tidemark.hll) IS 'The sketch of the union; the same as hll_union.';
+CREATE OPERATOR tidemark.|| (
+    LEFTARG = tidemark.hll, RIGHTARG = tidemark.hll, FUNCTION = tidemark.hll_union,
+    COMMUTATOR = OPERATOR(tidemark.||)
+);
+COMMENT ON OPERATOR tidemark.|| (tidemark.hll, tidemark.hll) IS
+'The sketch of the union; the same as hll_union.';
 
 CREATE FUNCTION tidemark.hll_empty() RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'tidemark_hll_empty';
@@ -72,24 +46,12 @@ COMMENT ON FUNCTION tidemark.hll_empty(integer) IS
 'The sketch of no values, with the given log2m (4 to 17; anything else is an
 error, 22023).';
 
-CREATE FUNCTION tidemark_internal.hll_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_combine';
-COMMENT ON FUNCTION tidemark_internal.hll_combine(internal, internal) IS 'Support function of the hll aggregates; not for direct use.';
-CREATE FUNCTION tidemark_internal.hll_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_serialize';
-COMMENT ON FUNCTION tidemark_internal.hll_serialize(internal) IS 'Support function of the hll aggregates; not for direct use.';
-CREATE FUNCTION tidemark_internal.hll_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_hll_deserialize';
-COMMENT ON FUNCTION tidemark_internal.hll_deserialize(bytea, internal) IS 'Support function of the hll aggregates; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_final(state internal) RETURNS tidemark.hll
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_final';
-COMMENT ON FUNCTION tidemark_internal.hll_final(internal) IS 'Support function of hll_agg and hll_union_agg; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_count_final(state internal) RETURNS bigint
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 500 AS 'MODULE_PATHNAME', 'tidemark_hll_count_final';
-COMMENT ON FUNCTION tidemark_internal.hll_count_final(internal) IS 'Support function of approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_union_transition(state internal, sketch tidemark.hll) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'tidemark_hll_union_transition';
-COMMENT ON FUNCTION tidemark_internal.hll_union_transition(internal, tidemark.hll) IS 'Support function of hll_union_agg; not for direct use.';
 
 CREATE AGGREGATE tidemark.hll_union_agg(sketch tidemark.hll) (
     SFUNC = tidemark_internal.hll_union_transition, STYPE = internal, SSPACE = 4096,
@@ -102,13 +64,10 @@ equal in bytes to one sketch built from all values. NULLs are skipped; no
 rows give the empty sketch. Sketches of different log2m fold to the
 smallest.';
 
-
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, text) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, text, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value text) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
@@ -139,10 +98,8 @@ with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bytea) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bytea, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bytea) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
@@ -173,10 +130,8 @@ with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, smallint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, smallint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value smallint) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
@@ -207,10 +162,8 @@ with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, integer) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, integer, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value integer) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
@@ -241,10 +194,8 @@ with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bigint) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, bigint, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value bigint) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
@@ -275,10 +226,8 @@ with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
 
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, uuid) IS 'Support function of hll_agg and approx_count_distinct; not for direct use.';
 CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-COMMENT ON FUNCTION tidemark_internal.hll_transition(internal, uuid, integer) IS 'Support function of hll_agg; not for direct use.';
 CREATE AGGREGATE tidemark.hll_agg(value uuid) (
     SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
     FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,

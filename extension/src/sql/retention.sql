@@ -7,33 +7,23 @@ CREATE TYPE tidemark.cohort_member AS (
 COMMENT ON TYPE tidemark.cohort_member IS
 'A person in a cohort, as tidemark.cohort_member(...) finds it: the cohort
 and, for each period since, whether the person came back.';
-COMMENT ON COLUMN tidemark.cohort_member.cohort IS 'First UTC day of the calendar period (day, week from Monday, month, quarter) in which the person started.';
-COMMENT ON COLUMN tidemark.cohort_member.retained IS 'Element 1 is period 0, the start itself, and always true; element k + 1 says whether the person returned in period k, NULL while that period is incomplete.';
+COMMENT ON COLUMN tidemark.cohort_member.cohort IS
+'First UTC day of the calendar period (day, week from Monday, month, quarter) in which the person started.';
+COMMENT ON COLUMN tidemark.cohort_member.retained IS
+'Element 1 is period 0, the start itself, and always true; element k + 1 says
+whether the person returned in period k, NULL while that period is incomplete.';
 
 CREATE FUNCTION tidemark_internal.retention_transition(state internal, VARIADIC conditions "any") RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_retention_transition';
-COMMENT ON FUNCTION tidemark_internal.retention_transition(internal, "any") IS 'Support function of retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.retention_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_combine';
-COMMENT ON FUNCTION tidemark_internal.retention_combine(internal, internal) IS 'Support function of retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.retention_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_serialize';
-COMMENT ON FUNCTION tidemark_internal.retention_serialize(internal) IS 'Support function of retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.retention_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_retention_deserialize';
-COMMENT ON FUNCTION tidemark_internal.retention_deserialize(bytea, internal) IS 'Support function of retention; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.retention_final(state internal) RETURNS boolean[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_retention_final';
-COMMENT ON FUNCTION tidemark_internal.retention_final(internal) IS 'Support function of retention; not for direct use.';
 
 CREATE AGGREGATE tidemark.retention(VARIADIC conditions "any") (
     SFUNC = tidemark_internal.retention_transition, STYPE = internal, SSPACE = 64,
     FINALFUNC = tidemark_internal.retention_final, COMBINEFUNC = tidemark_internal.retention_combine,
-    SERIALFUNC = tidemark_internal.retention_serialize, DESERIALFUNC = tidemark_internal.retention_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.retention_serialize, DESERIALFUNC = tidemark_internal.retention_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.retention("any") IS
 'Which of 1 to 32 boolean conditions the rows of a group (GROUP BY person)
@@ -42,30 +32,23 @@ true if condition 1 was true on any row, element i if condition 1 and
 condition i both were, on whatever rows. The order of time is not looked at.
 A NULL condition is false; no rows give {}.';
 
-CREATE FUNCTION tidemark_internal.cohort_member_transition(state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) RETURNS internal
+CREATE FUNCTION tidemark_internal.cohort_member_transition(
+    state internal, period text, mode text, periods integer, as_of timestamptz, event_time timestamptz,
+    is_start boolean, is_return boolean
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_transition';
-COMMENT ON FUNCTION tidemark_internal.cohort_member_transition(internal, text, text, integer, timestamptz, timestamptz, boolean, boolean) IS 'Support function of cohort_member; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_member_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_combine';
-COMMENT ON FUNCTION tidemark_internal.cohort_member_combine(internal, internal) IS 'Support function of cohort_member; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_member_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_serialize';
-COMMENT ON FUNCTION tidemark_internal.cohort_member_serialize(internal) IS 'Support function of cohort_member; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_member_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_deserialize';
-COMMENT ON FUNCTION tidemark_internal.cohort_member_deserialize(bytea, internal) IS 'Support function of cohort_member; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.cohort_member_final(state internal) RETURNS tidemark.cohort_member[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_cohort_member_final';
-COMMENT ON FUNCTION tidemark_internal.cohort_member_final(internal) IS 'Support function of cohort_member; not for direct use.';
 
-CREATE AGGREGATE tidemark.cohort_member(period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean, is_return boolean) (
+CREATE AGGREGATE tidemark.cohort_member(
+    period text, mode text, periods integer, as_of timestamptz, event_time timestamptz, is_start boolean,
+    is_return boolean
+) (
     SFUNC = tidemark_internal.cohort_member_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.cohort_member_final, COMBINEFUNC = tidemark_internal.cohort_member_combine,
-    SERIALFUNC = tidemark_internal.cohort_member_serialize, DESERIALFUNC = tidemark_internal.cohort_member_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.cohort_member_serialize, DESERIALFUNC = tidemark_internal.cohort_member_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, timestamptz, boolean, boolean) IS
 'The cohorts that a person belongs to (GROUP BY person), ordered by cohort,
@@ -85,28 +68,15 @@ range: the start would move.';
 
 CREATE FUNCTION tidemark_internal.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';
-COMMENT ON FUNCTION tidemark_internal.cohort_retention_transition(internal, boolean[]) IS 'Support function of cohort_retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_retention_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_combine';
-COMMENT ON FUNCTION tidemark_internal.cohort_retention_combine(internal, internal) IS 'Support function of cohort_retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_retention_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_serialize';
-COMMENT ON FUNCTION tidemark_internal.cohort_retention_serialize(internal) IS 'Support function of cohort_retention; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.cohort_retention_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_deserialize';
-COMMENT ON FUNCTION tidemark_internal.cohort_retention_deserialize(bytea, internal) IS 'Support function of cohort_retention; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.cohort_retention_final(state internal) RETURNS bigint[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_final';
-COMMENT ON FUNCTION tidemark_internal.cohort_retention_final(internal) IS 'Support function of cohort_retention; not for direct use.';
 
 CREATE AGGREGATE tidemark.cohort_retention(retained boolean[]) (
     SFUNC = tidemark_internal.cohort_retention_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.cohort_retention_final, COMBINEFUNC = tidemark_internal.cohort_retention_combine,
-    SERIALFUNC = tidemark_internal.cohort_retention_serialize, DESERIALFUNC = tidemark_internal.cohort_retention_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.cohort_retention_serialize,
+    DESERIALFUNC = tidemark_internal.cohort_retention_deserialize, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.cohort_retention(boolean[]) IS
 'How many persons of a cohort (GROUP BY cohort) came back in each period:
@@ -122,8 +92,7 @@ element makes its period incomplete, no rows give {}. Arrays of different
 length, or empty ones, are errors (22023).';
 
 CREATE FUNCTION tidemark.cohort_table(retained bigint[])
-RETURNS TABLE (period integer, persons bigint, pct numeric)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10 ROWS 10
+RETURNS TABLE (period integer, persons bigint, pct numeric) LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10 ROWS 10
 BEGIN ATOMIC
     SELECT (r.n - 1)::integer, r.persons, round(100.0 * r.persons / nullif(cohort_table.retained[1], 0), 1)
       FROM unnest(cohort_table.retained) WITH ORDINALITY AS r(persons, n)

@@ -1,34 +1,22 @@
 -- Sequences: patterns over the ordered events of a person. Implemented in sequences.rs.
--- Conditions are VARIADIC "any" and checked to be boolean at run time, as in funnels.sql.
+-- Conditions are VARIADIC "any" and checked to be boolean at run time, as in funnel.sql.
 
-CREATE FUNCTION tidemark_internal.sequence_transition(state internal, pattern text, event_time timestamptz, VARIADIC conditions "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.sequence_transition(
+    state internal, pattern text, event_time timestamptz, VARIADIC conditions "any"
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sequence_transition';
-COMMENT ON FUNCTION tidemark_internal.sequence_transition(internal, text, timestamptz, "any") IS 'Support function of sequence_match and sequence_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_combine';
-COMMENT ON FUNCTION tidemark_internal.sequence_combine(internal, internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_serialize';
-COMMENT ON FUNCTION tidemark_internal.sequence_serialize(internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sequence_deserialize';
-COMMENT ON FUNCTION tidemark_internal.sequence_deserialize(bytea, internal) IS 'Support function of sequence_match and sequence_count; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.sequence_match_final(state internal) RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sequence_match_final';
-COMMENT ON FUNCTION tidemark_internal.sequence_match_final(internal) IS 'Support function of sequence_match; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.sequence_count_final(state internal) RETURNS bigint
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sequence_count_final';
-COMMENT ON FUNCTION tidemark_internal.sequence_count_final(internal) IS 'Support function of sequence_count; not for direct use.';
 
 CREATE AGGREGATE tidemark.sequence_match(pattern text, event_time timestamptz, VARIADIC conditions "any") (
     SFUNC = tidemark_internal.sequence_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.sequence_match_final, COMBINEFUNC = tidemark_internal.sequence_combine,
-    SERIALFUNC = tidemark_internal.sequence_serialize, DESERIALFUNC = tidemark_internal.sequence_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.sequence_serialize, DESERIALFUNC = tidemark_internal.sequence_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_match(text, timestamptz, "any") IS
 'Whether the events of a group (GROUP BY person) contain a pattern over 1 to
@@ -47,37 +35,30 @@ in the number of events, 16 bytes for each.';
 CREATE AGGREGATE tidemark.sequence_count(pattern text, event_time timestamptz, VARIADIC conditions "any") (
     SFUNC = tidemark_internal.sequence_transition, STYPE = internal, SSPACE = 512,
     FINALFUNC = tidemark_internal.sequence_count_final, COMBINEFUNC = tidemark_internal.sequence_combine,
-    SERIALFUNC = tidemark_internal.sequence_serialize, DESERIALFUNC = tidemark_internal.sequence_deserialize, PARALLEL = SAFE
+    SERIALFUNC = tidemark_internal.sequence_serialize, DESERIALFUNC = tidemark_internal.sequence_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_count(text, timestamptz, "any") IS
 'How often the events of a group (GROUP BY person) contain a pattern, without
 overlap: the match that ends first counts, and the search goes on behind it.
 Patterns and rules as in tidemark.sequence_match; no rows give 0.';
 
-CREATE FUNCTION tidemark_internal.sequence_next_node_transition(state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") RETURNS internal
+CREATE FUNCTION tidemark_internal.next_node_transition(
+    state internal, direction text, base text, event_time timestamptz, value text, base_cond boolean,
+    VARIADIC conditions "any"
+) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_next_node_transition';
-COMMENT ON FUNCTION tidemark_internal.sequence_next_node_transition(internal, text, text, timestamptz, text, boolean, "any") IS 'Support function of sequence_next_node; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.sequence_next_node_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_combine';
-COMMENT ON FUNCTION tidemark_internal.sequence_next_node_combine(internal, internal) IS 'Support function of sequence_next_node; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_next_node_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_serialize';
-COMMENT ON FUNCTION tidemark_internal.sequence_next_node_serialize(internal) IS 'Support function of sequence_next_node; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_next_node_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_next_node_deserialize';
-COMMENT ON FUNCTION tidemark_internal.sequence_next_node_deserialize(bytea, internal) IS 'Support function of sequence_next_node; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sequence_next_node_final(state internal) RETURNS text
+CREATE FUNCTION tidemark_internal.next_node_final(state internal) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_next_node_final';
-COMMENT ON FUNCTION tidemark_internal.sequence_next_node_final(internal) IS 'Support function of sequence_next_node; not for direct use.';
 
-CREATE AGGREGATE tidemark.sequence_next_node(direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any") (
-    SFUNC = tidemark_internal.sequence_next_node_transition, STYPE = internal, SSPACE = 512,
-    FINALFUNC = tidemark_internal.sequence_next_node_final, COMBINEFUNC = tidemark_internal.sequence_next_node_combine,
-    SERIALFUNC = tidemark_internal.sequence_next_node_serialize, DESERIALFUNC = tidemark_internal.sequence_next_node_deserialize, PARALLEL = SAFE
+CREATE AGGREGATE tidemark.sequence_next_node(
+    direction text, base text, event_time timestamptz, value text, base_cond boolean, VARIADIC conditions "any"
+) (
+    SFUNC = tidemark_internal.next_node_transition, STYPE = internal, SSPACE = 512,
+    FINALFUNC = tidemark_internal.next_node_final, COMBINEFUNC = tidemark_internal.next_node_combine,
+    SERIALFUNC = tidemark_internal.next_node_serialize, DESERIALFUNC = tidemark_internal.next_node_deserialize,
+    PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE tidemark.sequence_next_node(text, text, timestamptz, text, boolean, "any") IS
 'The value of the event next to a chain of events in a group (GROUP BY

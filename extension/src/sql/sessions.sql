@@ -14,31 +14,15 @@ COMMENT ON COLUMN tidemark.session.events IS 'Number of events in the session, a
 
 CREATE FUNCTION tidemark_internal.sessions_transition(state internal, event_time timestamptz) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
-COMMENT ON FUNCTION tidemark_internal.sessions_transition(internal, timestamptz) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
 
-CREATE FUNCTION tidemark_internal.sessions_transition(state internal, event_time timestamptz, gap interval) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
-COMMENT ON FUNCTION tidemark_internal.sessions_transition(internal, timestamptz, interval) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sessions_combine(state internal, other internal) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_combine';
-COMMENT ON FUNCTION tidemark_internal.sessions_combine(internal, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sessions_serialize(state internal) RETURNS bytea
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_serialize';
-COMMENT ON FUNCTION tidemark_internal.sessions_serialize(internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
-
-CREATE FUNCTION tidemark_internal.sessions_deserialize(state bytea, unused internal) RETURNS internal
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_sessions_deserialize';
-COMMENT ON FUNCTION tidemark_internal.sessions_deserialize(bytea, internal) IS 'Support function of tidemark.sessions and session_count; not for direct use.';
+CREATE FUNCTION tidemark_internal.sessions_transition(state internal, event_time timestamptz, gap interval)
+RETURNS internal LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_sessions_transition';
 
 CREATE FUNCTION tidemark_internal.sessions_final(state internal) RETURNS tidemark.session[]
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_sessions_final';
-COMMENT ON FUNCTION tidemark_internal.sessions_final(internal) IS 'Support function of tidemark.sessions; not for direct use.';
 
 CREATE FUNCTION tidemark_internal.session_count_final(state internal) RETURNS bigint
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 50 AS 'MODULE_PATHNAME', 'tidemark_session_count_final';
-COMMENT ON FUNCTION tidemark_internal.session_count_final(internal) IS 'Support function of tidemark.session_count; not for direct use.';
 
 CREATE AGGREGATE tidemark.sessions(event_time timestamptz, gap interval) (
     SFUNC = tidemark_internal.sessions_transition, STYPE = internal, SSPACE = 256,

@@ -33,6 +33,21 @@ impl ContextAlloc {
         Self(unsafe { pg_sys::CurrentMemoryContext })
     }
 
+    /// The context.
+    pub fn context(self) -> pg_sys::MemoryContext {
+        self.0
+    }
+
+    /// A copy of bytes in the context, aligned for every type.
+    pub fn place_bytes(self, bytes: &[u8]) -> *mut u8 {
+        // SAFETY: the allocation is large enough; palloc never returns null.
+        unsafe {
+            let place = pg_sys::MemoryContextAllocHuge(self.0, bytes.len()).cast::<u8>();
+            place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            place
+        }
+    }
+
     /// Moves a value into the context and forgets its destructor: its memory goes when the context does.
     pub fn place<T>(self, value: T) -> *mut T {
         const { assert!(align_of::<T>() <= PALLOC_ALIGN) };

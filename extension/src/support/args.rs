@@ -58,6 +58,16 @@ pub unsafe fn int32(fcinfo: FunctionCallInfo, index: usize) -> Option<i32> {
     unsafe { datum(fcinfo, index) }.map(|d| d.value() as i32)
 }
 
+/// A double precision; `None` when NULL.
+///
+/// # Safety
+/// The argument must be a double precision.
+#[inline]
+pub unsafe fn float(fcinfo: FunctionCallInfo, index: usize) -> Option<f64> {
+    // SAFETY: see above; double precision is passed by value.
+    unsafe { datum(fcinfo, index) }.map(|d| f64::from_bits(d.value() as u64))
+}
+
 /// An interval; `None` when NULL.
 ///
 /// # Safety
@@ -103,13 +113,18 @@ pub unsafe fn varlena_bytes<'a>(datum: Datum) -> &'a [u8] {
 #[inline]
 pub unsafe fn text<'a>(fcinfo: FunctionCallInfo, index: usize, name: &str) -> Option<&'a str> {
     // SAFETY: see above.
-    unsafe { bytes(fcinfo, index) }.map(|b| match std::str::from_utf8(b) {
+    unsafe { bytes(fcinfo, index) }.map(|b| utf8(b, name))
+}
+
+/// The bytes of a text as a string slice; an ERROR when they are not UTF-8.
+pub fn utf8<'a>(bytes: &'a [u8], name: &str) -> &'a str {
+    match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(_) => super::error::raise(
             pgrx::PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             format!("{name} must be UTF-8 text"),
         ),
-    })
+    }
 }
 
 /// A bytea (or sketch) datum holding a copy of `content`, in the current memory context.
@@ -122,6 +137,11 @@ pub fn make_varlena(content: &[u8]) -> Datum {
         std::ptr::copy_nonoverlapping(content.as_ptr(), block.add(pg_sys::VARHDRSZ), content.len());
         Datum::from(block)
     }
+}
+
+/// A double precision.
+pub fn make_float(value: f64) -> Datum {
+    Datum::from(value.to_bits())
 }
 
 /// Returns SQL NULL.
@@ -150,4 +170,13 @@ pub unsafe fn event_time(fcinfo: FunctionCallInfo, index: usize) -> Option<i64> 
         );
     }
     time
+}
+
+/// The name of a type as SQL writes it.
+pub fn type_name(oid: pg_sys::Oid) -> String {
+    if oid == pg_sys::Oid::INVALID {
+        return "of unknown type".to_owned();
+    }
+    // SAFETY: returns a palloc'd C string for any oid.
+    unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
 }

@@ -3,22 +3,26 @@
 //! A boolean[] parameter would build an array for every row, which costs more than the rest of a transition;
 //! `VARIADIC array` still works.
 
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, FunctionCallInfo, Oid};
-use pgrx::{FromDatum, PgSqlErrorCode};
 use tidemark_core::Allocator;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::event::MAX_CONDITIONS;
 
-use super::args;
-use super::error::{invalid_argument, raise, raise_hint};
+use super::args::{self, type_name};
+use super::array::{Element, elements};
+use super::call_site::CallSite;
+use super::error::{check_same, invalid_argument, raise_hint};
 
 /// Where the conditions of a call stand and how many they are; the same for all rows of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Conditions {
     /// What messages call one of them: "step" or "condition".
     noun: &'static str,
     /// The argument at which they start.
     first: usize,
+    /// How many there must be at least.
+    minimum: usize,
     count: usize,
     /// Whether they come as one array instead of one argument each.
     as_array: bool,
@@ -38,22 +42,31 @@ impl Conditions {
     ) -> Self {
         // SAFETY: the type of each argument is checked before its value is read.
         unsafe {
-            let as_array = pg_sys::get_fn_expr_variadic((*fcinfo).flinfo);
-            let given = args::count(fcinfo).saturating_sub(first);
-            let expected = if as_array { pg_sys::BOOLARRAYOID } else { pg_sys::BOOLOID };
-            for i in 0..given {
-                let actual = pg_sys::get_fn_expr_argtype((*fcinfo).flinfo, (first + i) as i32);
-                if actual != expected {
+            let (site, given) = (CallSite::of(fcinfo), args::count(fcinfo).saturating_sub(first));
+            let as_array = site.is_variadic();
+            for i in first..first + given {
+                let actual = site.argument_type(i);
+                let element = if as_array { pg_sys::get_base_element_type(actual) } else { actual };
+                // A domain is as good as its type, and a literal NULL, which has no type, is false.
+                let boolean = match element {
+                    Oid::INVALID => false,
+                    pg_sys::UNKNOWNOID => args::datum(fcinfo, i).is_none(),
+                    _ => pg_sys::getBaseType(element) == pg_sys::BOOLOID,
+                };
+                if !boolean {
                     raise_hint(
                         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                        format!("{noun} {} must be boolean, not {}", i + 1, type_name(actual)),
+                        format!("{noun} {} must be boolean, not {}", i + 1 - first, type_name(actual)),
                         "Write a condition, for example event_type = 'purchase_completed'.",
                     );
                 }
             }
-            let count = if as_array { array(fcinfo, first).map_or(0, |array| array.len()) } else { given };
-            check_count(count, minimum, noun);
-            Self { noun, first, count, as_array }
+            let mut conditions = Self { noun, first, minimum, count: given, as_array };
+            if as_array {
+                conditions.count = conditions.in_array(fcinfo).map_or(0, |array| array.len());
+            }
+            conditions.check_count(conditions.count);
+            conditions
         }
     }
 
@@ -66,9 +79,10 @@ impl Conditions {
     ///
     /// # Safety
     /// `fcinfo` must be a frame of the call that `self` was made from.
+    #[inline]
     pub unsafe fn fits(self, fcinfo: FunctionCallInfo) -> bool {
         // SAFETY: types were checked when `self` was made.
-        !self.as_array || unsafe { array(fcinfo, self.first) }.is_some_and(|array| array.len() == self.count)
+        !self.as_array || unsafe { self.in_array(fcinfo) }.is_some_and(|array| array.len() == self.count)
     }
 
     /// The conditions of a row as bits, the first one lowest; NULL counts as false.
@@ -87,34 +101,51 @@ impl Conditions {
     }
 
     /// # Safety
-    /// The argument must be a boolean[].
+    /// As for `bits`.
     unsafe fn array_bits(self, fcinfo: FunctionCallInfo) -> u32 {
         // SAFETY: see above.
-        let array = unsafe { array(fcinfo, self.first) }.filter(|array| array.len() == self.count);
-        let Some(array) = array else {
-            raise(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("the number of {}s must be the same for all rows of a group", self.noun),
-            )
-        };
-        array
-            .iter()
-            .enumerate()
-            .fold(0, |bits, (i, condition)| bits | u32::from(condition.unwrap_or(false)) << i)
+        let mut array = unsafe { self.in_array(fcinfo) };
+        let count = array.as_ref().map_or(0, |array| array.len());
+        if count != self.count {
+            self.check_count(count);
+            self.check_same(count);
+        }
+        array.iter_mut().flatten().enumerate().fold(0, |bits, (i, condition)| {
+            bits | u32::from(condition.is_some_and(|condition| condition.value() as u8 != 0)) << i
+        })
     }
 
-    /// Writes what [`Conditions::decode`] reads: three bytes.
+    /// # Safety
+    /// As for `bits`, of a call with an array.
+    unsafe fn in_array(
+        self,
+        fcinfo: FunctionCallInfo,
+    ) -> Option<impl ExactSizeIterator<Item = Option<pg_sys::Datum>>> {
+        // SAFETY: see above.
+        unsafe { elements(fcinfo, self.first, "conditions", Element::BOOL) }
+    }
+
+    fn check_count(self, count: usize) {
+        check_count(count, self.minimum, self.noun);
+    }
+
+    /// Raises 22023 unless there are as many conditions as these.
+    pub fn check_same(self, count: usize) {
+        check_same(count == self.count, &format!("the number of {}s", self.noun));
+    }
+
+    /// Writes how many there are: a byte.
     pub fn encode<A: Allocator>(self, w: &mut Writer<'_, A>) {
-        [self.first as u8, self.count as u8, u8::from(self.as_array)].into_iter().for_each(|byte| w.u8(byte));
+        w.u8(self.count as u8);
     }
 
-    /// Reads the conditions of a partial state.
+    /// Reads the conditions of a partial state, to which no row is added.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (first, count, as_array) = (usize::from(r.u8()?), usize::from(r.u8()?), r.u8()? != 0);
+        let count = usize::from(r.u8()?);
         if count > MAX_CONDITIONS {
             return Err(DecodeError::Malformed("number of conditions is out of range"));
         }
-        Ok(Self { noun: "condition", first, count, as_array })
+        Ok(Self { noun: "condition", first: 0, minimum: 0, count, as_array: false })
     }
 }
 
@@ -126,23 +157,4 @@ pub fn check_count(count: usize, minimum: usize, noun: &str) {
             format!("Merge or leave out {noun}s."),
         );
     }
-}
-
-/// # Safety
-/// The argument must be a boolean[].
-unsafe fn array<'a>(fcinfo: FunctionCallInfo, index: usize) -> Option<pgrx::Array<'a, bool>> {
-    // SAFETY: see above.
-    unsafe {
-        args::datum(fcinfo, index)
-            .and_then(|d| pgrx::Array::<bool>::from_polymorphic_datum(d, false, pg_sys::BOOLARRAYOID))
-    }
-}
-
-/// The name of a type as SQL writes it.
-fn type_name(oid: Oid) -> String {
-    if oid == Oid::INVALID {
-        return "of unknown type".to_owned();
-    }
-    // SAFETY: returns a palloc'd C string for any oid.
-    unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() }
 }

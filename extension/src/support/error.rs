@@ -3,6 +3,9 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
+/// 22023: an argument has a value that the function does not accept.
+pub const INVALID: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+
 /// Raises an ERROR and does not return.
 pub fn raise(code: PgSqlErrorCode, message: impl Into<String>) -> ! {
     report(ErrorReport::new(code, message.into(), "tidemark"))
@@ -13,9 +16,27 @@ pub fn raise_hint(code: PgSqlErrorCode, message: impl Into<String>, hint: impl I
     report(ErrorReport::new(code, message.into(), "tidemark").set_hint(hint.into()))
 }
 
-/// 22023: an argument has a value the function does not accept.
+/// Raises 22023 with a HINT.
 pub fn invalid_argument(message: impl Into<String>, hint: impl Into<String>) -> ! {
-    raise_hint(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, hint)
+    raise_hint(INVALID, message, hint)
+}
+
+/// Raises 22023 unless an argument, in a transition or of two partial states, is what it was before. A transition that
+/// finds another value checks first whether that is valid at all: in another plan it might have come first.
+#[inline]
+pub fn check_same(same: bool, argument: &str) {
+    if !same {
+        raise(INVALID, format!("{argument} must be the same for all rows of a group"));
+    }
+}
+
+/// The value of an argument that must not be NULL (22004).
+#[inline]
+pub fn not_null<T>(value: Option<T>, argument: &str) -> T {
+    match value {
+        Some(value) => value,
+        None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{argument} must not be NULL")),
+    }
 }
 
 fn report(report: ErrorReport) -> ! {

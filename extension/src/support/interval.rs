@@ -28,3 +28,31 @@ pub fn fixed_microseconds(interval: &pg_sys::Interval, argument: &str) -> i64 {
         ),
     }
 }
+
+/// An interval that must be the same for all rows of a group: as it was written, to compare quickly, and its length.
+#[derive(Clone, Copy)]
+pub struct ConstantInterval {
+    written: pg_sys::Interval,
+    /// The length in microseconds.
+    pub length: i64,
+}
+
+impl ConstantInterval {
+    /// Reads an argument; see [`fixed_microseconds`].
+    pub fn new(written: &pg_sys::Interval, argument: &str) -> Self {
+        Self { written: *written, length: fixed_microseconds(written, argument) }
+    }
+
+    /// An interval of so many microseconds.
+    pub fn of(length: i64) -> Self {
+        Self { written: pg_sys::Interval { time: length, day: 0, month: 0 }, length }
+    }
+
+    /// Whether another row's argument is as long, however it is written.
+    #[inline]
+    pub fn is(&self, other: &pg_sys::Interval, argument: &str) -> bool {
+        let w = &self.written;
+        (w.time, w.day, w.month) == (other.time, other.day, other.month)
+            || fixed_microseconds(other, argument) == self.length
+    }
+}

@@ -1,7 +1,8 @@
-//! Types whose values are the bytes of a stored state: text form, binary form.
+//! Types whose values are the bytes of a stored state: their input and output.
 //!
-//! The text form is that of bytea: `\x` and two hexadecimal digits a byte. What the bytes mean, and whether they are
-//! valid, is for the type's own module.
+//! The text form is that of bytea: `\x` and two hexadecimal digits a byte. What the bytes mean is for the type's own
+//! module. Equal states have equal bytes, so comparing, hashing and sending values is Postgres' own business with
+//! bytes (`sql/stored.sql`).
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
@@ -9,13 +10,85 @@ use tidemark_core::AVec;
 
 use super::alloc::ContextAlloc;
 use super::args;
-use super::error::raise;
+use super::error::{OrRaise, raise};
+use super::pg_function;
 
 /// What a type's input function raises for text that is not a value.
 pub const INVALID_TEXT: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
 
 /// What a type's receive function and its cast from bytea raise for bytes that are not a value.
 pub const INVALID_BINARY: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION;
+
+/// A state that is a value of a type.
+pub trait Stored: Sized {
+    /// The name of the type.
+    const NAME: &'static str;
+    /// Why bytes are not a value.
+    type Error: std::fmt::Display;
+
+    /// Reads the stored form and checks it completely.
+    fn decode_in(bytes: &[u8], context: ContextAlloc) -> Result<Self, Self::Error>;
+
+    /// Appends the stored form; equal states have equal bytes.
+    fn encode(&self, out: &mut AVec<u8, ContextAlloc>);
+}
+
+/// Reads a stored value, or an ERROR that says what is wrong with its bytes.
+pub fn read<T: Stored>(bytes: &[u8], context: ContextAlloc) -> T {
+    check(bytes, context, PgSqlErrorCode::ERRCODE_DATA_CORRUPTED)
+}
+
+fn check<T: Stored>(bytes: &[u8], context: ContextAlloc, code: PgSqlErrorCode) -> T {
+    T::decode_in(bytes, context).or_raise(code, &format!("invalid {}", T::NAME))
+}
+
+/// A value, in the current memory context.
+pub fn write<T: Stored>(value: &T) -> Datum {
+    let mut bytes = AVec::new_in(ContextAlloc::current());
+    value.encode(&mut bytes);
+    args::make_varlena(&bytes)
+}
+
+/// Checks bytes from outside and returns them as a value, in the one form that equal states have.
+pub fn accept<T: Stored>(bytes: &[u8], code: PgSqlErrorCode) -> Datum {
+    write(&check::<T>(bytes, ContextAlloc::current(), code))
+}
+
+/// Declares the C symbols of a stored type `NAME`: `tidemark_NAME_in`, `tidemark_NAME_recv`, and
+/// `tidemark_NAME_from_bytea` for the cast.
+macro_rules! stored_type {
+    ($name:ident: $state:ty) => {
+        ::pastey::paste! {
+            $crate::support::pg_function! {
+                /// Type input: the hexadecimal form of bytea.
+                fn [<tidemark_ $name _in>](fcinfo) {
+                    use $crate::support::stored;
+                    stored::accept::<$state>(&stored::bytes_of_text(fcinfo, stringify!($name)), stored::INVALID_TEXT)
+                }
+            }
+            $crate::support::pg_function! {
+                /// Binary input: the stored bytes.
+                fn [<tidemark_ $name _recv>](fcinfo) {
+                    use $crate::support::stored;
+                    stored::accept::<$state>(stored::bytes_of_message(fcinfo), stored::INVALID_BINARY)
+                }
+            }
+            $crate::support::pg_function! {
+                /// Cast from bytea, strict.
+                fn [<tidemark_ $name _from_bytea>](fcinfo) {
+                    use $crate::support::stored;
+                    Some(stored::accept::<$state>($crate::support::args::bytes(fcinfo, 0)?, stored::INVALID_BINARY))
+                }
+            }
+        }
+    };
+}
+pub(crate) use stored_type;
+
+pg_function! {
+    /// Type output of all stored types: the hexadecimal form of bytea, whatever `bytea_output` is.
+    fn tidemark_stored_out(fcinfo) { Some(text_of_bytes(args::bytes(fcinfo, 0)?)) }
+}
 
 /// The bytes that the text given to an input function spells; 22P02 naming the type when it is not hexadecimal.
 ///
@@ -45,7 +118,7 @@ pub unsafe fn bytes_of_text(fcinfo: FunctionCallInfo, type_name: &str) -> AVec<u
 }
 
 /// The text form of a value, a cstring, for an output function.
-pub fn text_of_bytes(bytes: &[u8]) -> Datum {
+fn text_of_bytes(bytes: &[u8]) -> Datum {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let len = bytes.len() * 2 + 3;
     // A value of more than half a gigabyte does not fit into one allocation of the usual kind; then palloc raises.

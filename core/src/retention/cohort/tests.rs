@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Global;
+use crate::codec::{read_whole, written};
 use proptest::prelude::*;
 
 const HOUR: i64 = DAY / 24;
@@ -192,10 +193,9 @@ proptest! {
         spec in spec(), events in events(), cut in 0usize..12
     ) {
         let cut = cut.min(events.len());
-        let mut bytes = AVec::new();
-        log(spec, &events[..cut]).encode(&mut bytes);
+        let bytes = written(|w| log(spec, &events[..cut]).encode(w));
         let mut merged = log(spec, &events[cut..]);
-        prop_assert!(merged.append(&CohortLog::decode_in(&bytes, Global).unwrap()).is_ok());
+        prop_assert!(merged.append(&read_whole(&bytes, |r| CohortLog::decode_in(r, Global)).unwrap()).is_ok());
         prop_assert_eq!(merged.members(|| ()), log(spec, &events).members(|| ()));
     }
 
@@ -214,12 +214,12 @@ proptest! {
 
     #[test]
     fn damaged_bytes_are_refused_or_read(spec in spec(), events in events(), at in 0usize..300, byte: u8) {
-        let mut bytes = AVec::new();
-        log(spec, &events).encode(&mut bytes);
-        prop_assert!(CohortLog::decode_in(&bytes[..at % bytes.len()], Global).is_err());
+        let mut bytes = written(|w| log(spec, &events).encode(w));
+        let read = |bytes: &[u8]| read_whole(bytes, |r| CohortLog::decode_in(r, Global));
+        prop_assert!(read(&bytes[..at % bytes.len()]).is_err());
         let at = at % bytes.len();
         bytes[at] = byte;
-        if let Ok(mut log) = CohortLog::decode_in(&bytes, Global) {
+        if let Ok(mut log) = read(&bytes) {
             prop_assert!(log.members(|| ()).iter().all(|m| m.retained.len() <= MAX_PERIODS as usize));
         }
     }

@@ -1,16 +1,16 @@
 //! Steps given as names of events: which steps does a row with a certain name satisfy?
 
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, FunctionCallInfo};
+use pgrx::pg_sys::FunctionCallInfo;
 use tidemark_core::{AVec, Allocator};
 
 use crate::support::alloc::ContextAlloc;
 use crate::support::args;
+use crate::support::array::{self, Element};
 use crate::support::conditions::check_count;
-use crate::support::error::{invalid_argument, raise};
+use crate::support::error::{not_null, raise};
 
 /// The names of the steps, ready to be compared with the name in a row, byte by byte.
-#[derive(Clone)]
 pub struct Names<A: Allocator> {
     /// The array as it was written, to notice when a row brings another one.
     written: AVec<u8, A>,
@@ -39,47 +39,34 @@ impl Names<ContextAlloc> {
     pub unsafe fn read(fcinfo: FunctionCallInfo, index: usize, alloc: ContextAlloc) -> Self {
         // SAFETY: see above. Copies everything into `alloc`, so that nothing points into the row.
         unsafe {
-            let Some(datum) = args::datum(fcinfo, index) else {
-                raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "steps must not be NULL")
-            };
-            let mut names = Self {
-                written: AVec::new_in(alloc),
-                packed: AVec::new_in(alloc),
-                entries: AVec::new_in(alloc),
-                lengths: 0,
-                number: 0,
-            };
-            names.written.extend_from_slice(args::varlena_bytes(datum));
-            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            if (*array).ndim > 1 {
-                invalid_argument(
-                    "steps must be a one-dimensional array",
-                    "Write ARRAY['first step', 'second step'].",
-                );
-            }
-            let (mut datums, mut nulls, mut len) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(
-                array,
-                pg_sys::TEXTOID,
-                -1,
-                false,
-                b'i' as _,
-                &mut datums,
-                &mut nulls,
-                &mut len,
-            );
-            check_count(len.max(0) as usize, 1, "step");
-            for step in 0..len as usize {
-                if *nulls.add(step) {
+            let mut names = Self::sent(&[], alloc);
+            names.written.extend_from_slice(not_null(args::bytes(fcinfo, index), "steps"));
+            let elements = not_null(array::elements(fcinfo, index, "steps", Element::TEXT), "steps");
+            check_count(elements.len(), 1, "step");
+            for (step, name) in elements.enumerate() {
+                let Some(name) = name else {
                     raise(
                         PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                         format!("steps must not contain NULL (step {})", step + 1),
-                    );
-                }
-                names.add(args::varlena_bytes(*datums.add(step)));
+                    )
+                };
+                names.add(args::varlena_bytes(name));
             }
             names
         }
+    }
+
+    /// The names of a state that was sent, to which no row is added.
+    pub fn sent(packed: &[u8], alloc: ContextAlloc) -> Self {
+        let mut names = Self {
+            written: AVec::new_in(alloc),
+            packed: AVec::new_in(alloc),
+            entries: AVec::new_in(alloc),
+            lengths: 0,
+            number: 0,
+        };
+        names.packed.extend_from_slice(packed);
+        names
     }
 }
 
