@@ -14,6 +14,7 @@ pub mod ddsketch;
 pub mod event;
 pub mod funnel;
 pub mod hll;
+pub mod interrupt;
 pub mod retention;
 pub mod sequence;
 pub mod session;
