@@ -56,19 +56,36 @@ fn group<'a>(c: &'a mut Criterion, name: &str, elements: usize) -> BenchmarkGrou
 
 fn sessions_of(events: &[(i64, u32)]) -> Sessions<Global> {
     let mut sessions = Sessions::new_in(30 * MINUTE, Global);
-    events.iter().for_each(|&(time, _)| sessions.push(time));
+    events.iter().for_each(|&(time, _)| sessions.push(time, ()));
     sessions
 }
 
 fn sessions(c: &mut Criterion) {
     let (ordered, mixed) = (events(), shuffled(events()));
     let mut group = group(c, "sessions", EVENTS);
-    group.bench_function("ordered", |b| b.iter(|| sessions_of(black_box(&ordered)).count()));
-    group.bench_function("shuffled", |b| b.iter(|| sessions_of(black_box(&mixed)).count()));
+    group.bench_function("ordered", |b| b.iter(|| sessions_of(black_box(&ordered)).count(())));
+    group.bench_function("shuffled", |b| b.iter(|| sessions_of(black_box(&mixed)).count(())));
+    // 2,000 persons with 50 events each, all of them sessions of their own, in any order of rows.
+    let scattered = shuffled((0..100_000).map(|i| (i / 2_000 * DAY, i as u32 % 2_000)).collect());
+    group.throughput(Throughput::Elements(100_000));
+    group.bench_function("scattered, 2,000 persons", |b| {
+        b.iter(|| {
+            let mut persons: Vec<_> = (0..2_000).map(|_| Sessions::new_in(30 * MINUTE, Global)).collect();
+            for &(time, person) in black_box(&scattered) {
+                persons[person as usize].push(time, ());
+            }
+            persons.iter_mut().map(|person| person.count(())).sum::<usize>()
+        });
+    });
+    group.throughput(Throughput::Elements(EVENTS as u64));
     let (left, right) = mixed.split_at(EVENTS / 2);
     let right = sessions_of(right);
     group.bench_function("merge of two shuffled halves", |b| {
-        b.iter_batched_ref(|| sessions_of(left), |left| left.merge(&right).unwrap(), BatchSize::SmallInput);
+        b.iter_batched_ref(
+            || sessions_of(left),
+            |left| left.merge(&right, ()).unwrap(),
+            BatchSize::SmallInput,
+        );
     });
     group.bench_function("sessionize", |b| {
         b.iter(|| {
@@ -90,13 +107,16 @@ fn log_of(events: &[(i64, u32)]) -> EventLog<Global> {
 fn log(c: &mut Criterion) {
     let (ordered, mixed) = (events(), shuffled(events()));
     let mut group = group(c, "event log", EVENTS);
-    group.bench_function("push and sort, ordered", |b| b.iter(|| log_of(black_box(&ordered)).sorted().len()));
-    group.bench_function("push and sort, shuffled", |b| b.iter(|| log_of(black_box(&mixed)).sorted().len()));
+    group.bench_function("push and sort, ordered", |b| {
+        b.iter(|| log_of(black_box(&ordered)).sorted(()).len())
+    });
+    group
+        .bench_function("push and sort, shuffled", |b| b.iter(|| log_of(black_box(&mixed)).sorted(()).len()));
     group.finish();
 }
 
 fn sorted_events() -> Vec<Event> {
-    log_of(&events()).sorted().to_vec()
+    log_of(&events()).sorted(()).to_vec()
 }
 
 fn funnel(c: &mut Criterion) {
@@ -105,7 +125,7 @@ fn funnel(c: &mut Criterion) {
     for mode in ["", "strict_order", "strict_deduplication", "strict_increase", "strict_once"] {
         let parsed = WindowMode::parse(mode).unwrap();
         group.bench_function(format!("window_funnel {mode}"), |b| {
-            b.iter(|| window_funnel(black_box(&events), 8, 7 * DAY, parsed));
+            b.iter(|| window_funnel(black_box(&events), 8, 7 * DAY, parsed, ()));
         });
     }
     for mode in ["", "strict_order", "optional=3", "any_order"] {
@@ -114,10 +134,33 @@ fn funnel(c: &mut Criterion) {
         group.bench_function(format!("funnel {mode}"), |b| {
             b.iter(|| {
                 chain.clear();
-                funnel.run(black_box(&events), &mut chain);
+                funnel.run(black_box(&events), &mut chain, ());
                 chain.len()
             });
         });
+    }
+    // Nobody gets to the last step, so every row counts.
+    let incomplete: Vec<_> = events.iter().filter(|e| e.conditions & 1 << 7 == 0).copied().collect();
+    // Thirty rows at each instant, each of them fit for every step but the last.
+    let ties: Vec<_> =
+        (0..EVENTS).map(|i| Event { time: i as i64 / 30, conditions: (1 << 31) - 1 }).collect();
+    for (name, events, steps) in [("incomplete", &incomplete, 8), ("ties", &ties, 32)] {
+        for mode in ["", "step_window=7d", "strict_order", "any_order"] {
+            let funnel = Funnel::new(Mode::parse(mode).unwrap(), steps, DAY).unwrap();
+            let mut chain = AVec::new_in(Global);
+            group.bench_function(format!("{name}: funnel {mode}"), |b| {
+                b.iter(|| {
+                    funnel.run(black_box(events), &mut chain, ());
+                    chain.len()
+                });
+            });
+        }
+        for mode in ["", "strict_once"] {
+            let parsed = WindowMode::parse(mode).unwrap();
+            group.bench_function(format!("{name}: window_funnel {mode}"), |b| {
+                b.iter(|| window_funnel(black_box(events), steps, DAY, parsed, ()));
+            });
+        }
     }
     let chain: Vec<Option<i64>> = (0..8).map(|i| Some(i * DAY)).collect();
     group.throughput(Throughput::Elements(1));
@@ -134,10 +177,10 @@ fn sequence(c: &mut Criterion) {
     for pattern in ["(?1).*(?2)", "(?1)(?t<=3600)(?2).*(?3)", "(?1)(?2)(?3)"] {
         let compiled = Pattern::parse(pattern, 8).unwrap();
         group.bench_function(format!("match {pattern}"), |b| {
-            b.iter(|| compiled.matches(black_box(&events), || ()))
+            b.iter(|| compiled.matches(black_box(&events), ()))
         });
         group.bench_function(format!("count {pattern}"), |b| {
-            b.iter(|| compiled.count(black_box(&events), || ()))
+            b.iter(|| compiled.count(black_box(&events), ()))
         });
     }
     let search = Search::parse("forward", "head", 2).unwrap();
@@ -145,7 +188,7 @@ fn sequence(c: &mut Criterion) {
         b.iter(|| {
             let mut log = NodeLog::new_in(Global);
             events.iter().for_each(|e| log.push(e.time, b"/page", e.conditions & 1 != 0, e.conditions));
-            log.next_node(search).map(<[u8]>::len)
+            log.next_node(search, ()).map(<[u8]>::len)
         });
     });
     group.finish();
@@ -160,7 +203,7 @@ fn retention(c: &mut Criterion) {
             b.iter(|| {
                 let mut log = CohortLog::new_in(spec, Global);
                 mixed.iter().for_each(|&(time, conditions)| log.push(time, conditions & 1 != 0, true));
-                log.members(|| ()).len()
+                log.members(()).count()
             });
         });
     }

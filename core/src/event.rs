@@ -4,6 +4,7 @@
 //! funnel or a pattern is; see `funnel` and `sequence`.
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::interrupt::{Interrupt, extend, sort};
 use crate::{AVec, Allocator};
 
 /// How many conditions one event can carry: one bit each.
@@ -44,13 +45,13 @@ impl<A: Allocator> EventLog<A> {
     }
 
     /// Adds all events of another log.
-    pub fn append<B: Allocator>(&mut self, other: &EventLog<B>) {
+    pub fn append<B: Allocator>(&mut self, other: &EventLog<B>, interrupt: impl Interrupt) {
         self.sorted = match (self.events.last(), other.events.first()) {
             (Some(last), Some(first)) => self.sorted && other.sorted && last <= first,
             (None, _) => other.sorted,
             (_, None) => self.sorted,
         };
-        self.events.extend_from_slice(&other.events);
+        extend(&mut self.events, &other.events, interrupt);
     }
 
     /// How many events the log holds.
@@ -64,31 +65,33 @@ impl<A: Allocator> EventLog<A> {
     }
 
     /// The events in processing order, sorting them if they are not.
-    pub fn sorted(&mut self) -> &[Event] {
+    pub fn sorted(&mut self, interrupt: impl Interrupt) -> &[Event] {
         if !self.sorted {
-            self.events.sort_unstable();
+            sort(&mut self.events, interrupt, Event::cmp);
             self.sorted = true;
         }
         &self.events
     }
 
     /// Writes the events; the caller has written version and configuration before.
-    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>, interrupt: impl Interrupt) {
         w.varint(self.events.len() as u64);
         for event in &self.events {
+            interrupt.check();
             w.i64(event.time);
             w.u32(event.conditions);
         }
     }
 
     /// Reads what [`EventLog::encode`] wrote.
-    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let len = usize::try_from(r.varint()?).map_err(|_| DecodeError::Truncated)?;
         if len > r.remaining() / 12 {
             return Err(DecodeError::Truncated);
         }
         let mut log = Self { events: AVec::with_capacity_in(len, alloc), sorted: true };
         for _ in 0..len {
+            interrupt.check();
             let time = r.i64()?;
             log.push(time, r.u32()?);
         }
@@ -119,21 +122,21 @@ mod tests {
             let cut = cut.min(rows.len());
             let (mut a, b) = (log(&rows[..cut]), log(&rows[cut..]));
             let mut other_way = log(&rows[cut..]);
-            other_way.append(&a);
-            a.append(&b);
-            prop_assert_eq!(whole.sorted(), a.sorted());
-            prop_assert_eq!(whole.sorted(), other_way.sorted());
+            other_way.append(&a, ());
+            a.append(&b, ());
+            prop_assert_eq!(whole.sorted(()), a.sorted(()));
+            prop_assert_eq!(whole.sorted(()), other_way.sorted(()));
         }
 
         #[test]
         fn a_log_survives_its_bytes(rows in prop::collection::vec((any::<i64>(), any::<u32>()), 0..40)) {
             let mut before = log(&rows);
             let mut bytes = AVec::new();
-            before.encode(&mut Writer::new(&mut bytes, 1));
+            before.encode(&mut Writer::new(&mut bytes, 1), ());
             let mut r = Reader::new(&bytes, 1).unwrap();
-            let mut after = EventLog::decode_in(&mut r, Global).unwrap();
+            let mut after = EventLog::decode_in(&mut r, Global, ()).unwrap();
             prop_assert!(r.finish().is_ok());
-            prop_assert_eq!(before.sorted(), after.sorted());
+            prop_assert_eq!(before.sorted(()), after.sorted(()));
         }
 
         #[test]
@@ -141,13 +144,13 @@ mod tests {
             rows in prop::collection::vec((any::<i64>(), any::<u32>()), 0..8), at in 0usize..100, byte: u8, cut in 0usize..100
         ) {
             let mut bytes = AVec::new();
-            log(&rows).encode(&mut Writer::new(&mut bytes, 1));
+            log(&rows).encode(&mut Writer::new(&mut bytes, 1), ());
             if let Some(b) = bytes.get_mut(at) { *b = byte; }
             bytes.truncate(cut);
             let Ok(mut r) = Reader::new(&bytes, 1) else { return Ok(()) };
-            if let Ok(mut read) = EventLog::decode_in(&mut r, Global) {
+            if let Ok(mut read) = EventLog::decode_in(&mut r, Global, ()) {
                 prop_assert!(12 * read.len() + r.remaining() < bytes.len());
-                prop_assert!(read.sorted().is_sorted());
+                prop_assert!(read.sorted(()).is_sorted());
             }
         }
     }

@@ -64,8 +64,6 @@
 //! needs one number, because for `<=` only the latest row before it can matter and for `>=` only the earliest; `==`
 //! keeps a queue of times no older than its duration. So time is O(rows * elements of the pattern) whatever the data,
 //! memory O(elements), plus 8 bytes for each distinct time inside the duration of an `==` gate.
-//!
-//! Functions that walk all rows call `interrupt` every few thousand rows, so that a caller can stop them by unwinding.
 
 mod compile;
 pub mod next_node;
@@ -75,6 +73,10 @@ mod run;
 mod tests;
 
 use crate::event::Event;
+use crate::interrupt::Interrupt;
+
+/// The longest pattern, in bytes: more than 4096 elements need, and few enough to parse in no time.
+pub const MAX_PATTERN: usize = 1 << 16;
 
 /// Why a pattern was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +112,12 @@ pub enum Problem {
     /// A duration that is not a whole number of microseconds.
     #[error("expected a duration of whole microseconds")]
     DurationTooFine,
+    /// The text is longer than the longest pattern that is read at all.
+    #[error("expected at most {limit} bytes")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
     /// The pattern lowers to more elements than the engine accepts; only very many optional items get there.
     #[error("expected a simpler pattern: more than {limit} elements")]
     TooComplex {
@@ -131,6 +139,9 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] with the position of the first character that does not fit and what was expected there.
     pub fn parse(text: &str, conditions: usize) -> Result<Self, PatternError> {
+        if text.len() > MAX_PATTERN {
+            return Err(PatternError { position: 1, problem: Problem::TooLong { limit: MAX_PATTERN } });
+        }
         let program = compile::lower(text, &parse::parse(text, conditions)?)?;
         Ok(Self { program })
     }
@@ -138,12 +149,12 @@ impl Pattern {
     /// Whether the pattern matches anywhere in `events`, which must be sorted ([`crate::event::EventLog::sorted`]).
     ///
     /// Rows without a true condition are skipped. No rows: false.
-    pub fn matches(&self, events: &[Event], interrupt: impl FnMut()) -> bool {
+    pub fn matches(&self, events: &[Event], interrupt: impl Interrupt) -> bool {
         run::count(&self.program, events, 1, interrupt) > 0
     }
 
     /// How often the pattern matches in sorted `events` without overlap. No rows: 0.
-    pub fn count(&self, events: &[Event], interrupt: impl FnMut()) -> u64 {
+    pub fn count(&self, events: &[Event], interrupt: impl Interrupt) -> u64 {
         run::count(&self.program, events, u64::MAX, interrupt)
     }
 }

@@ -46,6 +46,7 @@
 use super::mode::{Mode, ModeError, low_bits};
 use super::tie::bits;
 use crate::event::{Event, MAX_CONDITIONS};
+use crate::interrupt::Interrupt;
 use crate::{AVec, Allocator};
 
 mod forward;
@@ -119,12 +120,17 @@ impl Funnel {
     /// `None` stands for a step left out by `optional` and occurs only there; the last entry is always a time.
     /// `events` must be in processing order and hold at least every row with a true condition (every row if
     /// [`Funnel::needs_unmatched_rows`]). Allocates nothing but `out`.
-    pub fn run<A: Allocator>(&self, events: &[Event], out: &mut AVec<Option<i64>, A>) {
+    pub fn run<A: Allocator>(
+        &self,
+        events: &[Event],
+        out: &mut AVec<Option<i64>, A>,
+        interrupt: impl Interrupt,
+    ) {
         out.clear();
         if self.mode.any_order {
-            return self.any_order(events, out);
+            return self.any_order(events, out, interrupt);
         }
-        let best = self.forward(events);
+        let best = self.forward(events, interrupt);
         match best.level {
             0 => {}
             1 => out.push(Some(best.start)),
@@ -132,9 +138,9 @@ impl Funnel {
             level => {
                 let rows = span(events, best.start, best.end);
                 match level {
-                    3..=4 => self.trace::<4, A>(rows, best, out),
-                    5..=8 => self.trace::<8, A>(rows, best, out),
-                    _ => self.trace::<MAX_CONDITIONS, A>(rows, best, out),
+                    3..=4 => self.trace::<4, A>(rows, best, out, interrupt),
+                    5..=8 => self.trace::<8, A>(rows, best, out, interrupt),
+                    _ => self.trace::<MAX_CONDITIONS, A>(rows, best, out, interrupt),
                 }
             }
         }
@@ -149,6 +155,21 @@ impl Funnel {
         } else {
             compress(conditions, self.step_conditions)
         }
+    }
+
+    /// The steps that any of the rows satisfies.
+    fn union_of(&self, rows: &[Event], interrupt: impl Interrupt) -> u32 {
+        rows.iter().fold(0, |union, e| {
+            interrupt.check();
+            union | self.steps_of(e.conditions)
+        })
+    }
+
+    fn excludes(&self, rows: &[Event], interrupt: impl Interrupt) -> bool {
+        rows.iter().any(|e| {
+            interrupt.check();
+            e.conditions & self.mode.exclude != 0
+        })
     }
 
     /// The furthest step (from 0) that `strict_order` allows inside a chain whose next step is `next` or, if that one
@@ -186,19 +207,21 @@ struct Judged {
 }
 
 impl Judged {
-    fn new(funnel: &Funnel, rows: &[Event]) -> Self {
-        let mut judged = Self { furthest: 0, mask: 0, repeats: None, excluded: false };
+    fn new(funnel: &Funnel, rows: &[Event], interrupt: impl Interrupt) -> Self {
+        let mut judged =
+            Self { furthest: 0, mask: 0, repeats: None, excluded: funnel.excludes(rows, interrupt) };
         for (i, row) in rows.iter().enumerate() {
+            interrupt.check();
             let mask = funnel.steps_of(row.conditions);
             if i == 0 {
                 judged.mask = mask;
             }
             judged.furthest = judged.furthest.max(mask.trailing_zeros() as usize);
-            judged.excluded |= row.conditions & funnel.mode.exclude != 0;
         }
         if rows.len() > 1 && funnel.mode.strict.strict_deduplication {
             let mut repeats = [0; MAX_CONDITIONS];
             for row in rows {
+                interrupt.check();
                 let step = (funnel.steps_of(row.conditions) & !1).trailing_zeros() as usize;
                 if let Some(count) = repeats.get_mut(step) {
                     *count += 1;

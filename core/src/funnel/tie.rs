@@ -1,46 +1,30 @@
 //! Events at one instant: which steps can be given a row each, when a row may serve one step only.
 //!
-//! Order inside a tie carries no meaning, so this is bipartite matching between steps and rows. It grows one step at
-//! a time by augmenting paths, which never gives up a step matched before.
+//! Order inside a tie carries no meaning, so this is bipartite matching between steps and rows. Most rows of a large
+//! tie are dispensable: rows that can all be matched to different steps at once, and as many of them as possible,
+//! serve every set of steps that any rows serve (Mendelsohn and Dulmage: one matching covers that set and those rows).
+//! So a tie of any size comes down to at most one row a step.
 
 use crate::event::MAX_CONDITIONS;
+use crate::interrupt::Interrupt;
 
-/// More rows per step than there are steps can never be needed, so a tie of any size shrinks to this many rows.
-const MAX_ROWS: usize = MAX_CONDITIONS * MAX_CONDITIONS;
-
-/// The rows of one instant, as far as they matter for matching.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives briefly on the stack; a box would leave the caller's allocator"
-)]
-pub(super) enum Tie {
-    /// No row satisfies two steps: every step present has a row of its own.
-    OneStepEach {
-        /// The steps present.
-        union: u32,
-    },
-    /// Rows may satisfy several steps.
-    Rows {
-        /// The steps of each row; only the first `len` count.
-        rows: [u32; MAX_ROWS],
-        /// How many rows there are.
-        len: usize,
-    },
+/// The rows of one instant, as far as they matter for matching: at most one a step.
+pub(super) struct Tie {
+    /// Per step, the rows that satisfy it, as bits.
+    rows_for: [u32; MAX_CONDITIONS],
 }
 
 /// Steps that have a row each, all different.
 #[derive(Clone, Copy)]
 pub(super) struct Matching {
-    row_of: [u16; MAX_CONDITIONS],
-    steps: u32,
+    /// Per row in use, its step.
+    step_of: [u8; MAX_CONDITIONS],
+    /// The rows in use.
+    used: u32,
 }
 
 impl Matching {
-    pub(super) const EMPTY: Self = Self { row_of: [0; MAX_CONDITIONS], steps: 0 };
-
-    fn owner(&self, row: usize) -> Option<usize> {
-        bits(self.steps).find(|&step| usize::from(self.row_of[step]) == row)
-    }
+    pub(super) const EMPTY: Self = Self { step_of: [0; MAX_CONDITIONS], used: 0 };
 }
 
 /// The positions of the set bits, ascending.
@@ -52,54 +36,77 @@ pub(super) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Tie {
-    /// Takes the masks of all rows of one instant, restricted to steps.
-    pub(super) fn new(masks: impl Iterator<Item = u32> + Clone) -> Self {
-        if masks.clone().all(|mask| mask.count_ones() < 2) {
-            return Self::OneStepEach { union: masks.fold(0, |union, mask| union | mask) };
-        }
-        let (mut rows, mut len) = ([0; MAX_ROWS], 0);
-        let mut seen = [0u8; MAX_CONDITIONS];
-        for mask in masks {
-            if bits(mask).any(|step| usize::from(seen[step]) < MAX_CONDITIONS) {
-                bits(mask).for_each(|step| seen[step] = seen[step].saturating_add(1));
-                // Each kept row raises the count of a step that was below the limit, so there is always room.
-                if let Some(slot) = rows.get_mut(len) {
-                    *slot = mask;
-                    len += 1;
-                }
+/// Rows that serve different steps, each with its time.
+pub(super) struct Basis {
+    /// Per occupied step, the time of its row and all the steps that the row could serve.
+    pub(super) row: [(i64, u32); MAX_CONDITIONS],
+    pub(super) occupied: u32,
+}
+
+impl Basis {
+    pub(super) const EMPTY: Self = Self { row: [(0, 0); MAX_CONDITIONS], occupied: 0 };
+
+    /// Finds the row a step, moving others if needed; otherwise changes nothing. `visited` collects the steps tried.
+    pub(super) fn place(&mut self, row: (i64, u32), visited: &mut u32) -> bool {
+        for step in bits(row.1) {
+            if *visited & (1 << step) != 0 {
+                continue;
+            }
+            *visited |= 1 << step;
+            if self.occupied & (1 << step) == 0 || self.place(self.row[step], visited) {
+                self.row[step] = row;
+                self.occupied |= 1 << step;
+                return true;
             }
         }
-        Self::Rows { rows, len }
+        false
+    }
+}
+
+impl Tie {
+    /// Takes the masks of all rows of one instant, restricted to steps. Linear in the rows.
+    pub(super) fn new(masks: impl Iterator<Item = u32>, interrupt: impl Interrupt) -> Self {
+        let mut basis = Basis::EMPTY;
+        // Steps taken by rows that could serve only each other's steps: a row for these alone is dispensable.
+        let mut closed = 0;
+        for mask in masks {
+            interrupt.check();
+            let mut visited = 0;
+            if mask & !closed != 0 && !basis.place((0, mask), &mut visited) {
+                closed |= visited;
+            }
+        }
+        let mut rows_for = [0; MAX_CONDITIONS];
+        for row in bits(basis.occupied) {
+            bits(basis.row[row].1).for_each(|step| rows_for[step] |= 1 << row);
+        }
+        Self { rows_for }
     }
 
     /// Matches one more step, moving other steps to other rows if needed; false, and no change, when impossible.
     pub(super) fn add(&self, matching: &mut Matching, step: usize) -> bool {
-        let found = match self {
-            Self::OneStepEach { union } => union & (1 << step) != 0,
-            Self::Rows { rows, len } => augment(&rows[..*len], matching, step, &mut 0),
-        };
-        if found {
-            matching.steps |= 1 << step;
-        }
-        found
+        self.augment(matching, step, &mut 0)
     }
-}
 
-/// Finds `step` a row, moving matched steps along an augmenting path; `visited` collects the steps tried.
-fn augment(rows: &[u32], matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
-    *visited |= 1 << step;
-    for (row, _) in rows.iter().enumerate().filter(|(_, mask)| *mask & (1 << step) != 0) {
-        let free = match matching.owner(row) {
-            None => true,
-            Some(owner) => *visited & (1 << owner) == 0 && augment(rows, matching, owner, visited),
-        };
-        if free {
-            matching.row_of[step] = row as u16;
-            return true;
+    /// Finds `step` a row along an augmenting path; `visited` collects the rows tried.
+    fn augment(&self, matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
+        let rows = self.rows_for[step];
+        let free = rows & !matching.used;
+        let mut row = free.trailing_zeros();
+        while free == 0 {
+            row = (rows & !*visited).trailing_zeros();
+            if row == u32::BITS {
+                return false;
+            }
+            *visited |= 1 << row;
+            if self.augment(matching, usize::from(matching.step_of[row as usize]), visited) {
+                break;
+            }
         }
+        matching.used |= 1 << row;
+        matching.step_of[row as usize] = step as u8;
+        true
     }
-    false
 }
 
 #[cfg(test)]
@@ -118,19 +125,19 @@ mod tests {
 
     #[test]
     fn a_huge_tie_keeps_the_rare_rows() {
-        let tie = Tie::new(std::iter::repeat_n(0b011, 5000).chain([0b100]).chain([0b110; 5000]));
+        let tie = Tie::new(std::iter::repeat_n(0b0011, 5000).chain([0b0100]).chain([0b0110; 5000]), ());
         let mut m = Matching::EMPTY;
         assert!((0..3).all(|step| tie.add(&mut m, step)));
-        assert_eq!(m.steps, 0b111);
-        assert!(matches!(tie, Tie::Rows { len, .. } if len <= 3 * MAX_CONDITIONS));
+        assert!(!tie.add(&mut m, 3));
+        assert_eq!(m.used.count_ones(), 3);
     }
 
     proptest! {
         #[test]
         fn steps_are_added_exactly_when_an_assignment_exists(
-            rows in prop::collection::vec(0u32..32, 0..6), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle()
+            rows in prop::collection::vec(0u32..32, 0..9), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle()
         ) {
-            let tie = Tie::new(rows.iter().copied());
+            let tie = Tie::new(rows.iter().copied(), ());
             let (mut m, mut matched) = (Matching::EMPTY, vec![]);
             for step in order {
                 matched.push(step);

@@ -25,6 +25,7 @@
 use super::mode::{WindowMode, low_bits};
 use super::tie::{Matching, Tie, bits};
 use crate::event::{Event, MAX_CONDITIONS};
+use crate::interrupt::Interrupt;
 
 /// The deepest level reached, 0 to `steps`; 0 without events.
 ///
@@ -32,24 +33,31 @@ use crate::event::{Event, MAX_CONDITIONS};
 /// [`WindowMode::needs_unmatched_rows`]). Conditions beyond `steps` are ignored, as are steps beyond 32. The window
 /// counts from the first step, inclusive, in microseconds; a negative one counts as 0.
 ///
-/// Linear in the events; nothing is allocated. `strict_once` adds a matching of at most 32 steps per tie.
-pub fn window_funnel(events: &[Event], steps: usize, window_us: i64, mode: WindowMode) -> u32 {
+/// Linear in the events; nothing is allocated. `strict_once` adds matchings of at most 32 steps per tie.
+pub fn window_funnel(
+    events: &[Event],
+    steps: usize,
+    window_us: i64,
+    mode: WindowMode,
+    interrupt: impl Interrupt,
+) -> u32 {
     let steps = steps.min(MAX_CONDITIONS);
     let window = u64::try_from(window_us).unwrap_or(0);
     if mode.strict_once {
-        return Once { steps, window, mode, level: 0, first: [0; MAX_CONDITIONS] }.scan(events) as u32;
+        let once = Once { steps, window, mode, level: 0, first: [0; MAX_CONDITIONS], interrupt };
+        return once.scan(events) as u32;
     }
     let scan = match (mode.strict_increase, mode.strict_order, mode.strict_deduplication) {
-        (false, false, false) => scan::<false, false, false>,
-        (false, false, true) => scan::<false, false, true>,
-        (false, true, false) => scan::<false, true, false>,
-        (false, true, true) => scan::<false, true, true>,
-        (true, false, false) => scan::<true, false, false>,
-        (true, false, true) => scan::<true, false, true>,
-        (true, true, false) => scan::<true, true, false>,
-        (true, true, true) => scan::<true, true, true>,
+        (false, false, false) => scan::<false, false, false, _>,
+        (false, false, true) => scan::<false, false, true, _>,
+        (false, true, false) => scan::<false, true, false, _>,
+        (false, true, true) => scan::<false, true, true, _>,
+        (true, false, false) => scan::<true, false, false, _>,
+        (true, false, true) => scan::<true, false, true, _>,
+        (true, true, false) => scan::<true, true, false, _>,
+        (true, true, true) => scan::<true, true, true, _>,
     };
-    scan(events, steps, window, mode.allow_reentry) as u32
+    scan(events, steps, window, mode.allow_reentry, interrupt) as u32
 }
 
 /// Whether `time` is at most `window` after `first`, which is not later.
@@ -59,11 +67,12 @@ fn within(first: i64, time: i64, window: u64) -> bool {
 }
 
 /// All modes but `strict_once`. The steps reached are always the first `level` ones: a step needs its predecessor.
-fn scan<const INCREASE: bool, const ORDER: bool, const DEDUPLICATION: bool>(
+fn scan<const INCREASE: bool, const ORDER: bool, const DEDUPLICATION: bool, I: Interrupt>(
     events: &[Event],
     steps: usize,
     window: u64,
     allow_reentry: bool,
+    interrupt: I,
 ) -> usize {
     let all = low_bits(steps);
     let mut first = [0i64; MAX_CONDITIONS];
@@ -72,6 +81,7 @@ fn scan<const INCREASE: bool, const ORDER: bool, const DEDUPLICATION: bool>(
     let mut rest = events;
     while let Some((event, tail)) = rest.split_first() {
         rest = tail;
+        interrupt.check();
         let time = event.time;
         let mut union = event.conditions & all;
         let mut repeated = 0;
@@ -81,6 +91,7 @@ fn scan<const INCREASE: bool, const ORDER: bool, const DEDUPLICATION: bool>(
             && next.time == time
         {
             rest = tail;
+            interrupt.check();
             let conditions = next.conditions & all;
             repeated |= union & conditions;
             union |= conditions;
@@ -119,7 +130,7 @@ fn scan<const INCREASE: bool, const ORDER: bool, const DEDUPLICATION: bool>(
 }
 
 /// The scan of `strict_once`.
-struct Once {
+struct Once<I> {
     steps: usize,
     window: u64,
     mode: WindowMode,
@@ -127,14 +138,19 @@ struct Once {
     level: usize,
     /// Per step reached, the newest start of a chain that got there.
     first: [i64; MAX_CONDITIONS],
+    interrupt: I,
 }
 
-impl Once {
+impl<I: Interrupt> Once<I> {
     fn scan(mut self, events: &[Event]) -> usize {
         let all = low_bits(self.steps);
         for tie in events.chunk_by(|a, b| a.time == b.time) {
-            let union = tie.iter().fold(0, |union, e| union | e.conditions) & all;
-            let unmatched = tie.iter().any(|e| e.conditions & all == 0);
+            let (mut union, mut unmatched) = (0, false);
+            for conditions in tie.iter().map(|e| e.conditions & all) {
+                self.interrupt.check();
+                union |= conditions;
+                unmatched |= conditions == 0;
+            }
             if self.mode.strict_order && unmatched && self.level > 0 {
                 return self.level;
             }
@@ -163,7 +179,7 @@ impl Once {
         let mut reach: [usize; MAX_CONDITIONS] =
             std::array::from_fn(|j| j + usize::from(union & (1 << j) != 0));
         if rows.len() > 1 && !self.mode.strict_increase {
-            let tie = Tie::new(rows.iter().map(|e| e.conditions & all));
+            let tie = Tie::new(rows.iter().map(|e| e.conditions & all), self.interrupt);
             for (j, reach) in reach.iter_mut().enumerate().take((level + 1).min(self.steps)) {
                 let mut matching = Matching::EMPTY;
                 *reach = (j..self.steps).find(|&k| !tie.add(&mut matching, k)).unwrap_or(self.steps);
@@ -209,7 +225,11 @@ impl Once {
         }
         let mut here = 0;
         for k in bits(union & !1) {
-            for (i, row) in rows.iter().enumerate().filter(|(_, e)| e.conditions & (1 << k) != 0) {
+            for (i, row) in rows.iter().enumerate() {
+                self.interrupt.check();
+                if row.conditions & (1 << k) == 0 {
+                    continue;
+                }
                 if k < self.level || self.out_of_order(k) {
                     return true;
                 }

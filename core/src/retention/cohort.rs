@@ -23,6 +23,7 @@
 
 use super::calendar::{DAY, Unit, UnknownUnit};
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::interrupt::{Interrupt, sort};
 use crate::{AVec, Allocator};
 
 /// The largest number of periods one may ask for.
@@ -138,12 +139,31 @@ impl Spec {
 pub struct SpecMismatch;
 
 /// A person in a cohort.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
     /// Start of the cohort's calendar period, in microseconds since 2000-01-01 UTC.
     pub cohort: i64,
+    spec: &'a Spec,
+    start: i64,
+    /// Sorted.
+    returns: &'a [i64],
+}
+
+impl Member<'_> {
     /// One element per period from period 0; `None` where the period is incomplete.
-    pub retained: Vec<Option<bool>>,
+    pub fn retained(&self) -> impl ExactSizeIterator<Item = Option<bool>> {
+        let Self { spec, start, returns, .. } = *self;
+        let cohort_end = spec.unit.start(spec.unit.index(start) + 1);
+        let returned = move |k| {
+            let (from, to) = (spec.period_start(start, k), spec.period_start(start, k + 1));
+            if cohort_end.max(to) > spec.as_of {
+                return None;
+            }
+            let first = returns.get(returns.partition_point(|&time| time < from));
+            Some(first.is_some_and(|&time| spec.on_or_after || time < to))
+        };
+        (0..spec.periods).map(move |k| if k == 0 { Some(true) } else { returned(k) })
+    }
 }
 
 /// The starts and returns of one person; a mergeable state.
@@ -194,35 +214,34 @@ impl<A: Allocator + Clone> CohortLog<A> {
     ///
     /// # Errors
     /// The logs were made for different questions.
-    pub fn append<B: Allocator>(&mut self, other: &CohortLog<B>) -> Result<(), SpecMismatch> {
+    pub fn append<B: Allocator>(
+        &mut self,
+        other: &CohortLog<B>,
+        interrupt: impl Interrupt,
+    ) -> Result<(), SpecMismatch> {
         if self.spec != other.spec {
             return Err(SpecMismatch);
         }
-        other.starts.times.iter().for_each(|&time| self.push_start(time));
-        other.returns.times.iter().for_each(|&time| self.returns.push(time));
+        other.starts.iter(interrupt).for_each(|time| self.push_start(time));
+        other.returns.iter(interrupt).for_each(|time| self.returns.push(time));
         Ok(())
     }
 
     /// The person's cohorts in order of time: none without a start, at most one for `first_time`.
     ///
-    /// O(n log n) for n events if they are not sorted yet, plus O(log n) for each cohort and period; `interrupt` is
-    /// called once per cohort.
-    pub fn members(&mut self, mut interrupt: impl FnMut()) -> Vec<Member> {
-        let spec = self.spec;
-        let returns = self.returns.sorted();
-        let mut members: Vec<Member> = vec![];
-        for &start in self.starts.sorted() {
+    /// O(n log n) for n events if they are not sorted yet, plus O(log n) for each cohort and period.
+    pub fn members(&mut self, interrupt: impl Interrupt) -> impl Iterator<Item = Member<'_>> {
+        let (spec, returns) = (&self.spec, self.returns.sorted(interrupt));
+        let mut last = None;
+        self.starts.sorted(interrupt).iter().filter_map(move |&start| {
+            interrupt.check();
             let cohort = spec.unit.start(spec.unit.index(start));
-            if members.last().is_none_or(|last| last.cohort != cohort) {
-                interrupt();
-                members.push(Member { cohort, retained: retained(&spec, start, returns) });
-            }
-        }
-        members
+            (last.replace(cohort) != Some(cohort)).then_some(Member { cohort, spec, start, returns })
+        })
     }
 
     /// Writes specification and log; the caller has written a version before.
-    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>, interrupt: impl Interrupt) {
         let spec = &self.spec;
         w.u8(match spec.unit {
             Unit::Day => 0,
@@ -234,15 +253,15 @@ impl<A: Allocator + Clone> CohortLog<A> {
         w.u32(spec.rolling_days);
         w.u32(spec.periods);
         w.i64(spec.as_of);
-        self.starts.encode(w);
-        self.returns.encode(w);
+        self.starts.encode(w, interrupt);
+        self.returns.encode(w, interrupt);
     }
 
     /// Reads what [`CohortLog::encode`] wrote.
     ///
     /// # Errors
     /// Anything that `encode` does not write.
-    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let unit = match r.u8()? {
             0 => Unit::Day,
             1 => Unit::Week,
@@ -257,27 +276,13 @@ impl<A: Allocator + Clone> CohortLog<A> {
         }
         let (on_or_after, recurring) = (flags & 1 != 0, flags & 2 != 0);
         let spec = Spec { unit, rolling_days, on_or_after, recurring, periods, as_of };
-        let starts = Times::decode_in(r, as_of, alloc.clone())?;
+        let starts = Times::decode_in(r, as_of, alloc.clone(), interrupt)?;
         if !recurring && starts.times.len() > 1 {
             return Err(DecodeError::Malformed("more than one first start"));
         }
-        let returns = Times::decode_in(r, as_of, alloc)?;
+        let returns = Times::decode_in(r, as_of, alloc, interrupt)?;
         Ok(Self { spec, starts, returns })
     }
-}
-
-/// What is known of each period of a person who started at `start`; `returns` is sorted.
-fn retained(spec: &Spec, start: i64, returns: &[i64]) -> Vec<Option<bool>> {
-    let cohort_end = spec.unit.start(spec.unit.index(start) + 1);
-    let returned = |k| {
-        let (from, to) = (spec.period_start(start, k), spec.period_start(start, k + 1));
-        if cohort_end.max(to) > spec.as_of {
-            return None;
-        }
-        let first = returns.get(returns.partition_point(|&time| time < from));
-        Some(first.is_some_and(|&time| spec.on_or_after || time < to))
-    };
-    (0..spec.periods).map(|k| if k == 0 { Some(true) } else { returned(k) }).collect()
 }
 
 /// A growing set of times, sorted when asked for.
@@ -300,26 +305,39 @@ impl<A: Allocator> Times<A> {
         self.times.push(time);
     }
 
-    fn sorted(&mut self) -> &[i64] {
+    fn iter(&self, interrupt: impl Interrupt) -> impl Iterator<Item = i64> {
+        self.times.iter().map(move |&time| {
+            interrupt.check();
+            time
+        })
+    }
+
+    fn sorted(&mut self, interrupt: impl Interrupt) -> &[i64] {
         if !self.sorted {
-            self.times.sort_unstable();
+            sort(&mut self.times, interrupt, i64::cmp);
             self.sorted = true;
         }
         &self.times
     }
 
-    fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
+    fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>, interrupt: impl Interrupt) {
         w.varint(self.times.len() as u64);
-        self.times.iter().for_each(|&time| w.i64(time));
+        self.iter(interrupt).for_each(|time| w.i64(time));
     }
 
-    fn decode_in(r: &mut Reader<'_>, as_of: i64, alloc: A) -> Result<Self, DecodeError> {
+    fn decode_in(
+        r: &mut Reader<'_>,
+        as_of: i64,
+        alloc: A,
+        interrupt: impl Interrupt,
+    ) -> Result<Self, DecodeError> {
         let len = usize::try_from(r.varint()?).map_err(|_| DecodeError::Truncated)?;
         if len > r.remaining() / 8 {
             return Err(DecodeError::Truncated);
         }
         let mut times = Self { times: AVec::with_capacity_in(len, alloc), sorted: true };
         for _ in 0..len {
+            interrupt.check();
             let time = r.i64()?;
             if time >= as_of {
                 return Err(DecodeError::Malformed("event is not before as_of"));

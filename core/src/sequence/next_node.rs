@@ -17,6 +17,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::event::MAX_CONDITIONS;
+use crate::interrupt::{Interrupt, extend};
 use crate::{AVec, Allocator};
 use std::str::FromStr;
 
@@ -158,10 +159,13 @@ impl<A: Allocator + Clone> NodeLog<A> {
     }
 
     /// Adds all rows of another log.
-    pub fn append<B: Allocator>(&mut self, other: &NodeLog<B>) {
+    pub fn append<B: Allocator>(&mut self, other: &NodeLog<B>, interrupt: impl Interrupt) {
         let offset = self.arena.len();
-        self.arena.extend_from_slice(&other.arena);
-        self.rows.extend(other.rows.iter().map(|row| Row { start: row.start + offset, ..*row }));
+        extend(&mut self.arena, &other.arena, interrupt);
+        self.rows.extend(other.rows.iter().map(|row| {
+            interrupt.check();
+            Row { start: row.start + offset, ..*row }
+        }));
         self.sorted = self.rows.len() < 2;
     }
 
@@ -177,13 +181,20 @@ impl<A: Allocator + Clone> NodeLog<A> {
 
     /// The value of the row next to the chain, by the [rules](self); `None` if there is none. Sorts the rows if they
     /// are not sorted.
-    pub fn next_node(&mut self, search: Search) -> Option<&[u8]> {
+    pub fn next_node(&mut self, search: Search, interrupt: impl Interrupt) -> Option<&[u8]> {
         if !self.sorted {
             let arena = &self.arena;
-            self.rows.sort_unstable_by(|a, b| key(arena, a).cmp(&key(arena, b)));
+            // Values may be long, so even few comparisons may take a while.
+            self.rows.sort_unstable_by(|a, b| {
+                interrupt.check();
+                key(arena, a).cmp(&key(arena, b))
+            });
             self.sorted = true;
         }
-        let matches = |row: &Row| row.base && row.conditions & 1 != 0;
+        let matches = |row: &Row| {
+            interrupt.check();
+            row.base && row.conditions & 1 != 0
+        };
         let base = match search.base {
             Base::Head => self.rows.first().filter(|row| row.base).map(|_| 0),
             Base::Tail => self.rows.last().filter(|row| row.base).map(|_| self.rows.len() - 1),
@@ -203,9 +214,10 @@ impl<A: Allocator + Clone> NodeLog<A> {
     }
 
     /// Writes the log; the caller has written version and configuration before.
-    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
+    pub fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>, interrupt: impl Interrupt) {
         w.varint(self.rows.len() as u64);
         for row in &self.rows {
+            interrupt.check();
             w.i64(row.time);
             w.u32(row.conditions);
             w.u8(u8::from(row.base));
@@ -217,7 +229,7 @@ impl<A: Allocator + Clone> NodeLog<A> {
     ///
     /// # Errors
     /// Anything that `encode` does not write.
-    pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let len = usize::try_from(r.varint()?).map_err(|_| DecodeError::Truncated)?;
         // A row takes 14 bytes or more; checked before memory is set aside for the count.
         if len > r.remaining() / 14 {
@@ -227,6 +239,7 @@ impl<A: Allocator + Clone> NodeLog<A> {
         log.rows.reserve(len);
         log.arena.reserve(r.remaining() - 14 * len);
         for _ in 0..len {
+            interrupt.check();
             let (time, conditions) = (r.i64()?, r.u32()?);
             let base = match r.u8()? {
                 0 => false,
@@ -266,7 +279,7 @@ mod tests {
 
     fn ask(rows: &[Given], direction: &str, base: &str, conditions: usize) -> Option<String> {
         let search = Search::parse(direction, base, conditions).unwrap();
-        log(rows).next_node(search).map(|v| String::from_utf8_lossy(v).into_owned())
+        log(rows).next_node(search, ()).map(|v| String::from_utf8_lossy(v).into_owned())
     }
 
     /// home, basket, home, basket, pay; base everywhere; condition 1 home, 2 basket.
@@ -331,17 +344,17 @@ mod tests {
                 let search = Search::parse(direction, base, n).unwrap();
                 let mut whole = log(&given);
                 let mut merged = log(&given[cut..]);
-                let bytes = written(|w| log(&given[..cut]).encode(w));
-                merged.append(&read_whole(&bytes, |r| NodeLog::decode_in(r, Global)).unwrap());
+                let bytes = written(|w| log(&given[..cut]).encode(w, ()));
+                merged.append(&read_whole(&bytes, |r| NodeLog::decode_in(r, Global, ())).unwrap(), ());
                 prop_assert_eq!(merged.len(), whole.len());
-                prop_assert_eq!(whole.next_node(search), merged.next_node(search));
+                prop_assert_eq!(whole.next_node(search, ()), merged.next_node(search, ()));
             }
         }
 
         #[test]
         fn damaged_bytes_are_refused_or_read(given in rows(), at in 0usize..200, byte: u8, cut in 0usize..200) {
-            let mut bytes = written(|w| log(&given).encode(w));
-            let read = |bytes: &[u8]| read_whole(bytes, |r| NodeLog::decode_in(r, Global));
+            let mut bytes = written(|w| log(&given).encode(w, ()));
+            let read = |bytes: &[u8]| read_whole(bytes, |r| NodeLog::decode_in(r, Global, ()));
             let cut = cut.min(bytes.len());
             if cut < bytes.len() {
                 prop_assert!(read(&bytes[..cut]).is_err());
@@ -349,7 +362,7 @@ mod tests {
             let at = at % bytes.len();
             bytes[at] = byte;
             if let Ok(log) = read(&bytes) {
-                let again = written(|w| log.encode(w));
+                let again = written(|w| log.encode(w, ()));
                 prop_assert!(again.len() <= bytes.len(), "a longer varint may shrink, nothing may grow");
             }
         }

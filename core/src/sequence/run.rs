@@ -6,22 +6,18 @@
 use super::compile::{Final, Finish, Op, Program};
 use super::parse::{Comparison, Gate};
 use crate::event::Event;
+use crate::interrupt::Interrupt;
 use std::collections::VecDeque;
 
-/// Rows between two calls of the interrupt hook.
-const ROWS_PER_INTERRUPT: usize = 4096;
-
 /// Counts non-overlapping matches, up to `limit`.
-pub(super) fn count(program: &Program, events: &[Event], limit: u64, mut interrupt: impl FnMut()) -> u64 {
+pub(super) fn count(program: &Program, events: &[Event], limit: u64, interrupt: impl Interrupt) -> u64 {
     let Some(last) = events.iter().rposition(|e| e.conditions != 0) else {
         return 0;
     };
     let events = events.get(..=last).unwrap_or(events);
-    let mut run = Run::new(program, events);
+    let mut run = Run::new(program, events, interrupt);
     for (index, event) in events.iter().enumerate() {
-        if index % ROWS_PER_INTERRUPT == 0 {
-            interrupt();
-        }
+        interrupt.check();
         if event.conditions != 0 && run.step(index, *event) && (run.found >= limit || run.ended) {
             return run.found;
         }
@@ -30,8 +26,9 @@ pub(super) fn count(program: &Program, events: &[Event], limit: u64, mut interru
     run.found
 }
 
-struct Run<'a> {
+struct Run<'a, I> {
     program: &'a Program,
+    interrupt: I,
     events: &'a [Event],
     /// Per node: reached by the previous row. Node 0: the search starts at this position.
     reached: Vec<bool>,
@@ -71,12 +68,13 @@ struct OpState {
     bases: VecDeque<i64>,
 }
 
-impl<'a> Run<'a> {
-    fn new(program: &'a Program, events: &'a [Event]) -> Self {
+impl<'a, I: Interrupt> Run<'a, I> {
+    fn new(program: &'a Program, events: &'a [Event], interrupt: I) -> Self {
         let mut reached = vec![false; program.nodes];
         reached[0] = true;
         Self {
             program,
+            interrupt,
             events,
             reached,
             arrivals: program.finals.iter().any(|f| f.from == 0 || matches!(f.finish, Finish::After(_))),
@@ -146,7 +144,7 @@ impl<'a> Run<'a> {
 
     /// Whether a final gap arrives at the position before the row `index` of time `time`.
     fn arrives(&mut self, index: usize, time: i64) -> bool {
-        let events = self.events;
+        let (events, interrupt) = (self.events, self.interrupt);
         let mut any = false;
         for (end, state) in self.program.finals.iter().zip(&mut self.finals) {
             let entered = self.reached[end.from];
@@ -157,7 +155,7 @@ impl<'a> Run<'a> {
                 }
                 Finish::Here if end.from == 0 => any |= entered,
                 Finish::Never { forbidden, .. } if end.from == 0 && entered => {
-                    any |= state.first_forbidden(events, index, *forbidden).is_none();
+                    any |= state.first_forbidden(events, index, *forbidden, interrupt).is_none();
                 }
                 _ => {}
             }
@@ -167,7 +165,7 @@ impl<'a> Run<'a> {
 
     /// Whether the row just consumed, `index`, completes a match.
     fn completes(&mut self, index: usize) -> bool {
-        let (events, previous) = (self.events, self.previous);
+        let (events, previous, interrupt) = (self.events, self.previous, self.interrupt);
         self.program.finals.iter().zip(&mut self.finals).any(|(end, state)| {
             end.from != 0
                 && self.reached[end.from]
@@ -175,7 +173,7 @@ impl<'a> Run<'a> {
                     Finish::Here => true,
                     Finish::AtLastRow => index + 1 == events.len(),
                     Finish::Never { forbidden, within } => {
-                        match (state.first_forbidden(events, index + 1, forbidden), within) {
+                        match (state.first_forbidden(events, index + 1, forbidden, interrupt), within) {
                             (None, _) => true,
                             (Some(_), None) => false,
                             (Some(row), Some(gate)) => !gate.holds(elapsed(previous, row.time)),
@@ -310,12 +308,16 @@ impl FinalState {
         events: &'e [Event],
         index: usize,
         forbidden: u32,
+        interrupt: impl Interrupt,
     ) -> Option<&'e Event> {
         let known = events.get(self.next_forbidden).is_some_and(|e| e.conditions & forbidden != 0);
         if self.next_forbidden < index || !known {
             let from = self.next_forbidden.max(index);
             let ahead = events.get(from..).unwrap_or(&[]);
-            let found = ahead.iter().position(|e| e.conditions & forbidden != 0);
+            let found = ahead.iter().position(|e| {
+                interrupt.check();
+                e.conditions & forbidden != 0
+            });
             self.next_forbidden = found.map_or(events.len(), |offset| from + offset);
         }
         events.get(self.next_forbidden)

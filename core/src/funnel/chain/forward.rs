@@ -4,10 +4,12 @@ use super::{Best, Funnel, Judged};
 use crate::event::{Event, MAX_CONDITIONS};
 use crate::funnel::mode::low_bits;
 use crate::funnel::tie::{Matching, Tie, bits};
+use crate::interrupt::Interrupt;
 
 /// Per step, the chain there that started last and may still go on.
-struct Forward<'a> {
+struct Forward<'a, I> {
     funnel: &'a Funnel,
+    interrupt: I,
     live: u32,
     start: [i64; MAX_CONDITIONS],
     last: [i64; MAX_CONDITIONS],
@@ -16,13 +18,14 @@ struct Forward<'a> {
 }
 
 impl Funnel {
-    pub(super) fn forward(&self, events: &[Event]) -> Best {
+    pub(super) fn forward(&self, events: &[Event], interrupt: impl Interrupt) -> Best {
         let plain = !self.judges_rows_inside()
             && !self.mode.first_entry
             && self.mode.step_window_us.is_none()
             && self.optional == 0;
         let forward = Forward {
             funnel: self,
+            interrupt,
             live: 0,
             start: [0; MAX_CONDITIONS],
             last: [0; MAX_CONDITIONS],
@@ -37,7 +40,7 @@ impl Funnel {
     }
 }
 
-impl Forward<'_> {
+impl<I: Interrupt> Forward<'_, I> {
     /// The default mode and `strict_increase`: chains only end by their window, so the live steps are always the
     /// first ones.
     fn scan_plain<const INCREASE: bool>(mut self, events: &[Event]) -> Best {
@@ -46,6 +49,7 @@ impl Forward<'_> {
         let mut rest = events;
         let mut level = 0;
         while let Some((event, tail)) = rest.split_first() {
+            self.interrupt.check();
             let time = event.time;
             let mut mask = event.conditions & all;
             let mut deepest_first = true;
@@ -100,6 +104,7 @@ impl Forward<'_> {
     fn scan(mut self, events: &[Event]) -> Best {
         let one_per_instant = self.funnel.mode.strict.strict_increase;
         for rows in events.chunk_by(|a, b| a.time == b.time) {
+            self.interrupt.check();
             if rows.len() == 1 || one_per_instant {
                 self.one_row(rows);
             } else {
@@ -131,10 +136,10 @@ impl Forward<'_> {
     fn one_row(&mut self, rows: &[Event]) {
         let funnel = self.funnel;
         let time = rows[0].time;
-        let judged = funnel.judges_rows_inside().then(|| Judged::new(funnel, rows));
+        let judged = funnel.judges_rows_inside().then(|| Judged::new(funnel, rows, self.interrupt));
         let passes =
             |next: usize, used: usize| judged.as_ref().is_none_or(|j| j.lets_pass(funnel, next, used));
-        let union = rows.iter().fold(0, |union, e| union | funnel.steps_of(e.conditions));
+        let union = funnel.union_of(rows, self.interrupt);
         let fresh = self.fresh(union);
         let mut moved = 0u32;
         let mut steps = union & !1;
@@ -176,16 +181,16 @@ impl Forward<'_> {
     fn instant(&mut self, rows: &[Event]) {
         let funnel = self.funnel;
         let time = rows[0].time;
-        let judged = funnel.judges_rows_inside().then(|| Judged::new(funnel, rows));
+        let judged = funnel.judges_rows_inside().then(|| Judged::new(funnel, rows, self.interrupt));
         let passes =
             |next: usize, used: usize| judged.as_ref().is_none_or(|j| j.lets_pass(funnel, next, used));
-        let union = rows.iter().fold(0, |union, e| union | funnel.steps_of(e.conditions));
+        let union = funnel.union_of(rows, self.interrupt);
         let mut deepest: Option<(usize, i64)> = None;
         let mut moved = 0u32;
         let mut newest = [0i64; MAX_CONDITIONS];
         let fresh = self.fresh(union);
         if union != 0 {
-            let tie = Tie::new(rows.iter().map(|e| funnel.steps_of(e.conditions)));
+            let tie = Tie::new(rows.iter().map(|e| funnel.steps_of(e.conditions)), self.interrupt);
             // A chain that starts here is judged by nothing at this instant.
             let here = fresh.then_some((0, time, true));
             let from = bits(self.in_reach(time)).map(|j| (j + 1, self.start[j], false));

@@ -11,7 +11,7 @@ type Times = Vec<Option<i64>>;
 fn run(events: &[Event], conditions: usize, window: i64, mode: &str) -> Times {
     let funnel = Funnel::new(Mode::parse(mode).unwrap(), conditions, window).unwrap();
     let mut out = AVec::new();
-    funnel.run(events, &mut out);
+    funnel.run(events, &mut out, ());
     out.to_vec()
 }
 
@@ -180,7 +180,7 @@ proptest! {
         let mut events = events;
         events.sort();
         let mut out = AVec::new();
-        funnel.run(&events, &mut out);
+        funnel.run(&events, &mut out, ());
         prop_assert_eq!(out.to_vec(), AllChains::times(&events, conditions, window, mode));
     }
 }
@@ -195,7 +195,7 @@ proptest! {
         let mut mode = Mode::default();
         mode.strict.strict_increase = increase;
         let mut out = AVec::new();
-        Funnel::new(mode, 4, window).unwrap().run(&events, &mut out);
+        Funnel::new(mode, 4, window).unwrap().run(&events, &mut out, ());
         prop_assert_eq!(out.to_vec(), AllChains::times(&events, 4, window, mode));
     }
 
@@ -214,10 +214,10 @@ proptest! {
             }
         }
         let [a, mut b] = parts;
-        b.append(&a);
+        b.append(&a, ());
         let (mut expected, mut found) = (AVec::new(), AVec::new());
-        funnel.run(&events, &mut expected);
-        funnel.run(b.sorted(), &mut found);
+        funnel.run(&events, &mut expected, ());
+        funnel.run(b.sorted(()), &mut found, ());
         prop_assert_eq!(expected, found);
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{Best, Funnel, Judged};
 use crate::event::Event;
+use crate::funnel::mode::low_bits;
 use crate::funnel::tie::{Matching, Tie, bits};
+use crate::interrupt::Interrupt;
 use crate::{AVec, Allocator};
 
 /// The tail of a chain from some step to the last. A left-out step holds [`LEFT_OUT`], so that the order of tails is
@@ -12,8 +14,9 @@ type Tail<const N: usize> = [(bool, i64); N];
 const LEFT_OUT: (bool, i64) = (true, 0);
 
 /// Per step, the preferred tail that begins there, among those that may still be joined to the start.
-struct Trace<'a, const N: usize> {
+struct Trace<'a, I, const N: usize> {
     funnel: &'a Funnel,
+    interrupt: I,
     best: Best,
     live: u32,
     tail: [Tail<N>; N],
@@ -27,12 +30,14 @@ impl Funnel {
         rows: &[Event],
         best: Best,
         out: &mut AVec<Option<i64>, A>,
+        interrupt: impl Interrupt,
     ) {
-        let mut trace = Trace { funnel: self, best, live: 0, tail: [[LEFT_OUT; N]; N] };
+        let mut trace = Trace { funnel: self, interrupt, best, live: 0, tail: [[LEFT_OUT; N]; N] };
         let mut rest = rows;
         while let Some(last) = rest.last() {
             let len = rest.iter().rev().take_while(|e| e.time == last.time).count();
             let (before, rows) = rest.split_at(rest.len() - len);
+            interrupt.check();
             trace.instant(rows);
             rest = before;
         }
@@ -42,17 +47,18 @@ impl Funnel {
     }
 }
 
-impl<const N: usize> Trace<'_, N> {
+impl<I: Interrupt, const N: usize> Trace<'_, I, N> {
     /// Takes all rows of one instant; instants come in descending order.
     fn instant(&mut self, rows: &[Event]) {
         let funnel = self.funnel;
         let time = rows[0].time;
         let (at_start, at_end) = (time == self.best.start, time == self.best.end);
-        let judged = (!at_start && !at_end && funnel.judges_rows_inside()).then(|| Judged::new(funnel, rows));
+        let judge = !at_start && !at_end && funnel.judges_rows_inside();
+        let judged = judge.then(|| Judged::new(funnel, rows, self.interrupt));
         let passes =
             |next: usize, used: usize| judged.as_ref().is_none_or(|j| j.lets_pass(funnel, next, used));
         let level = self.best.level;
-        let union = rows.iter().fold(0, |union, e| union | funnel.steps_of(e.conditions));
+        let union = funnel.union_of(rows, self.interrupt);
         // Only a chain's first step may stand at its start, and only there.
         let heads = union & if at_start { 1 } else { !1 };
         let one_row = rows.len() == 1 || funnel.mode.strict.strict_increase;
@@ -70,11 +76,20 @@ impl<const N: usize> Trace<'_, N> {
             }
         }
         // Ascending, because a tail joins what began at later steps before this instant.
-        let tie = (!one_row).then(|| Tie::new(rows.iter().map(|e| funnel.steps_of(e.conditions))));
+        let masks = rows.iter().map(|e| funnel.steps_of(e.conditions));
+        let tie = (!one_row).then(|| Tie::new(masks, self.interrupt));
         for a in bits(heads).filter(|&a| a < level) {
+            // The steps from `a` on that this instant has to serve before `k` can be next.
+            let mut required = Matching::EMPTY;
             let mut preferred: Option<Tail<N>> = None;
-            for k in (a + 1..=level).filter(|&k| joinable(k, &self.tail)) {
-                let Some(used) = self.used(tie.as_ref(), a, k) else { continue };
+            for k in a + 1..=level {
+                if !self.require(tie.as_ref(), &mut required, a, k - 1) {
+                    break;
+                }
+                if !joinable(k, &self.tail) {
+                    continue;
+                }
+                let Some(used) = self.used(tie.as_ref(), required, a, k) else { continue };
                 if !passes(k, used.count_ones() as usize) {
                     continue;
                 }
@@ -90,25 +105,29 @@ impl<const N: usize> Trace<'_, N> {
         }
     }
 
-    /// The steps from `a` on that this instant serves when step `k` is next (the end, if `k` is the depth); `None`
-    /// when it cannot. As many optional steps as possible, earlier ones first.
-    fn used(&self, tie: Option<&Tie>, a: usize, k: usize) -> Option<u32> {
-        let (funnel, level) = (self.funnel, self.best.level);
-        let Some(tie) = tie else {
-            // One row: step `a` alone, and `k` must be able to follow it.
-            let follows = if k == level { a + 1 == level } else { funnel.predecessors[k] & (1 << a) != 0 };
-            return follows.then_some(1 << a);
-        };
-        let mut matching = Matching::EMPTY;
-        let optional = |step: usize| funnel.optional & (1 << step) != 0;
-        let required = |step: usize| step == a || !optional(step) || (k == level && step + 1 == level);
-        if !(a..k).filter(|&step| required(step)).all(|step| tie.add(&mut matching, step)) {
-            return None;
+    /// Gives `step` a row if a chain that has step `a` here cannot leave it out; false when there is none.
+    fn require(&self, tie: Option<&Tie>, required: &mut Matching, a: usize, step: usize) -> bool {
+        let optional = step > a && self.funnel.optional & (1 << step) != 0;
+        match tie {
+            _ if optional => true,
+            Some(tie) => tie.add(required, step),
+            // One row serves step `a` alone.
+            None => step == a,
         }
-        let mut used = (a..k).filter(|&step| required(step)).fold(0, |set, step| set | 1 << step);
-        for step in (a..k).filter(|&step| !required(step)) {
-            if tie.add(&mut matching, step) {
+    }
+
+    /// The steps from `a` on that this instant serves when step `k` is next (the end, if `k` is the depth); `None`
+    /// when it cannot, as the last step must have a row. As many optional steps as possible, earlier ones first.
+    fn used(&self, tie: Option<&Tie>, mut matching: Matching, a: usize, k: usize) -> Option<u32> {
+        let last = if k == self.best.level { 1 << (k - 1) } else { 0 };
+        let between = low_bits(k) & !low_bits(a + 1);
+        let optional = between & self.funnel.optional;
+        let mut used = low_bits(k) & !low_bits(a) & !optional;
+        for step in bits(optional & last).chain(bits(optional & !last)) {
+            if tie.is_some_and(|tie| tie.add(&mut matching, step)) {
                 used |= 1 << step;
+            } else if last & (1 << step) != 0 {
+                return None;
             }
         }
         Some(used)

@@ -5,23 +5,14 @@
 //! latest start. At most 32 rows are kept.
 
 use super::{Best, Funnel, span};
-use crate::event::{Event, MAX_CONDITIONS};
+use crate::event::Event;
+use crate::funnel::tie::{Basis, bits};
+use crate::interrupt::Interrupt;
 use crate::{AVec, Allocator};
 
-/// Rows that serve different steps, one per occupied step.
-struct Basis {
-    /// (time, steps the row could serve)
-    row: [(i64, u32); MAX_CONDITIONS],
-    occupied: u32,
-}
-
 impl Basis {
-    fn new() -> Self {
-        Self { row: [(0, 0); MAX_CONDITIONS], occupied: 0 }
-    }
-
     fn times(&self) -> impl Iterator<Item = i64> {
-        crate::funnel::tie::bits(self.occupied).map(|step| self.row[step].0)
+        bits(self.occupied).map(|step| self.row[step].0)
     }
 
     /// Adds a row that is preferred to all rows so far; a row that becomes dispensable is dropped, the least preferred
@@ -31,7 +22,7 @@ impl Basis {
         if self.place(row, &mut visited) || visited == 0 {
             return;
         }
-        let candidates = crate::funnel::tie::bits(visited);
+        let candidates = bits(visited);
         let least = if oldest_first {
             candidates.max_by_key(|&step| self.row[step].0)
         } else {
@@ -43,24 +34,8 @@ impl Basis {
         }
     }
 
-    /// Finds the row a step, moving others if needed; otherwise changes nothing. `visited` collects the steps tried.
-    fn place(&mut self, row: (i64, u32), visited: &mut u32) -> bool {
-        for step in crate::funnel::tie::bits(row.1) {
-            if *visited & (1 << step) != 0 {
-                continue;
-            }
-            *visited |= 1 << step;
-            if self.occupied & (1 << step) == 0 || self.place(self.row[step], visited) {
-                self.row[step] = row;
-                self.occupied |= 1 << step;
-                return true;
-            }
-        }
-        false
-    }
-
     fn drop_before(&mut self, keep: impl Fn(i64) -> bool) {
-        for step in crate::funnel::tie::bits(self.occupied) {
+        for step in bits(self.occupied) {
             if !keep(self.row[step].0) {
                 self.occupied &= !(1 << step);
             }
@@ -68,8 +43,17 @@ impl Basis {
     }
 
     /// Adds the rows of one instant; with `strict_increase` at most one of them counts.
-    fn add_instant(&mut self, funnel: &Funnel, rows: &[Event], oldest_first: bool) {
-        let masks = rows.iter().map(|e| funnel.steps_of(e.conditions));
+    fn add_instant(
+        &mut self,
+        funnel: &Funnel,
+        rows: &[Event],
+        oldest_first: bool,
+        interrupt: impl Interrupt,
+    ) {
+        let masks = rows.iter().map(|e| {
+            interrupt.check();
+            funnel.steps_of(e.conditions)
+        });
         if funnel.mode.strict.strict_increase {
             self.add((rows[0].time, masks.fold(0, |union, mask| union | mask)), oldest_first);
         } else {
@@ -79,13 +63,18 @@ impl Basis {
 }
 
 impl Funnel {
-    pub(super) fn any_order<A: Allocator>(&self, events: &[Event], out: &mut AVec<Option<i64>, A>) {
+    pub(super) fn any_order<A: Allocator>(
+        &self,
+        events: &[Event],
+        out: &mut AVec<Option<i64>, A>,
+        interrupt: impl Interrupt,
+    ) {
         let mut best = Best::default();
-        let mut basis = Basis::new();
+        let mut basis = Basis::EMPTY;
         for rows in events.chunk_by(|a, b| a.time == b.time) {
             let time = rows[0].time;
             basis.drop_before(|t| time.abs_diff(t) <= self.window);
-            basis.add_instant(self, rows, false);
+            basis.add_instant(self, rows, false, interrupt);
             let level = basis.occupied.count_ones() as usize;
             if level > best.level {
                 best = Best { level, start: basis.times().min().unwrap_or(time), end: time };
@@ -93,7 +82,7 @@ impl Funnel {
                     break;
                 }
             }
-            if rows.iter().any(|e| e.conditions & self.mode.exclude != 0) {
+            if self.mode.exclude != 0 && self.excludes(rows, interrupt) {
                 basis.drop_before(|t| t == time);
             }
         }
@@ -101,12 +90,12 @@ impl Funnel {
             return;
         }
         // The same backwards between start and end finds the earliest times; both ends are indispensable.
-        let mut basis = Basis::new();
+        let mut basis = Basis::EMPTY;
         let mut rest = span(events, best.start, best.end);
         while let Some(last) = rest.last() {
             let len = rest.iter().rev().take_while(|e| e.time == last.time).count();
             let (before, rows) = rest.split_at(rest.len() - len);
-            basis.add_instant(self, rows, true);
+            basis.add_instant(self, rows, true, interrupt);
             rest = before;
         }
         out.extend(basis.times().map(Some));

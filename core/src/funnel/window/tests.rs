@@ -5,6 +5,10 @@ use crate::Global;
 use crate::event::EventLog;
 use proptest::prelude::*;
 
+fn window_funnel(events: &[Event], steps: usize, window_us: i64, mode: WindowMode) -> u32 {
+    super::window_funnel(events, steps, window_us, mode, ())
+}
+
 fn mode(text: &str) -> WindowMode {
     WindowMode::parse(text).unwrap()
 }
@@ -212,11 +216,11 @@ proptest! {
             parts[usize::from(i >= cut)].push(time, conditions);
         }
         let [mut a, mut b] = parts;
-        b.append(&a);
+        b.append(&a, ());
         a = b;
         for mode in every_mode() {
             let expected = window_funnel(&sorted, 3, window, mode);
-            prop_assert_eq!(window_funnel(a.sorted(), 3, window, mode), expected);
+            prop_assert_eq!(window_funnel(a.sorted(()), 3, window, mode), expected);
         }
     }
 }
