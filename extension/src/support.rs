@@ -7,6 +7,9 @@ pub mod array;
 pub mod call_site;
 pub mod conditions;
 pub mod error;
+// Not in the program that runs the tests, which has no Postgres around it.
+#[cfg(not(test))]
+mod heap;
 pub mod interval;
 pub mod stored;
 

@@ -13,6 +13,7 @@ mod funnel_stats;
 mod general;
 mod hll;
 mod maintenance;
+mod memory;
 mod models;
 mod models_append;
 mod models_live;
