@@ -7,9 +7,7 @@ pub mod array;
 pub mod call_site;
 pub mod conditions;
 pub mod error;
-// Not in the program that runs the tests, which has no Postgres around it.
-#[cfg(not(test))]
-mod heap;
+pub mod heap;
 pub mod interval;
 pub mod stored;
 
@@ -65,7 +63,7 @@ macro_rules! pg_function {
             pub unsafe extern "C-unwind" fn $name($fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
                 // SAFETY: the guard turns Rust panics into Postgres errors at this boundary; Postgres passes a valid
                 // call frame.
-                unsafe { ::pgrx::pg_sys::panic::pgrx_extern_c_guard(|| $crate::support::give($fcinfo, || $body)) }
+                unsafe { $crate::support::heap::guarded(|| $crate::support::give($fcinfo, || $body)) }
             }
 
             #[doc(hidden)]

@@ -11,12 +11,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use pgrx::pg_sys;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-#[global_allocator]
+// Not in the program that runs the tests, which has no Postgres around it.
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, allow(dead_code))]
 static HEAP: Heap = Heap {
     reserve: UnsafeCell::new(Reserve([0; RESERVE])),
     used: AtomicUsize::new(0),
@@ -66,7 +68,9 @@ impl Heap {
         let limit = if std::thread::panicking() { RESERVE } else { RESERVE / 2 };
         let end = |used: usize| {
             let start = used.next_multiple_of(layout.align());
-            start.checked_add(layout.size()).filter(|&end| end <= limit && layout.align() <= align_of::<Reserve>())
+            start
+                .checked_add(layout.size())
+                .filter(|&end| end <= limit && layout.align() <= align_of::<Reserve>())
         };
         match self.used.fetch_update(Relaxed, Relaxed, end) {
             Ok(used) => {
@@ -88,6 +92,8 @@ unsafe extern "C-unwind" {
     fn geterrcode() -> c_int;
 }
 
+const OUT_OF_MEMORY: c_int = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as c_int;
+
 /// Ends the statement with 53200; the session, where an error or a panic is on its way already.
 ///
 /// There the jump would be wrong: pgrx copies an error into Rust strings while Postgres's handler is still the one that
@@ -97,14 +103,12 @@ fn out_of_memory(size: usize) -> ! {
     // SAFETY: these take what is given to them; the messages are copied into memory that Postgres set aside before.
     unsafe {
         if !std::thread::panicking() {
-            let mut context = pg_sys::ErrorContextCallback {
-                previous: pg_sys::error_context_stack,
-                callback: Some(describe),
-                arg: size as *mut c_void,
-            };
+            let mut context = callback(describe, size as *mut c_void);
             pg_sys::error_context_stack = &raw mut context;
             geterrcode();
         }
+        // Who would describe the circumstances of the earlier error may be gone.
+        pg_sys::error_context_stack = null_mut();
         errstart(PgLogLevel::FATAL as c_int, null_mut());
         describe(size as *mut c_void);
         errfinish(c"heap.rs".as_ptr(), line!() as c_int, c"out_of_memory".as_ptr());
@@ -112,13 +116,72 @@ fn out_of_memory(size: usize) -> ! {
     unreachable!("a FATAL error does not return")
 }
 
+fn callback(
+    function: unsafe extern "C-unwind" fn(*mut c_void),
+    arg: *mut c_void,
+) -> pg_sys::ErrorContextCallback {
+    // SAFETY: a plain read; a backend has one thread.
+    let previous = unsafe { pg_sys::error_context_stack };
+    pg_sys::ErrorContextCallback { previous, callback: Some(function), arg }
+}
+
 /// Code, message and detail for the error that is being raised.
 unsafe extern "C-unwind" fn describe(size: *mut c_void) {
     // SAFETY: formats fit their arguments.
     unsafe {
-        errcode(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as c_int);
+        errcode(OUT_OF_MEMORY);
         errmsg(c"out of memory".as_ptr());
         errdetail(c"Failed on request of size %zu in Rust's heap.".as_ptr(), size.addr());
+    }
+}
+
+/// What the report of an error may take when Postgres has run out of memory, from malloc. A memory context that is full
+/// asks for a block of 1 MB or more, however little is asked of it.
+const REPORT: Layout = match Layout::from_size_align(5 << 18, 16) {
+    Ok(layout) => layout,
+    Err(_) => unreachable!(),
+};
+static FOR_REPORT: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+
+/// Runs a function that Postgres calls: panics become errors, and an error for want of memory can be reported.
+///
+/// pgrx copies each error of a function of Postgres into the current memory context. When that fails, it tries to copy
+/// the error about this, and so on until Postgres gives up, and with it the whole server. So there is a block to give
+/// back to malloc at that moment.
+///
+/// # Safety
+/// As for `pgrx_extern_c_guard`.
+#[inline]
+pub unsafe fn guarded<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: whoever catches an error sets the stack of callbacks back to what it was.
+    unsafe {
+        let mut context = callback(give_back, null_mut());
+        if FOR_REPORT.load(Relaxed).is_null() {
+            set_aside();
+        }
+        pg_sys::error_context_stack = &raw mut context;
+        let result = pg_sys::panic::pgrx_extern_c_guard(body);
+        pg_sys::error_context_stack = context.previous;
+        result
+    }
+}
+
+#[cold]
+fn set_aside() {
+    // SAFETY: the layout has a size.
+    FOR_REPORT.store(unsafe { System.alloc(REPORT) }, Relaxed);
+}
+
+/// Called by Postgres while it makes an error.
+unsafe extern "C-unwind" fn give_back(_: *mut c_void) {
+    // SAFETY: there is an error; the block came from `set_aside`.
+    unsafe {
+        if geterrcode() == OUT_OF_MEMORY {
+            let block = FOR_REPORT.swap(null_mut(), Relaxed);
+            if !block.is_null() {
+                System.dealloc(block, REPORT);
+            }
+        }
     }
 }
 

@@ -20,7 +20,9 @@ mod tests {
             assert_eq!(error_of(too_much), "53200 out of memory");
         }
         // Errors that Rust raises, that Postgres raises below Rust, and messages in between change nothing.
-        assert!(error_of("SELECT tidemark.window_funnel('1 day', 'no_mode', now(), true)").starts_with("22023"));
+        assert!(
+            error_of("SELECT tidemark.window_funnel('1 day', 'no_mode', now(), true)").starts_with("22023")
+        );
         assert!(error_of("SELECT tidemark.session_count(now(), '1 month')").starts_with("22023"));
         Spi::run("DO $$ BEGIN RAISE NOTICE 'notice'; END $$").unwrap();
         assert_eq!(error_of(too_much), "53200 out of memory");
