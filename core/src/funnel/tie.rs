@@ -92,17 +92,20 @@ impl Tie {
     fn augment(&self, matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
         let rows = self.rows_for[step];
         let free = rows & !matching.used;
-        let mut row = free.trailing_zeros();
-        while free == 0 {
-            row = (rows & !*visited).trailing_zeros();
-            if row == u32::BITS {
-                return false;
+        let row = if free != 0 {
+            free.trailing_zeros()
+        } else {
+            loop {
+                let row = (rows & !*visited).trailing_zeros();
+                if row == u32::BITS {
+                    return false;
+                }
+                *visited |= 1 << row;
+                if self.augment(matching, usize::from(matching.step_of[row as usize]), visited) {
+                    break row;
+                }
             }
-            *visited |= 1 << row;
-            if self.augment(matching, usize::from(matching.step_of[row as usize]), visited) {
-                break;
-            }
-        }
+        };
         matching.used |= 1 << row;
         matching.step_of[row as usize] = step as u8;
         true
