@@ -9,6 +9,7 @@ use tidemark_core::AVec;
 use crate::support::aggregate::aggregate;
 use crate::support::alloc::ContextAlloc;
 use crate::support::array::{self, Element};
+use crate::support::interrupts::Interrupts;
 use state::{Group, Kind, Layout, Question, transition};
 
 mod names;
@@ -36,11 +37,7 @@ aggregate! {
 unsafe fn times(group: Option<&mut Group>, _: FunctionCallInfo) -> Option<Datum> {
     let mut chain = AVec::new_in(ContextAlloc::current());
     if let Some((Question::Chain(funnel), log)) = group.map(Group::parts) {
-        pgrx::check_for_interrupts!();
-        let events = log.sorted();
-        pgrx::check_for_interrupts!();
-        funnel.run(events, &mut chain);
-        pgrx::check_for_interrupts!();
+        funnel.run(log.sorted(Interrupts), &mut chain, Interrupts);
     }
     Some(array::make(chain.iter().map(|time| time.map(Datum::from)), Element::TIMESTAMPTZ))
 }

@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::retention::calendar::DAY;
-use tidemark_core::retention::cohort::{CohortLog, Member, Spec};
+use tidemark_core::retention::cohort::{CohortLog, Spec};
 use tidemark_core::retention::matrix::Matrix;
 use tidemark_core::retention::retention;
 
@@ -18,6 +18,7 @@ use crate::support::array::{self, Element};
 use crate::support::call_site::CallSite;
 use crate::support::conditions::Conditions;
 use crate::support::error::{check_same, invalid_argument, not_null, raise_hint};
+use crate::support::interrupts::Interrupts;
 
 /// The first day that a date can be, 4714-11-24 BC, as days since 2000-01-01.
 const FIRST_DATE: i64 = -2_451_545;
@@ -100,16 +101,16 @@ impl State for Cohorts {
     }
 
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
-        check_same(self.log.append(&other.log).is_ok(), COHORT_ARGUMENTS);
+        check_same(self.log.append(&other.log, Interrupts).is_ok(), COHORT_ARGUMENTS);
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
-        self.log.encode(w);
+        self.log.encode(w, Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
         let none = || AVec::new_in(context);
-        Ok(Self { period: none(), mode: none(), log: CohortLog::decode_in(r, context)? })
+        Ok(Self { period: none(), mode: none(), log: CohortLog::decode_in(r, context, Interrupts)? })
     }
 }
 
@@ -152,32 +153,25 @@ unsafe fn add(slot: &mut Slot<Cohorts>, fcinfo: FunctionCallInfo) {
 
 /// # Safety
 /// `fcinfo` must be the frame of a function that returns tidemark.cohort_member[].
-unsafe fn members(state: Option<&mut Cohorts>, fcinfo: FunctionCallInfo) -> Option<Datum> {
-    let members = state.map_or_else(Vec::new, |state| {
-        state.log.members(|| {
-            pgrx::check_for_interrupts!();
-        })
-    });
-    check_size(&members);
-    let rows = members.iter().map(|member| {
+unsafe fn members(mut state: Option<&mut Cohorts>, fcinfo: FunctionCallInfo) -> Option<Datum> {
+    if let Some(state) = &mut state {
+        let (count, periods) = (state.log.members(Interrupts).count(), state.log.spec().periods());
+        // What would pass Postgres' limit of 1 GB for an array.
+        if count.saturating_mul(100 + 2 * periods as usize) > 1 << 29 {
+            raise_hint(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("{count} cohorts of one group do not fit into an array"),
+                "Group by person, or ask for fewer periods.",
+            );
+        }
+    }
+    let rows = state.into_iter().flat_map(|state| state.log.members(Interrupts)).map(|member| {
         let date = member.cohort.div_euclid(DAY).max(FIRST_DATE);
-        let retained = member.retained.iter().map(|r| r.map(Datum::from));
+        let retained = member.retained().map(|r| r.map(Datum::from));
         [Datum::from(date as i32), array::make(retained, Element::BOOL)]
     });
     // SAFETY: see above.
     Some(unsafe { array::make_rows(CallSite::of(fcinfo), [pg_sys::DATEOID, pg_sys::BOOLARRAYOID], rows) })
-}
-
-/// Refuses what would pass Postgres' limit of 1 GB for an array, with a message that helps.
-fn check_size(members: &[Member]) {
-    let bytes: usize = members.iter().map(|member| 100 + member.retained.len() * 2).sum();
-    if bytes > 1 << 29 {
-        raise_hint(
-            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("{} cohorts of one group do not fit into an array", members.len()),
-            "Group by person, or ask for fewer periods.",
-        );
-    }
 }
 
 /// The state of `cohort_retention`: a matrix of one cohort, since GROUP BY separates them.

@@ -6,8 +6,8 @@ use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::event::EventLog;
-use tidemark_core::sequence::Pattern;
 use tidemark_core::sequence::next_node::{Base, Direction, NodeLog, Search};
+use tidemark_core::sequence::{MAX_PATTERN, Pattern};
 
 use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
@@ -15,6 +15,7 @@ use crate::support::args;
 use crate::support::call_site::CallSite;
 use crate::support::conditions::Conditions;
 use crate::support::error::{INVALID, OrRaise, check_same, invalid_argument, not_null, raise_hint};
+use crate::support::interrupts::Interrupts;
 
 /// The state of `sequence_match` and `sequence_count`. The pattern is kept as text: parsed it would own memory that
 /// does not go when the context goes; see [`parsed`].
@@ -40,19 +41,19 @@ impl State for Events {
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
         check_same(self.pattern == other.pattern, "pattern");
         self.conditions.check_same(other.conditions.count());
-        self.log.append(&other.log);
+        self.log.append(&other.log, Interrupts);
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
         self.conditions.encode(w);
         w.bytes(&self.pattern);
-        self.log.encode(w);
+        self.log.encode(w, Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
         let conditions = Conditions::decode(r)?;
         let state = Self::new(r.bytes()?, conditions, context);
-        Ok(Self { log: EventLog::decode_in(r, context)?, ..state })
+        Ok(Self { log: EventLog::decode_in(r, context, Interrupts)?, ..state })
     }
 }
 
@@ -64,14 +65,14 @@ aggregate! {
         final tidemark_sequence_match_final = |events: Option<&mut Events>, fcinfo| {
             Some(Datum::from(events.is_some_and(|events| {
                 let pattern = parsed(fcinfo, &events.pattern, events.conditions.count());
-                pattern.matches(events.log.sorted(), || { pgrx::check_for_interrupts!(); })
+                pattern.matches(events.log.sorted(Interrupts), Interrupts)
             })))
         };
         /// `sequence_count`: bigint, 0 without a row.
         final tidemark_sequence_count_final = |events: Option<&mut Events>, fcinfo| {
             Some(Datum::from(events.map_or(0, |events| {
                 let pattern = parsed(fcinfo, &events.pattern, events.conditions.count());
-                pattern.count(events.log.sorted(), || { pgrx::check_for_interrupts!(); })
+                pattern.count(events.log.sorted(Interrupts), Interrupts)
             }) as i64))
         };
     }
@@ -128,7 +129,15 @@ unsafe fn parsed<'a>(fcinfo: FunctionCallInfo, text: &[u8], conditions: usize) -
 }
 
 fn parse(text: &[u8], conditions: usize) -> Parsed {
-    let pattern = args::utf8(text, "pattern");
+    // A longer one is refused by its length alone; the message need not repeat it.
+    let pattern = if text.len() > MAX_PATTERN {
+        invalid_argument(
+            format!("pattern must have at most {MAX_PATTERN} bytes, not {}", text.len()),
+            "Write rows that may be skipped as .*, and alternatives as (?1|2).",
+        )
+    } else {
+        args::utf8(text, "pattern")
+    };
     match Pattern::parse(pattern, conditions) {
         Ok(pattern) => Parsed { text: text.to_vec(), conditions, pattern },
         Err(error) => invalid_argument(
@@ -166,7 +175,7 @@ impl State for Nodes {
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
         check_same((self.direction, self.base) == (other.direction, other.base), "direction and base");
         self.conditions.check_same(other.conditions.count());
-        self.log.append(&other.log);
+        self.log.append(&other.log, Interrupts);
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
@@ -181,7 +190,7 @@ impl State for Nodes {
             Base::LastMatch => 3,
         });
         self.conditions.encode(w);
-        self.log.encode(w);
+        self.log.encode(w, Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
@@ -197,7 +206,12 @@ impl State for Nodes {
             3 => Base::LastMatch,
             _ => return Err(DecodeError::Malformed("base is not known")),
         };
-        Ok(Self { direction, base, conditions: Conditions::decode(r)?, log: NodeLog::decode_in(r, context)? })
+        Ok(Self {
+            direction,
+            base,
+            conditions: Conditions::decode(r)?,
+            log: NodeLog::decode_in(r, context, Interrupts)?,
+        })
     }
 }
 
@@ -208,7 +222,8 @@ aggregate! {
         /// text, NULL without an answer.
         final tidemark_next_node_final = |nodes: Option<&mut Nodes>, _| {
             let nodes = nodes?;
-            nodes.log.next_node(search(nodes.direction, nodes.base, nodes.conditions)).map(args::make_varlena)
+            let search = search(nodes.direction, nodes.base, nodes.conditions);
+            nodes.log.next_node(search, Interrupts).map(args::make_varlena)
         };
     }
 }

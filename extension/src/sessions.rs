@@ -15,6 +15,7 @@ use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
 use crate::support::call_site::CallSite;
 use crate::support::error::{INVALID, check_same, invalid_argument, not_null, raise, raise_hint};
+use crate::support::interrupts::Interrupts;
 use crate::support::interval::ConstantInterval;
 use crate::support::{args, array, pg_function};
 
@@ -41,15 +42,15 @@ impl State for Group {
     }
 
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
-        check_same(self.sessions.merge(&other.sessions).is_ok(), "gap");
+        check_same(self.sessions.merge(&other.sessions, Interrupts).is_ok(), "gap");
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
-        self.sessions.encode(w.out());
+        self.sessions.encode(w.out(), Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
-        let sessions = Sessions::decode_in(r.rest(), context)?;
+        let sessions = Sessions::decode_in(r.rest(), context, Interrupts)?;
         Ok(Self { gap: ConstantInterval::of(sessions.gap()), sessions })
     }
 }
@@ -75,28 +76,30 @@ unsafe fn add(slot: &mut Slot<Group>, fcinfo: FunctionCallInfo) {
         let Some(time) = args::event_time(fcinfo, 1) else { return };
         let group = slot.get_or_place(|context| Group::new(ConstantInterval::new(gap, "gap"), context));
         check_same(group.gap.is(gap, "gap"), "gap");
-        group.sessions.push(time);
+        group.sessions.push(time, Interrupts);
     }
 }
 
 unsafe fn count(group: Option<&mut Group>, _: FunctionCallInfo) -> Option<Datum> {
-    Some(Datum::from(group.map_or(0, |group| group.sessions.finish().len()) as i64))
+    Some(Datum::from(group.map_or(0, |group| group.sessions.count(Interrupts)) as i64))
 }
 
 /// # Safety
 /// `fcinfo` must be the frame of a function that returns tidemark.session[].
-unsafe fn sessions(group: Option<&mut Group>, fcinfo: FunctionCallInfo) -> Option<Datum> {
-    let sessions = group.map_or(&[][..], |group| group.sessions.finish());
-    if sessions.len() > 1_000_000 {
+unsafe fn sessions(mut group: Option<&mut Group>, fcinfo: FunctionCallInfo) -> Option<Datum> {
+    let count = group.as_mut().map_or(0, |group| group.sessions.count(Interrupts));
+    if count > 1_000_000 {
         // A composite takes about 60 bytes; far beyond this the array would pass Postgres' limit of 1 GB.
         raise_hint(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("{} sessions in one group do not fit into an array", sessions.len()),
+            format!("{count} sessions in one group do not fit into an array"),
             "Group by person, or count them with session_count.",
         );
     }
-    let rows =
-        sessions.iter().map(|s| [Datum::from(s.started_at), Datum::from(s.ended_at), Datum::from(s.events)]);
+    let rows = group
+        .into_iter()
+        .flat_map(|group| group.sessions.finish(Interrupts))
+        .map(|s| [Datum::from(s.started_at), Datum::from(s.ended_at), Datum::from(s.events)]);
     let types = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID];
     // SAFETY: see above.
     Some(unsafe { array::make_rows(CallSite::of(fcinfo), types, rows) })

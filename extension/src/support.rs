@@ -8,6 +8,7 @@ pub mod call_site;
 pub mod conditions;
 pub mod error;
 pub mod heap;
+pub mod interrupts;
 pub mod interval;
 pub mod stored;
 

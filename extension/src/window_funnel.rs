@@ -8,6 +8,7 @@ use tidemark_core::funnel::window_funnel;
 
 use crate::funnel::state::{Group, Kind, Layout, Question, transition};
 use crate::support::aggregate::aggregate;
+use crate::support::interrupts::Interrupts;
 
 aggregate! {
     Group {
@@ -25,10 +26,7 @@ aggregate! {
 unsafe fn level(group: Option<&mut Group>, _: FunctionCallInfo) -> Option<Datum> {
     let level = match group.map(Group::parts) {
         Some((&Question::Level(mode, steps, window), log)) => {
-            pgrx::check_for_interrupts!();
-            let level = window_funnel(log.sorted(), steps, window, mode);
-            pgrx::check_for_interrupts!();
-            level
+            window_funnel(log.sorted(Interrupts), steps, window, mode, Interrupts)
         }
         _ => 0,
     };

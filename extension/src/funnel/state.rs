@@ -19,6 +19,7 @@ use crate::support::args;
 use crate::support::call_site::{CallSite, is_constant};
 use crate::support::conditions::Conditions;
 use crate::support::error::{INVALID, OrRaise, check_same, not_null, raise_hint};
+use crate::support::interrupts::Interrupts;
 use crate::support::interval::ConstantInterval;
 
 /// Which of the two questions an aggregate asks.
@@ -319,12 +320,12 @@ impl State for Group {
         if self.config != other.config {
             self.config().asked().check_same(&other.config().asked());
         }
-        self.log.append(&other.log);
+        self.log.append(&other.log, Interrupts);
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
         self.config().asked().encode(w);
-        self.log.encode(w);
+        self.log.encode(w, Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, site: CallSite) -> Result<Self, DecodeError> {
@@ -337,7 +338,7 @@ impl State for Group {
                 Config::keep(site, context, |alloc| Config::of(&asked, alloc).or_raise(INVALID, "mode"))
             },
         };
-        Ok(Self { config, log: EventLog::decode_in(r, context)? })
+        Ok(Self { config, log: EventLog::decode_in(r, context, Interrupts)? })
     }
 }
 
