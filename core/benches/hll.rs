@@ -63,8 +63,8 @@ fn merge(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1)).sample_size(20);
         group.bench_function(BenchmarkId::new("tidemark", n), |b| {
             b.iter_batched_ref(
-                || Sketch::decode_in(&encoded(&a), Global).unwrap(),
-                |into| into.merge(&b_ours),
+                || Sketch::decode_in(&encoded(&a), Global, ()).unwrap(),
+                |into| into.merge(&b_ours, ()),
                 criterion::BatchSize::SmallInput,
             );
         });
@@ -81,7 +81,7 @@ fn merge(c: &mut Criterion) {
 
 fn encoded(sketch: &Sketch<Global>) -> Vec<u8> {
     let mut bytes = tidemark_core::AVec::new_in(Global);
-    sketch.encode(&mut bytes);
+    sketch.encode(&mut bytes, ());
     bytes.to_vec()
 }
 

@@ -23,8 +23,8 @@ impl Interrupt for () {
 /// Up to here a sort takes less than a few milliseconds and asks nobody.
 const SHORT_SORT: usize = 1 << 15;
 
-/// Elements copied between two questions.
-const PART: usize = 1 << 16;
+/// Elements copied or cleared between two questions.
+pub(crate) const PART: usize = 1 << 16;
 
 /// Sorts by `compare`, whose time must not depend on the elements; equal elements may change places.
 pub(crate) fn sort<T>(items: &mut [T], interrupt: impl Interrupt, compare: impl Fn(&T, &T) -> Ordering) {

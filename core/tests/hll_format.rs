@@ -8,7 +8,7 @@ use tidemark_core::{AVec, Global};
 
 fn bytes(sketch: &Sketch<Global>) -> Vec<u8> {
     let mut out = AVec::new();
-    sketch.encode(&mut out);
+    sketch.encode(&mut out, ());
     out.to_vec()
 }
 
@@ -19,7 +19,7 @@ fn of(config: Config, hashes: &[u64]) -> Sketch<Global> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Sketch<Global>, HllError> {
-    Sketch::decode_in(bytes, Global)
+    Sketch::decode_in(bytes, Global, ())
 }
 
 fn mix(i: u64) -> u64 {
@@ -68,7 +68,7 @@ fn explicit_hashes_ascend_as_signed_numbers() {
         0, 0, 0, 0, 0, 0, 0, 2,
     ];
     assert_eq!(bytes(&of(Config::default(), &[2, u64::MAX, 0, (1 << 63) | 1, 2, 0])), expected);
-    assert_eq!(estimate_encoded(&expected), Ok(4.0));
+    assert_eq!(estimate_encoded(&expected, ()), Ok(4.0));
     assert_eq!(bytes(&decode(&expected).unwrap()), expected);
 }
 
@@ -138,7 +138,7 @@ fn every_configuration_survives_its_bytes() {
                         assert_eq!(again.config(), config);
                         assert_eq!(bytes(&again), stored, "{config:?} {n}");
                         assert_eq!(again.estimate(), sketch.estimate());
-                        assert_eq!(estimate_encoded(&stored), Ok(sketch.estimate()));
+                        assert_eq!(estimate_encoded(&stored, ()), Ok(sketch.estimate()));
                     }
                 }
             }
@@ -189,8 +189,8 @@ fn malformed_bytes_are_refused_with_the_place() {
     ];
     for (stored, error) in cases {
         assert_eq!(decode(stored).err().as_ref(), Some(error), "{stored:02x?}");
-        assert_eq!(estimate_encoded(stored).as_ref(), Err(error), "{stored:02x?}");
-        let validated = EncodedRef::parse(stored).and_then(|encoded| encoded.validate());
+        assert_eq!(estimate_encoded(stored, ()).as_ref(), Err(error), "{stored:02x?}");
+        let validated = EncodedRef::parse(stored).and_then(|encoded| encoded.validate(()));
         assert_eq!(validated.as_ref(), Err(error), "{stored:02x?}");
     }
 }
@@ -209,10 +209,10 @@ fn configurations_out_of_range_are_refused() {
 /// Whatever the bytes, all readers agree on whether they are a sketch, and writing a sketch back is stable.
 fn check(stored: &[u8]) -> bool {
     let decoded = decode(stored);
-    let estimated = estimate_encoded(stored);
+    let estimated = estimate_encoded(stored, ());
     let merged = EncodedRef::parse(stored).and_then(|encoded| {
         let mut sketch = of(Config::default(), &[mix(1)]);
-        sketch.merge_encoded(&encoded)
+        sketch.merge_encoded(&encoded, ())
     });
     assert_eq!(decoded.as_ref().err(), estimated.as_ref().err());
     assert_eq!(decoded.as_ref().err(), merged.as_ref().err());

@@ -9,7 +9,7 @@ type Hll = Sketch<Global>;
 
 fn bytes(sketch: &Hll) -> Vec<u8> {
     let mut out = AVec::new();
-    sketch.encode(&mut out);
+    sketch.encode(&mut out, ());
     out.to_vec()
 }
 
@@ -20,15 +20,15 @@ fn of(config: Config, hashes: &[u64]) -> Hll {
 }
 
 fn copy(sketch: &Hll) -> Hll {
-    Sketch::decode_in(&bytes(sketch), Global).unwrap()
+    Sketch::decode_in(&bytes(sketch), Global, ()).unwrap()
 }
 
 /// The union of two sketches, made in memory and from bytes, which must agree.
 fn union(a: &Hll, b: &Hll) -> Hll {
     let mut merged = copy(a);
-    merged.merge(b);
+    merged.merge(b, ());
     let mut from_bytes = copy(a);
-    from_bytes.merge_encoded(&EncodedRef::parse(&bytes(b)).unwrap()).unwrap();
+    from_bytes.merge_encoded(&EncodedRef::parse(&bytes(b)).unwrap(), ()).unwrap();
     assert_eq!(bytes(&merged), bytes(&from_bytes));
     merged
 }
@@ -108,7 +108,7 @@ proptest! {
         prop_assume!(!hashes.is_empty());
         let small = of(at(to), &hashes);
         let mut folded = of(at(from), &hashes);
-        folded.merge(&of(at(to), &hashes[..1]));
+        folded.merge(&of(at(to), &hashes[..1]), ());
         prop_assert_eq!(bytes(&folded), bytes(&small));
     }
 }
@@ -127,7 +127,7 @@ fn registers_stay_registers_even_with_few_values() {
     let never = Config::new(14, 6, Cutoff::Never, true).unwrap();
     let mut stored = bytes(&of(never, &[hash::hash_i64(1)]));
     stored[2] = 0x48; // the default cutoff: 128
-    let sketch = Sketch::decode_in(&stored, Global).unwrap();
+    let sketch = Sketch::decode_in(&stored, Global, ()).unwrap();
     let with_explicit = union(&sketch, &of(Config::default(), &[hash::hash_i64(2)]));
     assert_eq!(with_explicit.encoding().0, Encoding::Sparse);
     assert_eq!(with_explicit.estimate().round(), 2.0);
@@ -172,4 +172,29 @@ fn small_groups_are_small() {
     assert_eq!(sketch.heap_bytes(), 2048);
     sketch.insert_hash(hash::hash_i64(129));
     assert_eq!(sketch.heap_bytes(), 16 * 1024);
+}
+
+#[test]
+fn no_hashes_are_slow_to_read_or_to_unite() {
+    // Multiples of the inverse of a usual multiplier of hash tables, and others that agree in many bits. The cutoff,
+    // which only bytes can bring, keeps them all.
+    let families: [fn(u64) -> u64; 4] =
+        [|x| x.wrapping_mul(0xf1de_83e1_9937_733d), |x| x, |x| x << 45, |x| x.reverse_bits()];
+    let config = Config::new(14, 6, Cutoff::UpTo(1 << 30), true).unwrap();
+    let header = &bytes(&of(config, &[1]))[..3];
+    let started = std::time::Instant::now();
+    for family in families {
+        let stored = |from: u64| {
+            let mut hashes: Vec<i64> = (from..from + 200_000).map(|x| family(x).cast_signed()).collect();
+            hashes.sort_unstable();
+            [header, &hashes.iter().flat_map(|hash| hash.to_be_bytes()).collect::<Vec<_>>()].concat()
+        };
+        let (one, other) = (stored(1), stored(100_001));
+        let mut sketch = Sketch::decode_in(&one, Global, ()).unwrap();
+        assert_eq!(bytes(&sketch), one);
+        sketch.merge_encoded(&EncodedRef::parse(&other).unwrap(), ()).unwrap();
+        assert_eq!(sketch.estimate(), 300_000.0);
+    }
+    // Some tens of milliseconds each; quadratic time would be minutes.
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
 }

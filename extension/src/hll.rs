@@ -12,6 +12,7 @@ use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
 use crate::support::call_site::CallSite;
 use crate::support::error::{INVALID, OrRaise, check_same, not_null};
+use crate::support::interrupts::Interrupts;
 use crate::support::stored::{Stored, read, stored_type, write};
 use crate::support::{args, pg_function};
 
@@ -24,11 +25,11 @@ impl Stored for Sketch {
     type Error = HllError;
 
     fn decode_in(bytes: &[u8], context: ContextAlloc) -> Result<Self, HllError> {
-        Self::decode_in(bytes, context)
+        Self::decode_in(bytes, context, Interrupts)
     }
 
     fn encode(&self, out: &mut AVec<u8, ContextAlloc>) {
-        Self::encode(self, out);
+        Self::encode(self, out, Interrupts);
     }
 }
 
@@ -54,12 +55,12 @@ impl State for Counted {
 
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
         check_same(self.log2m == other.log2m, "log2m");
-        self.sketch.merge(&other.sketch);
+        self.sketch.merge(&other.sketch, Interrupts);
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
         w.u8(self.log2m);
-        self.sketch.encode(w.out());
+        self.sketch.encode(w.out(), Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
@@ -145,14 +146,14 @@ unsafe fn unite(slot: &mut Slot<Counted>, fcinfo: FunctionCallInfo) {
 
 fn union_with(sketch: &mut Sketch, bytes: &[u8]) {
     EncodedRef::parse(bytes)
-        .and_then(|other| sketch.merge_encoded(&other))
+        .and_then(|other| sketch.merge_encoded(&other, Interrupts))
         .or_raise(CORRUPTED, "invalid hll");
 }
 
 pg_function! {
     /// `hll_cardinality(hll) -> bigint`, strict.
     fn tidemark_hll_cardinality(fcinfo) {
-        let estimate = estimate_encoded(args::bytes(fcinfo, 0)?).or_raise(CORRUPTED, "invalid hll");
+        let estimate = estimate_encoded(args::bytes(fcinfo, 0)?, Interrupts).or_raise(CORRUPTED, "invalid hll");
         Some(Datum::from(estimate.round() as i64))
     }
 }

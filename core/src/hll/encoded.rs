@@ -4,6 +4,7 @@ use super::HllError;
 use super::config::Config;
 use super::estimate::Histogram;
 use super::registers::{visit_full, visit_sparse};
+use crate::interrupt::Interrupt;
 
 /// The four encodings of the storage spec that hold a sketch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,22 +85,22 @@ impl<'a> EncodedRef<'a> {
     }
 
     /// Checks everything: order, padding and values.
-    pub fn validate(&self) -> Result<(), HllError> {
+    pub fn validate(&self, interrupt: impl Interrupt) -> Result<(), HllError> {
         match self.encoding {
             Encoding::Empty => Ok(()),
-            Encoding::Explicit => self.visit_hashes(|_| ()),
+            Encoding::Explicit => self.visit_hashes(|_| interrupt.check()),
             Encoding::Sparse => visit_sparse(self.body, self.config, |_, _| ()),
             Encoding::Full => visit_full(self.body, self.config, |_, _| ()),
         }
     }
 
     /// The estimated number of distinct values: 0 when empty, exact when EXPLICIT. Validates what it reads.
-    pub fn estimate(&self) -> Result<f64, HllError> {
+    pub fn estimate(&self, interrupt: impl Interrupt) -> Result<f64, HllError> {
         let mut histogram = Histogram::new();
         match self.encoding {
             Encoding::Empty => return Ok(0.0),
             Encoding::Explicit => {
-                self.visit_hashes(|_| ())?;
+                self.visit_hashes(|_| interrupt.check())?;
                 return Ok((self.body.len() / 8) as f64);
             }
             Encoding::Sparse => visit_sparse(self.body, self.config, |_, value| histogram.add(value))?,
@@ -130,6 +131,6 @@ impl<'a> EncodedRef<'a> {
 
 /// The estimated number of distinct values of a stored sketch, without building it: 0 for EMPTY, exact for
 /// EXPLICIT. Bytes that are not a valid sketch are an error that says where.
-pub fn estimate_encoded(bytes: &[u8]) -> Result<f64, HllError> {
-    EncodedRef::parse(bytes)?.estimate()
+pub fn estimate_encoded(bytes: &[u8], interrupt: impl Interrupt) -> Result<f64, HllError> {
+    EncodedRef::parse(bytes)?.estimate(interrupt)
 }

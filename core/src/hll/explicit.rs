@@ -1,9 +1,23 @@
 //! A set of hashes for small sketches: open addressing, linear probing, doubling.
 //!
+//! Hashes may be chosen by somebody: in bytes freely, and for numbers because our hash can be inverted. Where they lie
+//! depends on a secret of the process, so nobody can choose hashes that meet in one place and cost quadratic time. The
+//! order of the table is never seen outside: sorted is what is written.
+//!
 //! Nothing is allocated for an empty set; the first value takes 8 slots (64 bytes). A slot of zero is vacant, the
 //! hash zero itself is a flag.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use crate::interrupt::{Interrupt, PART, sort};
 use crate::{AVec, Allocator};
+
+/// Different in each process.
+static SECRET: LazyLock<[u64; 2]> = LazyLock::new(|| {
+    let random = RandomState::new();
+    [random.hash_one(0), random.hash_one(1) | 1]
+});
 
 /// Slots of the first table.
 const FIRST_SLOTS: usize = 8;
@@ -37,8 +51,10 @@ impl<A: Allocator + Clone> HashSet<A> {
     #[inline]
     fn position(&self, hash: u64) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
-        // Multiplying spreads hashes that agree in their low bits (they may come from bytes, not from our hash).
-        let mut at = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & mask;
+        // Both halves of the product: every bit of the hash and of the secret counts.
+        let [offset, factor] = *SECRET;
+        let product = u128::from(hash ^ offset) * u128::from(factor);
+        let mut at = ((product >> 64) as u64 ^ product as u64) as usize & mask;
         while let Some(&slot) = self.slots.get(at) {
             if slot == hash || slot == 0 {
                 return at;
@@ -54,13 +70,13 @@ impl<A: Allocator + Clone> HashSet<A> {
     }
 
     /// Adds a hash that the set does not contain.
-    pub(super) fn insert_new(&mut self, hash: u64) {
+    pub(super) fn insert_new(&mut self, hash: u64, interrupt: impl Interrupt) {
         if hash == 0 {
             self.zero = true;
             return;
         }
         if self.used >= self.slots.len() / 4 * 3 {
-            self.grow();
+            self.grow(interrupt);
         }
         let at = self.position(hash);
         if let Some(slot) = self.slots.get_mut(at) {
@@ -69,12 +85,16 @@ impl<A: Allocator + Clone> HashSet<A> {
         }
     }
 
-    fn grow(&mut self) {
+    fn grow(&mut self, interrupt: impl Interrupt) {
         let len = (self.slots.len() * 2).max(FIRST_SLOTS);
         let mut slots = AVec::with_capacity_in(len, self.allocator().clone());
-        slots.resize(len, 0);
+        while slots.len() < len {
+            interrupt.check();
+            slots.resize(len.min(slots.len() + PART), 0);
+        }
         let old = std::mem::replace(&mut self.slots, slots);
         for &hash in old.iter().filter(|&&slot| slot != 0) {
+            interrupt.check();
             let at = self.position(hash);
             if let Some(slot) = self.slots.get_mut(at) {
                 *slot = hash;
@@ -83,10 +103,13 @@ impl<A: Allocator + Clone> HashSet<A> {
     }
 
     /// The hashes in the order of the storage spec: ascending as signed numbers.
-    pub(super) fn sorted(&self) -> AVec<i64, A> {
+    pub(super) fn sorted(&self, interrupt: impl Interrupt) -> AVec<i64, A> {
         let mut sorted = AVec::with_capacity_in(self.len(), self.allocator().clone());
-        sorted.extend(self.iter().map(u64::cast_signed));
-        sorted.sort_unstable();
+        sorted.extend(self.iter().map(|hash| {
+            interrupt.check();
+            hash.cast_signed()
+        }));
+        sort(&mut sorted, interrupt, i64::cmp);
         sorted
     }
 

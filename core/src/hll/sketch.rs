@@ -6,6 +6,7 @@ use super::encoded::{EncodedRef, Encoding};
 use super::estimate::Histogram;
 use super::explicit::HashSet;
 use super::registers::{fold, pack_full, pack_sparse, raise, raise_all, rule, visit_full, visit_sparse};
+use crate::interrupt::Interrupt;
 use crate::{AVec, Allocator};
 
 enum State<A: Allocator> {
@@ -42,10 +43,10 @@ impl<A: Allocator + Clone> Sketch<A> {
     ///
     /// Accepts every valid sketch of the spec; writing it again may give other bytes when another implementation
     /// chose between SPARSE and FULL differently.
-    pub fn decode_in(bytes: &[u8], alloc: A) -> Result<Self, HllError> {
+    pub fn decode_in(bytes: &[u8], alloc: A, interrupt: impl Interrupt) -> Result<Self, HllError> {
         let encoded = EncodedRef::parse(bytes)?;
         let mut sketch = Self::new_in(encoded.config(), alloc);
-        sketch.absorb(&encoded)?;
+        sketch.absorb(&encoded, interrupt)?;
         Ok(sketch)
     }
 
@@ -70,35 +71,43 @@ impl<A: Allocator + Clone> Sketch<A> {
     /// Counts a value by its hash (see [`super::hash`]).
     #[inline]
     pub fn insert_hash(&mut self, hash: u64) {
+        // Where values are inserted one by one, each caller looks for interrupts between them.
+        self.insert(hash, ());
+    }
+
+    #[inline]
+    fn insert(&mut self, hash: u64, interrupt: impl Interrupt) {
+        interrupt.check();
         match &mut self.state {
             State::Registers(registers) => {
                 let (index, value) = rule(hash, self.config.log2m(), self.cap);
                 raise(registers, index, value);
             }
-            State::Explicit(_) => self.insert_explicit(hash),
+            State::Explicit(_) => self.insert_explicit(hash, interrupt),
         }
     }
 
-    fn insert_explicit(&mut self, hash: u64) {
+    fn insert_explicit(&mut self, hash: u64, interrupt: impl Interrupt) {
         let State::Explicit(set) = &mut self.state else { return };
         if set.contains(hash) {
             return;
         }
         if set.len() < self.limit {
-            set.insert_new(hash);
+            set.insert_new(hash, interrupt);
         } else {
             let (index, value) = rule(hash, self.config.log2m(), self.cap);
-            raise(self.registers_mut(), index, value);
+            raise(self.registers_mut(interrupt), index, value);
         }
     }
 
     /// The registers, leaving the explicit form first if need be.
-    fn registers_mut(&mut self) -> &mut [u8] {
+    fn registers_mut(&mut self, interrupt: impl Interrupt) -> &mut [u8] {
         if let State::Explicit(set) = &self.state {
             let len = self.config.registers();
             let mut registers = AVec::with_capacity_in(len, set.allocator().clone());
             registers.resize(len, 0);
             for hash in set.iter() {
+                interrupt.check();
                 let (index, value) = rule(hash, self.config.log2m(), self.cap);
                 raise(&mut registers, index, value);
             }
@@ -111,7 +120,7 @@ impl<A: Allocator + Clone> Sketch<A> {
     }
 
     /// Prepares for a union with a sketch of configuration `other`, which has values if `other_has_values`.
-    fn meet(&mut self, other: Config, other_has_values: bool) {
+    fn meet(&mut self, other: Config, other_has_values: bool, interrupt: impl Interrupt) {
         let config = match (self.is_empty(), other_has_values) {
             (true, true) => other,
             (false, false) => return,
@@ -128,7 +137,7 @@ impl<A: Allocator + Clone> Sketch<A> {
         match &mut self.state {
             State::Explicit(set) if set.len() <= self.limit => {}
             State::Explicit(_) => {
-                self.registers_mut();
+                self.registers_mut(interrupt);
             }
             State::Registers(registers) => {
                 // In place: an index never grows by folding, and a register is read before it is overwritten.
@@ -150,14 +159,14 @@ impl<A: Allocator + Clone> Sketch<A> {
     }
 
     /// Makes this sketch the union of itself and `other`. See the module for unions of different configurations.
-    pub fn merge<B: Allocator + Clone>(&mut self, other: &Sketch<B>) {
-        self.meet(other.config, !other.is_empty());
+    pub fn merge<B: Allocator + Clone>(&mut self, other: &Sketch<B>, interrupt: impl Interrupt) {
+        self.meet(other.config, !other.is_empty(), interrupt);
         match &other.state {
-            State::Explicit(set) => set.iter().for_each(|hash| self.insert_hash(hash)),
+            State::Explicit(set) => set.iter().for_each(|hash| self.insert(hash, interrupt)),
             State::Registers(theirs) => {
                 let (to, cap) = (self.config.log2m(), self.cap);
                 let (from, their_cap) = (other.config.log2m(), other.cap);
-                let ours = self.registers_mut();
+                let ours = self.registers_mut(interrupt);
                 if (from, their_cap) == (to, cap) {
                     raise_all(ours, theirs);
                 } else {
@@ -173,33 +182,37 @@ impl<A: Allocator + Clone> Sketch<A> {
     /// Makes this sketch the union of itself and a stored one, without decoding that one first.
     ///
     /// After an error (the contents turned out to be malformed) the sketch may hold a part of them: drop it.
-    pub fn merge_encoded(&mut self, other: &EncodedRef<'_>) -> Result<(), HllError> {
-        self.meet(other.config(), other.encoding() != Encoding::Empty);
-        self.absorb(other)
+    pub fn merge_encoded(
+        &mut self,
+        other: &EncodedRef<'_>,
+        interrupt: impl Interrupt,
+    ) -> Result<(), HllError> {
+        self.meet(other.config(), other.encoding() != Encoding::Empty, interrupt);
+        self.absorb(other, interrupt)
     }
 
     /// The union with stored contents whose configuration was met already.
-    fn absorb(&mut self, other: &EncodedRef<'_>) -> Result<(), HllError> {
+    fn absorb(&mut self, other: &EncodedRef<'_>, interrupt: impl Interrupt) -> Result<(), HllError> {
         let (to, cap) = (self.config.log2m(), self.cap);
         let (from, their_cap) = (other.config().log2m(), other.config().max_register());
         match other.encoding() {
             Encoding::Empty => Ok(()),
-            Encoding::Explicit => other.visit_hashes(|hash| self.insert_hash(hash)),
+            Encoding::Explicit => other.visit_hashes(|hash| self.insert(hash, interrupt)),
             Encoding::Sparse => {
-                let registers = self.registers_mut();
+                let registers = self.registers_mut(interrupt);
                 visit_sparse(other.body(), other.config(), |index, value| {
                     let (index, value) = fold(index, value, from, to, cap);
                     raise(registers, index, value);
                 })
             }
             Encoding::Full if (from, their_cap) == (to, cap) => {
-                let registers = self.registers_mut();
+                let registers = self.registers_mut(interrupt);
                 visit_full(other.body(), other.config(), |from, block| {
                     raise_all(registers.get_mut(from..).unwrap_or_default(), block);
                 })
             }
             Encoding::Full => {
-                let registers = self.registers_mut();
+                let registers = self.registers_mut(interrupt);
                 // Values are checked after the visit; limiting them here keeps the fold within a byte.
                 visit_full(other.body(), other.config(), |first, block| {
                     for (i, &value) in block.iter().enumerate() {
@@ -242,7 +255,7 @@ impl<A: Allocator + Clone> Sketch<A> {
     }
 
     /// Appends the stored form: storage spec v1.0.0, canonical (equal sketches have equal bytes).
-    pub fn encode<B: Allocator>(&self, out: &mut AVec<u8, B>) {
+    pub fn encode<B: Allocator>(&self, out: &mut AVec<u8, B>, interrupt: impl Interrupt) {
         let (encoding, len) = self.encoding();
         out.reserve(len);
         let kind = match encoding {
@@ -255,7 +268,8 @@ impl<A: Allocator + Clone> Sketch<A> {
         out.extend_from_slice(&self.config.header());
         match &self.state {
             State::Explicit(set) => {
-                for hash in &set.sorted() {
+                for hash in &set.sorted(interrupt) {
+                    interrupt.check();
                     out.extend_from_slice(&hash.to_be_bytes());
                 }
             }

@@ -7,10 +7,12 @@
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use tidemark_core::AVec;
+use tidemark_core::interrupt::Interrupt;
 
 use super::alloc::ContextAlloc;
 use super::args;
 use super::error::{OrRaise, raise};
+use super::interrupts::Interrupts;
 use super::pg_function;
 
 /// What a type's input function raises for text that is not a value.
@@ -109,6 +111,7 @@ pub unsafe fn bytes_of_text(fcinfo: FunctionCallInfo, type_name: &str) -> AVec<u
         refuse("odd number of hexadecimal digits");
     }
     for [high, low] in pairs {
+        Interrupts.check();
         match ((*high as char).to_digit(16), (*low as char).to_digit(16)) {
             (Some(high), Some(low)) => bytes.push((high << 4 | low) as u8),
             _ => refuse("not a hexadecimal digit"),
