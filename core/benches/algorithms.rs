@@ -177,10 +177,10 @@ fn sequence(c: &mut Criterion) {
     for pattern in ["(?1).*(?2)", "(?1)(?t<=3600)(?2).*(?3)", "(?1)(?2)(?3)"] {
         let compiled = Pattern::parse(pattern, 8).unwrap();
         group.bench_function(format!("match {pattern}"), |b| {
-            b.iter(|| compiled.matches(black_box(&events), ()))
+            b.iter(|| compiled.matches(black_box(&events), Global, ()))
         });
         group.bench_function(format!("count {pattern}"), |b| {
-            b.iter(|| compiled.count(black_box(&events), ()))
+            b.iter(|| compiled.count(black_box(&events), Global, ()))
         });
     }
     let search = Search::parse("forward", "head", 2).unwrap();

@@ -63,7 +63,8 @@
 //! other (neighbours, and neighbours across optional items), and all edges advance together, row by row. Each gate
 //! needs one number, because for `<=` only the latest row before it can matter and for `>=` only the earliest; `==`
 //! keeps a queue of times no older than its duration. So time is O(rows * elements of the pattern) whatever the data,
-//! memory O(elements), plus 8 bytes for each distinct time inside the duration of an `==` gate.
+//! memory O(elements), plus 8 bytes of the caller's allocator for each distinct time inside the duration of an `==` gate,
+//! twice that while they come and go.
 
 mod compile;
 pub mod next_node;
@@ -72,6 +73,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+use crate::Allocator;
 use crate::event::Event;
 use crate::interrupt::Interrupt;
 
@@ -149,12 +151,17 @@ impl Pattern {
     /// Whether the pattern matches anywhere in `events`, which must be sorted ([`crate::event::EventLog::sorted`]).
     ///
     /// Rows without a true condition are skipped. No rows: false.
-    pub fn matches(&self, events: &[Event], interrupt: impl Interrupt) -> bool {
-        run::count(&self.program, events, 1, interrupt) > 0
+    pub fn matches(
+        &self,
+        events: &[Event],
+        alloc: impl Allocator + Clone,
+        interrupt: impl Interrupt,
+    ) -> bool {
+        run::count(&self.program, events, 1, alloc, interrupt) > 0
     }
 
     /// How often the pattern matches in sorted `events` without overlap. No rows: 0.
-    pub fn count(&self, events: &[Event], interrupt: impl Interrupt) -> u64 {
-        run::count(&self.program, events, u64::MAX, interrupt)
+    pub fn count(&self, events: &[Event], alloc: impl Allocator + Clone, interrupt: impl Interrupt) -> u64 {
+        run::count(&self.program, events, u64::MAX, alloc, interrupt)
     }
 }

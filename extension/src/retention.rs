@@ -206,9 +206,11 @@ aggregate! {
         transition tidemark_cohort_retention_transition = add_member;
         /// bigint[], empty without a row.
         final tidemark_cohort_retention_final = |counts: Option<&mut Counts>, _| {
-            let row = counts.and_then(|counts| counts.rows().next());
-            let retained = row.map_or_else(Vec::new, |row| row.retained);
-            Some(array::make(retained.iter().map(|n| n.map(|n| Datum::from(n as i64))), Element::INT8))
+            let row = counts.as_deref().and_then(|counts| counts.rows().next());
+            let retained = row.iter().flat_map(|row| row.retained());
+            let mut datums = AVec::new_in(ContextAlloc::current());
+            datums.extend(retained.map(|n| n.map(|n| Datum::from(n as i64))));
+            Some(array::make(datums.into_iter(), Element::INT8))
         };
     }
 }

@@ -65,14 +65,14 @@ aggregate! {
         final tidemark_sequence_match_final = |events: Option<&mut Events>, fcinfo| {
             Some(Datum::from(events.is_some_and(|events| {
                 let pattern = parsed(fcinfo, &events.pattern, events.conditions.count());
-                pattern.matches(events.log.sorted(Interrupts), Interrupts)
+                pattern.matches(events.log.sorted(Interrupts), ContextAlloc::current(), Interrupts)
             })))
         };
         /// `sequence_count`: bigint, 0 without a row.
         final tidemark_sequence_count_final = |events: Option<&mut Events>, fcinfo| {
             Some(Datum::from(events.map_or(0, |events| {
                 let pattern = parsed(fcinfo, &events.pattern, events.conditions.count());
-                pattern.count(events.log.sorted(Interrupts), Interrupts)
+                pattern.count(events.log.sorted(Interrupts), ContextAlloc::current(), Interrupts)
             }) as i64))
         };
     }

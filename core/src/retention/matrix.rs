@@ -16,14 +16,20 @@ pub struct PeriodsMismatch {
 }
 
 /// One row of the matrix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
     /// Start of the cohort's calendar period, as in [`super::cohort::Member`].
     pub cohort: i64,
     /// Persons in the cohort.
     pub size: u64,
+    counts: &'a [u64],
+}
+
+impl Row<'_> {
     /// Persons retained per period; `None` where the period is incomplete for at least one of them.
-    pub retained: Vec<Option<u64>>,
+    pub fn retained(&self) -> impl ExactSizeIterator<Item = Option<u64>> {
+        self.counts.iter().map(|&n| (n != UNKNOWN).then_some(n))
+    }
 }
 
 struct Cohort {
@@ -97,12 +103,8 @@ impl<A: Allocator + Clone> Matrix<A> {
     }
 
     /// The rows in order of cohort; none without persons.
-    pub fn rows(&self) -> impl Iterator<Item = Row> {
-        self.cohorts.iter().map(|c| Row {
-            cohort: c.start,
-            size: c.size,
-            retained: self.counts_of(c).iter().map(|&n| (n != UNKNOWN).then_some(n)).collect(),
-        })
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.cohorts.iter().map(|c| Row { cohort: c.start, size: c.size, counts: self.counts_of(c) })
     }
 
     /// Writes the matrix; the caller has written a version before. The bytes do not depend on the order of persons.
@@ -178,6 +180,11 @@ mod tests {
         matrix
     }
 
+    /// Cohort, size and periods of each row.
+    fn rows(matrix: &Matrix<Global>) -> Vec<(i64, u64, Vec<Option<u64>>)> {
+        matrix.rows().map(|row| (row.cohort, row.size, row.retained().collect())).collect()
+    }
+
     #[test]
     fn a_period_unknown_for_one_person_is_unknown_for_the_cohort() {
         let persons = [
@@ -185,14 +192,9 @@ mod tests {
             (0, vec![Some(true), Some(false), Some(false), Some(true)]),
             (7, vec![Some(true), Some(true), None, None]),
         ];
-        let rows: Vec<_> = matrix(&persons).rows().collect();
-        assert_eq!(
-            rows,
-            [
-                Row { cohort: 0, size: 1, retained: vec![Some(1), Some(0), Some(0), Some(1)] },
-                Row { cohort: 7, size: 2, retained: vec![Some(2), Some(2), None, None] },
-            ]
-        );
+        let expected =
+            [(0, 1, vec![Some(1), Some(0), Some(0), Some(1)]), (7, 2, vec![Some(2), Some(2), None, None])];
+        assert_eq!(rows(&matrix(&persons)), expected);
     }
 
     #[test]
@@ -219,12 +221,12 @@ mod tests {
                 counts.iter_mut().zip(retained).for_each(|(n, r)| *n = n.zip(*r).map(|(n, r)| n + u64::from(r)));
             }
             let expected: Vec<_> =
-                sums.into_iter().map(|(cohort, (size, retained))| Row { cohort, size, retained }).collect();
+                sums.into_iter().map(|(cohort, (size, retained))| (cohort, size, retained)).collect();
             let cut = cut.min(persons.len());
             let bytes = written(|w| matrix(&persons[..cut]).encode(w));
             let mut merged = matrix(&persons[cut..]);
             merged.append(&read_whole(&bytes, |r| Matrix::decode_in(r, Global)).unwrap()).unwrap();
-            prop_assert_eq!(merged.rows().collect::<Vec<_>>(), expected);
+            prop_assert_eq!(rows(&merged), expected);
             prop_assert_eq!(written(|w| merged.encode(w)), written(|w| matrix(&persons).encode(w)));
         }
 
@@ -236,7 +238,7 @@ mod tests {
             prop_assert!(read(&bytes[..at]).is_err());
             bytes[at] = byte;
             if let Ok(matrix) = read(&bytes) {
-                let within = |r: Row| r.retained.iter().flatten().all(|&n| n <= r.size);
+                let within = |r: Row<'_>| r.retained().flatten().all(|n| n <= r.size);
                 prop_assert!(matrix.rows().all(within));
             }
         }

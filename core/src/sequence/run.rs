@@ -7,15 +7,21 @@ use super::compile::{Final, Finish, Op, Program};
 use super::parse::{Comparison, Gate};
 use crate::event::Event;
 use crate::interrupt::Interrupt;
-use std::collections::VecDeque;
+use crate::{AVec, Allocator};
 
 /// Counts non-overlapping matches, up to `limit`.
-pub(super) fn count(program: &Program, events: &[Event], limit: u64, interrupt: impl Interrupt) -> u64 {
+pub(super) fn count(
+    program: &Program,
+    events: &[Event],
+    limit: u64,
+    alloc: impl Allocator + Clone,
+    interrupt: impl Interrupt,
+) -> u64 {
     let Some(last) = events.iter().rposition(|e| e.conditions != 0) else {
         return 0;
     };
     let events = events.get(..=last).unwrap_or(events);
-    let mut run = Run::new(program, events, interrupt);
+    let mut run = Run::new(program, events, alloc, interrupt);
     for (index, event) in events.iter().enumerate() {
         interrupt.check();
         if event.conditions != 0 && run.step(index, *event) && (run.found >= limit || run.ended) {
@@ -26,14 +32,14 @@ pub(super) fn count(program: &Program, events: &[Event], limit: u64, interrupt: 
     run.found
 }
 
-struct Run<'a, I> {
+struct Run<'a, A: Allocator, I> {
     program: &'a Program,
     interrupt: I,
     events: &'a [Event],
     /// Per node: reached by the previous row. Node 0: the search starts at this position.
     reached: Vec<bool>,
-    edges: Vec<EdgeState>,
-    finals: Vec<FinalState>,
+    edges: Vec<EdgeState<A>>,
+    finals: Vec<FinalState<A>>,
     /// Whether a match can end before a row instead of with one.
     arrivals: bool,
     previous: i64,
@@ -44,32 +50,32 @@ struct Run<'a, I> {
     ended: bool,
 }
 
-struct EdgeState {
+struct EdgeState<A: Allocator> {
     /// Whether any operation holds something, so that an idle edge costs one test.
     live: bool,
     /// The first operation; most edges have no other, and then nothing is allocated.
-    first: OpState,
-    rest: Vec<OpState>,
+    first: OpState<A>,
+    rest: Vec<OpState<A>>,
 }
 
-struct FinalState {
-    ops: EdgeState,
+struct FinalState<A: Allocator> {
+    ops: EdgeState<A>,
     /// For [`Finish::Never`]: index of the next forbidden row, found by scanning ahead once.
     next_forbidden: usize,
 }
 
 /// What a star or gate remembers of the positions at which it was entered.
-#[derive(Default)]
-struct OpState {
+struct OpState<A: Allocator> {
     entered: bool,
     /// The one base time that can matter: latest for upper limits, earliest for lower ones.
     base: i64,
-    /// Only for `==`: distinct base times, ascending.
-    bases: VecDeque<i64>,
+    /// Only for `==`: distinct base times, ascending; those before `first_base` are done with.
+    bases: AVec<i64, A>,
+    first_base: usize,
 }
 
-impl<'a, I: Interrupt> Run<'a, I> {
-    fn new(program: &'a Program, events: &'a [Event], interrupt: I) -> Self {
+impl<'a, A: Allocator + Clone, I: Interrupt> Run<'a, A, I> {
+    fn new(program: &'a Program, events: &'a [Event], alloc: A, interrupt: I) -> Self {
         let mut reached = vec![false; program.nodes];
         reached[0] = true;
         Self {
@@ -78,8 +84,8 @@ impl<'a, I: Interrupt> Run<'a, I> {
             events,
             reached,
             arrivals: program.finals.iter().any(|f| f.from == 0 || matches!(f.finish, Finish::After(_))),
-            edges: program.edges.iter().map(|e| EdgeState::new(&e.ops)).collect(),
-            finals: program.finals.iter().map(FinalState::new).collect(),
+            edges: program.edges.iter().map(|e| EdgeState::new(&e.ops, &alloc)).collect(),
+            finals: program.finals.iter().map(|end| FinalState::new(end, &alloc)).collect(),
             previous: 0,
             fresh: true,
             found: 0,
@@ -206,10 +212,10 @@ impl<'a, I: Interrupt> Run<'a, I> {
     }
 }
 
-impl EdgeState {
-    fn new(ops: &[Op]) -> Self {
-        let rest = ops.iter().skip(1).map(|_| OpState::default()).collect();
-        Self { live: false, first: OpState::default(), rest }
+impl<A: Allocator + Clone> EdgeState<A> {
+    fn new(ops: &[Op], alloc: &A) -> Self {
+        let rest = ops.iter().skip(1).map(|_| OpState::new_in(alloc)).collect();
+        Self { live: false, first: OpState::new_in(alloc), rest }
     }
 
     fn clear(&mut self) {
@@ -218,6 +224,7 @@ impl EdgeState {
             for op in std::iter::once(&mut self.first).chain(&mut self.rest) {
                 op.entered = false;
                 op.bases.clear();
+                op.first_base = 0;
             }
         }
     }
@@ -246,7 +253,11 @@ impl EdgeState {
     }
 }
 
-impl OpState {
+impl<A: Allocator + Clone> OpState<A> {
+    fn new_in(alloc: &A) -> Self {
+        Self { entered: false, base: 0, bases: AVec::new_in(alloc.clone()), first_base: 0 }
+    }
+
     /// Whether the operation lets the position before a row of time `time` pass, and from when a gate behind it
     /// measures.
     #[inline]
@@ -272,8 +283,13 @@ impl OpState {
             Comparison::AtLeast | Comparison::Above if !self.entered => self.base = base,
             Comparison::AtLeast | Comparison::Above => {}
             Comparison::Equal => {
-                if self.bases.back() != Some(&base) {
-                    self.bases.push_back(base);
+                if self.bases.last() != Some(&base) {
+                    // Each time is moved at most once for each that is done with.
+                    if self.first_base > self.bases.len() / 2 {
+                        self.bases.drain(..self.first_base);
+                        self.first_base = 0;
+                    }
+                    self.bases.push(base);
                 }
             }
         }
@@ -285,21 +301,21 @@ impl OpState {
         if gate.comparison != Comparison::Equal {
             return self.entered && gate.holds(elapsed(self.base, time));
         }
-        while let Some(&base) = self.bases.front() {
+        while let Some(&base) = self.bases.get(self.first_base) {
             let elapsed = elapsed(base, time);
             if elapsed <= gate.micros {
                 return elapsed == gate.micros;
             }
-            self.bases.pop_front();
+            self.first_base += 1;
         }
         false
     }
 }
 
-impl FinalState {
-    fn new(end: &Final) -> Self {
+impl<A: Allocator + Clone> FinalState<A> {
+    fn new(end: &Final, alloc: &A) -> Self {
         let ops: &[Op] = if let Finish::After(ops) = &end.finish { ops } else { &[] };
-        Self { ops: EdgeState::new(ops), next_forbidden: 0 }
+        Self { ops: EdgeState::new(ops, alloc), next_forbidden: 0 }
     }
 
     /// The first row at or behind `index` that has a forbidden condition. Amortized: the scan never goes back.

@@ -27,11 +27,11 @@ fn at(rows: &[(i64, u32)]) -> Vec<Event> {
 }
 
 fn matches(text: &str, events: &[Event]) -> bool {
-    Pattern::parse(text, 9).unwrap().matches(events, ())
+    Pattern::parse(text, 9).unwrap().matches(events, Global, ())
 }
 
 fn count(text: &str, events: &[Event]) -> u64 {
-    Pattern::parse(text, 9).unwrap().count(events, ())
+    Pattern::parse(text, 9).unwrap().count(events, Global, ())
 }
 
 #[track_caller]
@@ -213,7 +213,7 @@ fn a_million_rows_and_thirty_gates_finish() {
         let text = format!("{}(?2)", format!("(?1){gate}").repeat(30));
         let pattern = Pattern::parse(&text, 3).unwrap();
         let started = std::time::Instant::now();
-        assert!(!pattern.matches(&events, &asked));
+        assert!(!pattern.matches(&events, Global, &asked));
         assert!(started.elapsed().as_secs() < 60);
     }
     assert!(asked.get() >= 3_000_000, "{}", asked.get());
@@ -242,8 +242,8 @@ proptest! {
         let text = render(&syntax);
         if let Ok(parsed) = Pattern::parse(&text, 3) {
             let expected = reference::count(&syntax, &events);
-            prop_assert_eq!(parsed.count(&events, ()), expected, "{}", text);
-            prop_assert_eq!(parsed.matches(&events, ()), expected > 0, "{}", text);
+            prop_assert_eq!(parsed.count(&events, Global, ()), expected, "{}", text);
+            prop_assert_eq!(parsed.matches(&events, Global, ()), expected > 0, "{}", text);
         }
     }
 
@@ -258,7 +258,7 @@ proptest! {
             };
             let mut merged = log(&events[cut..]);
             merged.append(&log(&events[..cut]), ());
-            prop_assert_eq!(pattern.count(merged.sorted(()), ()), pattern.count(&events, ()));
+            prop_assert_eq!(pattern.count(merged.sorted(()), Global, ()), pattern.count(&events, Global, ()));
         }
     }
 
