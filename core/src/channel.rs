@@ -5,9 +5,9 @@
 //!
 //! # Inputs
 //!
-//! Compared without regard to ASCII case, blanks around them ignored. Absent are: NULL, the empty string, `null`,
-//! `(none)`, `(not set)`, and `direct`, `(direct)`, `$direct`. A referrer on the site's own host should be given as
-//! NULL.
+//! Compared without regard to ASCII case, blanks around them ignored; nothing beyond 1000 bytes is read. Absent are:
+//! NULL, the empty string, `null`, `(none)`, `(not set)`, and `direct`, `(direct)`, `$direct`. A referrer on the site's
+//! own host should be given as NULL.
 //!
 //! * A **source** or **referrer** has a *kind* when `tables` knows it: search, social, video, shopping, email, SMS,
 //!   push, audio, affiliates or display. A source is a name (`google`, `fb`) or a host. A host matches by its ending:
@@ -157,10 +157,14 @@ const AD_CLICK_IDS: [&str; 13] = [
     "epik",
 ];
 
+/// How much of a text is read, in bytes; a name, a host or the name of a parameter is far shorter.
+const MAX_LEN: usize = 1000;
+
 const ABSENT: [&str; 7] = ["", "null", "(none)", "(not set)", "direct", "(direct)", "$direct"];
 
 fn present(value: Option<&str>) -> Option<&str> {
-    value.map(str::trim).filter(|v| !is_any(v, &ABSENT))
+    let end = |value: &str| value.floor_char_boundary(MAX_LEN);
+    value.map(|value| value[..end(value)].trim()).filter(|v| !is_any(v, &ABSENT))
 }
 
 fn is_any(value: &str, names: &[&str]) -> bool {

@@ -63,8 +63,8 @@
 //! other (neighbours, and neighbours across optional items), and all edges advance together, row by row. Each gate
 //! needs one number, because for `<=` only the latest row before it can matter and for `>=` only the earliest; `==`
 //! keeps a queue of times no older than its duration. So time is O(rows * elements of the pattern) whatever the data,
-//! memory O(elements), plus 8 bytes of the caller's allocator for each distinct time inside the duration of an `==` gate,
-//! twice that while they come and go.
+//! memory O(elements), plus 8 bytes of the caller's allocator for each distinct time inside the duration of an `==`
+//! gate, up to twice that while they come and go.
 
 mod compile;
 pub mod next_node;

@@ -12,6 +12,7 @@ mod funnel;
 mod funnel_stats;
 mod general;
 mod hll;
+mod interrupts;
 mod maintenance;
 mod memory;
 mod models;

@@ -5,6 +5,9 @@
 
 use crate::event::MAX_CONDITIONS;
 
+/// The longest text of a mode, in bytes.
+const MAX_TEXT: usize = 1000;
+
 /// Why a mode text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +54,9 @@ pub enum ModeError {
     /// Every condition is excluded, or there is none.
     #[error("a funnel needs at least one step")]
     NoSteps,
+    /// A text longer than any mode; it is not read.
+    #[error("a funnel mode has at most {MAX_TEXT} bytes, got {0}")]
+    TooLong(usize),
     /// More conditions than an event can carry.
     #[error("a funnel has at most {MAX_CONDITIONS} conditions, got {0}")]
     TooMany(usize),
@@ -76,7 +82,7 @@ impl WindowMode {
     /// and empty tokens are ignored; an empty text and `default` are the default mode.
     pub fn parse(text: &str) -> Result<Self, ModeError> {
         let mut mode = Self::default();
-        for token in tokens(text) {
+        for token in tokens(text)? {
             if !mode.set(token)? {
                 let name = token.split('=').next().unwrap_or(token).trim_end();
                 return Err(match name {
@@ -138,7 +144,7 @@ impl Mode {
     /// be repeated; `step_window=` takes what [`duration_us`] reads.
     pub fn parse(text: &str) -> Result<Self, ModeError> {
         let mut mode = Self::default();
-        for token in tokens(text) {
+        for token in tokens(text)? {
             if mode.strict.set(token)? {
                 continue;
             }
@@ -233,8 +239,11 @@ pub(super) fn low_bits(n: usize) -> u32 {
     if n >= 32 { u32::MAX } else { (1 << n) - 1 }
 }
 
-fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|token| !token.is_empty())
+fn tokens(text: &str) -> Result<impl Iterator<Item = &str>, ModeError> {
+    if text.len() > MAX_TEXT {
+        return Err(ModeError::TooLong(text.len()));
+    }
+    Ok(text.split(',').map(str::trim).filter(|token| !token.is_empty()))
 }
 
 /// Reads a duration in microseconds: whole numbers with a unit each, `30m`, `1h 30m`, `90 seconds`, `500ms`.
@@ -286,6 +295,10 @@ mod tests {
 
     #[test]
     fn bad_tokens_are_refused_by_name() {
+        let endless = ",".repeat(1001);
+        assert_eq!(WindowMode::parse(&endless), Err(ModeError::TooLong(1001)));
+        assert_eq!(Mode::parse(&endless), Err(ModeError::TooLong(1001)));
+        assert!(Mode::parse(&endless[1..]).is_ok());
         assert_eq!(WindowMode::parse("strict"), Err(ModeError::Strict));
         assert_eq!(Mode::parse("strict"), Err(ModeError::Strict));
         assert_eq!(WindowMode::parse("allow_reentry"), Err(ModeError::ReentryWithoutOrder));

@@ -26,6 +26,9 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::interrupt::{Interrupt, sort};
 use crate::{AVec, Allocator};
 
+/// The longest text of a period or a mode, in bytes.
+const MAX_TEXT: usize = 1000;
+
 /// The largest number of periods one may ask for.
 pub const MAX_PERIODS: u32 = 1000;
 
@@ -39,6 +42,9 @@ pub enum SpecError {
     /// The period is not one of the four.
     #[error(transparent)]
     Unit(#[from] UnknownUnit),
+    /// A period or mode longer than any; it is not read.
+    #[error("period and mode have at most {MAX_TEXT} bytes, got {0}")]
+    TooLong(usize),
     /// A mode token nobody knows.
     #[error(
         "unknown mode \"{0}\", expected on, on_or_after, first_time, recurring, calendar, rolling or rolling=DAYS"
@@ -81,6 +87,10 @@ impl Spec {
     /// # Errors
     /// An unknown word, two tokens for the same choice, a number out of range.
     pub fn parse(period: &str, mode: &str, periods: i64, as_of: i64) -> Result<Self, SpecError> {
+        let longest = period.len().max(mode.len());
+        if longest > MAX_TEXT {
+            return Err(SpecError::TooLong(longest));
+        }
         let unit: Unit = period.parse()?;
         let (mut on_or_after, mut recurring, mut rolling) = (None, None, None);
         for token in mode.split(',').map(str::trim).filter(|_| !mode.trim().is_empty()) {

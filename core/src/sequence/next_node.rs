@@ -67,6 +67,11 @@ pub enum SearchError {
     TooManyConditions(usize),
 }
 
+/// As much of a text as an error message repeats.
+fn beginning(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
 impl FromStr for Direction {
     type Err = SearchError;
 
@@ -74,7 +79,7 @@ impl FromStr for Direction {
         match text {
             "forward" => Ok(Self::Forward),
             "backward" => Ok(Self::Backward),
-            _ => Err(SearchError::UnknownDirection(text.to_owned())),
+            _ => Err(SearchError::UnknownDirection(beginning(text))),
         }
     }
 }
@@ -88,7 +93,7 @@ impl FromStr for Base {
             "tail" => Ok(Self::Tail),
             "first_match" => Ok(Self::FirstMatch),
             "last_match" => Ok(Self::LastMatch),
-            _ => Err(SearchError::UnknownBase(text.to_owned())),
+            _ => Err(SearchError::UnknownBase(beginning(text))),
         }
     }
 }

@@ -117,6 +117,9 @@ fn a_refused_specification_names_the_word() {
     assert_eq!(refused("day", "on, on_or_after", 1), SpecError::Conflict("on_or_after".into()));
     assert_eq!(refused("day", "rolling=3,rolling", 1), SpecError::Conflict("rolling".into()));
     assert_eq!(refused("day", "rolling=0", 1), SpecError::RollingDays("0".into()));
+    let endless = ",".repeat(1001);
+    assert_eq!(Spec::parse("day", &endless, 1, 0), Err(SpecError::TooLong(1001)));
+    assert_eq!(Spec::parse(&endless, "", 1, 0), Err(SpecError::TooLong(1001)));
     assert_eq!(refused("day", "", 0), SpecError::Periods(0));
     assert_eq!(refused("day", "", 1001), SpecError::Periods(1001));
 }
