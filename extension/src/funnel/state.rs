@@ -255,16 +255,16 @@ impl Config {
         context: ContextAlloc,
         make: impl FnOnce(ContextAlloc) -> Self,
     ) -> NonNull<Self> {
-        // SAFETY: see above.
-        NonNull::from(match unsafe { site.kept::<Self>() } {
-            None => unsafe { site.keep(Self { shared: true, ..make(site.alloc()) }) },
-            Some(first) => {
-                let config = make(context);
-                first.has_rivals = true;
-                // SAFETY: a place is never null.
-                unsafe { &mut *context.place(config) }
-            }
-        })
+        // SAFETY: see above; a place is never null.
+        unsafe {
+            NonNull::from(match site.kept::<Self>() {
+                None => site.keep(Self { shared: true, ..make(site.alloc()) }),
+                Some(first) => {
+                    first.has_rivals = true;
+                    &mut *context.place(make(context))
+                }
+            })
+        }
     }
 }
 
