@@ -2,8 +2,8 @@
 //!
 //! Format, hash and estimator are those of `tidemark_core::hll`; the SQL declarations stand in `sql/hll.sql`.
 
-use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{Datum, FunctionCallInfo};
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+use pgrx::{PgSqlErrorCode, direct_function_call_as_datum};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::hll::{Config, EncodedRef, Encoding, HllError, estimate_encoded, hash};
@@ -85,6 +85,14 @@ aggregate! {
         /// (internal, uuid [, log2m]): hashes its 16 bytes in network order.
         transition tidemark_hll_add_uuid =
             |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_16(&*value.cast_mut_ptr::<[u8; 16]>()));
+        /// (internal, date [, log2m]): hashes what is sent for it, 4 bytes in network order.
+        transition tidemark_hll_add_date =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_i32((value.value() as i32).swap_bytes()));
+        /// (internal, timestamptz [, log2m]): hashes what is sent for it, 8 bytes in network order.
+        transition tidemark_hll_add_timestamptz =
+            |slot, fcinfo| add(slot, fcinfo, |value| hash::hash_i64((value.value() as i64).swap_bytes()));
+        /// (internal, numeric [, log2m]): hashes what is sent for it without trailing zeros.
+        transition tidemark_hll_add_numeric = |slot, fcinfo| add(slot, fcinfo, |value| hash_numeric(value));
         /// `hll_union_agg`: (internal, hll)
         transition tidemark_hll_union_transition = unite;
         /// `hll_agg` and `hll_union_agg`: hll, the empty sketch without a row.
@@ -113,6 +121,19 @@ unsafe fn add(slot: &mut Slot<Counted>, fcinfo: FunctionCallInfo, hash: impl FnO
         if let Some(value) = args::datum(fcinfo, 1) {
             state.sketch.insert_hash(hash(value));
         }
+    }
+}
+
+/// The hash of what numeric_send gives, the same for equal numbers: 1.0 and 1.00 are sent as 1.
+///
+/// # Safety
+/// `value` must be a numeric.
+unsafe fn hash_numeric(value: Datum) -> u64 {
+    // SAFETY: see above; both functions are strict and give a value.
+    unsafe {
+        let trimmed = direct_function_call_as_datum(pg_sys::numeric_trim_scale, &[Some(value)]);
+        let sent = direct_function_call_as_datum(pg_sys::numeric_send, &[trimmed]);
+        sent.map_or(0, |sent| hash::hash_bytes(args::varlena_bytes(sent)))
     }
 }
 

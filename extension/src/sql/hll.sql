@@ -64,194 +64,60 @@ equal in bytes to one sketch built from all values. NULLs are skipped; no
 rows give the empty sketch. Sketches of different log2m fold to the
 smallest.';
 
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value text, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-CREATE AGGREGATE tidemark.hll_agg(value text) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(text) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
-give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value text, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(text, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
-to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value text) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(text) IS
-'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+-- One signature for each type: of a polymorphic one Citus's workers would not know the type. What is hashed are the
+-- bytes of the value: its own for those that postgresql-hll hashes so; for date, timestamptz and numeric what their send
+-- functions give, which no release changes (a hash operator class may change). Of a numeric without trailing zeros.
+DO $$
+DECLARE
+    kind regtype;
+    bytes name;
+BEGIN
+    FOR kind, bytes IN
+        VALUES ('text'::regtype, 'bytes'::name), ('bytea', 'bytes'), ('smallint', 'int2'), ('integer', 'int4'),
+               ('bigint', 'int8'), ('uuid', 'uuid'), ('date', 'date'), ('timestamptz', 'timestamptz'),
+               ('numeric', 'numeric')
+    LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION tidemark_internal.hll_transition(state internal, value %1$s) RETURNS internal
+            LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_%2$s';
+            CREATE FUNCTION tidemark_internal.hll_transition(state internal, value %1$s, log2m integer)
+            RETURNS internal
+            LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_%2$s';
 
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bytea, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_bytes';
-CREATE AGGREGATE tidemark.hll_agg(value bytea) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(bytea) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
+            CREATE AGGREGATE tidemark.hll_agg(value %1$s) (
+                SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+                FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+                SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize,
+                PARALLEL = SAFE
+            );
+            COMMENT ON AGGREGATE tidemark.hll_agg(%1$s) IS
+'A sketch of the distinct values of a group (log2m 14, at most 10 KB,
+standard error 0.81 %%, exact up to 128 values). NULLs are skipped; no rows
 give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value bytea, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(bytea, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
-to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value bytea) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(bytea) IS
-'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+5::bigint are different values. Other types: cast to text.';
 
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value smallint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int2';
-CREATE AGGREGATE tidemark.hll_agg(value smallint) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(smallint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
-give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value smallint, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(smallint, integer) IS
+            CREATE AGGREGATE tidemark.hll_agg(value %1$s, log2m integer) (
+                SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+                FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
+                SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize,
+                PARALLEL = SAFE
+            );
+            COMMENT ON AGGREGATE tidemark.hll_agg(%1$s, integer) IS
 'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
 to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value smallint) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(smallint) IS
-'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+and at most 0.625 * 2^log2m bytes. Otherwise as hll_agg(value).';
 
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value integer, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int4';
-CREATE AGGREGATE tidemark.hll_agg(value integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(integer) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
-give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value integer, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(integer, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
-to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(integer) IS
+            CREATE AGGREGATE tidemark.approx_count_distinct(value %1$s) (
+                SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
+                FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
+                SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize,
+                PARALLEL = SAFE
+            );
+            COMMENT ON AGGREGATE tidemark.approx_count_distinct(%1$s) IS
 'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
-
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value bigint, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_int8';
-CREATE AGGREGATE tidemark.hll_agg(value bigint) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(bigint) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
-give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value bigint, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(bigint, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
-to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value bigint) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(bigint) IS
-'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
-
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-CREATE FUNCTION tidemark_internal.hll_transition(state internal, value uuid, log2m integer) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_hll_add_uuid';
-CREATE AGGREGATE tidemark.hll_agg(value uuid) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(uuid) IS
-'A sketch of the distinct values of a group (log2m 14, at most 12 KB,
-standard error 0.81 %, exact up to 128 values). NULLs are skipped; no rows
-give the empty sketch. The hash depends on the type: 5::integer and
-5::bigint are different values.';
-CREATE AGGREGATE tidemark.hll_agg(value uuid, log2m integer) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.hll_agg(uuid, integer) IS
-'A sketch of the distinct values of a group with 2^log2m registers, log2m 4
-to 17 (22023 otherwise) and constant: a standard error of 1.04/sqrt(2^log2m)
-and at most 0.75 * 2^log2m bytes. Otherwise as hll_agg(value).';
-CREATE AGGREGATE tidemark.approx_count_distinct(value uuid) (
-    SFUNC = tidemark_internal.hll_transition, STYPE = internal, SSPACE = 256,
-    FINALFUNC = tidemark_internal.hll_count_final, COMBINEFUNC = tidemark_internal.hll_combine,
-    SERIALFUNC = tidemark_internal.hll_serialize, DESERIALFUNC = tidemark_internal.hll_deserialize, PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE tidemark.approx_count_distinct(uuid) IS
-'About how many distinct values a group has: exact up to 128, beyond that
-with a standard error of 0.81 %. NULLs are skipped; no rows give 0.';
+with a standard error of 0.81 %%. NULLs are skipped; no rows give 0. Other
+types: cast to text.';
+            $sql$, kind, bytes);
+    END LOOP;
+END
+$$;
