@@ -23,6 +23,42 @@ mod tests {
     }
 
     #[pg_test]
+    fn hll_counts_dates_times_and_numbers() {
+        for value in ["date '2026-01-01' + v", "timestamptz '2026-01-01Z' + v * interval '1 ms'", "v / 8.0"] {
+            let count = |n: i32| {
+                let query = format!(
+                    "SELECT tidemark.approx_count_distinct({value}) FROM generate_series(1, {n}) v, generate_series(1, 2)"
+                );
+                text(&query).unwrap().parse::<f64>().unwrap()
+            };
+            assert_eq!(count(100), 100.0, "{value}");
+            assert!((count(20_000) / 20_000.0 - 1.0).abs() < 0.04, "{value}");
+        }
+        let counted = |kind: &str, values: &str| {
+            text(&format!("SELECT tidemark.approx_count_distinct(v::{kind}) FROM (VALUES {values}) r(v)"))
+                .unwrap()
+        };
+        assert_eq!(counted("numeric", "('1'), ('1.0'), ('1.00'), ('1e0')"), "1", "equal numbers are one");
+        assert_eq!(counted("numeric", "('0'), ('-0'), ('0.00')"), "1");
+        assert_eq!(counted("numeric", "('100'), ('100.0'), ('10'), ('1e2')"), "2");
+        assert_eq!(counted("numeric", "('NaN'), ('Infinity'), ('-Infinity'), ('NaN'), ('1e-30')"), "4");
+        assert_eq!(counted("date", "('infinity'), ('-infinity'), ('2026-01-01'), ('2026-01-01')"), "3");
+        assert_eq!(counted("timestamptz", "('infinity'), ('2026-01-01Z'), ('2026-01-01 01:00+01')"), "2");
+        // What is hashed, as anybody can compute it.
+        for (value, sent) in [
+            ("date '2026-09-01'", "date_send('2026-09-01')"),
+            ("timestamptz '2026-09-01Z'", "timestamptz_send('2026-09-01Z')"),
+            ("12.500", "numeric_send(12.5)"),
+        ] {
+            assert_eq!(
+                text(&format!("SELECT tidemark.hll_agg({value})")),
+                text(&format!("SELECT tidemark.hll_agg({sent})")),
+                "{value}"
+            );
+        }
+    }
+
+    #[pg_test]
     fn hll_nulls_are_skipped_and_no_rows_give_zero() {
         assert_eq!(
             text("SELECT tidemark.approx_count_distinct(v) FROM (VALUES (1), (NULL), (1)) r(v)").as_deref(),

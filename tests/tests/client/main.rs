@@ -24,6 +24,7 @@ mod operations;
 mod plans;
 mod refusals;
 mod replay;
+mod replication;
 mod roles;
 mod running;
 mod warehouse;
