@@ -28,10 +28,12 @@ fn rows_with_sketches_are_updated_and_deleted_on_a_subscriber_by_their_whole_con
             .unwrap();
     }
     // Within one cluster the slot must be there before: a subscription that makes it waits for its own transaction.
-    publisher
-        .connect()
-        .batch_execute("CREATE PUBLICATION rollups FOR TABLE rollups; SELECT pg_create_logical_replication_slot('rollups', 'pgoutput')")
-        .unwrap();
+    for sql in [
+        "CREATE PUBLICATION rollups FOR TABLE rollups",
+        "SELECT pg_create_logical_replication_slot('rollups', 'pgoutput')",
+    ] {
+        publisher.connect().batch_execute(sql).unwrap();
+    }
     subscriber
         .connect()
         .batch_execute(&format!(
