@@ -12,9 +12,6 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::interrupt::{Interrupt, extend, sort};
 use crate::{AVec, Allocator};
 
-/// Format version of [`Sessions::encode`].
-const VERSION: u8 = 1;
-
 /// One session: a maximal run of events with no gap greater than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Session {
@@ -188,9 +185,8 @@ impl<A: Allocator + Clone> Sessions<A> {
         self.finish(interrupt).count()
     }
 
-    /// Appends the state to `out`: version, gap, then each session as distances to what precedes it.
-    pub fn encode<B: Allocator>(&mut self, out: &mut AVec<u8, B>, interrupt: impl Interrupt) {
-        let mut w = Writer::new(out, VERSION);
+    /// Writes the state: gap, then each session as distances to what precedes it.
+    pub fn encode<B: Allocator>(&mut self, w: &mut Writer<'_, B>, interrupt: impl Interrupt) {
         w.varint(self.gap);
         w.varint(self.count(interrupt) as u64);
         let mut from = i64::MIN;
@@ -202,9 +198,8 @@ impl<A: Allocator + Clone> Sessions<A> {
         }
     }
 
-    /// Reads what [`Sessions::encode`] wrote; every other byte string is an error.
-    pub fn decode_in(bytes: &[u8], alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes, VERSION)?;
+    /// Reads what [`Sessions::encode`] wrote; anything else is an error.
+    pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let gap = r.varint()?;
         let gap_us = i64::try_from(gap).map_err(|_| DecodeError::Malformed("gap out of range"))?;
         let mut sessions = Self::new_in(gap_us, alloc);
@@ -230,7 +225,6 @@ impl<A: Allocator + Clone> Sessions<A> {
             }
             from = ended_at;
         }
-        r.finish()?;
         sessions.limit = FIRST_LIMIT.max(2 * (sessions.singles.len() + sessions.runs.len()));
         Ok(sessions)
     }

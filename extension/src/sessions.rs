@@ -46,11 +46,11 @@ impl State for Group {
     }
 
     fn encode(&mut self, w: &mut Writer<'_, ContextAlloc>) {
-        self.sessions.encode(w.out(), Interrupts);
+        self.sessions.encode(w, Interrupts);
     }
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
-        let sessions = Sessions::decode_in(r.rest(), context, Interrupts)?;
+        let sessions = Sessions::decode_in(r, context, Interrupts)?;
         Ok(Self { gap: ConstantInterval::of(sessions.gap()), sessions })
     }
 }
