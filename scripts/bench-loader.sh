@@ -10,7 +10,7 @@ set -euo pipefail
 use_postgres
 VENV=$TOOLS/bench
 WANTED='confluent-kafka==2.* psycopg[binary]==3.*'
-TIDEMARK=$ROOT/target/release/tidemark
+TIDEMARK=$(target_dir)/release/tidemark
 [ -x "$TIDEMARK" ] || die "the loader is not built" "scripts/build.sh && scripts/install.sh --no-build"
 
 if [ "$(cat "$VENV/wanted" 2>/dev/null)" != "$WANTED" ]; then

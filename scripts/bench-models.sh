@@ -12,7 +12,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 case " $* " in *" --help "* | *" -h "*) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0" && exit ;; esac
 use_postgres
-TIDEMARK=${TIDEMARK_BIN:-$ROOT/target/release/tidemark}
+TIDEMARK=${TIDEMARK_BIN:-$(target_dir)/release/tidemark}
 [ -e "$("$PG_CONFIG" --sharedir)/extension/tidemark.control" ] ||
     die "tidemark is not installed in the server of $PG_CONFIG" "scripts/build.sh && scripts/install.sh --no-build"
 [ -x "$TIDEMARK" ] || die "the loader is not built" "scripts/build.sh"

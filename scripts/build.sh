@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Release builds, one cargo call for both artifacts, so that they share what they have in common.
 #
-#   scripts/build.sh             target/release/libtidemark.so and target/release/tidemark
+#   scripts/build.sh             libtidemark.so and tidemark, in release/ of cargo's target directory
 #   scripts/build.sh extension   the extension alone
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -16,5 +16,5 @@ case ${1:-all} in
 esac
 quietly build "read the first error above; a full disk or a registry out of reach are the usual reasons, then try again" \
     cargo build --release "${what[@]}" --no-default-features --features "tidemark/$PGFEATURE"
-# The library does not say which server it fits: remembered for scripts/install.sh --no-build.
-printf 'pg_config=%s\n' "$PG_CONFIG" >target/release/libtidemark.so.for
+# For scripts/install.sh --no-build: the library does not say which server it fits, and root may not know where it is.
+printf '%s\n' "$PG_CONFIG" "$(target_dir)/release/libtidemark.so" >"$RUN/built"

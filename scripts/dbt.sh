@@ -238,7 +238,7 @@ PYTHON
 step "dbt" install_dbt
 use_postgres
 if [ -z "${TIDEMARK_BIN:-}" ]; then
-    TIDEMARK_BIN=$ROOT/target/release/tidemark
+    TIDEMARK_BIN=$(target_dir)/release/tidemark
     step "build and install" build
 fi
 step "a private Postgres with the warehouse" prepare

@@ -79,7 +79,7 @@ loader() {
     local tree=$WORK/loader script
     step "build the loader" quietly build-loader "read the first error above" \
         cargo build --release --locked -p tidemark-loader --bin tidemark
-    install -D -m 755 target/release/tidemark "$tree/usr/bin/tidemark"
+    install -D -m 755 "$(target_dir)/release/tidemark" "$tree/usr/bin/tidemark"
     strip --strip-unneeded "$tree/usr/bin/tidemark"
     install -D -m 644 packaging/tidemark.toml "$tree/etc/tidemark/tidemark.toml"
     # Without its opening lines, which say how to do by hand what the package does.

@@ -16,7 +16,6 @@ case ${KAFKA:-} in '' | 0 | no | false) KAFKA='' ;; *) KAFKA=1 ;; esac
 mkdir -p "${DEMO_DIR:=$RUN/demo}"
 DEMO_DIR=$(cd "$DEMO_DIR" && pwd)
 PG=$DEMO_DIR/pg KAFKA_DIR=$DEMO_DIR/kafka
-TIDEMARK=$ROOT/target/release/tidemark
 EVENT_FILE=$DEMO_DIR/events.ndjson
 TOPIC=events
 
@@ -105,6 +104,7 @@ if [ -n "$KAFKA" ]; then way="through a real Kafka"; else way="from a file"; fi
 say "tidemark demo: $EVENTS events of $DAYS days, seed $SEED, $way"
 step "install what is missing" install_packages
 use_postgres
+TIDEMARK=$(target_dir)/release/tidemark
 step "build extension and loader in release mode (some minutes the first time)" build
 step "install the extension into $("$PG_CONFIG" --version)" install_extension
 step "start a private Postgres" start_postgres

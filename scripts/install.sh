@@ -11,21 +11,21 @@ set -euo pipefail
 use_postgres
 
 VERSION=$(crate_version)
-SO=$ROOT/target/release/libtidemark.so
 LIBDIR=${DESTDIR:-}$("$PG_CONFIG" --pkglibdir)
 EXTDIR=${DESTDIR:-}$("$PG_CONFIG" --sharedir)/extension
 
 if [ "${1:-}" != --no-build ]; then
     "$ROOT/scripts/build.sh" extension
 fi
-[ -e "$SO" ] || die "the extension is not built" "run it without --no-build"
-grep -qs "pg_config=$PG_CONFIG" "$SO.for" ||
-    die "$SO was built for another Postgres than $PG_CONFIG" "run it without --no-build"
+{ read -r built_for && read -r library; } 2>/dev/null <"$RUN/built" && [ -e "$library" ] ||
+    die "the extension is not built" "run it without --no-build"
+[ "$built_for" = "$PG_CONFIG" ] ||
+    die "$library was built for $built_for, not for $PG_CONFIG" "run it without --no-build"
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mkdir "$stage/lib" "$stage/ext"
-cp "$SO" "$stage/lib/tidemark.so"
+cp "$library" "$stage/lib/tidemark.so"
 sed "s/@CARGO_VERSION@/$VERSION/" "$ROOT/extension/tidemark.control" >"$stage/ext/tidemark.control"
 "$ROOT/scripts/install-sql.sh" >"$stage/ext/tidemark--$VERSION.sql"
 find "$ROOT/extension/sql" -name 'tidemark--*--*.sql' -exec cp {} "$stage/ext/" \;

@@ -20,7 +20,6 @@ REBUILD=${REBUILD:-1} VERIFY_DAYS=${VERIFY_DAYS:-10}
 mkdir -p "${LATE_DIR:=$RUN/late-event}"
 LATE_DIR=$(cd "$LATE_DIR" && pwd)
 PG=$LATE_DIR/pg
-TIDEMARK=${TIDEMARK_BIN:-$ROOT/target/release/tidemark}
 
 for number in EVENTS DAYS USERS SEED DAYS_BACK REBUILD VERIFY_DAYS; do
     case ${!number} in '' | *[!0-9]*) die "$number=${!number} is not a number" "make late-event $number=20" ;; esac
@@ -105,6 +104,7 @@ need_mb=$((EVENTS * 2 / 1024 + 2500)) have_mb=$(($(df -Pk "$LATE_DIR" | awk 'NR 
     die "this needs about $need_mb MiB of disk in $LATE_DIR, there are $have_mb" "free some, give another place (LATE_DIR=...) or fewer EVENTS"
 step "install what is missing" install_packages
 use_postgres
+TIDEMARK=${TIDEMARK_BIN:-$(target_dir)/release/tidemark}
 if [ -z "${TIDEMARK_BIN:-}" ]; then
     step "build extension and loader in release mode (some minutes the first time)" build
     step "install the extension into $("$PG_CONFIG" --version)" install_extension

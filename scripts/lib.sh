@@ -128,6 +128,9 @@ has_java_compiler() { java --list-modules 2>/dev/null | grep -q '^jdk\.compiler@
 # Version of the extension, from the workspace manifest.
 crate_version() { sed -nE '/^\[workspace.package\]/,/^\[/s/^version = "(.*)"/\1/p' "$ROOT/Cargo.toml"; }
 
+# Where cargo puts what it builds. Only cargo knows: a variable may say, or a configuration file in any folder above.
+target_dir() { (cd "$ROOT" && cargo metadata --format-version 1 --no-deps) | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'; }
+
 # --- Ports ------------------------------------------------------------------------------------------------------
 
 port_busy() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

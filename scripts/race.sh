@@ -12,4 +12,4 @@ step "build the extension" "$ROOT/scripts/build.sh" extension
 step "install it into $("$PG_CONFIG" --version)" "$ROOT/scripts/install.sh" --no-build
 step "build the race" quietly race-build "read the first error above" cargo build --locked -p tidemark-tests --bin race
 say "race of $MINUTES minutes, seed $SEED"
-exec "${CARGO_TARGET_DIR:-target}/debug/race" "$MINUTES" "$SEED"
+exec "$(target_dir)/debug/race" "$MINUTES" "$SEED"

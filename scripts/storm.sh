@@ -10,8 +10,8 @@ if [ -z "${TIDEMARK_BIN:-}" ]; then
     step "release" "$ROOT/scripts/build.sh"
     "$ROOT/scripts/install.sh" --no-build
 fi
-TIDEMARK_BIN=${TIDEMARK_BIN:-$ROOT/target/release/tidemark}
+TIDEMARK_BIN=${TIDEMARK_BIN:-$(target_dir)/release/tidemark}
 TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs)
 export TIDEMARK_BIN TIDEMARK_KAFKA_LIBS SEED=${SEED:-1} KILLS=${KILLS:-200} EVENTS=${EVENTS:-2000000}
 quietly storm-build "read the first error above" cargo build --locked -p tidemark-tests --bin storm
-exec "$ROOT/target/debug/storm"
+exec "$(target_dir)/debug/storm"

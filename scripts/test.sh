@@ -64,12 +64,12 @@ stage_release() {
 
 # Against the very binaries of the demo: the release build. More threads than cores, since most of them wait.
 stage_client() {
-    TIDEMARK_BIN=$ROOT/target/release/tidemark TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs) \
+    TIDEMARK_BIN=$(target_dir)/release/tidemark TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs) \
         RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} tested client cargo test --locked -p tidemark-tests
 }
 
 # The dbt package with the real dbt, against the same binaries.
-stage_dbt() { TIDEMARK_BIN=$ROOT/target/release/tidemark "$ROOT/scripts/dbt.sh"; }
+stage_dbt() { TIDEMARK_BIN=$(target_dir)/release/tidemark "$ROOT/scripts/dbt.sh"; }
 # --- stages of `make test-matrix` --------------------------------------------------------------------------------
 
 # The way a user installs.

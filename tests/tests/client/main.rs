@@ -27,6 +27,7 @@ mod replay;
 mod replication;
 mod roles;
 mod running;
+mod scripts;
 mod warehouse;
 
 use std::sync::OnceLock;
