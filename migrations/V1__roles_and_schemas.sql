@@ -38,7 +38,7 @@ COMMENT ON SCHEMA loader IS 'The loader''s own books: position, batches, dead le
 COMMENT ON TABLE loader.schema_history IS 'Versioned migrations that were applied; written by tidemark migrate';
 COMMENT ON COLUMN loader.schema_history.version IS 'Number of the migration';
 COMMENT ON COLUMN loader.schema_history.name IS 'Its name';
-COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied, RFC 3339';
+COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied';
 COMMENT ON COLUMN loader.schema_history.checksum IS 'Checksum of its text; another text under the same number is refused';
 
 -- The extension makes its schemas itself, so none is named here.

@@ -2,6 +2,7 @@
 # Release builds, one cargo call for both artifacts, so that they share what they have in common.
 #
 #   scripts/build.sh             libtidemark.so and tidemark, in release/ of cargo's target directory
+#   scripts/build.sh demo        the same, the loader without its heavy features (loader/Cargo.toml): no Kafka
 #   scripts/build.sh extension   the extension alone
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -9,12 +10,14 @@ set -euo pipefail
 use_postgres
 cd "$ROOT"
 
+what=(-p tidemark -p tidemark-loader --lib --bin tidemark) features=tidemark/$PGFEATURE
 case ${1:-all} in
-    all) what=(-p tidemark -p tidemark-loader --lib --bin tidemark) ;;
+    all) features+=,tidemark-loader/default ;;
+    demo) ;;
     extension) what=(-p tidemark --lib) ;;
-    *) die "unknown target \"$1\"" "scripts/build.sh [extension]" ;;
+    *) die "unknown target \"$1\"" "scripts/build.sh [demo|extension]" ;;
 esac
 quietly build "read the first error above; a full disk or a registry out of reach are the usual reasons, then try again" \
-    cargo build --release "${what[@]}" --no-default-features --features "tidemark/$PGFEATURE"
+    cargo build --release "${what[@]}" --no-default-features --features "$features"
 # For scripts/install.sh --no-build: the library does not say which server it fits, and root may not know where it is.
 printf '%s\n' "$PG_CONFIG" "$(target_dir)/release/libtidemark.so" >"$RUN/built"

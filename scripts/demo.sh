@@ -33,7 +33,7 @@ fi
 STARTED=$EPOCHSECONDS
 
 install_packages() { "$ROOT/scripts/deps.sh" ${KAFKA:+kafka}; }
-build() { "$ROOT/scripts/build.sh"; }
+build() { "$ROOT/scripts/build.sh" "$([ -n "$KAFKA" ] && echo all || echo demo)"; }
 install_extension() { "$ROOT/scripts/install.sh" --no-build; }
 
 start_postgres() {

@@ -31,7 +31,8 @@ stage_fmt() { cargo fmt --all --check || die "the formatting differs from rustfm
 
 stage_clippy() {
     quietly clippy "$broken_build; cargo clippy shows them all" cargo clippy --locked --workspace --all-targets \
-        --no-default-features --features "tidemark/$PGFEATURE,tidemark/pg_test" -- -D warnings
+        --no-default-features --features "tidemark/$PGFEATURE,tidemark/pg_test,tidemark-loader/default" -- -D warnings
+    quietly clippy-demo "$broken_build" cargo clippy --locked -p tidemark-loader --no-default-features -- -D warnings
 }
 
 # tested LOG COMMAND...: cargo's output, shown and kept; the kept one is counted at the end.

@@ -7,6 +7,7 @@ mod repeats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -75,6 +76,26 @@ pub struct RawRecord {
     headers: Option<usize>,
     value: usize,
     oversize: Option<Box<Oversize>>,
+}
+
+/// How large a batch may become.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most records.
+    pub rows: usize,
+    /// Most bytes.
+    pub bytes: usize,
+    /// Longest wait for more records.
+    pub delay: Duration,
+    /// Most bytes kept of one value.
+    pub keep: usize,
+}
+
+impl BatchLimits {
+    /// Whether a batch is full.
+    pub fn reached(&self, batch: &RawBatch) -> bool {
+        batch.len() >= self.rows || batch.arena_bytes() >= self.bytes
+    }
 }
 
 /// Records as they came from the source.

@@ -50,11 +50,23 @@ pub fn decompressed(source: impl Read + Send + 'static, progress: Progress) -> i
     Ok(if gzip {
         Box::new(BufReader::with_capacity(BUFFER, Named("gzip", flate2::bufread::MultiGzDecoder::new(whole))))
     } else if zstd {
-        let decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
-        Box::new(BufReader::with_capacity(BUFFER, Named("zstd", decoder)))
+        decompressed_by_zstd(whole)?
     } else {
         Box::new(whole)
     })
+}
+
+#[cfg(feature = "zstd")]
+fn decompressed_by_zstd(whole: impl BufRead + Send + 'static) -> io::Result<Input> {
+    let decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
+    Ok(Box::new(BufReader::with_capacity(BUFFER, Named("zstd", decoder))))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn decompressed_by_zstd(_: impl BufRead) -> io::Result<Input> {
+    let why = "it is compressed by zstd, which this tidemark was built without; decompress it, or build one with all \
+               features (cargo build --release -p tidemark-loader)";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
 /// A decoder whose errors say what was decoded: what libraries say about a file that was cut short puzzles people.

@@ -16,8 +16,10 @@ pub mod fencing;
 pub mod fingerprint;
 pub mod generate;
 pub mod health;
+#[cfg(feature = "kafka")]
 pub mod http;
 pub mod input;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lane;
 pub mod late;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidemark_loader::commands::{self, Cli};
 use tidemark_loader::error::{Error, Kind};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
     return_large_blocks();
@@ -51,16 +52,16 @@ fn failed(error: &Error) -> ExitCode {
 }
 
 fn start_log(level: &str, json: bool) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(level).map_err(|e| {
+    let filter: Targets = level.parse().map_err(|e| {
         let next = "correct level in [log] of the configuration, or TIDEMARK_LOG; info is one";
         Error::new(Kind::Config, format!("cannot use the log level {level}"), e, next)
     })?;
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     if json {
-        log.json().flatten_event(true).init();
+        log.with(lines.json().flatten_event(true)).init();
     } else {
-        log.with_ansi(std::io::stderr().is_terminal()).init();
+        log.with(lines.with_ansi(std::io::stderr().is_terminal())).init();
     }
     Ok(())
 }

@@ -1,15 +1,11 @@
 //! What /metrics offers: the list of all names, and the places that count. Counters and histograms are kept by the crate
-//! `metrics`; without a recorder, as in `tidemark load`, counting costs next to nothing. Gauges are read from `health`.
+//! `metrics`; without a recorder (`http` has it), as in `tidemark load`, counting costs next to nothing.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::batch::{Batch, RawBatch};
-use crate::error::{Error, Result};
-use crate::health::Health;
 use crate::transaction::{WritePath, Written};
 
 /// What stands before each name.
@@ -90,46 +86,6 @@ pub const METRICS: &[(&str, &str, &str, &str)] = &[
     ("records_tombstone_total", "counter", "", "Records without a value"),
 ];
 
-/// Starts counting in this process.
-pub fn install() -> Result<PrometheusHandle> {
-    let seconds: &[f64] =
-        &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
-    let rows: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6];
-    let bytes: &[f64] = &[1e3, 1e4, 1e5, 1e6, 2e6, 4e6, 8e6, 16e6, 32e6, 64e6, 256e6];
-    let builder = [("batch_duration_seconds", seconds), ("batch_rows", rows), ("batch_bytes", bytes)]
-        .into_iter()
-        .try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
-            builder.set_buckets_for_metric(Matcher::Full(format!("{PREFIX}{name}")), buckets)
-        });
-    let installed = builder.and_then(PrometheusBuilder::install_recorder);
-    let handle = installed.map_err(|e| Error::bug("cannot start counting", e))?;
-    for (name, kind, _, help) in METRICS {
-        let name = format!("{PREFIX}{name}");
-        match *kind {
-            "counter" => metrics::describe_counter!(name, *help),
-            "histogram" => metrics::describe_histogram!(name, *help),
-            _ => {}
-        }
-    }
-    Ok(handle)
-}
-
-/// Everything in the text format of Prometheus.
-pub fn render(handle: &PrometheusHandle, health: &Health) -> String {
-    let mut out = handle.render();
-    let mut last = "";
-    for (name, labels, value) in health.gauges() {
-        if name != last {
-            let help = METRICS.iter().find(|m| m.0 == name).map_or("", |m| m.3);
-            let _ = writeln!(out, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} gauge");
-            last = name;
-        }
-        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
-        let _ = writeln!(out, "{PREFIX}{name}{labels} {value}");
-    }
-    out
-}
-
 /// Records came from Kafka.
 pub fn consumed(batch: &RawBatch, bytes: u64) {
     let mut counts = vec![0_u64; batch.slots.len()];
@@ -193,6 +149,7 @@ pub fn rebalanced(kind: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Health;
 
     #[test]
     fn the_list_is_sorted_and_holds_every_gauge_and_every_name_counted_here() {

@@ -4,8 +4,8 @@
 use serde_json::json;
 use tokio_postgres::{Client, Error as PgError};
 
-use super::migrate;
-use super::options::{self, Options};
+use super::kafka_options::{self, Options};
+use super::{migrate, options};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::{pg, pooler, position};
@@ -127,7 +127,11 @@ async fn check_all(config: &Config, report: &mut Report) {
         options::target(config)?;
         options::breaker(config)?;
         options::batch_limits(config, options::lanes(config)?)?;
-        Ok::<_, Error>((options::postgres(config), options::kafka(config), options::topics(config)))
+        Ok::<_, Error>((
+            options::postgres(config),
+            kafka_options::kafka(config),
+            kafka_options::topics(config),
+        ))
     })();
     let (postgres, kafka, topics) = match settings {
         Ok(settings) => settings,

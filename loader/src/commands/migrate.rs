@@ -1,19 +1,17 @@
 //! `tidemark migrate`: versioned migrations, then the warehouse scripts that changed. Everything under one advisory
-//! lock, since refinery takes none: of two at once, the second waits and finds nothing to do.
+//! lock: of two at once, the second waits and finds nothing to do.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::Database;
 use crate::envelope::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::pg::{self, Config};
 
-mod embedded {
-    refinery::embed_migrations!("../migrations");
-}
-
-/// Warehouse scripts as (name below `sql/`, text): silver, then gold, each in the order of the file names.
-const SCRIPTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/repeatable_scripts.rs"));
+// MIGRATIONS as (version, name, text), in the order of the versions; SCRIPTS, those of the warehouse, as (name below
+// `sql/`, text): silver, then gold, each in the order of the file names.
+include!(concat!(env!("OUT_DIR"), "/scripts.rs"));
 const HISTORY: &str = "loader.schema_history";
 /// Any number that nobody else takes for an advisory lock: "tidemark" in ASCII.
 const LOCK: i64 = 0x7469_6465_6d61_726b;
@@ -34,38 +32,31 @@ pub async fn run(args: Args) -> Result<()> {
     check_server(&client, &config).await?;
     // Of the session, because a migration may need a step outside transactions; it goes with the connection.
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(explain)?;
-    client.batch_execute("CREATE SCHEMA IF NOT EXISTS loader").await.map_err(explain)?;
+    let history =
+        "version integer PRIMARY KEY, name text NOT NULL, applied_on timestamptz NOT NULL DEFAULT now(),
+                   checksum bytea NOT NULL";
+    let history =
+        format!("CREATE SCHEMA IF NOT EXISTS loader; CREATE TABLE IF NOT EXISTS {HISTORY} ({history})");
+    client.batch_execute(&history).await.map_err(explain)?;
     refuse_newer_schema(&client, &config).await?;
 
-    let mut runner = embedded::migrations::runner();
-    runner.set_migration_table_name(HISTORY);
-    let report = runner.run_async(&mut client).await.map_err(|e| {
-        let mut why = e.to_string();
-        let mut source = std::error::Error::source(&e);
-        while let Some(cause) = source {
-            if let Some(error) = cause.downcast_ref::<tokio_postgres::Error>() {
-                why = format!("{why}: {}", pg::full_message(error));
-                break;
+    let mut changed = 0;
+    for (version, name, script) in MIGRATIONS {
+        let what = format!("cannot apply migration V{version}__{name}");
+        match apply_migration(&mut client, version, name, script).await {
+            Ok(Applied::Now) => say!("applied V{version}__{name}"),
+            Ok(Applied::Before) => continue,
+            Ok(Applied::Otherwise) => {
+                let why = "another text was applied under this number";
+                return Err(Error::new(Kind::Config, what, why, "use the tidemark that made this database"));
             }
-            why = format!("{why}: {cause}");
-            source = cause.source();
+            Err(e) => return Err(pg::explain(&what, &config, &e)),
         }
-        Error::new(
-            Kind::Config,
-            "cannot migrate",
-            why,
-            "nothing of the failed step remains; correct the cause and run again",
-        )
-    })?;
-    for migration in report.applied_migrations() {
-        say!("applied {migration}");
+        changed += 1;
     }
-    let mut changed = report.applied_migrations().len();
     for (name, script) in SCRIPTS {
-        if apply_script(&mut client, name, script)
-            .await
-            .map_err(|e| pg::explain(&format!("cannot apply sql/{name}"), &config, &e))?
-        {
+        let explain = |e| pg::explain(&format!("cannot apply sql/{name}"), &config, &e);
+        if apply_script(&mut client, name, script).await.map_err(explain)? {
             say!("applied sql/{name}");
             changed += 1;
         }
@@ -105,7 +96,7 @@ async fn check_server(client: &Client, config: &Config) -> Result<()> {
 
 /// The version of the schema in the database and the one that this binary brings.
 pub async fn versions(client: &Client) -> Result<(Option<i64>, i64), tokio_postgres::Error> {
-    let ours = embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max();
+    let ours = MIGRATIONS.last().map(|(version, ..)| i64::from(*version));
     let exists: bool =
         client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&HISTORY]).await?.get(0);
     let found = match exists {
@@ -153,20 +144,56 @@ async fn refuse_newer_schema(client: &Client, config: &Config) -> Result<()> {
     }
 }
 
-/// Runs a script in a transaction of its own unless this very text was applied before. Returns whether it ran.
+/// What was found, or done, about a migration.
+enum Applied {
+    Now,
+    Before,
+    /// Its number is taken by another one.
+    Otherwise,
+}
+
+/// Applies a migration unless it was applied before.
+async fn apply_migration(
+    client: &mut Client,
+    version: &i32,
+    name: &str,
+    script: &str,
+) -> Result<Applied, tokio_postgres::Error> {
+    let sum = sha256(script.as_bytes());
+    let find = format!("SELECT name = $2 AND checksum = $3 FROM {HISTORY} WHERE version = $1");
+    let known = client.query_opt(&find, &[version, &name, &sum.as_slice()]).await?;
+    if let Some(row) = known {
+        return Ok(if row.get(0) { Applied::Before } else { Applied::Otherwise });
+    }
+    let remember = format!("INSERT INTO {HISTORY} (version, name, checksum) VALUES ($1, $2, $3)");
+    apply(client, script, &remember, &[version, &name, &sum.as_slice()]).await?;
+    Ok(Applied::Now)
+}
+
+/// Applies a script of the warehouse unless this very text was applied before. Returns whether it ran.
 async fn apply_script(client: &mut Client, name: &str, script: &str) -> Result<bool, tokio_postgres::Error> {
     let sum = sha256(script.as_bytes());
     let find = "SELECT sha256 = $2 FROM loader.repeatable_scripts WHERE name = $1";
     if client.query_opt(find, &[&name, &sum.as_slice()]).await?.is_some_and(|row| row.get(0)) {
         return Ok(false);
     }
+    let remember = "INSERT INTO loader.repeatable_scripts (name, sha256) VALUES ($1, $2)
+                    ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
+    apply(client, script, remember, &[&name, &sum.as_slice()]).await?;
+    Ok(true)
+}
+
+/// Runs a script, and the statement that remembers it, in a transaction of their own.
+async fn apply(
+    client: &mut Client,
+    script: &str,
+    remember: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(script).await?;
     // A script may set a role or a search_path for itself, with SET LOCAL; ours must not depend on it.
     transaction.batch_execute("RESET ROLE").await?;
-    let remember = "INSERT INTO loader.repeatable_scripts (name, sha256) VALUES ($1, $2)
-                    ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
-    transaction.execute(remember, &[&name, &sum.as_slice()]).await?;
-    transaction.commit().await?;
-    Ok(true)
+    transaction.execute(remember, values).await?;
+    transaction.commit().await
 }

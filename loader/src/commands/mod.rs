@@ -9,7 +9,6 @@ macro_rules! say {
     }};
 }
 
-pub mod check;
 pub mod dead_letters;
 pub mod events;
 mod letter_filter;
@@ -17,14 +16,31 @@ mod letter_text;
 pub mod load;
 pub mod maintain;
 pub mod migrate;
-pub mod offsets;
 pub mod options;
 pub mod output;
 pub mod pause;
-pub mod produce;
-pub mod replay;
-pub mod run;
 pub mod status;
+
+// What talks to Kafka, or stands in for it.
+#[cfg(feature = "kafka")]
+pub mod check;
+#[cfg(feature = "kafka")]
+pub mod kafka_options;
+#[cfg(feature = "kafka")]
+pub mod offsets;
+#[cfg(feature = "kafka")]
+pub mod produce;
+#[cfg(feature = "kafka")]
+pub mod replay;
+#[cfg(feature = "kafka")]
+pub mod run;
+#[cfg(any(test, not(feature = "kafka")))]
+mod without_kafka;
+#[cfg(not(feature = "kafka"))]
+use {
+    without_kafka as check, without_kafka as offsets, without_kafka as produce, without_kafka as replay,
+    without_kafka as run,
+};
 
 use std::path::PathBuf;
 

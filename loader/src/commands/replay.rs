@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio_postgres::{Client, Config};
 
 use super::events::Events;
-use super::options::{self, Brokers};
+use super::kafka_options::{self, Brokers};
 use super::output::parse_moment;
-use super::{Database, load, migrate};
+use super::{Database, load, migrate, options};
 use crate::batch::Counts;
 use crate::config::Config as Configuration;
 use crate::error::{Error, Kind, Result};
@@ -92,7 +92,7 @@ impl Args {
 pub async fn run(args: Args) -> Result<()> {
     let settings = args.config()?;
     let started = Instant::now();
-    let (config, kafka) = (options::postgres(&settings)?, options::kafka(&settings)?);
+    let (config, kafka) = (options::postgres(&settings)?, kafka_options::kafka(&settings)?);
     let target = options::target(&settings)?;
     options::encoder(&settings, None)?;
     let (ranges, cluster) = survey(&args, &kafka).await?;

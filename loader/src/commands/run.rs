@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::options::{self, Options};
-use super::{load, maintain, migrate};
+use super::kafka_options::{self, Options};
+use super::{load, maintain, migrate, options};
 use crate::batch::Encoder;
 use crate::breaker::Breaker;
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::kafka::session;
 use crate::sink::{Patience, Sink, SinkError};
 use crate::supervisor::Supervisor;
 use crate::target::Target;
-use crate::{http, lane, metrics, notify, pg, pooler, position};
+use crate::{http, lane, notify, pg, pooler, position};
 
 /// Arguments of `tidemark run`.
 #[derive(Debug, clap::Args)]
@@ -51,8 +51,8 @@ impl Args {
 pub async fn run(args: Args) -> Result<()> {
     let config = args.config()?;
     let postgres = options::postgres(&config)?;
-    let kafka = options::kafka(&config)?;
-    let topics = options::topics(&config)?;
+    let kafka = kafka_options::kafka(&config)?;
+    let topics = kafka_options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
     let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
     let lanes = options::lanes(&config)?;
@@ -93,7 +93,7 @@ pub async fn run(args: Args) -> Result<()> {
     drop(client);
 
     if let Some(listen) = config.get("http.listen") {
-        let address = http::serve(listen, health.clone(), metrics::install()?).await?;
+        let address = http::serve(listen, health.clone(), http::count()?).await?;
         tracing::info!("listening on http://{address}");
     }
     tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
@@ -103,7 +103,7 @@ pub async fn run(args: Args) -> Result<()> {
     tokio::spawn(notify::watchdog(health.clone()));
     notify::notify("READY=1");
     let settings = Arc::new(Settings {
-        group: options::group(&config),
+        group: kafka_options::group(&config),
         kafka,
         topics,
         postgres,
@@ -113,7 +113,7 @@ pub async fn run(args: Args) -> Result<()> {
         limits,
         health: health.clone(),
         end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
-        out_of_range: options::out_of_range(&config)?,
+        out_of_range: kafka_options::out_of_range(&config)?,
         until: bounded.then_some(survey.ends),
     });
     let result = sessions(&settings, &reading, &stop, &supervisor).await;

@@ -270,6 +270,23 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// Settings of librdkafka that exactly-once depends on; nobody may override them.
+pub const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+];
+
+/// Why a setting of librdkafka may not be chosen freely; `None` if it may.
+pub fn reserved(key: &str) -> Option<&'static str> {
+    let ours = ["bootstrap.servers", "group.id", "enable.partition.eof"];
+    // Older names of the same settings, which librdkafka takes too.
+    let aliases = ["metadata.broker.list", "auto.commit.enable"];
+    let fixed = ours.contains(&key) || aliases.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
+    fixed.then_some("is set by tidemark, which relies on it")
+}
+
 /// The key of this name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)

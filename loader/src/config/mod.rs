@@ -12,7 +12,6 @@ use keys::{KEYS, Kind};
 use toml::{Table, Value};
 
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::kafka;
 use crate::time::{self, Micros};
 
 /// Prefix of variables of the environment.
@@ -170,7 +169,7 @@ impl Config {
         what: &str,
     ) -> Result<()> {
         if let Some(setting) = name.strip_prefix(PASS_THROUGH) {
-            if let Some(why) = kafka::reserved(setting) {
+            if let Some(why) = keys::reserved(setting) {
                 return Err(refuse(what, format!("{shown}: {setting} {why}"), "take it out"));
             }
         } else {

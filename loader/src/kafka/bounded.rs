@@ -10,9 +10,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use super::books::{Books, Taken};
-use super::plan::BatchLimits;
 use super::{Kafka, record};
-use crate::batch::RawBatch;
+use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::position::Claim;
 use crate::time::{self, Micros};

@@ -17,17 +17,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext};
 
+use crate::config::keys::{FIXED, reserved};
 use crate::error::{Error, Kind, Result};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Settings that exactly-once depends on; nobody may override them.
-const FIXED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    ("auto.offset.reset", "error"),
-    ("isolation.level", "read_committed"),
-];
 
 /// Settings that may be overridden.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -71,15 +64,6 @@ pub fn parse_setting(text: &str) -> Result<(String, String), String> {
         return Err(format!("{key} {why}"));
     }
     Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Why a setting of librdkafka may not be chosen freely; `None` if it may.
-pub fn reserved(key: &str) -> Option<&'static str> {
-    let ours = ["bootstrap.servers", "group.id", "enable.partition.eof"];
-    // Older names of the same settings, which librdkafka takes too.
-    let aliases = ["metadata.broker.list", "auto.commit.enable"];
-    let fixed = ours.contains(&key) || aliases.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
-    fixed.then_some("is set by tidemark, which relies on it")
 }
 
 impl Kafka {

@@ -1,10 +1,9 @@
 //! What a session is told to do, and how it can end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{End, Kafka};
-use crate::batch::RawBatch;
+use crate::batch::BatchLimits;
 use crate::error::Error;
 use crate::health::Health;
 
@@ -17,26 +16,6 @@ pub enum OutOfRange {
     Earliest,
     /// Go on behind the newest record and note the gap in loader.offset_gaps
     Latest,
-}
-
-/// How large a batch may become.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    /// Most records.
-    pub rows: usize,
-    /// Most bytes.
-    pub bytes: usize,
-    /// Longest wait for more records.
-    pub delay: Duration,
-    /// Most bytes kept of one value.
-    pub keep: usize,
-}
-
-impl BatchLimits {
-    /// Whether a batch is full.
-    pub fn reached(&self, batch: &RawBatch) -> bool {
-        batch.len() >= self.rows || batch.arena_bytes() >= self.bytes
-    }
 }
 
 /// What a session needs to know.
