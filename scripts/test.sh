@@ -63,7 +63,7 @@ stage_release() {
     "$ROOT/scripts/install.sh" --no-build
 }
 
-# Against the very binaries of the demo: the release build. More threads than cores, since most of them wait.
+# Against the release build. More threads than cores, since most of them wait.
 stage_client() {
     TIDEMARK_BIN=$(target_dir)/release/tidemark TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs) \
         RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} tested client cargo test --locked -p tidemark-tests
