@@ -129,7 +129,8 @@ impl<'a> Reader<'a> {
         self.array().map(|b| f64::from_bits(u64::from_le_bytes(b)))
     }
 
-    /// Reads an unsigned LEB128 varint of at most 64 bits.
+    /// Reads an unsigned LEB128 varint of at most 64 bits. One that is longer than its value needs is refused, so that
+    /// equal states have equal bytes.
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -140,7 +141,12 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte < 0x80 {
-                return Ok(value);
+                let minimal = byte != 0 || shift == 0;
+                return if minimal {
+                    Ok(value)
+                } else {
+                    Err(DecodeError::Malformed("varint is not minimal"))
+                };
             }
         }
         Err(DecodeError::Malformed("varint is longer than 64 bits"))
@@ -193,6 +199,16 @@ pub(crate) fn read_whole<T>(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_varint_longer_than_its_value_needs_is_refused() {
+        let read = |bytes: &[u8]| Reader::new(bytes, 1).unwrap().varint();
+        assert_eq!(read(&[1, 0]), Ok(0));
+        assert_eq!(read(&[1, 0x80, 1]), Ok(128));
+        for longer in [&[1, 0x80, 0][..], &[1, 0x81, 0], &[1, 0xff, 0x80, 0]] {
+            assert_eq!(read(longer), Err(DecodeError::Malformed("varint is not minimal")));
+        }
+    }
 
     proptest! {
         #[test]

@@ -99,18 +99,6 @@ pub enum DdsketchError {
     Decode(#[from] DecodeError),
 }
 
-/// Reads a varint and refuses one that is longer than its value needs, so that equal states have equal bytes.
-pub(crate) fn minimal_varint(r: &mut Reader<'_>) -> Result<u64, DecodeError> {
-    let before = r.remaining();
-    let value = r.varint()?;
-    let needed = (64 - value.leading_zeros()).div_ceil(7).max(1) as usize;
-    if before - r.remaining() == needed {
-        Ok(value)
-    } else {
-        Err(DecodeError::Malformed("varint is not minimal"))
-    }
-}
-
 /// Writes a signed number as a varint: 0, -1, 1, -2 become 0, 1, 2, 3.
 pub(crate) fn write_zigzag<A: Allocator>(w: &mut Writer<'_, A>, value: i64) {
     w.varint((value << 1 ^ value >> 63).cast_unsigned());
@@ -118,6 +106,6 @@ pub(crate) fn write_zigzag<A: Allocator>(w: &mut Writer<'_, A>, value: i64) {
 
 /// Reads what [`write_zigzag`] wrote.
 pub(crate) fn read_zigzag(r: &mut Reader<'_>) -> Result<i64, DecodeError> {
-    let value = minimal_varint(r)?;
+    let value = r.varint()?;
     Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
 }

@@ -165,6 +165,22 @@ fn extremes_are_exact_and_empty_is_none() {
 }
 
 #[test]
+fn the_greatest_value_is_exact_whatever_the_count() {
+    // Some of them lie above what their bucket reads as.
+    for greatest in (30..60).map(f64::from) {
+        let mut many = of(&[1.0, 2.0, greatest]);
+        for _ in 0..60 {
+            let same = decode(&bytes(&many)).unwrap();
+            many.merge(&same).unwrap();
+        }
+        // Now the greatest rank is no float: the nearest one lies below it.
+        many.merge(&of(&[1.0; 100])).unwrap();
+        assert_eq!(many.quantile(1.0), Ok(Some(greatest)));
+        assert_eq!(many.quantile(0.0), Ok(Some(1.0)));
+    }
+}
+
+#[test]
 fn what_is_not_a_number_is_refused_and_changes_nothing() {
     let mut sketch = of(&[1.0]);
     let before = bytes(&sketch);

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use memchr::memchr2;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::envelope::pointer::Pointer;
+
 /// Members that differ from one sending of an event to the next.
 const PER_SENDING: [&[u8]; 2] = [b"sentAt", b"receivedAt"];
 
@@ -73,16 +75,16 @@ impl Sum<'_> {
 }
 
 /// The name of a member of the event, from a JSON pointer to it.
-pub fn member(pointer: &str) -> Result<Vec<u8>, String> {
-    let name = pointer.strip_prefix('/').ok_or("it begins with /, such as /etl_tstamp")?;
-    if name.is_empty() || name.contains('/') {
-        return Err(format!("{pointer} is no member of the event itself, such as /etl_tstamp"));
-    }
+pub fn member(text: &str) -> Result<Vec<u8>, String> {
+    let pointer = Pointer::new(text)?;
+    let Some(name) = pointer.member().filter(|name| !name.is_empty()) else {
+        return Err(format!("{text} is no member of the event itself, such as /etl_tstamp"));
+    };
     // Names are compared as they are written.
     if name.contains(['"', '\\']) || name.contains(char::is_control) {
-        return Err(format!("{pointer} has characters that JSON escapes"));
+        return Err(format!("{text} has characters that JSON escapes"));
     }
-    Ok(name.replace("~1", "/").replace("~0", "~").into_bytes())
+    Ok(name.as_bytes().to_vec())
 }
 
 /// The fingerprint of an event by its members, but those of one sending.
@@ -146,4 +148,18 @@ fn value_end(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_pointers_of_one_step() {
+        assert_eq!(member("/etl_tstamp"), Ok(b"etl_tstamp".to_vec()));
+        assert_eq!(member("/a~1b~0"), Ok(b"a/b~".to_vec()));
+        for bad in ["", "/", "a", "/a/b", "/a~", "/a~2", "/a\"", "/a\\", "/a\n"] {
+            assert!(member(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::bins::Bins;
 use super::mapping::{Mapping, join};
-use super::{Accuracy, DdsketchError, MAX_BINS, minimal_varint, read_zigzag, write_zigzag};
+use super::{Accuracy, DdsketchError, MAX_BINS, read_zigzag, write_zigzag};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::{AVec, Allocator};
 
@@ -176,7 +176,9 @@ impl<A: Allocator + Clone> Sketch<A> {
             return Err(DdsketchError::Quantile(q));
         }
         let last = self.count.saturating_sub(1);
-        Ok(self.value_at_rank(((q * last as f64) as u64).min(last)))
+        // A float has no room for a large rank, and the greatest value must come out exactly.
+        let rank = if q < 1.0 { (q * last as f64) as u64 } else { last };
+        Ok(self.value_at_rank(rank.min(last)))
     }
 
     /// The value of a rank, counted from 0 in ascending order, as [`Sketch::quantile`] gives it; `None` when there
@@ -254,10 +256,10 @@ impl<A: Allocator + Clone> Sketch<A> {
         }
         let least = sketch.mapping.index(f64::from_bits(1), sketch.joins);
         let greatest = sketch.mapping.index(f64::MAX, sketch.joins);
-        sketch.zeros = minimal_varint(r)?;
+        sketch.zeros = r.varint()?;
         sketch.count = sketch.zeros;
         for sign in [1, 0] {
-            let number = minimal_varint(r)?;
+            let number = r.varint()?;
             if number > (MAX_BINS - sketch.bins.len()) as u64 {
                 return Err(Malformed("sketch has too many buckets"));
             }
@@ -265,7 +267,7 @@ impl<A: Allocator + Clone> Sketch<A> {
             for _ in 0..number {
                 let index = match previous {
                     None => read_zigzag(r)?,
-                    Some(previous) => match minimal_varint(r)? {
+                    Some(previous) => match r.varint()? {
                         0 => return Err(Malformed("sketch buckets do not ascend")),
                         distance => previous.saturating_add_unsigned(distance),
                     },
@@ -273,7 +275,7 @@ impl<A: Allocator + Clone> Sketch<A> {
                 if !(i64::from(least)..=i64::from(greatest)).contains(&index) {
                     return Err(Malformed("sketch bucket lies beyond all floats"));
                 }
-                let count = minimal_varint(r)?;
+                let count = r.varint()?;
                 if count == 0 {
                     return Err(Malformed("sketch bucket is empty"));
                 }

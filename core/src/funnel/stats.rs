@@ -18,7 +18,7 @@
 //! beyond the limit, their sum (16 bytes, little-endian) and the sketch. Varints are minimal LEB128.
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ddsketch::{self, Accuracy, minimal_varint, read_zigzag, write_zigzag};
+use crate::ddsketch::{self, Accuracy, read_zigzag, write_zigzag};
 use crate::{AVec, Allocator};
 
 /// The most steps a funnel can have.
@@ -211,7 +211,7 @@ impl<A: Allocator + Clone> Durations<A> {
             let value = match previous {
                 None => read_zigzag(r)?,
                 Some(previous) => previous
-                    .checked_add_unsigned(minimal_varint(r)?)
+                    .checked_add_unsigned(r.varint()?)
                     .ok_or(DecodeError::Malformed("duration of a funnel step"))?,
             };
             values.push(value);
@@ -345,7 +345,7 @@ impl<A: Allocator + Clone> FunnelStats<A> {
             .map_err(|_| DecodeError::Malformed("number of funnel steps"))?;
         let mut first = None;
         for step in &mut stats.steps {
-            step.entered = minimal_varint(&mut r)?;
+            step.entered = r.varint()?;
             match first {
                 None => first = Some(step.entered),
                 // Only the first step is sure to come before every other: those between may have been left out.

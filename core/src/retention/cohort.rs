@@ -270,7 +270,7 @@ impl<A: Allocator + Clone> CohortLog<A> {
     /// Reads what [`CohortLog::encode`] wrote.
     ///
     /// # Errors
-    /// Anything that `encode` does not write.
+    /// Anything that `encode` would not write again as it is.
     pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let unit = match r.u8()? {
             0 => Unit::Day,
@@ -325,6 +325,7 @@ impl<A: Allocator> Times<A> {
     fn sorted(&mut self, interrupt: impl Interrupt) -> &[i64] {
         if !self.sorted {
             sort(&mut self.times, interrupt, i64::cmp);
+            self.times.dedup();
             self.sorted = true;
         }
         &self.times
@@ -351,6 +352,9 @@ impl<A: Allocator> Times<A> {
             let time = r.i64()?;
             if time >= as_of {
                 return Err(DecodeError::Malformed("event is not before as_of"));
+            }
+            if times.times.last() == Some(&time) {
+                return Err(DecodeError::Malformed("event is repeated"));
             }
             times.push(time);
         }

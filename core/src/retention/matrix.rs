@@ -122,7 +122,7 @@ impl<A: Allocator + Clone> Matrix<A> {
     /// Reads what [`Matrix::encode`] wrote.
     ///
     /// # Errors
-    /// Anything that `encode` does not write.
+    /// Anything that `encode` would not write again as it is.
     pub fn decode_in(r: &mut Reader<'_>, alloc: A) -> Result<Self, DecodeError> {
         let (periods, len) = (r.varint()?, r.varint()?);
         // Each count takes a byte or more; checked before memory is set aside for the product.

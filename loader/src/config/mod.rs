@@ -270,8 +270,7 @@ impl Config {
                 out.push_str(&format!("{}[{of}]\n", if section.is_empty() { "" } else { "\n" }));
                 section = of;
             }
-            let from = set.from.as_ref().map(|path| format!(", read from {path}")).unwrap_or_default();
-            out.push_str(&format!("{key} = {} # {}{from}\n", self.shown(name, set), set.source));
+            out.push_str(&format!("{key} = {} # {}\n", self.shown(name, set), set.origin()));
         };
         for key in KEYS {
             if let Some(set) = self.values.get(key.name) {
@@ -283,7 +282,7 @@ impl Config {
             out.push_str("\n[kafka.librdkafka]\n");
             for (name, set) in passed {
                 let key = &name[PASS_THROUGH.len()..];
-                out.push_str(&format!("{key:?} = {} # {}\n", self.shown(name, set), set.source));
+                out.push_str(&format!("{} = {} # {}\n", quoted(key), self.shown(name, set), set.origin()));
             }
         }
         out
@@ -302,12 +301,33 @@ impl Config {
         if is_secret(name) {
             return "\"***\"".to_owned();
         }
+        // Numbers as they were understood: elsewhere they may be written in ways that TOML does not know, such as 007.
         match keys::find(name).map(|key| key.kind) {
-            Some(Kind::List) => format!("{:?}", self.list(name)),
-            Some(Kind::Count { .. } | Kind::Share | Kind::Choice(&["true", "false"])) => set.value.clone(),
-            _ => format!("{:?}", set.value),
+            Some(Kind::List) => {
+                let names: Vec<String> = self.list(name).iter().map(|name| quoted(name)).collect();
+                format!("[{}]", names.join(", "))
+            }
+            Some(Kind::Count { .. }) => {
+                self.count(name).map_or_else(|_| quoted(&set.value), |n| n.to_string())
+            }
+            Some(Kind::Share) => self.share(name).map_or_else(|_| quoted(&set.value), |n| format!("{n:?}")),
+            Some(Kind::Choice(&["true", "false"])) => set.value.clone(),
+            _ => quoted(&set.value),
         }
     }
+}
+
+impl Set {
+    /// Where the value came from, as a comment in TOML.
+    fn origin(&self) -> String {
+        let from = self.from.as_ref().map(|path| format!(", read from {path}")).unwrap_or_default();
+        format!("{}{from}", self.source).replace(char::is_control, "?")
+    }
+}
+
+/// A string of TOML. The strings of JSON are such, except that they may have a DEL in them.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 fn is_secret_key(name: &str) -> bool {

@@ -103,6 +103,27 @@ fn a_wrong_value_is_refused_with_its_key() {
 }
 
 #[test]
+fn what_is_shown_is_toml_whatever_the_values() {
+    let odd = "\0\u{1b}[2J\u{7f}\"\\\n\u{e9}";
+    let variables = [
+        ("TIDEMARK__PIPELINE__NAME", odd),
+        ("TIDEMARK__KAFKA__TOPICS", odd),
+        ("TIDEMARK__KAFKA__LIBRDKAFKA__A\nB\u{7f}", "x"),
+        ("TIDEMARK__BATCH__MAX_ROWS", "0_0_7"),
+        ("TIDEMARK__DEAD_LETTERS__MAX_RATIO", ".5"),
+    ];
+    let config = load("", &variables).unwrap();
+    let again = load(&config.effective(), &[]).unwrap();
+    assert_eq!(again.get("pipeline.name"), Some(odd));
+    assert_eq!(again.list("kafka.topics"), config.list("kafka.topics"));
+    assert_eq!(again.librdkafka().collect::<Vec<_>>(), config.librdkafka().collect::<Vec<_>>());
+    assert_eq!(
+        (again.count("batch.max_rows").unwrap(), again.share("dead_letters.max_ratio").unwrap()),
+        (7, 0.5)
+    );
+}
+
+#[test]
 fn settings_of_librdkafka_pass_through_but_those_that_exactly_once_relies_on() {
     let file =
         "[kafka.librdkafka]\n'socket.timeout.ms' = 30000\nfetch.min.bytes = 1\n'sasl.password' = 'hush'\n";

@@ -25,6 +25,11 @@ impl Pointer {
         };
         path.split('/').map(step).collect::<Result<_, _>>().map(Pointer)
     }
+
+    /// The name of the member that it points to; `None` for something below a member.
+    pub fn member(&self) -> Option<&str> {
+        if let [name] = self.0.as_slice() { Some(name) } else { None }
+    }
 }
 
 impl fmt::Display for Pointer {

@@ -224,6 +224,7 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(mut log) = read(&bytes) {
+            prop_assert_eq!(&written(|w| log.encode(w, ())), &bytes);
             prop_assert!(log.members(()).all(|m| m.retained().len() <= MAX_PERIODS as usize));
         }
     }
