@@ -1,0 +1,48 @@
+//! Names that options and configuration give: pointers into events, members, settings of Kafka, tables.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidemark_fuzz::{bounded, seeds};
+use tidemark_loader::envelope::pointer::Pointer;
+use tidemark_loader::envelope::preset::parse_part;
+use tidemark_loader::fingerprint::member;
+use tidemark_loader::kafka::{parse_setting, reserved};
+use tidemark_loader::target::{Dedupe, Target};
+
+const EXAMPLES: [&str; 8] = [
+    "/a~1b/~0/0/",
+    "user_id=/who/0",
+    "received_at=/receivedAt",
+    "/etl_tstamp",
+    "socket.timeout.ms=30000",
+    "enable.auto.commit=true",
+    "bronze.events",
+    "bronze.\"events",
+];
+
+fuzz_target!(init: seeds(EXAMPLES), |text: &str| {
+    bounded(text.len(), 64, || check(text));
+});
+
+fn check(text: &str) {
+    if let Ok(pointer) = Pointer::new(text) {
+        assert_eq!(pointer.to_string(), text);
+    }
+    if let Ok((_, pointer)) = parse_part(text) {
+        assert!(text.ends_with(&pointer.to_string()));
+    }
+    if let Ok(name) = member(text) {
+        assert!(!name.is_empty() && !name.contains(&b'"'));
+        assert!(Pointer::new(text).is_ok(), "a member is a pointer of one step");
+    }
+    if let Ok((key, value)) = parse_setting(text) {
+        assert_eq!(format!("{key}={value}"), text);
+        assert_eq!(reserved(&key), None);
+    }
+    if let Ok(target) = Target::new(text, Dedupe::default(), 1) {
+        assert_eq!(target.name(), text);
+        let (schema, table) = text.split_once('.').expect("both parts");
+        assert_eq!(target.table(), format!("\"{schema}\".\"{table}\""));
+        assert!(!schema.contains('"') && !table.contains('"'));
+    }
+}
