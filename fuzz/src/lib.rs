@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::event::Event;
+use tidemark_core::{AVec, Global};
 
 /// The system's allocator, which also counts what is held.
 struct Counting;
@@ -72,6 +74,23 @@ pub trait State: Sized {
     fn answer(&mut self) -> Self::Answer;
 }
 
+/// The bytes of a state that is written behind a version.
+pub fn written(write: impl FnOnce(&mut Writer<'_, Global>)) -> Vec<u8> {
+    let mut bytes = AVec::new();
+    write(&mut Writer::new(&mut bytes, 1));
+    bytes.to_vec()
+}
+
+/// A state that is read behind a version, and nothing behind it.
+pub fn read_whole<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Option<T> {
+    let mut r = Reader::new(bytes, 1).ok()?;
+    let state = read(&mut r).ok()?;
+    r.finish().is_ok().then_some(state)
+}
+
 /// The laws of partial states, for two of them that are stored in `data`.
 pub fn check_state<S: State>(data: &[u8]) {
     let decode = |bytes: &[u8]| bounded(bytes.len(), 16, || S::decode(bytes));
@@ -96,7 +115,7 @@ pub fn check_state<S: State>(data: &[u8]) {
 }
 
 /// Most bytes of a part that was made longer.
-const GROWN: usize = 256 << 10;
+const GROWN: usize = 128 << 10;
 
 /// The parts of an input: each but the last one behind its length in two bytes. A length of 0xf000 or more stands for
 /// half of the rest with a piece of it repeated: what takes more than linear time shows in long inputs only, and a

@@ -4,8 +4,11 @@
 //! item it leads to. Optional items add edges that leap over them; that keeps "with or without the item" exact without
 //! expanding the pattern 2^n times.
 
-use super::parse::{Element, Gate, Syntax, check_elements, position};
+use super::parse::{Element, Gate, Syntax, position};
 use super::{PatternError, Problem};
+
+/// More than any written pattern needs, and few enough that a row costs microseconds at worst.
+const MAX_ELEMENTS: usize = 4096;
 
 /// What advances over rows inside a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +81,10 @@ pub(super) fn lower(text: &str, syntax: &Syntax) -> Result<Program, PatternError
                 gap.insert(0, Element::Star);
             }
             elements += gap.len() + 1;
-            check_elements(elements)?;
+            if elements > MAX_ELEMENTS {
+                let problem = Problem::TooComplex { limit: MAX_ELEMENTS };
+                return Err(PatternError { position: 1, problem });
+            }
             let (ops, forbidden) = split(&gap);
             match items.get(to) {
                 Some(item) => program.edges.push(Edge {

@@ -3,17 +3,6 @@
 use super::{PatternError, Problem};
 use crate::event::MAX_CONDITIONS;
 
-/// More than any written pattern needs, and few enough that a row costs microseconds at worst.
-const MAX_ELEMENTS: usize = 4096;
-
-/// Refuses a pattern of so many items and elements of gaps.
-pub(super) fn check_elements(elements: usize) -> Result<(), PatternError> {
-    if elements <= MAX_ELEMENTS {
-        return Ok(());
-    }
-    Err(PatternError { position: 1, problem: Problem::TooComplex { limit: MAX_ELEMENTS } })
-}
-
 /// How a time gate compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
@@ -98,11 +87,7 @@ pub(super) fn parse(text: &str, conditions: usize) -> Result<Syntax, PatternErro
         anchored_end: false,
     };
     syntax.tail_start = c.at;
-    let mut elements = 0;
     while !c.rest().is_empty() {
-        // Here too and not only for what it is lowered to: memory is not to follow the length of the text.
-        elements += 1;
-        check_elements(elements)?;
         let gap = &mut syntax.tail;
         if c.eat("(?t") {
             let opened = c.at - "(?t".len();

@@ -86,12 +86,6 @@ fn too_many_optional_items_are_refused_instead_of_run() {
     assert!(Pattern::parse(&"(?1)?".repeat(60), 1).is_ok());
     assert!(Pattern::parse(&"(?1)?".repeat(2000), 1).is_err());
     assert!(Pattern::parse(&"(?1)".repeat(100_000), 1).is_err());
-    for piece in [".", ".*", "(?!1)"] {
-        let limit = Problem::TooComplex { limit: 4096 };
-        // The end is wrong, too, and is not reached.
-        let text = piece.repeat(5000) + "x";
-        assert_eq!(Pattern::parse(&text, 1), Err(PatternError { position: 1, problem: limit }), "{piece}");
-    }
 }
 
 #[test]

@@ -2,10 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemark_core::codec::{Reader, Writer};
+use tidemark_core::Global;
 use tidemark_core::event::{Event, EventLog};
-use tidemark_core::{AVec, Global};
-use tidemark_fuzz::{State, check_state, joined, seeds};
+use tidemark_fuzz::{State, check_state, joined, read_whole, seeds, written};
 
 struct Log(EventLog<Global>);
 
@@ -13,24 +12,20 @@ impl State for Log {
     type Answer = Vec<Event>;
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(bytes, 1).ok()?;
-        let log = EventLog::decode_in(&mut r, Global).ok()?;
-        r.finish().is_ok().then_some(Self(log))
+        read_whole(bytes, |r| EventLog::decode_in(r, Global, ())).map(Self)
     }
 
     fn encode(&mut self) -> Vec<u8> {
-        let mut out = AVec::new();
-        self.0.encode(&mut Writer::new(&mut out, 1));
-        out.to_vec()
+        written(|w| self.0.encode(w, ()))
     }
 
     fn merge(&mut self, other: &Self) -> bool {
-        self.0.append(&other.0);
+        self.0.append(&other.0, ());
         true
     }
 
     fn answer(&mut self) -> Vec<Event> {
-        let events = self.0.sorted().to_vec();
+        let events = self.0.sorted(()).to_vec();
         assert!(events.is_sorted());
         events
     }

@@ -12,16 +12,16 @@ use tidemark_fuzz::{bounded, joined, parts, rows, seeds};
 const ROWS: usize = 300;
 
 fn run_window_funnel(mode: WindowMode, conditions: usize, window: i64, events: &[Event]) {
-    let level = window_funnel(events, conditions, window, mode);
+    let level = window_funnel(events, conditions, window, mode, ());
     assert!(level as usize <= conditions);
-    let plain = window_funnel(events, conditions, window, WindowMode::default());
+    let plain = window_funnel(events, conditions, window, WindowMode::default(), ());
     assert!(level <= plain, "a stricter mode went deeper");
 }
 
 fn run_funnel(mode: Mode, conditions: usize, window: i64, events: &[Event]) {
     let Ok(funnel) = Funnel::new(mode, conditions, window) else { return };
     let mut chain = AVec::new();
-    funnel.run(events, &mut chain);
+    funnel.run(events, &mut chain, ());
     assert!(chain.len() <= funnel.steps());
     let times: Vec<i64> = chain.iter().flatten().copied().collect();
     if let (Some(first), Some(last)) = (times.first(), times.last()) {
@@ -32,7 +32,7 @@ fn run_funnel(mode: Mode, conditions: usize, window: i64, events: &[Event]) {
     }
     if mode == Mode::default() {
         // In ClickHouse's rules a row may be several steps, so they are never less.
-        assert!(chain.len() <= window_funnel(events, conditions, window, WindowMode::default()) as usize);
+        assert!(chain.len() <= window_funnel(events, conditions, window, WindowMode::default(), ()) as usize);
     }
 }
 

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tidemark_core::Global;
 use tidemark_core::sequence::next_node::{NodeLog, Search};
-use tidemark_core::{AVec, Global};
-use tidemark_fuzz::{State, check_state, joined, parts, seeds};
+use tidemark_fuzz::{State, check_state, joined, parts, read_whole, seeds, written};
 
 const DIRECTIONS: [&str; 2] = ["forward", "backward"];
 const BASES: [&str; 4] = ["head", "tail", "first_match", "last_match"];
@@ -15,18 +15,16 @@ impl State for Nodes {
     type Answer = Vec<Option<Vec<u8>>>;
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        NodeLog::decode_in(bytes, Global).ok().map(Self)
+        read_whole(bytes, |r| NodeLog::decode_in(r, Global, ())).map(Self)
     }
 
     fn encode(&mut self) -> Vec<u8> {
-        let mut out = AVec::new();
-        self.0.encode(&mut out);
-        out.to_vec()
+        written(|w| self.0.encode(w, ()))
     }
 
     fn merge(&mut self, other: &Self) -> bool {
         let len = self.0.len() + other.0.len();
-        self.0.append(&other.0);
+        self.0.append(&other.0, ());
         assert_eq!(self.0.len(), len);
         true
     }
@@ -36,7 +34,7 @@ impl State for Nodes {
             .iter()
             .flat_map(|d| BASES.map(|b| (d, b)))
             .flat_map(|(d, b)| (0..4).filter_map(move |conditions| Search::parse(d, b, conditions).ok()));
-        searches.map(|search| self.0.next_node(search).map(<[u8]>::to_vec)).collect()
+        searches.map(|search| self.0.next_node(search, ()).map(<[u8]>::to_vec)).collect()
     }
 }
 

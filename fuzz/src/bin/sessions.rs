@@ -12,22 +12,22 @@ impl State for Visits {
     type Answer = Vec<Session>;
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        Sessions::decode_in(bytes, Global).ok().map(Self)
+        Sessions::decode_in(bytes, Global, ()).ok().map(Self)
     }
 
     fn encode(&mut self) -> Vec<u8> {
         let mut out = AVec::new();
-        self.0.encode(&mut out);
+        self.0.encode(&mut out, ());
         out.to_vec()
     }
 
     fn merge(&mut self, other: &Self) -> bool {
-        self.0.merge(&other.0).is_ok()
+        self.0.merge(&other.0, ()).is_ok()
     }
 
     fn answer(&mut self) -> Vec<Session> {
         let gap = self.0.gap().unsigned_abs();
-        let sessions = self.0.finish().to_vec();
+        let sessions = self.0.finish(()).collect::<Vec<_>>();
         assert!(sessions.iter().all(|s| s.started_at <= s.ended_at && s.events > 0));
         for pair in sessions.windows(2) {
             assert!(pair[0].ended_at < pair[1].started_at);
@@ -39,7 +39,7 @@ impl State for Visits {
 
 fn of(gap: i64, times: &[i64]) -> Vec<u8> {
     let mut sessions = Sessions::new_in(gap, Global);
-    times.iter().for_each(|&time| sessions.push(time));
+    times.iter().for_each(|&time| sessions.push(time, ()));
     Visits(sessions).encode()
 }
 
