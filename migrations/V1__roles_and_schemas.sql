@@ -29,8 +29,15 @@ CREATE SCHEMA bronze_partitions AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA bronze_partitions IS 'Daily partitions of the bronze tables; query the parents in schema bronze instead';
 CREATE SCHEMA silver AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA silver IS 'Cleaned and typed events: silver.events and one table per high-value event type';
+CREATE SCHEMA silver_partitions AUTHORIZATION tidemark_admin;
+COMMENT ON SCHEMA silver_partitions IS 'Daily partitions of the silver tables; query the parents in schema silver instead';
 CREATE SCHEMA gold AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA gold IS 'What dashboards read: sessions, daily actives, funnels, retention';
+-- A schema of its own: tools that list a schema without asking for privileges, as most do over JDBC and ODBC, then show
+-- in gold what dashboards read and nothing else.
+CREATE SCHEMA gold_storage AUTHORIZATION tidemark_admin;
+COMMENT ON SCHEMA gold_storage IS
+    'Storage behind the views of gold: sketches, states and materialized views; query the views in schema gold instead';
 
 -- The schema loader exists already: the migration runner keeps its history table there.
 ALTER SCHEMA loader OWNER TO tidemark_admin;
@@ -48,6 +55,5 @@ GRANT USAGE ON SCHEMA tidemark, tidemark_internal TO tidemark_admin, tidemark_lo
 GRANT USAGE ON SCHEMA bronze, loader TO tidemark_loader;
 GRANT USAGE ON SCHEMA silver, gold TO tidemark_reader;
 
-GRANT SELECT ON tidemark.model_status TO tidemark_loader, tidemark_reader;
--- Who owns the models registers, marks and refreshes them; everybody else only sees tidemark.model_status.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidemark_internal TO tidemark_admin;
+-- Who loads or replays looks first whether the binary knows the schema.
+GRANT SELECT ON loader.schema_history TO tidemark_admin, tidemark_loader;

@@ -27,7 +27,7 @@ COMMENT ON COLUMN bronze.events.event_type IS 'The event''s name (event), or its
 COMMENT ON COLUMN bronze.events.user_id IS 'Known user, NULL before login';
 COMMENT ON COLUMN bronze.events.anonymous_id IS 'Device or browser identity before login';
 COMMENT ON COLUMN bronze.events.received_at IS
-    'When the broker got it (Kafka record timestamp; receivedAt for files); lateness = received_at - event_time';
+    'When the broker got it (Kafka record timestamp; receivedAt for files); lateness = received_at - event_time. The event time itself where nobody knows the receipt, so the lateness is 0';
 COMMENT ON COLUMN bronze.events.loaded_at IS 'Start of the transaction that committed it to Postgres';
 COMMENT ON COLUMN bronze.events.source_topic IS 'loader.topics.topic_id of the Kafka topic or file that it came from';
 COMMENT ON COLUMN bronze.events.source_partition IS 'Kafka partition; 0 for files';
@@ -48,5 +48,3 @@ SELECT tidemark.manage_partitions(
 );
 
 GRANT EXECUTE ON FUNCTION tidemark.ensure_partitions(regclass, date, date) TO tidemark_loader;
-GRANT EXECUTE ON FUNCTION tidemark.mark_dirty(regclass, date[], text) TO tidemark_loader;
-GRANT INSERT ON tidemark_internal.dirty_log TO tidemark_loader;

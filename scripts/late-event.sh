@@ -83,12 +83,12 @@ contents() {
     psql -At >/dev/null <<SQL
 CREATE TABLE late.$1 (model text, event_date date, rows bigint, hash numeric);
 SELECT format('INSERT INTO late.$1 SELECT %L, event_date, count(*), sum(hashtextextended(t::text, 0)::numeric) FROM %s AS t GROUP BY event_date',
-              name, target) FROM tidemark_internal.models
+              model, target) FROM tidemark.model_status
 \gexec
 SQL
 }
 
-recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark_internal.models'; }
+recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark.model_status'; }
 
 if [ -z "${TIDEMARK_LATE_LOCKED:-}" ]; then
     rc=0
@@ -158,7 +158,7 @@ contents after
 psql -v since="$since" -v date="$DATE" -v days="$VERIFY_DAYS" <<'SQL'
 -- What was recomputed, by the extension's own account.
 CREATE TABLE late.recomputed AS
-SELECT model, event_date, count(*) AS times FROM tidemark_internal.refresh_log WHERE refreshed_at >= :'since' GROUP BY 1, 2;
+SELECT model, event_date, count(*) AS times FROM tidemark.refresh_log WHERE refreshed_at >= :'since' GROUP BY 1, 2;
 -- What changed, by content.
 CREATE TABLE late.changed AS
 SELECT model, event_date FROM late.before b FULL JOIN late.after a USING (model, event_date)

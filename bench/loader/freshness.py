@@ -24,7 +24,7 @@ GOLD = "SELECT coalesce(sum(events), 0)::bigint FROM gold.daily_actives"
 # All that a dashboard shows of it, so that nothing is left out of the computation.
 LIVE = """SELECT coalesce(sum(events), 0)::bigint, sum(active_persons), sum(page_views), sum(purchases), max(last_event_at)
             FROM gold.daily_actives_live WHERE event_date >= (now() AT TIME ZONE 'UTC')::date - 1"""
-SILVER = "SELECT coalesce(sum(rows_inserted - rows_deleted), 0)::bigint FROM tidemark_internal.refresh_log WHERE model = 'silver.events'"
+SILVER = "SELECT coalesce(sum(rows_inserted - rows_deleted), 0)::bigint FROM tidemark.refresh_log WHERE model = 'silver.events'"
 
 
 def progress(text: str) -> None:
@@ -63,7 +63,7 @@ def run(servers: Servers, live: bool) -> None:
     flags = ["--maintain-every", "off"] if live else ["--maintain-every", args.maintain_every] if args.maintain_every else []
     with psycopg.connect(servers.url("bench"), autocommit=True) as db, psycopg.connect(servers.url("bench"), autocommit=True) as other:
         gold_before, silver_before = db.execute(LIVE if live else GOLD).fetchone()[0], db.execute(SILVER).fetchone()[0]
-        logged = db.execute("SELECT coalesce(max(id), 0) FROM tidemark_internal.refresh_log").fetchone()[0]
+        logged = db.execute("SELECT coalesce(max(id), 0) FROM tidemark.refresh_log").fetchone()[0]
         process = servers.tidemark("run", "bench", "--brokers", args.brokers, "--topic", pace.topic, *flags)
         threading.Thread(target=process.stderr.read, daemon=True).start()
         bronze, silver, gold = Watch(pace, 0), Watch(pace, silver_before), Watch(pace, gold_before)
@@ -112,7 +112,7 @@ def run(servers: Servers, live: bool) -> None:
             print(f"* the {len(answers)} answers of the live view took {min(answers):.1f} to {max(answers):.1f} s")
         if not live:
             print("\n| model | refreshes | mean s | last s |\n|---|---:|---:|---:|")
-            for row in db.execute("""SELECT model, count(*), avg(seconds)::float8, (array_agg(seconds ORDER BY id DESC))[1]::float8 FROM tidemark_internal.refresh_log
+            for row in db.execute("""SELECT model, count(*), avg(seconds)::float8, (array_agg(seconds ORDER BY id DESC))[1]::float8 FROM tidemark.refresh_log
                                       WHERE id > %s GROUP BY 1 ORDER BY sum(seconds) DESC""", (logged,)):
                 print("| `{}` | {} | {:.2f} | {:.2f} |".format(*row))
         sys.stdout.flush()

@@ -80,10 +80,10 @@ def one(db, shape: str, days: int, kind: str, rounds: int) -> None:
         note("refresh of all dates again, nothing changed", refresh)
         late = dates[len(dates) // 2]
         db.execute("INSERT INTO bench.events VALUES (%s, 5, 100, 'page_viewed', 'DE', 'web')", (f"{late} 12:00Z",))
-        before = db.execute("SELECT sum(refresh_count) FROM tidemark_internal.models").fetchone()[0]
+        before = db.execute("SELECT sum(refresh_count) FROM tidemark.model_status").fetchone()[0]
         db.execute("SELECT tidemark.mark_dirty('bench.events', %s)", ([late],))
         note("refresh after one late event", refresh)
-        recomputed = db.execute("SELECT sum(refresh_count) FROM tidemark_internal.models").fetchone()[0] - before
+        recomputed = db.execute("SELECT sum(refresh_count) FROM tidemark.model_status").fetchone()[0] - before
         note("refresh with nothing to do", refresh)
         where = shares(db, model, late)
         rows = db.execute(f"SELECT count(*) FROM {model}").fetchone()[0]

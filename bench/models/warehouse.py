@@ -30,7 +30,7 @@ def load(at) -> float:
 
 def by_hand(db, model: str, date) -> tuple:
     """Seconds of the model's query for a date alone (serial, as in an INSERT), and of the INSERT into an empty equal table."""
-    query, target = db.execute("SELECT query, target::text FROM tidemark_internal.models WHERE name = %s", (model,)).fetchone()
+    query, target = db.execute("SELECT query, target::text FROM tidemark.model_status WHERE model = %s", (model,)).fetchone()
     columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''", (target,)).fetchone()[0]
     selected = f"SELECT {columns} FROM ({literal(query, date)}\n) AS q WHERE q.event_date = '{date}'"
     indexes = db.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = COALESCE((SELECT partition FROM tidemark_internal.partition_bounds(%s::regclass) "
@@ -48,10 +48,10 @@ def by_hand(db, model: str, date) -> tuple:
 
 def refreshed(db) -> tuple:
     """CALL tidemark.refresh(): its seconds, and by model the dates, the rows written and the seconds."""
-    last = db.execute("SELECT coalesce(max(id), 0) FROM tidemark_internal.refresh_log").fetchone()[0]
+    last = db.execute("SELECT coalesce(max(id), 0) FROM tidemark.refresh_log").fetchone()[0]
     seconds = timed(lambda: db.execute("CALL tidemark.refresh()"))
     rows = db.execute("""SELECT model, count(*), sum(rows_inserted + rows_updated + rows_deleted), sum(seconds)::float8
-                           FROM tidemark_internal.refresh_log WHERE id > %s GROUP BY 1 ORDER BY min(id)""", (last,)).fetchall()
+                           FROM tidemark.refresh_log WHERE id > %s GROUP BY 1 ORDER BY min(id)""", (last,)).fetchall()
     return seconds, {model: (dates, written, spent) for model, dates, written, spent in rows}
 
 

@@ -19,6 +19,24 @@ struct Behind {
     function: FmgrInfo,
 }
 
+/// The owner of a function that is being called.
+///
+/// # Safety
+/// There must be such a function.
+pub(crate) unsafe fn owner_of_function(function: Oid) -> Oid {
+    // SAFETY: see above; the tuple is released after its field is copied.
+    unsafe {
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as c_int, Datum::from(function));
+        if tuple.is_null() {
+            raise(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, format!("function {} is gone", function.to_u32()));
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        pg_sys::ReleaseSysCache(tuple);
+        owner
+    }
+}
+
 /// Finds the function behind a door: of the same name in `tidemark_internal`, with the caller's oid before the arguments.
 ///
 /// # Safety

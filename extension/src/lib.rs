@@ -49,16 +49,20 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
 ::pgrx::extension_sql_file!("./sql/maintenance.sql", name = "maintenance", requires = ["retirement"]);
 ::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["maintenance"]);
-::pgrx::extension_sql_file!("./sql/refresh.sql", name = "refresh", requires = ["models"]);
-::pgrx::extension_sql_file!("./sql/create_model.sql", name = "create_model", requires = ["refresh"]);
+::pgrx::extension_sql_file!("./sql/marks.sql", name = "marks", requires = ["models"]);
+::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["marks"]);
+::pgrx::extension_sql_file!("./sql/stale_dates.sql", name = "stale_dates", requires = ["freshness"]);
+::pgrx::extension_sql_file!("./sql/refresh.sql", name = "refresh", requires = ["stale_dates"]);
+::pgrx::extension_sql_file!("./sql/refresh_step.sql", name = "refresh_step", requires = ["refresh"]);
+::pgrx::extension_sql_file!("./sql/check_model.sql", name = "check_model", requires = ["refresh_step"]);
+::pgrx::extension_sql_file!("./sql/create_model.sql", name = "create_model", requires = ["check_model"]);
 ::pgrx::extension_sql_file!(
     "./sql/materialized_views.sql",
     name = "materialized_views",
     requires = ["create_model"]
 );
 ::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
-::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["live"]);
-::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["freshness"]);
+::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["live"]);
 ::pgrx::extension_sql_file!("./sql/rights.sql", name = "rights", requires = ["change_tracking"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.

@@ -1,9 +1,13 @@
 //! What models need beyond SQL: rewriting the text of their queries, asking Postgres what a query reads and returns,
-//! and running statements as the owner of a model's table.
+//! the text of the statements that work on a date, and running them as the owner of a model's table, step by step.
 //!
-//! The statements themselves are put together in plpgsql (`sql/models.sql`, `sql/live.sql`).
+//! What is known of models, and which date is to be recomputed, is decided in plpgsql (`sql/models.sql` and after).
 
 mod copies;
 mod describe;
+mod of_date;
 pub(crate) mod owner;
+mod refresh;
 mod rewrite;
+mod settings;
+mod statement;

@@ -34,7 +34,7 @@ BEGIN
             HINT = 'For example {"query": "text", "results": "integer search.results"}.';
     END IF;
     is_new := to_regclass(target_table) IS NULL;
-    IF NOT is_new AND NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.target = to_regclass(target_table)
+    IF NOT is_new AND NOT EXISTS (SELECT FROM tidemark.model_status m WHERE m.target = to_regclass(target_table)
                                      AND m.query LIKE '%/* silver.create_event_table */%') THEN
         RAISE EXCEPTION 'name % is taken by a table that silver.create_event_table did not make', name USING ERRCODE = '42P07';
     END IF;

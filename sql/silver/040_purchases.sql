@@ -14,11 +14,19 @@ SELECT silver.create_event_table('purchases', ARRAY['purchase_completed', 'order
     "items": "items order.items|products|items"
 }');
 
+-- Better words than silver.create_event_table has; for the live view, too.
+DO $$
+DECLARE
+    relation text;
+BEGIN
+    FOREACH relation IN ARRAY ARRAY['silver.purchases', 'silver.purchases_live'] LOOP
+        EXECUTE pg_catalog.format($comments$
+            COMMENT ON COLUMN %1$s.order_id IS 'Identity of the order as the shop says; NULL when it does not. An order that was sent twice with different event ids occurs twice.';
+            COMMENT ON COLUMN %1$s.revenue IS 'What was paid in all, in units of currency; NULL where it is missing or no number.';
+            COMMENT ON COLUMN %1$s.currency IS 'ISO 4217 code of the currency; NULL when the event names none. Amounts of different currencies must not be added.';
+            COMMENT ON COLUMN %1$s.items IS 'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.'
+            $comments$, relation);
+    END LOOP;
+END
+$$;
 COMMENT ON TABLE silver.purchases IS 'Purchases: events purchase_completed, order_completed and completed_order with their properties typed.';
-COMMENT ON COLUMN silver.purchases.order_id IS 'Identity of the order as the shop says; NULL when it does not. An order that was sent twice with different event ids occurs twice.';
-COMMENT ON COLUMN silver.purchases.revenue IS 'What was paid in all, in units of currency; NULL where it is missing or no number.';
-COMMENT ON COLUMN silver.purchases.currency IS 'ISO 4217 code of the currency; NULL when the event names none. Amounts of different currencies must not be added.';
-COMMENT ON COLUMN silver.purchases.items IS 'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.';
-
--- The live view describes itself like the table, which has better words now than when both were made.
-SELECT tidemark_internal.create_live_view('silver.purchases');

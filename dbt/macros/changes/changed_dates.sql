@@ -1,6 +1,6 @@
 {#- Which dates of a source changed since the last run of this model: the heart of the incremental models.
 
-    The extension recomputes silver.events date by date and notes each date in tidemark_internal.refresh_log, where ids grow in
+    The extension recomputes silver.events date by date and notes each date in tidemark.refresh_log, where ids grow in
     the order of commits for one model, since each model has one refresher at a time. So "what came after the id that I
     saw" loses nothing, whatever the event times and the load times are: late events, events that were taken away, and
     loaders that commit in another order than they began. A row keeps the id that its run saw in refresh_id.
@@ -15,7 +15,7 @@
     {% set name = source.schema ~ '.' ~ source.identifier %}
     {% set state = run_query(tidemark.changed_dates_state(name)).rows[0] %}
     {% if state['known'] == 0 %}
-        {{ exceptions.raise_compiler_error("changed_dates: " ~ name ~ " is not a table that the extension refreshes; tidemark_internal.models lists them. For another table see the model tidemark_person_sessions.") }}
+        {{ exceptions.raise_compiler_error("changed_dates: " ~ name ~ " is not a table that the extension refreshes; tidemark.model_status lists them. For another table see the model tidemark_person_sessions.") }}
     {% endif %}
     {% do changed.update({'refresh_id': state['refresh_id']}) %}
     {% if is_incremental() %}
@@ -31,8 +31,8 @@
 {% endmacro %}
 
 {% macro changed_dates_state(name) %}
-    select (select count(*) from tidemark_internal.models as m where m.name = '{{ name }}') as known,
-           (select coalesce(max(l.id), 0) from tidemark_internal.refresh_log as l where l.model = '{{ name }}') as refresh_id
+    select (select count(*) from tidemark.model_status as m where m.model = '{{ name }}') as known,
+           (select coalesce(max(l.id), 0) from tidemark.refresh_log as l where l.model = '{{ name }}') as refresh_id
 {% endmacro %}
 
 {#- The log is kept for 30 days. If the entry that we saw last is gone, or the model was registered anew, what came after
@@ -43,10 +43,10 @@
         select max(t.refresh_id) as id from {{ this }} as t
     ), changed as (
         select l.event_date
-          from tidemark_internal.refresh_log as l
+          from tidemark.refresh_log as l
          where l.model = '{{ name }}' and l.id > (select s.id from seen as s)
            and l.rows_inserted + l.rows_updated + l.rows_deleted > 0
-           and exists (select from tidemark_internal.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
+           and exists (select from tidemark.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
         union all
         select d::date
           from (select min(b.first) as first, max(b.last) as last
@@ -54,7 +54,7 @@
                         union all
                         select min(t.event_date), max(t.event_date) from {{ this }} as t) as b(first, last)) as b
          cross join lateral generate_series(b.first::timestamp, b.last::timestamp, interval '1 day') as d
-         where not exists (select from tidemark_internal.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
+         where not exists (select from tidemark.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
     ), affected as (
         select distinct c.event_date + shift as event_date
           from changed as c

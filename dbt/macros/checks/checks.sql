@@ -80,8 +80,7 @@
 {% test nothing_waits(model) %}
     select s.model, s.dirty_dates, s.oldest_dirty_date, s.freshness_seconds, s.last_error
       from tidemark.model_status as s
-      join tidemark_internal.models as m on m.name = s.model
-     where m.target = '{{ model }}'::regclass and (s.dirty_dates > 0 or s.last_error is not null)
+     where s.target = '{{ model }}'::regclass and (s.dirty_dates > 0 or s.last_error is not null)
 {% endtest %}
 
 {#- Partitions of a managed table: enough of them ahead, maintenance without errors. -#}

@@ -5,18 +5,15 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
+use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
-use pgrx::{IntoDatum, pg_guard};
 
-use super::describe::{analyzed, query_argument};
-use crate::support::args;
-use crate::support::pg_function;
 
 /// The elements of a list of nodes.
 ///
 /// # Safety
 /// The list must be NULL or a list of nodes of type `T`.
-unsafe fn nodes<'a, T>(list: *mut pg_sys::List) -> &'a [*mut T] {
+pub(super) unsafe fn nodes<'a, T>(list: *mut pg_sys::List) -> &'a [*mut T] {
     // SAFETY: a ListCell of such a list is one pointer.
     unsafe {
         if list.is_null() {
@@ -163,7 +160,7 @@ unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16>>)> {
 
 /// For each column of the query the name of the source's column that it passes on, `None` where it computes something;
 /// `None` for a query whose rows do not each come from one row of one table.
-unsafe fn copied(source: &pg_sys::CachedPlanSource) -> Option<Vec<Option<String>>> {
+pub(super) unsafe fn copied(source: &pg_sys::CachedPlanSource) -> Option<Vec<Option<String>>> {
     // SAFETY: the lists are those of an analyzed statement.
     unsafe {
         let [query] = nodes::<pg_sys::Query>(source.query_list) else { return None };
@@ -178,16 +175,5 @@ unsafe fn copied(source: &pg_sys::CachedPlanSource) -> Option<Vec<Option<String>
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
         };
         Some(columns.into_iter().map(|number| number.and_then(name)).collect())
-    }
-}
-
-pg_function! {
-    /// `copied_columns(query text) -> text[]`: per column the one it passes on, NULL unless rows come from rows.
-    fn tidemark_copied_columns(fcinfo) {
-        let query = query_argument(fcinfo);
-        match analyzed(&query, |source| copied(source)).and_then(IntoDatum::into_datum) {
-            Some(datum) => datum,
-            None => args::return_null(fcinfo),
-        }
     }
 }

@@ -1,10 +1,14 @@
-//! What Postgres knows of a query without running it: its columns, and the tables below it.
+//! What Postgres knows of a query without running it: its columns, the tables below it, which columns it passes on
+//! (`copies.rs`), and what in it depends on the session (`settings.rs`).
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{IntoDatum, PgSqlErrorCode};
 
+use super::copies::copied;
+use super::owner::{as_owner, role};
+use super::settings::unstable;
 use crate::support::args;
 use crate::support::error::raise;
 use crate::support::pg_function;
@@ -12,10 +16,7 @@ use crate::support::pg_function;
 /// Parses, analyzes and rewrites a query with two parameters of type date, and hands it to `look`.
 ///
 /// Nothing is planned, let alone executed.
-pub(super) fn analyzed<T>(query: &str, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
-    let Ok(query) = CString::new(query) else {
-        raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
-    };
+fn analyzed<T>(query: &CStr, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
     // SAFETY: SPI is connected and finished in pairs, an error in between aborts both; the plan lives until then.
     unsafe {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
@@ -37,70 +38,66 @@ pub(super) fn analyzed<T>(query: &str, look: impl FnOnce(&pg_sys::CachedPlanSour
     }
 }
 
-/// The query argument.
-///
-/// # Safety
-/// The first argument must be a text.
-pub(super) unsafe fn query_argument(fcinfo: pg_sys::FunctionCallInfo) -> String {
-    // SAFETY: see above.
-    match unsafe { args::text(fcinfo, 0, "query") } {
-        Some(query) => query.to_owned(),
-        None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "query must not be NULL"),
+/// Names and types of the columns; none for a statement that returns no rows.
+unsafe fn columns(source: &pg_sys::CachedPlanSource) -> (Vec<String>, Vec<Oid>) {
+    // SAFETY: a row type has as many columns as it says.
+    unsafe {
+        if source.resultDesc.is_null() {
+            return (vec![], vec![]);
+        }
+        let column = |n| {
+            let name = CStr::from_ptr(pg_sys::SPI_fname(source.resultDesc, n));
+            (name.to_string_lossy().into_owned(), pg_sys::SPI_gettypeid(source.resultDesc, n))
+        };
+        (1..=(*source.resultDesc).natts).map(column).unzip()
     }
 }
 
-pg_function! {
-    /// `query_columns(query text) -> text[]`: the names of its columns in order.
-    fn tidemark_query_columns(fcinfo) {
-        let query = query_argument(fcinfo);
-        let names = analyzed(&query, |source| {
-            let mut names = Vec::new();
-            // A statement that returns no rows has no descriptor.
-            if !source.resultDesc.is_null() {
-                let count = usize::try_from((*source.resultDesc).natts).unwrap_or(0);
-                for column in 0..count {
-                    names.push(column_name(source.resultDesc, column));
-                }
+/// Tables and views, those inside views included, each once and in order.
+unsafe fn relations(source: &pg_sys::CachedPlanSource) -> Vec<Oid> {
+    let mut relations: Vec<Oid> = vec![];
+    // SAFETY: the list is one of oids.
+    unsafe {
+        if !source.relationOids.is_null() {
+            let list = &*source.relationOids;
+            for n in 0..usize::try_from(list.length).unwrap_or(0) {
+                relations.push((*list.elements.add(n)).oid_value);
             }
-            names
-        });
-        match names.into_datum() {
-            Some(datum) => datum,
-            None => args::return_null(fcinfo),
         }
     }
-}
-
-/// The name of a column of a row type.
-///
-/// # Safety
-/// The row type must have more than `column` columns.
-unsafe fn column_name(row_type: pg_sys::TupleDesc, column: usize) -> String {
-    // SAFETY: see above.
-    unsafe {
-        let name = pg_sys::SPI_fname(row_type, column as c_int + 1);
-        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
-    }
+    relations.sort_unstable_by_key(|relation| relation.to_u32());
+    relations.dedup();
+    relations
 }
 
 pg_function! {
-    /// `query_relations(query text) -> regclass[]`: tables and views below it, those inside views included.
-    fn tidemark_query_relations(fcinfo) {
-        let query = query_argument(fcinfo);
-        let mut relations = analyzed(&query, |source| {
-            let mut relations: Vec<Oid> = Vec::new();
-            if !source.relationOids.is_null() {
-                let list = &*source.relationOids;
-                for n in 0..usize::try_from(list.length).unwrap_or(0) {
-                    relations.push((*list.elements.add(n)).oid_value);
-                }
-            }
-            relations
+    /// `describe_query(role oid, query text, OUT columns, types, copied, relations, unstable, hint)`.
+    fn tidemark_describe_query(fcinfo) {
+        let role = role(fcinfo, |role| role);
+        let Some(query) = args::text(fcinfo, 1, "query") else {
+            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "query must not be NULL")
+        };
+        let Ok(text) = CString::new(query) else {
+            raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
+        };
+        let ((columns, types), copied, relations, unstable) = as_owner(role, || {
+            analyzed(&text, |source| (columns(source), copied(source), relations(source), unstable(source, query)))
         });
-        relations.sort_unstable_by_key(|relation| relation.to_u32());
-        relations.dedup();
-        let mut datums: Vec<Datum> = relations.into_iter().filter_map(IntoDatum::into_datum).collect();
-        Datum::from(pg_sys::construct_array(
-            datums.as_mut_ptr(), datums.len() as c_int, pg_sys::REGCLASSOID, 4, true, b'i' as _))
+        let (unstable, hint) = unstable.unzip();
+        let fields = [
+            columns.into_datum(),
+            types.into_datum(),
+            copied.and_then(IntoDatum::into_datum),
+            relations.into_datum(),
+            unstable.and_then(IntoDatum::into_datum),
+            hint.and_then(IntoDatum::into_datum),
+        ];
+        let mut descriptor = std::ptr::null_mut();
+        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        let descriptor = pg_sys::BlessTupleDesc(descriptor);
+        let mut nulls = fields.map(|field| field.is_none());
+        let mut values = fields.map(|field| field.unwrap_or(Datum::from(0)));
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
     }
 }

@@ -1,17 +1,31 @@
-//! Running a statement as the owner of a table, so that nobody's query ever runs with somebody else's rights.
+//! Running a statement with the rights of another role, so that nobody's query ever runs with somebody else's. Who may
+//! ask for that is not decided here: the SQL functions are for the extension's owner only (`sql/refresh.sql`).
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{IntoDatum, PgSqlErrorCode};
 
 use crate::support::args;
-use crate::support::error::{raise, raise_hint};
+use crate::support::error::raise;
 use crate::support::pg_function;
 
-/// The owner of a relation, if the current user may act as that role; an ERROR otherwise.
-fn owner_for_member(relation: Oid) -> Oid {
-    // SAFETY: plain catalog look-ups; the tuple is released after its fields are copied.
+/// Settings under which users' code runs, whatever the session says: the result of a query must not depend on who
+/// refreshes. A live view runs under the settings of its reader; `settings.rs` finds what would differ there.
+const SETTINGS: [(&CStr, &CStr); 8] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"timezone", c"UTC"),
+    (c"datestyle", c"ISO, MDY"),
+    (c"intervalstyle", c"postgres"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
+];
+
+/// The owner of a relation; an ERROR if there is no such relation.
+fn owner_of(relation: Oid) -> Oid {
+    // SAFETY: plain catalog look-ups; the tuple is released after its field is copied.
     unsafe {
         let tuple =
             pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(relation));
@@ -21,35 +35,14 @@ fn owner_for_member(relation: Oid) -> Oid {
                 format!("relation {} does not exist", relation.to_u32()),
             );
         }
-        let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let (owner, name) = ((*class).relowner, pgrx::name_data_to_str(&(*class).relname).to_owned());
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
         pg_sys::ReleaseSysCache(tuple);
-        if !may_become(pg_sys::GetUserId(), owner) {
-            raise_hint(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("must be owner of {name}"),
-                "The caller must be a member of the role that owns it.",
-            );
-        }
         owner
     }
 }
 
-/// Whether a user could use the rights of a role by himself, by inheritance or by SET ROLE.
-unsafe fn may_become(user: Oid, role: Oid) -> bool {
-    // SAFETY: plain look-ups.
-    #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::is_member_of_role(user, role)
-    }
-    // SAFETY: as above; from 16 on a membership may allow neither of the two.
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::has_privs_of_role(user, role) || pg_sys::member_can_set_role(user, role)
-    }
-}
-
-/// Runs `work` as `owner` in a security-restricted operation; user and settings are as before afterwards.
+/// Runs `work` as `owner` in a security-restricted operation, under `SETTINGS`; user and settings are as before
+/// afterwards.
 ///
 /// Restricted: the work cannot change the user, and can leave nothing behind that runs later with the caller's rights.
 /// Settings: a SET in the owner's code (of search_path, say) would otherwise stay in the caller's session.
@@ -60,7 +53,20 @@ pub(crate) fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
     let level = unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
-        pg_sys::NewGUCNestLevel()
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in SETTINGS {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        level
     };
     let result = work();
     // SAFETY: as above.
@@ -110,7 +116,7 @@ fn run(statement: &str, date: Option<i32>, read_only: bool) -> Option<String> {
         if !table.is_null() && (*table).numvals > 0 {
             let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
             if !value.is_null() {
-                answer = Some(std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned());
+                answer = Some(CStr::from_ptr(value).to_string_lossy().into_owned());
             }
         }
         pg_sys::SPI_finish();
@@ -118,21 +124,30 @@ fn run(statement: &str, date: Option<i32>, read_only: bool) -> Option<String> {
     }
 }
 
-/// The work behind both functions below.
+/// The role that an argument names, itself or as the owner of a relation.
 ///
 /// # Safety
-/// The arguments must be (regclass, text, date).
-unsafe fn run_as_owner(fcinfo: FunctionCallInfo, read_only: bool) -> Datum {
+/// The first argument must be an oid.
+pub(super) unsafe fn role(fcinfo: FunctionCallInfo, find: impl FnOnce(Oid) -> Oid) -> Oid {
+    // SAFETY: see above.
+    match unsafe { args::datum(fcinfo, 0) } {
+        Some(oid) => find(Oid::from(oid.value() as u32)),
+        None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "relation or role must not be NULL"),
+    }
+}
+
+/// Runs the statement that is the second argument, with the date that may be the third.
+///
+/// # Safety
+/// The arguments must be (oid, text, date) or (oid, text).
+unsafe fn run_as(fcinfo: FunctionCallInfo, role: Oid, read_only: bool) -> Datum {
     // SAFETY: see above.
     unsafe {
-        let (Some(relation), Some(statement)) =
-            (args::datum(fcinfo, 0), args::text(fcinfo, 1, "statement").map(str::to_owned))
-        else {
-            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "relation and statement must not be NULL")
+        let Some(statement) = args::text(fcinfo, 1, "statement").map(str::to_owned) else {
+            raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "statement must not be NULL")
         };
-        let date = args::int32(fcinfo, 2);
-        let owner = owner_for_member(Oid::from(relation.value() as u32));
-        match as_owner(owner, || run(&statement, date, read_only)).and_then(IntoDatum::into_datum) {
+        let date = if args::count(fcinfo) > 2 { args::int32(fcinfo, 2) } else { None };
+        match as_owner(role, || run(&statement, date, read_only)).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
             None => args::return_null(fcinfo),
         }
@@ -141,10 +156,15 @@ unsafe fn run_as_owner(fcinfo: FunctionCallInfo, read_only: bool) -> Datum {
 
 pg_function! {
     /// `execute_as_owner(relation regclass, statement text, event_date date) -> text`.
-    fn tidemark_execute_as_owner(fcinfo) { run_as_owner(fcinfo, false) }
+    fn tidemark_execute_as_owner(fcinfo) { run_as(fcinfo, role(fcinfo, owner_of), false) }
 }
 
 pg_function! {
     /// `read_as_owner(relation regclass, statement text, event_date date) -> text`.
-    fn tidemark_read_as_owner(fcinfo) { run_as_owner(fcinfo, true) }
+    fn tidemark_read_as_owner(fcinfo) { run_as(fcinfo, role(fcinfo, owner_of), true) }
+}
+
+pg_function! {
+    /// `execute_as(role oid, statement text) -> text`.
+    fn tidemark_execute_as(fcinfo) { run_as(fcinfo, role(fcinfo, |role| role), false) }
 }

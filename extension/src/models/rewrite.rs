@@ -6,6 +6,8 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_guard};
 
+use super::copies::nodes;
+use super::statement::quoted;
 use crate::support::args;
 use crate::support::error::{invalid_argument, raise, raise_hint};
 use crate::support::pg_function;
@@ -14,10 +16,21 @@ use crate::support::pg_function;
 enum Place {
     /// A parameter and its number.
     Parameter(i32),
-    /// A table with its schema; whether it has an alias.
-    Table { schema: String, table: String, parts: usize, alias: bool },
+    /// A table with its schema; whether it has an alias, and how it is read.
+    Table { schema: String, table: String, parts: usize, alias: bool, read: Read },
     /// A column written as schema.table.column.
     Column { schema: String, table: String },
+}
+
+/// How a query reads a table.
+#[derive(Clone, Copy, PartialEq)]
+enum Read {
+    /// In a FROM.
+    Plain,
+    /// As TABLE name.
+    Command,
+    /// With TABLESAMPLE.
+    Sample,
 }
 
 /// What the walk through the parse tree collects.
@@ -27,6 +40,8 @@ struct Places {
     places: Vec<(usize, Place)>,
     /// Names that something in a FROM goes by: aliases and those of CTEs.
     aliases: Vec<String>,
+    /// Tables that are read in another way than by their name in a FROM.
+    unusual: Vec<(*mut pg_sys::Node, Read)>,
 }
 
 /// A table to be replaced, and the SQL that stands in its place.
@@ -49,7 +64,7 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
     }
     // SAFETY: the tag says which node it is; the context is what `parse` passed.
     unsafe {
-        let Places { places, aliases } = &mut *context.cast::<Places>();
+        let Places { places, aliases, unusual } = &mut *context.cast::<Places>();
         match (*node).type_ {
             NodeTag::T_ParamRef => {
                 let parameter = &*node.cast::<pg_sys::ParamRef>();
@@ -60,9 +75,24 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
             NodeTag::T_CommonTableExpr => {
                 aliases.push(owned((*node.cast::<pg_sys::CommonTableExpr>()).ctename));
             }
+            NodeTag::T_SelectStmt => {
+                // The grammar makes SELECT * FROM name of TABLE name, with a * that stands nowhere.
+                let select = &*node.cast::<pg_sys::SelectStmt>();
+                if let ([target], [table]) = (
+                    nodes::<pg_sys::ResTarget>(select.targetList),
+                    nodes::<pg_sys::Node>(select.fromClause),
+                ) && (**target).location < 0
+                {
+                    unusual.push((*table, Read::Command));
+                }
+            }
+            NodeTag::T_RangeTableSample => {
+                unusual.push(((*node.cast::<pg_sys::RangeTableSample>()).relation, Read::Sample));
+            }
             NodeTag::T_RangeVar => {
                 let table = &*node.cast::<pg_sys::RangeVar>();
                 if !table.schemaname.is_null() {
+                    let read = unusual.iter().find(|(unusual, _)| *unusual == node);
                     places.push((
                         table.location.max(0) as usize,
                         Place::Table {
@@ -70,6 +100,7 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
                             table: owned(table.relname),
                             parts: if table.catalogname.is_null() { 2 } else { 3 },
                             alias: !table.alias.is_null(),
+                            read: read.map_or(Read::Plain, |(_, read)| *read),
                         },
                     ));
                 }
@@ -208,14 +239,9 @@ fn unreadable(query: &str, at: usize) -> ! {
     )
 }
 
-/// A name in double quotes.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// The query with its two parameters and some of its tables replaced. `None` leaves the parameters as they are.
 fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replacement]) -> String {
-    let (query, Places { places, aliases }) = parse(query);
+    let (query, Places { places, aliases, .. }) = parse(query);
     // Where schema.table.column is written as table.column, nothing else may go by the name of the table.
     let taken = |schema: &str, table: &str| {
         aliases.iter().any(|alias| alias == table)
@@ -227,7 +253,7 @@ fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replac
     let mut written = String::with_capacity(query.len() * 2);
     let mut done = 0;
     for (at, place) in &places {
-        let at = *at;
+        let mut at = *at;
         let (end, text) = match place {
             Place::Parameter(number) => {
                 if !(1..=2).contains(number) {
@@ -240,16 +266,33 @@ fn rewrite(query: &str, parameters: Option<(&str, &str)>, replacements: &[Replac
                 let Some((first, second)) = parameters else { continue };
                 (parameter_end(query, at), if *number == 1 { first } else { second }.to_owned())
             }
-            Place::Table { schema, table, parts, alias } => {
+            Place::Table { schema, table, parts, alias, read } => {
                 let Some(replacement) = by(schema, table) else { continue };
                 let mut end = qualified_end(query, at, *parts);
+                let mut select = "";
+                match read {
+                    Read::Plain => {}
+                    Read::Command => {
+                        let before = query[..at].trim_end();
+                        let word = before.len().checked_sub(5).filter(|from| {
+                            before.get(*from..).is_some_and(|word| word.eq_ignore_ascii_case("TABLE"))
+                        });
+                        at = word.unwrap_or_else(|| unreadable(query, at));
+                        select = "SELECT * FROM ";
+                    }
+                    Read::Sample => raise_hint(
+                        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        format!("query takes a sample of table {schema}.{table}, which is itself a model"),
+                        "A live view cannot: leave TABLESAMPLE out, or create the model without live.",
+                    ),
+                }
                 // FROM t *, which means the same as FROM t.
                 let star = skip_space(query, end);
                 if query.as_bytes().get(star) == Some(&b'*') {
                     end = star + 1;
                 }
                 let alias = if *alias { String::new() } else { format!(" AS {}", quoted(table)) };
-                (end, format!("{}{alias}", replacement.by))
+                (end, format!("{select}{}{alias}", replacement.by))
             }
             Place::Column { schema, table } => {
                 if by(schema, table).is_none() {

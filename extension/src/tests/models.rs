@@ -42,7 +42,7 @@ mod tests {
         );
         late("2026-01-02", "b");
         assert_eq!(step("'w.broken'", ""), "w.broken 2026-01-02");
-        assert_eq!(text("SELECT last_error FROM tidemark_internal.models WHERE name = 'w.broken'"), "NULL");
+        assert_eq!(text("SELECT last_error FROM tidemark.model_status WHERE model = 'w.broken'"), "NULL");
     }
 
     #[pg_test]
@@ -143,7 +143,7 @@ mod tests {
              SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT * FROM w.events WHERE event_date >= $1 AND event_date < $2', '{event_date,person}')");
         let wrong = "query of model w.m returns a key that is NULL or not unique";
         let detail =
-            "SELECT detail FROM tidemark_internal.refresh_step('w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
+            "SELECT detail FROM tidemark_internal.refresh_step(10, 'w.m', '{w.m 2026-01-03,w.m 2026-01-02}')";
         for _ in ["built", "brought in line"] {
             assert_eq!(step("NULL", ""), "w.m 2026-01-03");
             assert_eq!(step("NULL", "w.m 2026-01-03"), format!("w.m 2026-01-02 {wrong}"));
@@ -302,7 +302,7 @@ mod tests {
                 "'w.x', '{w.events}', 'SELECT 1', '{event_date}', -1",
                 "22023 lookback_days and lookahead_days must be between 0 and 1000",
             ),
-            ("'w.x', '{w.view}', 'SELECT 1', '{event_date}'", "42809 source w.view is not a table"),
+            ("'w.x', '{w.view}', 'SELECT 1', '{event_date}'", "42809 source w.view is not a table, or a temporary one"),
             ("'w.x', '{w.events}', 'DELETE FROM w.events', '{event_date}'", "22023 query must be one SELECT"),
             ("'w.x', '{w.events}', 'SELECT 1; SELECT 2', '{event_date}'", "22023 query must be one SELECT"),
             ("'w.x', '{w.events}', 'SELECT 1 INTO w.y', '{event_date}'", "22023 query must not have an INTO"),
@@ -333,13 +333,17 @@ mod tests {
             ),
             (
                 "'w.typed', '{w.events}', 'SELECT event_date, person AS events FROM w.events', '{event_date}'",
-                "42804 column \"events\" is of type integer but expression is of type text",
+                "42804 column events of w.typed is of type integer and cannot take the text that the query returns",
             ),
         ] {
             assert_eq!(error_of(&format!("SELECT tidemark.create_model({call})")), expected);
         }
         run(&format!("SELECT tidemark.create_model('w.fine', '{{w.events}}', '{daily}', '{{event_date}}')"));
-        assert_eq!(error_of("CALL tidemark.refresh('w.nothing')"), "42704 model w.nothing does not exist");
+        assert_eq!(
+            error_of("SELECT tidemark_internal.start_refresh(10, 'w.nothing')"),
+            "42704 model w.nothing does not exist"
+        );
+        assert!(error_of("CALL tidemark.refresh()").starts_with("2D000 refresh cannot run inside"));
         assert_eq!(
             error_of("SELECT tidemark.stale_dates('w.nothing')"),
             "42704 model w.nothing does not exist"

@@ -10,7 +10,7 @@ mod tests {
     /// What `copied_columns` says, with "-" for a column that is computed and "none" for a query that is not suitable.
     fn copied(query: &str) -> String {
         text(&format!(
-            "SELECT coalesce(array_to_string(tidemark_internal.copied_columns($query${query}$query$), ' ', '-'), 'none')"
+            "SELECT coalesce(array_to_string(d.copied, ' ', '-'), 'none') FROM tidemark_internal.describe_query(10, $query${query}$query$) AS d"
         ))
     }
 
@@ -82,9 +82,7 @@ mod tests {
                 "DROP TABLE IF EXISTS w.m CASCADE; DELETE FROM tidemark_internal.models WHERE name = 'w.m'; {table};
                  SELECT tidemark.create_model('w.m', '{{w.events}}', $q${query}$q$, '{key}')"
             ));
-            text(
-                "SELECT tidemark_internal.model_statement(m, 'append') IS NOT NULL FROM tidemark_internal.models m WHERE name = 'w.m'",
-            )
+            text("SELECT appends FROM tidemark.model_status WHERE model = 'w.m'")
         };
         let plain = "SELECT id, event_date FROM w.events WHERE event_date >= $1 AND event_date < $2";
         assert_eq!(appends(plain, "{id}", ""), "true");

@@ -18,7 +18,7 @@ mod tests {
         models(true);
         // A third model looks back and ahead over the second.
         run("SELECT tidemark.create_model('w.around', '{w.doubled}',
-                 'SELECT d::date AS event_date, sum(x.events) AS events FROM generate_series($1, $2 - 1, interval ''1 day'') AS d
+                 'SELECT d::date AS event_date, sum(x.events) AS events FROM generate_series($1::timestamp, $2::timestamp - interval ''1 day'', interval ''1 day'') AS d
                     JOIN w.doubled x ON x.event_date BETWEEN d::date - 1 AND d::date + 1 GROUP BY 1', '{event_date}', 1, 1, true)");
         let exact = "2025-12-31=4 2026-01-01=6 2026-01-02=6 2026-01-03=2";
         assert_eq!(rows("w.around"), "NULL", "nothing is stored yet");
@@ -243,7 +243,13 @@ mod tests {
         assert_eq!(text("SELECT tidemark_internal.rewrite_query('SELECT $1 ;', NULL, NULL)"), "SELECT $1 ");
         assert_eq!(
             text(
-                "SELECT tidemark_internal.query_columns('SELECT 1 AS a, $1 AS \"B b\"') || tidemark_internal.query_relations('SELECT FROM pg_catalog.pg_tables')::text[] @> '{a,B b,pg_class}'"
+                "SELECT concat_ws(' ', d.columns, d.types::regtype[]) FROM tidemark_internal.describe_query(10, 'SELECT 1 AS a, $1 AS \"B b\"') AS d"
+            ),
+            "{a,\"B b\"} {integer,date}"
+        );
+        assert_eq!(
+            text(
+                "SELECT 'pg_class'::regclass = ANY (d.relations) FROM tidemark_internal.describe_query(10, 'SELECT FROM pg_catalog.pg_tables') AS d"
             ),
             "true"
         );
@@ -257,7 +263,7 @@ mod tests {
                 "SELECT string_agg(model || ' ' || missing_sources::text, ', ' ORDER BY model) FROM tidemark.model_status",
             )
         };
-        let adopted = || text("SELECT tidemark_internal.adopt_sources()");
+        let adopted = || text("SELECT tidemark_internal.adopt_sources(10)");
         let freshness = || {
             text(
                 "SELECT string_agg(coalesce(freshness_seconds::text, 'unknown'), ' ' ORDER BY model) FROM tidemark.model_status",

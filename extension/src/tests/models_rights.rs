@@ -2,7 +2,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::tests::models_support::{run, step};
+    use crate::tests::models_support::{run, step, step_of};
     use crate::tests::support_grouped::{error_of, text};
     use pgrx::prelude::*;
 
@@ -21,7 +21,7 @@ mod tests {
              SET LOCAL ROLE mallory;
              CREATE TABLE w.events (event_date date, person text);
              INSERT INTO w.events VALUES ('2026-01-01', 'a');
-             CREATE FUNCTION w.trap() RETURNS integer LANGUAGE plpgsql VOLATILE AS $f$ BEGIN {body}; RETURN 1; END $f$;
+             CREATE FUNCTION w.trap() RETURNS integer LANGUAGE plpgsql VOLATILE SET timezone = 'UTC' AS $f$ BEGIN {body}; RETURN 1; END $f$;
              SELECT tidemark.create_model('w.m', '{{w.events}}', 'SELECT event_date, w.trap() AS x FROM w.events WHERE event_date = $1', '{{event_date}}', live => true);
              RESET ROLE"
         ));
@@ -84,41 +84,44 @@ mod tests {
     }
 
     #[pg_test]
-    fn only_members_of_the_owner_touch_a_model() {
+    fn only_who_has_the_rights_of_the_owner_touches_a_model() {
         trap("NULL");
+        assert_eq!(step_of("stranger", "NULL", ""), "", "passed over");
+        let start = |model: &str| {
+            error_of(&format!("SELECT tidemark_internal.start_refresh('stranger'::regrole, {model})"))
+        };
+        assert_eq!(start("'w.m'"), "42501 permission denied to refresh model w.m");
+        assert_eq!(start("NULL"), "42501 permission denied to refresh any model");
         run("SET LOCAL ROLE stranger");
-        assert_eq!(step("NULL", ""), "", "passed over");
         for (statement, error) in [
-            ("CALL tidemark.refresh('w.m')", "42501 permission denied to refresh model w.m"),
-            ("CALL tidemark.refresh()", "42501 permission denied to refresh any model"),
             ("SELECT tidemark.drop_model('w.m')", "42501 must be owner of table w.m"),
-            ("SELECT tidemark_internal.execute_as_owner('w.m', 'SELECT 1')", "42501 must be owner of m"),
-            ("SELECT tidemark.verify_model('w.m', '2026-01-02', '2026-01-02')", "42501 must be owner of m"),
+            ("SELECT tidemark.mark_all_dates('w.m')", "42501 must be owner of table w.m"),
+            (
+                "SELECT tidemark.verify_model('w.m', '2026-01-02', '2026-01-02')",
+                "42501 must be owner of table w.m",
+            ),
             (
                 "SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT 1', '{x}')",
                 "42501 must be owner of table w.m",
             ),
             (
                 "SELECT tidemark.mark_dirty('w.events', '{2026-01-01}')",
-                "42501 new row violates row-level security policy for table \"dirty_log\"",
+                "42501 permission denied to mark dates of table w.events",
             ),
             (
-                "INSERT INTO tidemark_internal.models (name, target, query, key, lookback_days, lookahead_days) VALUES ('x', 'pg_catalog.pg_class', '', '{}', 0, 0)",
-                "42501 new row violates row-level security policy for table \"models\"",
+                "SELECT tidemark_internal.execute_as_owner('w.m', 'SELECT 1')",
+                "42501 permission denied for function execute_as_owner",
+            ),
+            (
+                "SELECT tidemark_internal.execute_as(10, 'SELECT 1')",
+                "42501 permission denied for function execute_as",
+            ),
+            (
+                "SELECT tidemark_internal.create_model(10, 'w.m', '{w.events}', 'SELECT 1', '{x}', 0, 0, false)",
+                "42501 permission denied for function create_model",
             ),
         ] {
             assert_eq!(error_of(statement), error);
-        }
-        for statement in [
-            "UPDATE tidemark_internal.models SET query = 'x' RETURNING 1",
-            "DELETE FROM tidemark_internal.models RETURNING 1",
-            "DELETE FROM tidemark_internal.model_sources RETURNING 1",
-            "DELETE FROM tidemark_internal.model_dirty RETURNING 1",
-            "UPDATE tidemark_internal.model_dirty SET event_date = '2020-01-01' RETURNING 1",
-        ] {
-            let touched =
-                Spi::connect_mut(|client| client.update(statement, None, &[]).expect(statement).len());
-            assert_eq!(touched, 0, "{statement}");
         }
         assert_eq!(
             text("SELECT tidemark.stale_dates('w.m')"),
@@ -128,12 +131,28 @@ mod tests {
         run(
             "RESET ROLE; GRANT INSERT ON w.events TO stranger; SET LOCAL ROLE stranger; SELECT tidemark.mark_dirty('w.events', '{2026-01-01}')",
         );
-        // A member, even without inheritance, may.
-        run("RESET ROLE; CREATE ROLE member NOINHERIT IN ROLE mallory; SET LOCAL ROLE member");
-        assert_eq!(step("NULL", ""), "w.m 2026-01-01");
+        run("RESET ROLE; CREATE ROLE member IN ROLE mallory");
+        assert_eq!(step_of("member", "NULL", ""), "w.m 2026-01-01");
+        run("SET LOCAL ROLE member; SELECT tidemark.drop_model('w.m', true)");
         assert_eq!(text("SELECT current_user"), "member");
-        run("SELECT tidemark.drop_model('w.m', true)");
         assert_eq!(text("SELECT to_regclass('w.m')"), "NULL");
+    }
+
+    #[pg_test]
+    fn what_may_quote_rows_is_shown_to_who_may_see_them() {
+        trap("RAISE EXCEPTION 'alice@example.com' USING ERRCODE = '22000'");
+        step("NULL", "");
+        let status = "SELECT concat_ws(', ', last_error, query) FROM tidemark.model_status";
+        assert_eq!(
+            text(status),
+            "2026-01-01: alice@example.com, SELECT event_date, w.trap() AS x FROM w.events WHERE event_date = $1"
+        );
+        run("SET LOCAL ROLE stranger");
+        assert_eq!(text(status), "2026-01-01: 22000");
+        for (table, readable) in [("models", "name"), ("dirty_log", "id"), ("refresh_log", "id")] {
+            let select = format!("SELECT {readable} FROM tidemark_internal.{table}");
+            assert_eq!(error_of(&select), format!("42501 permission denied for table {table}"));
+        }
     }
 
     #[pg_test]

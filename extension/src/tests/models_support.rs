@@ -28,9 +28,15 @@ pub fn late(date: &str, person: &str) {
 
 /// Recomputes one date; what was done, as "model date error", empty when nothing is left.
 pub fn step(model: &str, skip: &str) -> String {
+    step_of("postgres", model, skip)
+}
+
+/// The same, as far as a role may refresh: what `tidemark.refresh` does when this role calls it.
+pub fn step_of(role: &str, model: &str, skip: &str) -> String {
     run("SELECT tidemark_internal.distribute_dirty()");
     text(&format!(
-        "SELECT concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error) FROM tidemark_internal.refresh_step({model}, '{{{skip}}}') AS s"
+        "SELECT concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error)
+           FROM tidemark_internal.refresh_step((SELECT oid FROM pg_roles WHERE rolname = '{role}' OR '{role}' = 'postgres' AND rolname = current_user), {model}, '{{{skip}}}') AS s"
     ))
 }
 

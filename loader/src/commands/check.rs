@@ -303,7 +303,7 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
     ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),
     ('SELECT', 'table', 'loader.schema_history', NULL), ('USAGE', 'sequence', 'loader.batch_ids', NULL),
-    ('SELECT', 'table', 'tidemark_internal.partition_config', NULL), ('INSERT', 'table', 'tidemark_internal.dirty_log', NULL),
+    ('SELECT', 'table', 'tidemark_internal.partition_config', NULL),
     ('EXECUTE', 'function', 'ensure_partitions', NULL), ('EXECUTE', 'function', 'mark_loaded', NULL))
 SELECT lacking FROM (
     SELECT n.privilege || ' on schema ' || n.name AS lacking

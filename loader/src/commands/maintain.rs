@@ -33,7 +33,7 @@ pub async fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     // Without the extension everything would fail, one by one, for the same reason.
-    let there = client.batch_execute("SELECT FROM tidemark_internal.models LIMIT 0").await;
+    let there = client.batch_execute("SELECT FROM tidemark.model_status LIMIT 0").await;
     there.map_err(|e| pg::explain("cannot maintain", &config, &e))?;
     let done = round(&mut client).await;
     say!("partitions created: {}", done.created);
@@ -138,8 +138,8 @@ async fn round(client: &mut Client) -> Done {
 
 /// How many dates of models and how many materialized views have been refreshed in all.
 async fn counters(client: &Client) -> Result<(i64, i64), tokio_postgres::Error> {
-    let sql = "SELECT (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark_internal.models), \
-               (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark_internal.materialized_views)";
+    let sql = "SELECT (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.model_status), \
+               (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.materialized_views)";
     let row = client.query_one(sql, &[]).await?;
     Ok((row.get(0), row.get(1)))
 }

@@ -51,37 +51,6 @@ fn migrations_of_several_databases_of_a_cluster_at_once_all_succeed() {
 }
 
 #[test]
-fn columns_that_were_renamed_are_renamed_in_databases_of_an_earlier_version() {
-    let database = cluster::shared().empty_database();
-    database.migrate();
-    let before =
-        "SELECT c.oid::regclass, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-                   WHERE a.attname IN ('late_events', 'received_after_day') ORDER BY 1";
-    let expected = database.rows(before);
-    for relation in [
-        "gold_storage.daily_activity",
-        "gold_storage.daily_activity_live",
-        "gold.daily_actives",
-        "gold.daily_actives_live",
-        "gold.daily_actives_by_platform_country",
-        "gold.daily_actives_by_platform_country_live",
-    ] {
-        let sql = format!("ALTER TABLE {relation} RENAME COLUMN received_after_day TO late_events");
-        database.connect().batch_execute(&sql).unwrap();
-    }
-    database
-        .connect()
-        .batch_execute(
-            "DELETE FROM loader.schema_history WHERE version = 10; DELETE FROM loader.repeatable_scripts WHERE name LIKE 'gold/%'",
-        )
-        .unwrap();
-    assert_ne!(database.rows(before), expected);
-    database.migrate();
-    assert_eq!(database.rows(before), expected);
-    assert!(database.migrate().stdout.contains("nothing to do"));
-}
-
-#[test]
 fn a_migration_that_was_killed_is_finished_by_the_next() {
     let database = cluster::shared().empty_database();
     for _ in 0..3 {

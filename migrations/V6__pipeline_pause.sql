@@ -12,5 +12,3 @@ COMMENT ON COLUMN loader.pipelines.accept_dead_letters IS
     'Resumed with --accept-dead-letters: too many dead letters are no reason to pause until what comes is good again';
 
 GRANT UPDATE (paused, paused_at, paused_by, pause_reason, accept_dead_letters) ON loader.pipelines TO tidemark_loader;
--- To see whether the schema is the one that the binary expects.
-GRANT SELECT ON loader.schema_history TO tidemark_loader;

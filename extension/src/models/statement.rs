@@ -1,0 +1,304 @@
+//! The statements that work on one date of a model, put together from named parts: text only, nothing of Postgres but
+//! the glue at the end. $1 is the date, $2 the day after.
+
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
+
+use crate::support::args;
+use crate::support::error::{invalid_argument, raise};
+use crate::support::pg_function;
+
+/// What the statements need to know of a model.
+struct Model<'a> {
+    /// The table, qualified and quoted.
+    target: &'a str,
+    /// The columns that the query fills: names and types, as what they are compared.
+    columns: Vec<(String, String)>,
+    key: Vec<String>,
+    query: &'a str,
+    /// The query for rows that are not stored yet, where rows were only added.
+    append_query: Option<&'a str>,
+}
+
+/// A name in double quotes.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn join(items: impl IntoIterator<Item = String>, separator: &str) -> String {
+    items.into_iter().collect::<Vec<_>>().join(separator)
+}
+
+impl Model<'_> {
+    /// The statement of a kind; `None` for an unknown one, or one that this model has not.
+    fn statement(&self, kind: &str) -> Option<String> {
+        match kind {
+            "build" => Some(format!("INSERT INTO {} {}", self.target, self.fill())),
+            "fill" => Some(self.fill()),
+            "built" => Some(self.built()),
+            "append" => self.append_query.map(|append_query| self.append(append_query)),
+            "diff" => Some(self.diff()),
+            "compare" => Some(self.compare()),
+            _ => None,
+        }
+    }
+
+    /// What stands behind INSERT INTO and a table.
+    fn fill(&self) -> String {
+        let Self { query, .. } = self;
+        let columns = self.columns("");
+        // The guard stands where only rows that come out are looked at, never in a WHERE, which may be moved.
+        let mut guarded = self.columns.iter().map(|(name, _)| format!("q.{}", quoted(name)));
+        let first = guarded.next().unwrap_or_default();
+        let guard = self.guard();
+        let values =
+            join(std::iter::once(format!("CASE WHEN {guard} THEN {first} END")).chain(guarded), ", ");
+        format!("({columns}) SELECT {values} FROM ({query}\n) AS q")
+    }
+
+    /// An example of a key that is doubled or NULL among the stored rows.
+    fn built(&self) -> String {
+        let Self { target, .. } = self;
+        let (example, keys, null_key) = (self.example(), self.keys(""), self.null_key());
+        format!(
+            "SELECT {example} FROM {target} WHERE event_date = $1 \
+             GROUP BY {keys} HAVING count(*) > 1 OR {null_key} LIMIT 1"
+        )
+    }
+
+    /// Adds the rows that are missing, and counts, so that a row which went without a mark, a key that comes twice, or a
+    /// row of another date is not passed over.
+    fn append(&self, append_query: &str) -> String {
+        let Self { target, query, .. } = self;
+        let (columns, computed, keys) = (self.columns(""), self.computed(), self.keys(""));
+        let (example, null_key) = (self.example(), self.null_key());
+        let returned = if self.key.iter().any(|name| name == "event_date") {
+            keys.clone()
+        } else {
+            format!("{keys}, event_date")
+        };
+        format!(
+            "WITH added AS (\
+                INSERT INTO {target} ({columns}) SELECT {computed} FROM ({append_query}\n) AS q \
+                 WHERE q.event_date = $1 RETURNING {returned}) \
+             SELECT json_build_object(\
+                'inserted', (SELECT count(*) FROM added), \
+                'surplus', (SELECT count(*) FROM {target} AS t WHERE t.event_date = $1) \
+                    + (SELECT count(*) FROM added) - (SELECT count(*) FROM ({query}\n) AS q), \
+                'wrong', (SELECT {example} FROM added GROUP BY {keys} HAVING count(*) > 1 OR {null_key} LIMIT 1), \
+                'elsewhere', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))"
+        )
+    }
+
+    /// Writes what differs. Deleted before updated before inserted: each part waits for the count of the one before, so
+    /// that a value which is unique in the table can move from one row to another.
+    fn diff(&self) -> String {
+        let Self { target, .. } = self;
+        let (compared, columns) = (self.compared(&self.guard()), self.columns(""));
+        let assigned = join(
+            self.columns.iter().map(|(name, _)| {
+                let name = quoted(name);
+                format!("{name} = d.{name}")
+            }),
+            ", ",
+        );
+        let same_row = "t.event_date = $1 AND t.tableoid = d.tidemark_table AND t.ctid = d.tidemark_row";
+        format!(
+            "{compared}, \
+             deleted AS (DELETE FROM {target} AS t USING diff AS d \
+                 WHERE {same_row} AND d.tidemark_new IS NULL RETURNING 1), \
+             updated AS (UPDATE {target} AS t SET {assigned} FROM diff AS d \
+                 WHERE {same_row} AND d.tidemark_new AND (SELECT count(*) FROM deleted) >= 0 RETURNING t.event_date), \
+             inserted AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM diff AS d \
+                 WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date) \
+             SELECT json_build_object(\
+                'deleted', (SELECT count(*) FROM deleted), \
+                'updated', (SELECT count(*) FROM updated), \
+                'inserted', (SELECT count(*) FROM inserted), \
+                'wrong', (SELECT key FROM wrong), \
+                'elsewhere', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL \
+                    SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1))"
+        )
+    }
+
+    /// Counts what differs, with the key of one such row, and one of another date.
+    fn compare(&self) -> String {
+        let compared = self.compared("q.event_date IS NOT DISTINCT FROM $1");
+        let (example, keys) = (self.example(), self.keys(""));
+        let (old_keys, diff_keys) = (self.keys("old."), self.keys("diff."));
+        format!(
+            "{compared} SELECT json_build_object(\
+                'missing', count(*) FILTER (WHERE d.tidemark_row IS NULL), \
+                'extra', count(*) FILTER (WHERE d.tidemark_new IS NULL), \
+                'different', count(*) FILTER (WHERE d.tidemark_row IS NOT NULL AND d.tidemark_new), \
+                'stored', (SELECT count(*) FROM old), \
+                'computed', (SELECT count(*) FROM new), \
+                'wrong', (SELECT key FROM wrong), \
+                'outside', (SELECT (jsonb_build_object('event_date', tidemark_date) || {example}::jsonb)::text \
+                    FROM new WHERE NOT tidemark_new LIMIT 1), \
+                'example', (SELECT {example} FROM (SELECT {old_keys} FROM diff JOIN old \
+                        ON old.tidemark_table = diff.tidemark_table AND old.tidemark_row = diff.tidemark_row \
+                    UNION ALL SELECT {diff_keys} FROM diff WHERE diff.tidemark_row IS NULL) AS e \
+                    ORDER BY {keys} LIMIT 1)) FROM diff AS d"
+        )
+    }
+
+    /// The computed rows, the stored ones, and those in which they differ. `is_new` says of a row `q` that it is of the
+    /// date.
+    fn compared(&self, is_new: &str) -> String {
+        let Self { target, query, .. } = self;
+        let (computed, example, keys, null_key) =
+            (self.computed(), self.example(), self.keys(""), self.null_key());
+        let (new_row, old_row) = (self.columns("new."), self.columns("old."));
+        let same_key = join(
+            self.key.iter().map(|name| {
+                let name = quoted(name);
+                format!("new.{name} = old.{name}")
+            }),
+            " AND ",
+        );
+        format!(
+            "WITH new AS MATERIALIZED (\
+                SELECT {is_new} AS tidemark_new, q.event_date AS tidemark_date, {computed} FROM ({query}\n) AS q), \
+             old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {target} AS t \
+                 WHERE t.event_date = $1), \
+             wrong AS (SELECT {example} AS key FROM new WHERE tidemark_new GROUP BY {keys} \
+                 HAVING count(*) > 1 OR {null_key} LIMIT 1), \
+             diff AS MATERIALIZED (\
+                SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, {new_row} \
+                  FROM (SELECT * FROM new WHERE tidemark_new) AS new FULL JOIN old ON {same_key} \
+                 WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL \
+                    OR ROW({new_row})::record OPERATOR(pg_catalog.*<>) ROW({old_row})::record)"
+        )
+    }
+
+    /// Raises an error for a row `q` of another date.
+    fn guard(&self) -> String {
+        format!("tidemark_internal.of_date(q.event_date, $1, {})", self.keys("q."))
+    }
+
+    /// The columns, each with a prefix.
+    fn columns(&self, prefix: &str) -> String {
+        join(self.columns.iter().map(|(name, _)| format!("{prefix}{}", quoted(name))), ", ")
+    }
+
+    /// The columns of a row `q` as what the table would store: numeric(12, 3) of a numeric, say.
+    fn computed(&self) -> String {
+        let cast = |(name, of): &(String, String)| {
+            let name = quoted(name);
+            format!("CAST(q.{name} AS {of}) AS {name}")
+        };
+        join(self.columns.iter().map(cast), ", ")
+    }
+
+    /// The columns of the key, each with a prefix.
+    fn keys(&self, prefix: &str) -> String {
+        join(self.key.iter().map(|name| format!("{prefix}{}", quoted(name))), ", ")
+    }
+
+    /// Whether a column of the key is NULL.
+    fn null_key(&self) -> String {
+        join(self.key.iter().map(|name| format!("{} IS NULL", quoted(name))), " OR ")
+    }
+
+    /// The key of a row as JSON.
+    fn example(&self) -> String {
+        let pair = |name: &String| format!("'{}', {}", name.replace('\'', "''"), quoted(name));
+        format!("jsonb_build_object({})::text", join(self.key.iter().map(pair), ", "))
+    }
+}
+
+pg_function! {
+    /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, append_query text)
+    /// -> text`.
+    fn tidemark_statement_text(fcinfo) {
+        let required = |index, name: &str| match args::text(fcinfo, index, name) {
+            Some(text) => text,
+            None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be NULL")),
+        };
+        let list = |index| {
+            args::datum(fcinfo, index)
+                .and_then(|datum| <Vec<String> as FromDatum>::from_datum(datum, false))
+                .unwrap_or_default()
+        };
+        let kind = required(0, "kind");
+        let model = Model {
+            target: required(1, "target"),
+            columns: list(2).into_iter().zip(list(3)).collect(),
+            key: list(4),
+            query: required(5, "query"),
+            append_query: args::text(fcinfo, 6, "append_query"),
+        };
+        match model.statement(kind).and_then(IntoDatum::into_datum) {
+            Some(datum) => datum,
+            None => invalid_argument(
+                format!("there is no statement of kind {kind}"),
+                "kind is build, fill, built, append (with a query for it), diff or compare.",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Model;
+
+    fn model() -> Model<'static> {
+        let column = |name: &str, of: &str| (name.to_owned(), of.to_owned());
+        Model {
+            target: "w.m",
+            columns: vec![column("event_date", "date"), column("The \"x\"", "numeric(12,3)")],
+            key: vec!["event_date".to_owned(), "it's".to_owned()],
+            query: "SELECT 1 -- a comment",
+            append_query: None,
+        }
+    }
+
+    fn text(kind: &str) -> String {
+        model().statement(kind).unwrap()
+    }
+
+    #[test]
+    fn a_date_is_built_from_rows_that_are_looked_at() {
+        let guard = r#"CASE WHEN tidemark_internal.of_date(q.event_date, $1, q."event_date", q."it's")"#;
+        let fill = format!(
+            "(\"event_date\", \"The \"\"x\"\"\") SELECT {guard} THEN q.\"event_date\" END, q.\"The \"\"x\"\"\" \
+             FROM (SELECT 1 -- a comment\n) AS q"
+        );
+        assert_eq!(text("fill"), fill);
+        assert_eq!(text("build"), format!("INSERT INTO w.m {fill}"));
+    }
+
+    #[test]
+    fn a_doubled_key_is_shown() {
+        assert_eq!(
+            text("built"),
+            r#"SELECT jsonb_build_object('event_date', "event_date", 'it''s', "it's")::text FROM w.m WHERE event_date = $1 GROUP BY "event_date", "it's" HAVING count(*) > 1 OR "event_date" IS NULL OR "it's" IS NULL LIMIT 1"#
+        );
+    }
+
+    #[test]
+    fn differences_are_written_only_where_the_date_is_right() {
+        let (diff, compare) = (text("diff"), text("compare"));
+        assert!(diff.contains("of_date(q.event_date, $1,"), "{diff}");
+        assert!(!compare.contains("of_date"), "{compare}");
+        for part in ["DELETE FROM w.m", "UPDATE w.m", "INSERT INTO w.m"] {
+            assert!(diff.contains(part) && !compare.contains(part), "{part}");
+        }
+        for statement in [diff, compare] {
+            assert!(statement.contains(r#"CAST(q."The ""x""" AS numeric(12,3)) AS "The ""x""""#), "{statement}");
+            assert!(statement.contains(r#"ON new."event_date" = old."event_date" AND new."it's" = old."it's" WHERE"#));
+            // A comment at the end of the query ends there.
+            assert!(statement.contains("(SELECT 1 -- a comment\n) AS q"));
+        }
+    }
+
+    #[test]
+    fn only_a_model_with_a_query_for_it_appends() {
+        assert_eq!(model().statement("append"), None);
+        let append = Model { append_query: Some("SELECT 2"), ..model() }.statement("append").unwrap();
+        assert!(append.contains("FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"));
+        // All rows that the query returns count, those of other dates too.
+        assert!(append.contains("- (SELECT count(*) FROM (SELECT 1 -- a comment\n) AS q),"), "{append}");
+        assert_eq!(model().statement("guess"), None);
+    }
+}

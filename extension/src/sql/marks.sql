@@ -1,0 +1,276 @@
+-- Marks: which dates of which tables changed. Here: the append-only log that writers add to, and how its marks come to
+-- the models. What marks say about loads goes on to freshness.sql, what they make stale is in stale_dates.sql.
+--
+-- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
+-- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
+-- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
+-- mark behind, and the date is recomputed once more. A mark says whether rows were only added: then the rows of a
+-- model that makes each of its rows from one row of its source only grow in number, and those there stay as they are.
+--
+-- And none that is distributed while a model is being registered, which nobody can see yet: its table was read before
+-- the rows of the mark were there. Such marks stay in the log with the snapshot under which they were passed on, and
+-- concern all models whose definition that snapshot does not contain. So nobody waits for a registration, however long.
+
+CREATE TABLE tidemark_internal.dirty_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source regclass NOT NULL,
+    -- Leaves room to widen: one impossible date must not stop the marks of everybody.
+    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
+    reason text,
+    marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    only_added boolean NOT NULL DEFAULT false,
+    rows bigint CHECK (rows BETWEEN 0 AND 1000000000000),
+    late_rows bigint CHECK (late_rows BETWEEN 0 AND 1000000000000),
+    min_event_time timestamptz,
+    max_event_time timestamptz,
+    lateness bigint[] CHECK (pg_catalog.cardinality(lateness) = 12),
+    passed pg_snapshot,
+    set_aside text,
+    CHECK (min_event_time >= '0001-01-01 00:00:00Z' AND max_event_time < '10000-01-01 00:00:00Z')
+);
+CREATE INDEX ON tidemark_internal.dirty_log (source, event_date);
+COMMENT ON TABLE tidemark_internal.dirty_log IS
+'Append-only log: one row for each table, date and transaction that changed rows of that date. Consumed by '
+'tidemark.refresh.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.id IS 'Identity of the mark.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.source IS 'Table whose rows changed.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.event_date IS 'UTC date of the rows that changed.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.marked_at IS 'Start of the transaction that changed them.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.only_added IS
+'Whether rows of the date were only added, none changed or deleted.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.rows IS
+'How many rows the transaction added to the date; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.min_event_time IS
+'Earliest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.max_event_time IS 'Latest event time among them; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.lateness IS
+'How many of them fell into each bucket of lateness; NULL if it did not say.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.passed IS
+'Snapshot under which it was passed on to the models: it only concerns those defined since. NULL: not yet.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.set_aside IS
+'Why it could not be passed on: shown in tidemark.source_status. NULL for all good marks.';
+
+CREATE TABLE tidemark_internal.model_dirty (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- No foreign key: it would make marks wait for whoever registers or drops the model.
+    model text NOT NULL,
+    event_date date NOT NULL,
+    marked_at timestamptz NOT NULL,
+    only_added boolean NOT NULL DEFAULT false
+);
+CREATE INDEX ON tidemark_internal.model_dirty (model, event_date);
+COMMENT ON TABLE tidemark_internal.model_dirty IS
+'Append-only: dates of models that wait for a recompute. tidemark.refresh moves marks here from the dirty log, widened '
+'by lookback and lookahead.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.id IS 'Identity of the mark.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS 'Date to recompute.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.marked_at IS 'When the source was marked.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.only_added IS
+'Whether rows of the source were only added, none changed or deleted.';
+
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.dirty_log', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dirty', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.dirty_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dirty_id_seq', '');
+
+CREATE FUNCTION tidemark_internal.check_may_mark(caller oid, source regclass, dates date[]) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+BEGIN
+    SELECT c.relkind, c.relpersistence, c.relowner INTO r FROM pg_class c WHERE c.oid = source;
+    IF source IS NULL THEN
+        RAISE EXCEPTION 'source must not be NULL' USING ERRCODE = '22004';
+    ELSIF r IS NULL THEN
+        RAISE EXCEPTION 'source % does not exist', source USING ERRCODE = '42P01';
+    ELSIF r.relkind NOT IN ('r', 'p', 'f') OR r.relpersistence = 't' THEN
+        RAISE EXCEPTION 'source % is not a table, or a temporary one', source USING ERRCODE = '42809';
+    ELSIF NOT (has_any_column_privilege(caller, source, 'INSERT, UPDATE')
+               OR has_table_privilege(caller, source, 'DELETE, TRUNCATE')
+               OR tidemark_internal.may_act_as(caller, r.relowner)) THEN
+        RAISE EXCEPTION 'permission denied to mark dates of table %', source
+            USING ERRCODE = '42501', HINT = 'The caller needs INSERT, UPDATE, DELETE or TRUNCATE on it.';
+    ELSIF EXISTS (SELECT FROM unnest(dates) AS d WHERE d NOT BETWEEN '0001-01-01' AND '9999-12-31') THEN
+        RAISE EXCEPTION 'dates must lie in the years 1 to 9999' USING ERRCODE = '22008';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.check_may_mark(oid, regclass, date[]) IS
+'Raises an error unless a role may mark these dates of source: who may write
+a table, or owns it.';
+
+CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.mark_dirty(regclass, date[], text) IS
+'Records that rows of source changed on these UTC dates, so that
+tidemark.refresh recomputes the models that read them. Call it in the
+transaction that changes the rows, or it proves nothing. NULL dates are
+skipped, doubled ones count once; 22008 for dates outside the years 1 to
+9999, 22023 for a reason of more than 1,000 characters. The caller needs
+INSERT, UPDATE, DELETE or TRUNCATE on source, or the rights of its owner.
+source must not be a view or a temporary table (42809).';
+
+CREATE FUNCTION tidemark_internal.mark_dirty(caller oid, source regclass, dates date[], reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tidemark_internal.check_may_mark(caller, source, dates);
+    IF length(reason) > 1000 THEN
+        RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason)
+    SELECT mark_dirty.source, d, mark_dirty.reason
+      FROM (SELECT DISTINCT unnest(dates) AS d) AS x
+     WHERE d IS NOT NULL
+     ORDER BY d;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.mark_dirty(oid, regclass, date[], text) IS
+'The work behind tidemark.mark_dirty.';
+
+CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[],
+    min_event_times timestamptz[], max_event_times timestamptz[], lateness bigint[] DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.mark_loaded(regclass, date[], bigint[], bigint[], timestamptz[], timestamptz[],
+    bigint[]) IS
+'Records rows that a writer added: tidemark.mark_dirty for one that knows
+more about them. Rows that it changed or deleted need tidemark.mark_dirty as
+well: after this alone a refresh may look at new rows only. For each UTC
+date: the number of rows, how many of them were late, the earliest and
+latest event time, and the counts of the buckets of
+tidemark.lateness_buckets(), twelve a date one after the other (NULL: not
+counted). Feeds the watermark and the views lateness and source_status. Call
+it in the transaction that loads the rows. Elements whose date is NULL are
+skipped; arrays of different length raise 2202E, counts below 0 or above
+10^12 22023, dates and times outside the years 1 to 9999 22008. Needs what
+tidemark.mark_dirty needs.';
+
+CREATE FUNCTION tidemark_internal.mark_loaded(caller oid, source regclass, dates date[], rows bigint[],
+    late_rows bigint[], min_event_times timestamptz[], max_event_times timestamptz[], lateness bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    n CONSTANT integer := coalesce(cardinality(mark_loaded.dates), 0);
+    -- However the array is written, its elements count from 1.
+    buckets CONSTANT bigint[] := ARRAY(SELECT unnest(mark_loaded.lateness));
+BEGIN
+    PERFORM tidemark_internal.check_may_mark(caller, mark_loaded.source, mark_loaded.dates);
+    IF n = 0 THEN
+        RETURN;
+    ELSIF (cardinality(mark_loaded.rows), cardinality(mark_loaded.late_rows), cardinality(mark_loaded.min_event_times),
+           cardinality(mark_loaded.max_event_times)) IS DISTINCT FROM (n, n, n, n) THEN
+        RAISE EXCEPTION 'rows, late_rows, min_event_times and max_event_times must have as many elements as dates, '
+            'which has %', n USING ERRCODE = '2202E';
+    ELSIF mark_loaded.lateness IS NOT NULL AND cardinality(buckets) <> 12 * n THEN
+        RAISE EXCEPTION 'lateness must have 12 elements for each of % dates, has %', n, cardinality(buckets)
+            USING ERRCODE = '2202E', HINT = 'tidemark.lateness_buckets() lists the buckets.';
+    ELSIF EXISTS (SELECT FROM unnest(mark_loaded.rows || mark_loaded.late_rows || buckets) AS c
+                   WHERE c NOT BETWEEN 0 AND 1000000000000) THEN
+        RAISE EXCEPTION 'rows, late_rows and lateness must lie between 0 and 10^12' USING ERRCODE = '22023';
+    ELSIF EXISTS (SELECT FROM unnest(mark_loaded.min_event_times || mark_loaded.max_event_times) AS t
+                   WHERE t < '0001-01-01 00:00:00Z' OR t >= '10000-01-01 00:00:00Z') THEN
+        RAISE EXCEPTION 'min_event_times and max_event_times must lie in the years 1 to 9999' USING ERRCODE = '22008';
+    END IF;
+    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time,
+                                             max_event_time, lateness)
+    SELECT mark_loaded.source, v.event_date, 'loaded', true, coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time,
+           nullif(buckets[12 * v.i - 11 : 12 * v.i], '{}')
+      FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times,
+                  mark_loaded.max_event_times)
+           WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
+     WHERE v.event_date IS NOT NULL
+     ORDER BY v.event_date;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.mark_loaded(oid, regclass, date[], bigint[], bigint[], timestamptz[],
+    timestamptz[], bigint[]) IS
+'The work behind tidemark.mark_loaded.';
+
+CREATE FUNCTION tidemark_internal.pass_on(ids bigint[], alone boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    half CONSTANT integer := cardinality(ids) / 2;
+BEGIN
+    PERFORM tidemark_internal.absorb_marks(ids);
+    -- One statement, so that the snapshot that is noted is the one that decides which models there are.
+    WITH gone AS (
+        DELETE FROM tidemark_internal.dirty_log l WHERE alone AND l.id = ANY (ids)
+        RETURNING l.source, l.event_date, l.marked_at, l.only_added, l.passed
+    ), kept AS (
+        UPDATE tidemark_internal.dirty_log l
+           SET passed = pg_current_snapshot(), rows = NULL, late_rows = NULL, lateness = NULL
+         WHERE NOT alone AND l.id = ANY (ids)
+        RETURNING l.source, l.event_date, l.marked_at, l.only_added, NULL::pg_snapshot
+    ), concerned AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, min(k.marked_at) AS marked_at,
+               -- What a model that is new has of a date, the mark does not say.
+               bool_and(k.only_added AND k.passed IS NULL) AS only_added
+          FROM (TABLE gone UNION ALL TABLE kept) AS k
+          JOIN tidemark_internal.model_sources s ON s.source = k.source
+          JOIN tidemark_internal.models m ON m.name = s.model
+         WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed)
+         GROUP BY m.name, k.event_date)
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at, only_added)
+    SELECT c.name, c.event_date + shift, min(c.marked_at), bool_and(c.only_added)
+      FROM concerned c
+     CROSS JOIN LATERAL generate_series(-c.lookahead_days, c.lookback_days) AS shift
+     GROUP BY c.name, c.event_date + shift;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+    -- Whatever is wrong with a mark, and however it came here: only that one stays behind.
+    IF half = 0 THEN
+        UPDATE tidemark_internal.dirty_log l SET set_aside = concat(SQLSTATE, ' ', SQLERRM) WHERE l.id = ids[1];
+    ELSE
+        PERFORM tidemark_internal.pass_on(ids[:half], alone);
+        PERFORM tidemark_internal.pass_on(ids[half + 1:], alone);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.pass_on(bigint[], boolean) IS
+'Part of tidemark_internal.distribute_dirty: passes these marks on to the
+models that read the marked tables. alone: nobody is registering a model;
+otherwise they stay in the log for models that are not yet to be seen. A
+mark that raises an error is set aside.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.pass_on(bigint[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.distribute_dirty(most integer DEFAULT 100000) RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    alone boolean := true;
+    ids bigint[];
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'marks are distributed at the isolation level READ COMMITTED only' USING ERRCODE = '25001';
+    END IF;
+    -- One distributor at a time. None is ever in a transaction for longer than this takes (models/refresh.rs).
+    LOCK TABLE tidemark_internal.watermarks IN SHARE ROW EXCLUSIVE MODE;
+    BEGIN
+        LOCK TABLE tidemark_internal.model_sources IN SHARE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        alone := false;
+    END;
+    ids := ARRAY(SELECT l.id FROM tidemark_internal.dirty_log l
+                  WHERE l.set_aside IS NULL AND (alone OR l.passed IS NULL) ORDER BY l.id LIMIT most);
+    IF ids <> '{}' THEN
+        PERFORM tidemark_internal.pass_on(ids, alone);
+    END IF;
+    RETURN cardinality(ids);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.distribute_dirty(integer) IS
+'Part of tidemark.refresh: moves marks of the dirty log, at most so many, to
+the models that read the marked tables, widened by each model''s lookback
+and lookahead. Returns how many marks it took.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.distribute_dirty(integer) FROM PUBLIC;

@@ -1,0 +1,212 @@
+-- The steps of a refresh: which model and date comes next, and what is noted of it; and verification of stored dates.
+-- A step is called by tidemark.refresh (models/refresh.rs), which commits after each one, and by nobody else: whoever
+-- could take a step in a transaction of his own would hold marks for as long as he likes.
+
+CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], run timestamptz DEFAULT NULL,
+    busy text[] DEFAULT '{}', busy_seconds float8[] DEFAULT '{}',
+    OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO'
+AS $$
+DECLARE
+    candidate text;
+    day date;
+    m tidemark_internal.models;
+    began timestamptz;
+    change record;
+    changed boolean;
+    only_added boolean;
+    horizon xid8;
+    code text;
+BEGIN
+    -- Models first that read none which waits; of these, the one that this refresh spent the least time on, so that a
+    -- slow one does not hold up the others; among a model's dates the newest, which dashboards look at most.
+    FOR candidate IN
+        WITH RECURSIVE waiting AS MATERIALIZED (
+            SELECT x.name, x.target
+              FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target
+             WHERE tidemark_internal.may_act_as(caller, c.relowner)
+               AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
+                            WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip))
+        ), above(name, target) AS (
+            SELECT r.name, r.target
+              FROM waiting w
+              JOIN tidemark_internal.model_sources s ON s.source = w.target
+              JOIN tidemark_internal.models r ON r.name = s.model
+            UNION
+            SELECT r.name, r.target
+              FROM above a
+              JOIN tidemark_internal.model_sources s ON s.source = a.target
+              JOIN tidemark_internal.models r ON r.name = s.model)
+        SELECT w.name
+          FROM waiting w
+          JOIN tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n) ON o.name = w.name
+          LEFT JOIN unnest(busy, busy_seconds) AS b(name, seconds) ON b.name = w.name
+         WHERE refresh_step.model IS NULL OR w.name = refresh_step.model
+         ORDER BY w.name IN (SELECT a.name FROM above a), coalesce(b.seconds, 0), o.n
+    LOOP
+        -- One refresher per model; if another session has it, look for other work.
+        SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        -- OFFSET 0: the conditions are looked at date by date until one fits, not for all dates that wait.
+        SELECT d.event_date INTO day
+          FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
+                 WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
+         WHERE NOT (candidate || ' ' || d.event_date) = ANY (skip)
+           AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
+         LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        refreshed_model := candidate;
+        refreshed_date := day;
+        began := clock_timestamp();
+        horizon := pg_snapshot_xmin(pg_current_snapshot());
+        BEGIN
+            -- Marks go first, the sources are read by later statements with a newer snapshot (see marks.sql).
+            WITH gone AS (
+                DELETE FROM tidemark_internal.model_dirty d
+                 WHERE d.model = candidate AND d.event_date = day
+                RETURNING d.only_added)
+            SELECT bool_and(g.only_added) INTO only_added FROM gone g;
+            SELECT * INTO change FROM tidemark_internal.refresh_date(m, day, only_added);
+            -- A partition may have been detached since the date was chosen: then the rows computed are too few.
+            IF tidemark_internal.is_frozen(candidate, day) THEN
+                RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
+            END IF;
+            changed := change.inserted + change.updated + change.deleted > 0;
+            -- Only models that read this one care, and only if there is something new to read.
+            IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
+                INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added)
+                -- A recompute may have found rows to insert where none came: rows that somebody deleted from the table.
+                VALUES (m.target, day, 'refreshed ' || candidate, change.appended);
+            END IF;
+            UPDATE tidemark_internal.models x
+               SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
+                   last_refreshed_at = clock_timestamp()
+             WHERE x.name = candidate;
+            -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
+            UPDATE tidemark_internal.models x
+               SET failed_date = NULL, failed_code = NULL, failed_message = NULL, failed_at = NULL
+             WHERE x.name = candidate AND x.failed_at IS NOT NULL
+               AND (x.failed_date = day
+                    OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
+            INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted,
+                                                       rows_updated, rows_deleted, seconds, appended, horizon)
+            VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
+                    change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.appended,
+                    horizon);
+        EXCEPTION
+          WHEN SQLSTATE 'TM001' THEN
+            -- Undone, marks included; from now on the date is passed over as frozen.
+            NULL;
+          WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            -- The message is the user's: as long as it likes.
+            error := left(error, 1000);
+            detail := nullif(left(detail, 1000), '');
+            UPDATE tidemark_internal.models x
+               SET failed_date = day, failed_code = code, failed_message = error,
+                   failed_at = clock_timestamp()
+             WHERE x.name = candidate;
+        END;
+        RETURN;
+    END LOOP;
+    -- Nothing left to do: a good time to keep the tables small.
+    DELETE FROM tidemark_internal.refresh_log l
+     WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark_internal.refresh_log x);
+    DELETE FROM tidemark_internal.refresh_log l
+     WHERE l.refreshed_at < now() - interval '30 days'
+       AND l.id < (SELECT min(x.id) + 10000 FROM tidemark_internal.refresh_log x);
+    DELETE FROM tidemark_internal.model_dirty d
+     WHERE NOT EXISTS (SELECT FROM tidemark_internal.models x WHERE x.name = d.model)
+       AND d.marked_at < now() - interval '1 day';  -- a younger model may not be visible yet
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz, text[], float8[]) IS
+'Part of tidemark.refresh: recomputes one dirty date of one model, of those
+whose owner the caller may act for, and says which, with the error if it
+failed; all NULL when nothing is left to do. skip holds ''model date'' entries
+to pass over: those done before. run is what the refresh log records; busy
+names models on which so many seconds were spent. Marks must have been
+distributed before.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz, text[], float8[]) FROM PUBLIC;
+
+CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'tidemark_refresh';
+COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
+'Recomputes the dirty dates of one model (schema.table), or of all models in
+dependency order when model is NULL; at most max_dates dates, all when NULL.
+Each date is done in a transaction of its own, and only rows that differ are
+written; an interrupted refresh loses only the date in work and the next
+call goes on. A call recomputes each date of a model at most once, so it
+ends and reaches every model while sources are being loaded; what is marked
+meanwhile waits for the next. CALL it outside a transaction block. Queries
+run as the owner of each model''s table, under fixed settings (UTC); models
+whose owner the caller has not the rights of are passed over (42501 if
+named, or if there is no other). Frozen dates are left alone. Dates that
+fail stay dirty, are reported as warnings, and make the call fail at its
+end.';
+
+CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date)
+RETURNS TABLE (event_date date, status text, detail text)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.verify_model(text, date, date) IS
+'Recomputes each date from from_date to to_date (both inclusive) and compares
+it with the stored rows byte by byte, under the snapshot of the calling
+query and without writing anything. status: ok; different (detail counts
+rows that are missing, too many or different, with the key of one, or says
+what is wrong with the rows that the query returns); stale (marks wait for a
+refresh, so it was not compared); frozen (cannot be compared: source rows
+were retired). The caller must have the rights of the role that owns the
+table. 42704: no such model; 22023: bad dates.';
+
+CREATE FUNCTION tidemark_internal.verify_model(caller oid, name text, from_date date, to_date date)
+RETURNS TABLE (event_date date, status text, detail text)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET jit = off  -- a plan per date: compiling it costs more than it gains
+AS $$
+DECLARE
+    m tidemark_internal.models;
+    stale date[];
+    statement text;
+    result json;
+BEGIN
+    SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = verify_model.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', name
+            USING ERRCODE = '42704', HINT = 'SELECT model FROM tidemark.model_status lists them.';
+    ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
+        RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
+    ELSIF to_date < from_date THEN
+        RAISE EXCEPTION 'to_date must not be before from_date' USING ERRCODE = '22023';
+    END IF;
+    PERFORM tidemark_internal.check_may_act_as(caller, m.target);
+    stale := tidemark.stale_dates(name);
+    statement := tidemark_internal.model_statement(m, 'compare');
+    FOR event_date IN SELECT from_date + d FROM generate_series(0, to_date - from_date) AS d LOOP
+        IF tidemark_internal.is_frozen(name, event_date) THEN
+            status := 'frozen';
+            detail := 'source rows were retired: the stored rows stay as they are';
+        ELSIF event_date = ANY (stale) THEN
+            status := 'stale';
+            detail := 'marks wait: refresh first';
+        ELSE
+            result := tidemark_internal.read_as_owner(m.target, statement, event_date)::json;
+            detail := coalesce(
+                'the query returns rows of other dates, for example ' || (result ->> 'outside'),
+                'the query returns a key that is NULL or not unique: ' || (result ->> 'wrong'),
+                CASE WHEN result ->> 'example' IS NOT NULL
+                       OR (result ->> 'stored')::bigint <> (result ->> 'computed')::bigint THEN
+                    format('of %s stored and %s computed rows %s are missing, %s too many, %s different',
+                           result ->> 'stored', result ->> 'computed', result ->> 'missing', result ->> 'extra',
+                           result ->> 'different')
+                    || coalesce(', for example ' || (result ->> 'example'), '') END);
+            status := CASE WHEN detail IS NULL THEN 'ok' ELSE 'different' END;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.verify_model(oid, text, date, date) IS
+'The work behind tidemark.verify_model.';

@@ -1,0 +1,212 @@
+-- Which dates of a model are stale, frozen or needed, from the marks that the calling query sees; and the view that
+-- says how each model stands. These functions run as the extension's owner, read catalogs only and run no one's code.
+
+CREATE FUNCTION tidemark_internal.is_frozen(model text, event_date date) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
+SET search_path = pg_catalog, pg_temp
+RETURN EXISTS (SELECT FROM tidemark_internal.models m
+                 JOIN tidemark_internal.model_sources s ON s.model = m.name
+                 JOIN tidemark_internal.retired_dates r ON r.parent = s.source
+                WHERE m.name = is_frozen.model
+                  AND r.event_date BETWEEN is_frozen.event_date - m.lookback_days
+                                       AND is_frozen.event_date + m.lookahead_days)
+    OR EXISTS (SELECT FROM tidemark_internal.models m
+                 JOIN tidemark_internal.retired_dates r ON r.parent = m.target
+                WHERE m.name = is_frozen.model AND r.event_date = is_frozen.event_date);
+COMMENT ON FUNCTION tidemark_internal.is_frozen(text, date) IS
+'Whether a date of a model is frozen: one of the source dates that it reads
+was retired, or the date of the model''s own table was. A frozen date is
+never recomputed: its rows stay as they are. false for an unknown model.';
+
+CREATE FUNCTION tidemark_internal.waiting_dates(model text)
+RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
+AS $$
+#variable_conflict use_column
+BEGIN
+    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query.
+    RETURN QUERY
+    -- The model, and the models that it reads, directly or through others.
+    WITH RECURSIVE below(name) AS (
+        SELECT m.name FROM tidemark_internal.models m WHERE m.name = waiting_dates.model
+        UNION
+        SELECT a.name
+          FROM below b
+          JOIN tidemark_internal.model_sources s ON s.model = b.name
+          JOIN tidemark_internal.models a ON a.target = s.source
+    ), cold(name, event_date) AS (
+        -- See tidemark_internal.is_frozen.
+        SELECT m.name, r.event_date + shift
+          FROM below b
+          JOIN tidemark_internal.models m ON m.name = b.name
+          JOIN tidemark_internal.model_sources s ON s.model = m.name
+          JOIN tidemark_internal.retired_dates r ON r.parent = s.source
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+        UNION
+        SELECT m.name, r.event_date
+          FROM below b
+          JOIN tidemark_internal.models m ON m.name = b.name
+          JOIN tidemark_internal.retired_dates r ON r.parent = m.target
+    ), logged AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, l.event_date, min(l.marked_at) AS marked_at
+          FROM below b
+          JOIN tidemark_internal.models m ON m.name = b.name
+          JOIN tidemark_internal.model_sources s ON s.model = m.name
+          JOIN tidemark_internal.dirty_log l ON l.source = s.source
+         -- A mark that could not be passed on, or would not be, must not make views fail.
+         WHERE l.set_aside IS NULL AND l.event_date BETWEEN '0001-01-01' AND '9999-12-31'
+           AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
+         GROUP BY m.name, l.event_date
+    ), marks AS (
+        SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
+          FROM (SELECT d.model, d.event_date, d.marked_at
+                  FROM tidemark_internal.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+                UNION ALL
+                SELECT l.name, l.event_date + shift, l.marked_at
+                  FROM logged l CROSS JOIN LATERAL generate_series(-l.lookahead_days, l.lookback_days) AS shift) AS x
+         GROUP BY 1, 2
+    ), waiting AS (
+        SELECT k.model, k.event_date, k.marked_at,
+               (k.model, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen
+          FROM marks k
+        UNION
+        -- What is stale below is stale here, except where it will stay as it is.
+        SELECT m.name, w.event_date + shift, w.marked_at,
+               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
+          FROM waiting w
+          JOIN tidemark_internal.models a ON a.name = w.model
+          JOIN tidemark_internal.model_sources s ON s.source = a.target
+          JOIN tidemark_internal.models m ON m.name = s.model
+          JOIN below b ON b.name = m.name
+         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
+         WHERE NOT w.frozen)
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+     WHERE w.model = waiting_dates.model
+     GROUP BY w.event_date;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
+'The dates of a model that the marks visible to the calling query make stale,
+marks on the models below it included: each date once, with its oldest mark,
+and whether it is frozen and so stays as it is. No rows for an unknown
+model.';
+
+CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.name = stale_dates.model) THEN
+        RAISE EXCEPTION 'model % does not exist', model
+            USING ERRCODE = '42704', HINT = 'SELECT model FROM tidemark.model_status lists them.';
+    END IF;
+    RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
+END
+$$;
+COMMENT ON FUNCTION tidemark.stale_dates(text) IS
+'The dates on which the stored rows of a model may differ from what its query
+would return, as seen by the calling query: those with marks, those that
+read a stale date of another model; frozen dates are not among them.
+Ascending; empty when the model is clean. Live views compute exactly these
+dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
+RETURNS TABLE (model text, model_date date, reason text)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH readers AS (
+        SELECT m.name, m.lookback_days, m.lookahead_days, m.last_refreshed_at
+          FROM tidemark_internal.model_sources s
+          JOIN tidemark_internal.models m ON m.name = s.model
+          JOIN pg_class c ON c.oid = m.target  -- a model whose table is gone needs nothing
+         WHERE s.source = date_blockers.source
+           -- Nor does one whose owner may not read the source: it cannot be computed, and must not hold up others.
+           AND tidemark_internal.may_read(c.relowner, s.source))
+    SELECT r.name, w.event_date, 'waits for a recompute'
+      FROM readers r
+     CROSS JOIN LATERAL tidemark_internal.waiting_dates(r.name) w
+     WHERE NOT w.frozen
+       AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days
+                            AND date_blockers.event_date + r.lookback_days
+    UNION ALL
+    SELECT r.name, date_blockers.event_date, 'the model was never refreshed'
+      FROM readers r WHERE r.last_refreshed_at IS NULL
+    UNION ALL
+    SELECT r.name, date_blockers.event_date + r.lookback_days, 'the date is not over yet'
+      FROM readers r
+     WHERE date_blockers.event_date + r.lookback_days >= (now() AT TIME ZONE 'UTC')::date
+    ORDER BY 1, 2, 3;
+END;
+COMMENT ON FUNCTION tidemark_internal.date_blockers(regclass, date) IS
+'Why a date of a table must not be retired yet, one row per reason; no rows:
+nothing stands in the way. A reason is a model that reads the table and has
+a date that needs this one: that date waits for a recompute, or the model
+was never refreshed, or the last date that reads this one is not over yet
+(UTC). Frozen dates block nothing, and neither does a model whose owner may
+not read the table.';
+
+CREATE VIEW tidemark.model_status AS
+SELECT m.name AS model,
+       m.target,
+       m.live_view,
+       w.dirty_dates,
+       w.oldest_dirty_date,
+       w.newest_dirty_date,
+       w.frozen_dirty_dates,
+       m.refresh_count,
+       m.change_count,
+       m.appends,
+       m.last_refreshed_at,
+       COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since),
+                CASE WHEN m.last_refreshed_at IS NOT NULL THEN 0 END)::numeric(20, 3) AS freshness_seconds,
+       CASE WHEN m.failed_at IS NOT NULL
+            THEN pg_catalog.concat(pg_catalog.to_char(m.failed_date::timestamp, 'YYYY-MM-DD: '),
+                                   CASE WHEN tidemark_internal.may_see(m.target)
+                                        THEN m.failed_message ELSE m.failed_code END) END AS last_error,
+       m.failed_at AS last_error_at,
+       ARRAY(SELECT s.source_name FROM tidemark_internal.model_sources s
+              WHERE s.model = m.name AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source)
+              ORDER BY 1) AS missing_sources,
+       CASE WHEN tidemark_internal.may_see(m.target) THEN m.query END AS query
+  FROM tidemark_internal.models m
+  -- LEFT: who does not ask for dates does not pay for them.
+  LEFT JOIN LATERAL (
+       SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
+              pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
+              pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
+              pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
+              pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
+         FROM tidemark_internal.waiting_dates(m.name) d) AS w ON true;
+GRANT SELECT ON tidemark.model_status TO PUBLIC;
+COMMENT ON VIEW tidemark.model_status IS
+'One row per model: what it is, what waits for a recompute and how it last went.';
+COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
+COMMENT ON COLUMN tidemark.model_status.target IS 'Its table.';
+COMMENT ON COLUMN tidemark.model_status.live_view IS 'View that is exact at any moment; NULL without one.';
+COMMENT ON COLUMN tidemark.model_status.dirty_dates IS
+'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';
+COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS
+'How many dates have marks but stay as they are, because source dates that they read were retired.';
+COMMENT ON COLUMN tidemark.model_status.refresh_count IS 'How many dates have been recomputed in all.';
+COMMENT ON COLUMN tidemark.model_status.change_count IS 'How many of these recomputes changed rows.';
+COMMENT ON COLUMN tidemark.model_status.appends IS
+'Whether its query allows to add the rows that its source gained instead of computing a whole date.';
+COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS
+'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when '
+'nothing waits, NULL when nothing waits and the model was never refreshed. Frozen dates do not count. The live view is '
+'never behind.';
+COMMENT ON COLUMN tidemark.model_status.last_error IS
+'Date and message of the last failed recompute; NULL once that date succeeded. Whoever lacks the rights of the owner '
+'of the table sees the SQLSTATE in place of the message, which may quote rows.';
+COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed; NULL while last_error is.';
+COMMENT ON COLUMN tidemark.model_status.missing_sources IS
+'Tables that the model reads and that were dropped, as schema.table: nothing that happens there is noticed. Empty when '
+'all are there. A table created under the same name is taken over by the next refresh.';
+COMMENT ON COLUMN tidemark.model_status.query IS
+'Its query; NULL for whoever lacks the rights of the owner of the table.';
