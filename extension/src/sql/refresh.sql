@@ -34,7 +34,7 @@ CREATE FUNCTION tidemark_internal.describe_query(role oid, query text,
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_describe_query';
 COMMENT ON FUNCTION tidemark_internal.describe_query(oid, text) IS
 'What Postgres knows of a query with two parameters of type date, as a role
-sees it, without running it: names and types of its columns; for each the
+sees it, without running it. Names and types of its columns; for each the
 name of the column of its table that it passes on unchanged, NULL where it
 computes something; the tables and views that it reads, those below views
 included; and what in it depends on settings of the session, with a hint.
@@ -54,8 +54,8 @@ CREATE FUNCTION tidemark_internal.statement_text(kind text, target text, columns
     query text, append_query text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_statement_text';
 COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text) IS
-'Part of tidemark_internal.model_statement: puts the text together. append_query
-is NULL for all kinds but append. 22023 for an unknown kind.';
+'Part of tidemark_internal.model_statement: puts the text together.
+append_query is NULL for all kinds but append. 22023 for an unknown kind.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
@@ -171,8 +171,8 @@ on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
 doubled or NULL key afterwards, append adds the rows that are missing if the
 source only gained rows (NULL for a model that cannot do so, see
-tidemark_internal.append_query), diff brings the stored rows in line, compare only
-says how they differ. Useful to EXPLAIN.';
+tidemark_internal.append_query), diff brings the stored rows in line,
+compare only says how they differ. Useful to EXPLAIN.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, only_added boolean,

@@ -184,7 +184,7 @@ GRANT SELECT ON tidemark.model_status TO PUBLIC;
 COMMENT ON VIEW tidemark.model_status IS
 'One row per model: what it is, what waits for a recompute and how it last went.';
 COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.table).';
-COMMENT ON COLUMN tidemark.model_status.target IS 'Its table.';
+COMMENT ON COLUMN tidemark.model_status.target IS 'Table that holds its rows.';
 COMMENT ON COLUMN tidemark.model_status.live_view IS 'View that is exact at any moment; NULL without one.';
 COMMENT ON COLUMN tidemark.model_status.dirty_dates IS
 'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';

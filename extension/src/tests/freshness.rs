@@ -276,7 +276,7 @@ mod tests {
         run("INSERT INTO public.dated VALUES ('2026-01-01', NULL), (NULL, '2026-01-05'), ('infinity', NULL)");
         assert_eq!(marks(), "insert 2026-01-01 dated");
         run("SELECT tidemark.track_changes('public.dated', 'at')");
-        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.dated'::regclass"), "4");
+        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.dated'::regclass"), "5");
         run("INSERT INTO public.dated VALUES ('2026-01-01', '2026-01-05 23:59:59'), ('2026-01-01', NULL)");
         assert_eq!(marks(), "insert 2026-01-05 dated");
         let track = |arguments: &str| error_of(&format!("SELECT tidemark.track_changes({arguments})"));
