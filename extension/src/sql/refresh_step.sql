@@ -28,7 +28,8 @@ BEGIN
               FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target
              WHERE tidemark_internal.may_act_as(caller, c.relowner)
                AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
-                            WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip))
+                            WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip)
+                              AND NOT tidemark_internal.is_frozen(x.name, d.event_date))
         ), above(name, target) AS (
             SELECT r.name, r.target
               FROM waiting w
@@ -40,11 +41,12 @@ BEGIN
               JOIN tidemark_internal.model_sources s ON s.source = a.target
               JOIN tidemark_internal.models r ON r.name = s.model)
         SELECT w.name
-          FROM waiting w
+          FROM (SELECT x.name, x.name IN (SELECT a.name FROM above a) AS later FROM waiting x) AS w
           JOIN tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n) ON o.name = w.name
           LEFT JOIN unnest(busy, busy_seconds) AS b(name, seconds) ON b.name = w.name
          WHERE refresh_step.model IS NULL OR w.name = refresh_step.model
-         ORDER BY w.name IN (SELECT a.name FROM above a), coalesce(b.seconds, 0), o.n
+         -- Those that must wait come in order: they only get a turn when another session has the others.
+         ORDER BY w.later, CASE WHEN NOT w.later THEN coalesce(b.seconds, 0) END, o.n
     LOOP
         -- One refresher per model; if another session has it, look for other work.
         SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;

@@ -22,7 +22,7 @@ fn shop(database: &Database<'_>) {
              WHERE event_date >= $1 AND event_date < $2 GROUP BY event_date, person $q$, '{event_date,person}', live => true);
         SELECT tidemark.create_model('s.around', '{s.daily}', $q$
             SELECT d::date AS event_date, sum(x.events) AS events, sum(x.amount) AS amount
-              FROM generate_series($1, $2 - 1, interval '1 day') AS d JOIN s.daily x ON x.event_date BETWEEN d::date - 1 AND d::date + 1
+              FROM generate_series($1::timestamp, $2::timestamp - interval '1 day', interval '1 day') AS d JOIN s.daily x ON x.event_date BETWEEN d::date - 1 AND d::date + 1
              GROUP BY 1 $q$, '{event_date}', 1, 1, true)";
     database.connect().batch_execute(sql).unwrap();
 }
