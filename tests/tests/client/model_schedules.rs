@@ -242,7 +242,7 @@ fn a_superusers_refresh_runs_as_the_owner() {
     let sql = format!(
         "CREATE ROLE {role}; CREATE SCHEMA m AUTHORIZATION {role}; SET ROLE {role};
          CREATE TABLE m.events (event_date date); INSERT INTO m.events VALUES ('2026-01-01');
-         CREATE FUNCTION m.trap() RETURNS integer LANGUAGE plpgsql AS $f$
+         CREATE FUNCTION m.trap() RETURNS integer LANGUAGE plpgsql SET timezone = 'UTC' AS $f$
          BEGIN
              BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN NULL; END;
              BEGIN EXECUTE 'ALTER ROLE {role} SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
