@@ -34,11 +34,11 @@ CREATE FUNCTION tidemark_internal.describe_query(role oid, query text,
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_describe_query';
 COMMENT ON FUNCTION tidemark_internal.describe_query(oid, text) IS
 'What Postgres knows of a query with two parameters of type date, as a role
-sees it, without running it. Names and types of its columns; for each the
-name of the column of its table that it passes on unchanged, NULL where it
-computes something; the tables and views that it reads, those below views
-included; and what in it depends on settings of the session, with a hint.
-copied is NULL altogether unless each row comes from one row of one table: no
+sees it, without running it. columns and types; copied: the columns of its
+table that it passes on unchanged, NULL where it computes something;
+relations: tables and views that it reads, those below views included;
+unstable: what in it depends on settings of the session, with a hint. copied
+is NULL altogether unless each row comes from one row of one table: no
 aggregate, window function, DISTINCT, GROUP BY, LIMIT, join, view, WITH, set
 operation, reference to a whole row, volatile function, or stable function
 of a user. For the extension''s owner only.';

@@ -95,7 +95,7 @@ mod tests {
         let wrong = "w.local 2026-01-02 query returns a row of 2026-01-01 when it is asked for 2026-01-02";
         assert_eq!(step("NULL", ""), wrong, "built");
         assert_eq!(
-            text("SELECT detail FROM tidemark_internal.refresh_step(10, NULL, '{}')"),
+            text("SELECT split_part(detail, E'\\n', 1) FROM tidemark_internal.refresh_step(10, NULL, '{}')"),
             "Its key is (2026-01-01)."
         );
         run("INSERT INTO w.local VALUES ('2026-01-02', 7)");
@@ -236,8 +236,9 @@ mod tests {
             marks(),
             "replicated w.events 2026-01-01 f, replicated w.events 2026-02-02 t, replicated w.events 2026-02-03 t"
         );
-        run("TRUNCATE w.new");
-        assert_eq!(marks(), "truncate w.events 2026-02-02 f, truncate w.events 2026-02-03 f");
+        run("TRUNCATE w.events");
+        let all = ["01-01", "02-02", "02-03"].map(|day| format!("truncate w.events 2026-{day} f"));
+        assert!(marks().starts_with(&all.join(", ")));
         // Statement triggers are for everybody else, and only for them.
         run("SET LOCAL session_replication_role = origin; INSERT INTO w.events VALUES ('2026-01-05 12:00Z', 70), ('2026-01-05 12:00Z', 71)");
         assert_eq!(marks(), "insert w.events 2026-01-05 t");
