@@ -29,7 +29,10 @@ pub(crate) unsafe fn owner_of_function(function: Oid) -> Oid {
         let tuple =
             pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as c_int, Datum::from(function));
         if tuple.is_null() {
-            raise(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, format!("function {} is gone", function.to_u32()));
+            raise(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                format!("function {} is gone", function.to_u32()),
+            );
         }
         let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
         pg_sys::ReleaseSysCache(tuple);

@@ -8,7 +8,6 @@ use std::ffi::{CStr, c_char, c_void};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 
-
 /// The elements of a list of nodes.
 ///
 /// # Safety

@@ -16,7 +16,11 @@ unsafe fn shown(value: Option<Datum>, of: Oid) -> String {
     unsafe {
         let (mut function, mut varies) = (Oid::INVALID, false);
         pg_sys::getTypeOutputInfo(of, &mut function, &mut varies);
-        CStr::from_ptr(pg_sys::OidOutputFunctionCall(function, value)).to_string_lossy().chars().take(60).collect()
+        CStr::from_ptr(pg_sys::OidOutputFunctionCall(function, value))
+            .to_string_lossy()
+            .chars()
+            .take(60)
+            .collect()
     }
 }
 

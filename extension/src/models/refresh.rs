@@ -51,7 +51,11 @@ unsafe fn next_transaction() {
 
 impl Refresh {
     /// Runs one statement with the rights of the extension's owner; the columns of its first row, as text.
-    unsafe fn step(&self, statement: &CStr, arguments: impl FnOnce(&Self) -> Vec<Argument>) -> Vec<Option<String>> {
+    unsafe fn step(
+        &self,
+        statement: &CStr,
+        arguments: impl FnOnce(&Self) -> Vec<Argument>,
+    ) -> Vec<Option<String>> {
         let mut memory = PgMemoryContexts::new("tidemark refresh step");
         // SAFETY: the user is switched back at the end, or by Postgres when an error aborts the transaction; results
         // are copied before their memory goes.
@@ -81,7 +85,10 @@ impl Refresh {
                 pg_sys::SetUserIdAndSecContext(user, context);
                 let table = pg_sys::SPI_tuptable;
                 if code != pg_sys::SPI_OK_SELECT as c_int || table.is_null() || (*table).numvals == 0 {
-                    raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("step failed with SPI code {code}"));
+                    raise(
+                        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                        format!("step failed with SPI code {code}"),
+                    );
                 }
                 let column = |n| {
                     let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, n);
@@ -102,10 +109,9 @@ impl Refresh {
         taken[0] == Some(MARKS.to_string())
     }
 
-    /// Recomputes the next date; false when nothing is left to do.
-    unsafe fn date(&mut self) -> bool {
-        let statement = c"SELECT * FROM tidemark_internal.refresh_step($1, $2, $3, $4, $5, $6)";
-        let began = Instant::now();
+    /// The model whose turn it is.
+    unsafe fn next_model(&self) -> Option<String> {
+        let statement = c"SELECT tidemark_internal.note_attempt($1, $2, $3, $4, $5)";
         // SAFETY: see `step`.
         let columns = unsafe {
             self.step(statement, |this| {
@@ -115,14 +121,32 @@ impl Refresh {
                     (pg_sys::OIDOID, this.caller.into_datum()),
                     (pg_sys::TEXTOID, this.model.clone().into_datum()),
                     (pg_sys::TEXTARRAYOID, this.done.clone().into_datum()),
-                    (pg_sys::TIMESTAMPTZOID, Some(Datum::from(this.run))),
                     (pg_sys::TEXTARRAYOID, busy.into_datum()),
                     (pg_sys::FLOAT8ARRAYOID, seconds.into_datum()),
                 ]
             })
         };
-        let [model, date, error, detail]: [Option<String>; 4] =
-            columns.try_into().unwrap_or_else(|_| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "unknown step"));
+        columns.into_iter().next().flatten()
+    }
+
+    /// Recomputes the next date of a model; false when it has none, or another session has it.
+    unsafe fn date(&mut self, model: Option<String>) -> bool {
+        let statement = c"SELECT * FROM tidemark_internal.refresh_step($1, $2, $3, $4)";
+        let began = Instant::now();
+        // SAFETY: see `step`.
+        let columns = unsafe {
+            self.step(statement, |this| {
+                vec![
+                    (pg_sys::OIDOID, this.caller.into_datum()),
+                    (pg_sys::TEXTOID, model.into_datum()),
+                    (pg_sys::TEXTARRAYOID, this.done.clone().into_datum()),
+                    (pg_sys::TIMESTAMPTZOID, Some(Datum::from(this.run))),
+                ]
+            })
+        };
+        let [model, date, error, detail]: [Option<String>; 4] = columns
+            .try_into()
+            .unwrap_or_else(|_| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "unknown step"));
         let (Some(model), Some(date)) = (model, date) else { return false };
         if let Some(error) = error {
             self.failed += 1;
@@ -153,8 +177,11 @@ impl Refresh {
             while max_dates.is_none_or(|most| (self.done.len() as i64) < i64::from(most)) {
                 next_transaction();
                 let more = self.distribute();
+                let model = self.next_model();
+                let none = model.is_none();
                 next_transaction();
-                if !self.date() && !more {
+                // Without a model it only clears away; with one, another session may have been faster.
+                if !self.date(model.or_else(|| self.model.clone())) && none && !more {
                     break;
                 }
             }

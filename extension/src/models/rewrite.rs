@@ -78,10 +78,9 @@ unsafe extern "C-unwind" fn collect(node: *mut pg_sys::Node, context: *mut c_voi
             NodeTag::T_SelectStmt => {
                 // The grammar makes SELECT * FROM name of TABLE name, with a * that stands nowhere.
                 let select = &*node.cast::<pg_sys::SelectStmt>();
-                if let ([target], [table]) = (
-                    nodes::<pg_sys::ResTarget>(select.targetList),
-                    nodes::<pg_sys::Node>(select.fromClause),
-                ) && (**target).location < 0
+                if let ([target], [table]) =
+                    (nodes::<pg_sys::ResTarget>(select.targetList), nodes::<pg_sys::Node>(select.fromClause))
+                    && (**target).location < 0
                 {
                     unusual.push((*table, Read::Command));
                 }

@@ -20,7 +20,8 @@ const SAY_THE_ZONE: &str = "Say which zone is meant: event_time AT TIME ZONE 'UT
     timestamptz counts, date::timestamp AT TIME ZONE 'UTC' where it is compared with a date.";
 const SAY_THE_FORMAT: &str = "How such a value is written, or read from text, is a setting: use to_char or to_date with a \
     format, on a timestamptz AT TIME ZONE 'UTC', or a function that is IMMUTABLE.";
-const SAY_WHAT: &str = "It depends on settings or on the user: give what is meant as an argument, or leave it out.";
+const SAY_WHAT: &str =
+    "It depends on settings or on the user: give what is meant as an argument, or leave it out.";
 const PIN_THE_FUNCTION: &str = "Declare it IMMUTABLE if the same arguments always give the same, or give it its own time \
     zone: ALTER FUNCTION ... SET timezone = 'UTC'.";
 
@@ -44,7 +45,10 @@ struct Walk<'a> {
 ///
 /// # Safety
 /// The query must be analyzed, from this text.
-pub(super) unsafe fn unstable(source: &pg_sys::CachedPlanSource, query: &str) -> Option<(String, &'static str)> {
+pub(super) unsafe fn unstable(
+    source: &pg_sys::CachedPlanSource,
+    query: &str,
+) -> Option<(String, &'static str)> {
     let mut walk = Walk { query, found: None };
     // SAFETY: the list is that of an analyzed statement.
     unsafe {
@@ -120,18 +124,24 @@ unsafe fn judge(node: *mut Node) -> Option<(String, &'static str)> {
             NodeTag::T_RangeTblFunction => {
                 // The columns of json_to_record and its like.
                 let call = &*node.cast::<pg_sys::RangeTblFunction>();
-                let column = oids(call.funccoltypes).into_iter().find(|column| depends(*column, Form::Read))?;
-                Some((format!("a column of type {} that is read from JSON", type_name(column)), SAY_THE_FORMAT))
+                let column =
+                    oids(call.funccoltypes).into_iter().find(|column| depends(*column, Form::Read))?;
+                Some((
+                    format!("a column of type {} that is read from JSON", type_name(column)),
+                    SAY_THE_FORMAT,
+                ))
             }
             NodeTag::T_SQLValueFunction => {
                 use pg_sys::SQLValueFunctionOp::*;
                 match (*node.cast::<pg_sys::SQLValueFunction>()).op {
                     SVFOP_CURRENT_TIMESTAMP | SVFOP_CURRENT_TIMESTAMP_N => None,
                     SVFOP_CURRENT_DATE => Some(("CURRENT_DATE".to_owned(), SAY_THE_ZONE)),
-                    SVFOP_CURRENT_TIME | SVFOP_CURRENT_TIME_N | SVFOP_LOCALTIME | SVFOP_LOCALTIME_N
-                    | SVFOP_LOCALTIMESTAMP | SVFOP_LOCALTIMESTAMP_N => {
-                        Some(("the local time".to_owned(), SAY_THE_ZONE))
-                    }
+                    SVFOP_CURRENT_TIME
+                    | SVFOP_CURRENT_TIME_N
+                    | SVFOP_LOCALTIME
+                    | SVFOP_LOCALTIME_N
+                    | SVFOP_LOCALTIMESTAMP
+                    | SVFOP_LOCALTIMESTAMP_N => Some(("the local time".to_owned(), SAY_THE_ZONE)),
                     _ => Some(("the current user, schema or database".to_owned(), SAY_WHAT)),
                 }
             }
@@ -253,7 +263,9 @@ unsafe fn is_ours(function: Oid) -> bool {
     // SAFETY: plain look-ups.
     unsafe {
         let schema = pg_sys::get_func_namespace(function);
-        [c"tidemark", c"tidemark_internal"].iter().any(|ours| pg_sys::get_namespace_oid(ours.as_ptr(), true) == schema)
+        [c"tidemark", c"tidemark_internal"]
+            .iter()
+            .any(|ours| pg_sys::get_namespace_oid(ours.as_ptr(), true) == schema)
     }
 }
 
@@ -298,7 +310,9 @@ unsafe fn depends(of: Oid, form: Form) -> bool {
         pg_sys::check_stack_depth();
         let of = pg_sys::getBaseType(of);
         match of {
-            pg_sys::TIMESTAMPTZOID | pg_sys::TIMETZOID | pg_sys::INTERVALOID | pg_sys::MONEYOID => return true,
+            pg_sys::TIMESTAMPTZOID | pg_sys::TIMETZOID | pg_sys::INTERVALOID | pg_sys::MONEYOID => {
+                return true;
+            }
             pg_sys::DATEOID | pg_sys::TIMESTAMPOID => return form != Form::Json,
             pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::BYTEAOID => return form != Form::Read,
             pg_sys::TIMEOID => return false,
@@ -348,7 +362,9 @@ unsafe fn oids(list: *mut pg_sys::List) -> Vec<Oid> {
         if list.is_null() {
             return vec![];
         }
-        (0..usize::try_from((*list).length).unwrap_or(0)).map(|n| (*(*list).elements.add(n)).oid_value).collect()
+        (0..usize::try_from((*list).length).unwrap_or(0))
+            .map(|n| (*(*list).elements.add(n)).oid_value)
+            .collect()
     }
 }
 

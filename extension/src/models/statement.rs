@@ -285,8 +285,14 @@ mod tests {
             assert!(diff.contains(part) && !compare.contains(part), "{part}");
         }
         for statement in [diff, compare] {
-            assert!(statement.contains(r#"CAST(q."The ""x""" AS numeric(12,3)) AS "The ""x""""#), "{statement}");
-            assert!(statement.contains(r#"ON new."event_date" = old."event_date" AND new."it's" = old."it's" WHERE"#));
+            assert!(
+                statement.contains(r#"CAST(q."The ""x""" AS numeric(12,3)) AS "The ""x""""#),
+                "{statement}"
+            );
+            assert!(
+                statement
+                    .contains(r#"ON new."event_date" = old."event_date" AND new."it's" = old."it's" WHERE"#)
+            );
             // A comment at the end of the query ends there.
             assert!(statement.contains("(SELECT 1 -- a comment\n) AS q"));
         }
@@ -296,7 +302,11 @@ mod tests {
     fn only_a_model_with_a_query_for_it_appends() {
         assert_eq!(model().statement("append"), None);
         let append = Model { append_query: Some("SELECT 2"), ..model() }.statement("append").unwrap();
-        assert!(append.contains("FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"));
+        assert!(
+            append.contains(
+                "FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"
+            )
+        );
         // All rows that the query returns count, those of other dates too.
         assert!(append.contains("- (SELECT count(*) FROM (SELECT 1 -- a comment\n) AS q),"), "{append}");
         assert_eq!(model().statement("guess"), None);

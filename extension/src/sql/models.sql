@@ -19,6 +19,7 @@ CREATE TABLE tidemark_internal.models (
     refresh_count bigint NOT NULL DEFAULT 0,
     change_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
+    attempted_at timestamptz,
     failed_date date,
     failed_code text,
     failed_message text,
@@ -43,6 +44,8 @@ COMMENT ON COLUMN tidemark_internal.models.refresh_count IS 'How many dates have
 COMMENT ON COLUMN tidemark_internal.models.change_count IS
 'How many of these recomputes changed rows; materialized views follow it.';
 COMMENT ON COLUMN tidemark_internal.models.last_refreshed_at IS 'When a date of the model was last recomputed.';
+COMMENT ON COLUMN tidemark_internal.models.attempted_at IS
+'When a refresh took it up; NULL once that came to an end, whichever. Others come first meanwhile.';
 COMMENT ON COLUMN tidemark_internal.models.failed_date IS
 'Date of the last failed recompute; NULL once it succeeded, or if a source could not be taken over.';
 COMMENT ON COLUMN tidemark_internal.models.failed_code IS 'SQLSTATE of what failed last; NULL once it succeeded.';

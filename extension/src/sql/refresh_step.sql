@@ -2,8 +2,74 @@
 -- A step is called by tidemark.refresh (models/refresh.rs), which commits after each one, and by nobody else: whoever
 -- could take a step in a transaction of his own would hold marks for as long as he likes.
 
+CREATE FUNCTION tidemark_internal.models_to_refresh(caller oid, model text, skip text[], busy text[],
+    busy_seconds float8[]) RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO'
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE waiting AS MATERIALIZED (
+        SELECT x.name, x.target, x.attempted_at
+          FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target
+         WHERE tidemark_internal.may_act_as(caller, c.relowner)
+           AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
+                        WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip)
+                          AND NOT tidemark_internal.is_frozen(x.name, d.event_date))
+    ), above(name, target) AS (
+        SELECT r.name, r.target
+          FROM waiting w
+          JOIN tidemark_internal.model_sources s ON s.source = w.target
+          JOIN tidemark_internal.models r ON r.name = s.model
+        UNION
+        SELECT r.name, r.target
+          FROM above a
+          JOIN tidemark_internal.model_sources s ON s.source = a.target
+          JOIN tidemark_internal.models r ON r.name = s.model)
+    SELECT w.name
+      FROM (SELECT x.name, x.attempted_at, x.name IN (SELECT a.name FROM above a) AS later FROM waiting x) AS w
+      JOIN tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n) ON o.name = w.name
+      LEFT JOIN unnest(busy, busy_seconds) AS b(name, seconds) ON b.name = w.name
+     WHERE models_to_refresh.model IS NULL OR w.name = models_to_refresh.model
+     -- Those that must wait come in order: they only get a turn when another session has the others.
+     ORDER BY w.later, CASE WHEN NOT w.later THEN w.attempted_at END NULLS FIRST,
+              CASE WHEN NOT w.later THEN coalesce(b.seconds, 0) END, o.n;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.models_to_refresh(oid, text, text[], text[], float8[]) IS
+'Part of tidemark.refresh: which models have a dirty date to recompute, best
+first: those that read none which waits; of these, those whose last attempt
+came to an end; of these, the one on which least time was spent. Arguments as
+for tidemark_internal.refresh_step.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.models_to_refresh(oid, text, text[], text[], float8[]) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.note_attempt(caller oid, model text, skip text[], busy text[],
+    busy_seconds float8[]) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    candidate text;
+BEGIN
+    -- Whether it survives a crash is not worth waiting for.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    FOR candidate IN SELECT * FROM tidemark_internal.models_to_refresh(caller, model, skip, busy, busy_seconds) LOOP
+        PERFORM FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        UPDATE tidemark_internal.models x SET attempted_at = clock_timestamp() WHERE x.name = candidate;
+        RETURN candidate;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.note_attempt(oid, text, text[], text[], float8[]) IS
+'Part of tidemark.refresh: the model whose turn it is, noted as attempted. If
+that never comes to an end, because the query hangs and somebody cancels it,
+the other models come first the next time. NULL when nothing is left to do.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.note_attempt(oid, text, text[], text[], float8[]) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], run timestamptz DEFAULT NULL,
-    busy text[] DEFAULT '{}', busy_seconds float8[] DEFAULT '{}',
     OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -20,33 +86,9 @@ DECLARE
     horizon xid8;
     code text;
 BEGIN
-    -- Models first that read none which waits; of these, the one that this refresh spent the least time on, so that a
-    -- slow one does not hold up the others; among a model's dates the newest, which dashboards look at most.
+    -- Among a model's dates the newest comes first, which dashboards look at most.
     FOR candidate IN
-        WITH RECURSIVE waiting AS MATERIALIZED (
-            SELECT x.name, x.target
-              FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target
-             WHERE tidemark_internal.may_act_as(caller, c.relowner)
-               AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
-                            WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip)
-                              AND NOT tidemark_internal.is_frozen(x.name, d.event_date))
-        ), above(name, target) AS (
-            SELECT r.name, r.target
-              FROM waiting w
-              JOIN tidemark_internal.model_sources s ON s.source = w.target
-              JOIN tidemark_internal.models r ON r.name = s.model
-            UNION
-            SELECT r.name, r.target
-              FROM above a
-              JOIN tidemark_internal.model_sources s ON s.source = a.target
-              JOIN tidemark_internal.models r ON r.name = s.model)
-        SELECT w.name
-          FROM (SELECT x.name, x.name IN (SELECT a.name FROM above a) AS later FROM waiting x) AS w
-          JOIN tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n) ON o.name = w.name
-          LEFT JOIN unnest(busy, busy_seconds) AS b(name, seconds) ON b.name = w.name
-         WHERE refresh_step.model IS NULL OR w.name = refresh_step.model
-         -- Those that must wait come in order: they only get a turn when another session has the others.
-         ORDER BY w.later, CASE WHEN NOT w.later THEN coalesce(b.seconds, 0) END, o.n
+        SELECT * FROM tidemark_internal.models_to_refresh(caller, model, skip, '{}', '{}')
     LOOP
         -- One refresher per model; if another session has it, look for other work.
         SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
@@ -84,7 +126,7 @@ BEGIN
             END IF;
             UPDATE tidemark_internal.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
-                   last_refreshed_at = clock_timestamp()
+                   last_refreshed_at = clock_timestamp(), attempted_at = NULL
              WHERE x.name = candidate;
             -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
             UPDATE tidemark_internal.models x
@@ -100,7 +142,7 @@ BEGIN
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.
-            NULL;
+            UPDATE tidemark_internal.models x SET attempted_at = NULL WHERE x.name = candidate;
           WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
             -- The message is the user's: as long as it likes.
@@ -108,7 +150,7 @@ BEGIN
             detail := nullif(left(detail, 1000), '');
             UPDATE tidemark_internal.models x
                SET failed_date = day, failed_code = code, failed_message = error,
-                   failed_at = clock_timestamp()
+                   failed_at = clock_timestamp(), attempted_at = NULL
              WHERE x.name = candidate;
         END;
         RETURN;
@@ -124,14 +166,13 @@ BEGIN
        AND d.marked_at < now() - interval '1 day';  -- a younger model may not be visible yet
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz, text[], float8[]) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) IS
 'Part of tidemark.refresh: recomputes one dirty date of one model, of those
 whose owner the caller may act for, and says which, with the error if it
 failed; all NULL when nothing is left to do. skip holds ''model date'' entries
-to pass over: those done before. run is what the refresh log records; busy
-names models on which so many seconds were spent. Marks must have been
-distributed before.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz, text[], float8[]) FROM PUBLIC;
+to pass over: those done before. run is what the refresh log records. Marks
+must have been distributed before.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) FROM PUBLIC;
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'tidemark_refresh';

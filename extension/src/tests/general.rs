@@ -8,12 +8,13 @@ mod tests {
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
     const PARALLEL_UNSAFE: &str = "absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model, create_partitions, create_step, distribute_dirty, drop_model, drop_step, ensure_partitions,
         ensure_partitions_as_owner, execute_as, execute_as_owner, forget_missing_tables, maintenance_step, manage_materialized_view, manage_partitions, mark_changes,
-        mark_all_dates, mark_dirty, mark_loaded, mark_replicated, mark_truncate, partition_work_as_owner, pass_on, premake_partitions, record_maintenance, record_step,
+        mark_all_dates, mark_dirty, mark_loaded, mark_replicated, mark_truncate, note_attempt, partition_work_as_owner, pass_on, premake_partitions, record_maintenance, record_step,
         refresh_date, refresh_materialized_view_step, refresh_step, release_maintenance_lock, restore_partition, restore_step,
         retire_step, set_retired, set_watermark_policy, source_dates, start_refresh, track_changes, try_maintenance_lock, unmanage_partitions, untrack_changes";
 
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
-    const PARALLEL_RESTRICTED: &str = "read_as_owner, append_query, describe_query, model_statement, verify_model";
+    const PARALLEL_RESTRICTED: &str =
+        "read_as_owner, append_query, describe_query, model_statement, verify_model";
 
     /// Functions that may run with the rights of their owner: they only move or read marks and call nobody's code.
     const SECURITY_DEFINER: &str =

@@ -302,7 +302,10 @@ mod tests {
                 "'w.x', '{w.events}', 'SELECT 1', '{event_date}', -1",
                 "22023 lookback_days and lookahead_days must be between 0 and 1000",
             ),
-            ("'w.x', '{w.view}', 'SELECT 1', '{event_date}'", "42809 source w.view is not a table, or a temporary one"),
+            (
+                "'w.x', '{w.view}', 'SELECT 1', '{event_date}'",
+                "42809 source w.view is not a table, or a temporary one",
+            ),
             ("'w.x', '{w.events}', 'DELETE FROM w.events', '{event_date}'", "22023 query must be one SELECT"),
             ("'w.x', '{w.events}', 'SELECT 1; SELECT 2', '{event_date}'", "22023 query must be one SELECT"),
             ("'w.x', '{w.events}', 'SELECT 1 INTO w.y', '{event_date}'", "22023 query must not have an INTO"),

@@ -17,7 +17,10 @@ mod tests {
             ("'w.events', '{5874897-12-31}'", years),
             ("'w.events', '{2026-01-01,infinity}'", years),
             ("'w.events', '{0001-12-31 BC}'", years),
-            ("'w.events', '{2026-01-01}', repeat('x', 1001)", "22023 reason must have at most 1000 characters"),
+            (
+                "'w.events', '{2026-01-01}', repeat('x', 1001)",
+                "22023 reason must have at most 1000 characters",
+            ),
             ("'w.seen', '{2026-01-01}'", "42809 source w.seen is not a table, or a temporary one"),
             ("'w.by_date', '{2026-01-01}'", "42809 source w.by_date is not a table, or a temporary one"),
             ("'mine', '{2026-01-01}'", "42809 source mine is not a table, or a temporary one"),
@@ -43,7 +46,10 @@ mod tests {
             let statement = format!("SELECT tidemark.mark_loaded('w.events', '{{2026-01-01}}', {arguments})");
             assert_eq!(error_of(&statement), error, "{arguments}");
         }
-        assert_eq!(text("SELECT string_agg(lateness::text, ' ') FROM tidemark_internal.dirty_log"), "{7,0,0,0,0,0,0,0,0,0,0,0}");
+        assert_eq!(
+            text("SELECT string_agg(lateness::text, ' ') FROM tidemark_internal.dirty_log"),
+            "{7,0,0,0,0,0,0,0,0,0,0,0}"
+        );
     }
 
     #[pg_test]
@@ -54,10 +60,15 @@ mod tests {
              UPDATE tidemark_internal.watermarks SET events_loaded = 9223372036854775000, late_events = 9223372036854775000;
              UPDATE tidemark_internal.lateness_counts SET rows = 9223372036854775000");
         let status = "SELECT concat_ws(' ', s.events_loaded, s.late_events, l.events) FROM tidemark.source_status s JOIN tidemark.lateness l USING (source)";
-        run("SELECT tidemark.mark_loaded('w.events', '{2026-01-01}', '{1000000000000}', '{1000000000000}', '{now}', '{now}', ARRAY[1000000000000] || array_fill(0, ARRAY[11])::bigint[])");
+        run(
+            "SELECT tidemark.mark_loaded('w.events', '{2026-01-01}', '{1000000000000}', '{1000000000000}', '{now}', '{now}', ARRAY[1000000000000] || array_fill(0, ARRAY[11])::bigint[])",
+        );
         let greatest = "9223372036854775807 9223372036854775807 9223372036854775807";
         assert_eq!(text(status), greatest, "while the mark waits");
-        assert_eq!(refresh(), "w.daily 2026-01-02, w.daily 2026-01-01, w.doubled 2026-01-02, w.doubled 2026-01-01");
+        assert_eq!(
+            refresh(),
+            "w.daily 2026-01-02, w.daily 2026-01-01, w.doubled 2026-01-02, w.doubled 2026-01-01"
+        );
         assert_eq!(text(status), greatest);
     }
 
@@ -173,11 +184,15 @@ mod tests {
         assert_eq!(again, "42710 w.y is the table of model w.x, which was registered under that name");
         run("CREATE TEMPORARY TABLE mine (event_date date)");
         assert_eq!(
-            error_of("SELECT tidemark.create_model('w.z', '{mine}', 'SELECT event_date FROM mine', '{event_date}')"),
+            error_of(
+                "SELECT tidemark.create_model('w.z', '{mine}', 'SELECT event_date FROM mine', '{event_date}')"
+            ),
             "42809 source mine is not a table, or a temporary one"
         );
         assert_eq!(
-            error_of("SELECT tidemark.create_model('pg_temp.mine', '{w.events}', 'SELECT event_date FROM w.events', '{event_date}')"),
+            error_of(
+                "SELECT tidemark.create_model('pg_temp.mine', '{w.events}', 'SELECT event_date FROM w.events', '{event_date}')"
+            ),
             "42809 mine is not a table, or a temporary one"
         );
     }
@@ -194,9 +209,14 @@ mod tests {
         for n in 1..=32 {
             assert_eq!(chain(n), "no error");
         }
-        assert_eq!(chain(33), "54000 with model w.m33, models would read each other over more than 32 levels");
         assert_eq!(
-            error_of("SELECT tidemark.create_model('w.m1', '{w.m9}', 'SELECT event_date FROM w.m9 WHERE event_date = $1', '{event_date}')"),
+            chain(33),
+            "54000 with model w.m33, models would read each other over more than 32 levels"
+        );
+        assert_eq!(
+            error_of(
+                "SELECT tidemark.create_model('w.m1', '{w.m9}', 'SELECT event_date FROM w.m9 WHERE event_date = $1', '{event_date}')"
+            ),
             "22023 model w.m1 would read itself through its sources"
         );
     }
@@ -204,7 +224,9 @@ mod tests {
     #[pg_test]
     fn a_reader_that_may_not_read_blocks_no_retirement() {
         models(false);
-        run("CREATE ROLE keeper; GRANT USAGE ON SCHEMA w TO keeper; GRANT SELECT ON w.events TO keeper; ALTER TABLE w.daily OWNER TO keeper");
+        run(
+            "CREATE ROLE keeper; GRANT USAGE ON SCHEMA w TO keeper; GRANT SELECT ON w.events TO keeper; ALTER TABLE w.daily OWNER TO keeper",
+        );
         let blockers = "SELECT string_agg(DISTINCT model, ' ') FROM tidemark_internal.date_blockers('w.events', '2026-01-01')";
         assert_eq!(text(blockers), "w.daily");
         run("REVOKE SELECT ON w.events FROM keeper");
@@ -222,7 +244,9 @@ mod tests {
              SELECT tidemark.track_changes('w.events'); SELECT tidemark.track_changes('w.old');
              CREATE TABLE w.new PARTITION OF w.events FOR VALUES FROM ('2026-02-01Z') TO ('2026-03-01Z')");
         let marks = || {
-            let marks = text("SELECT string_agg(concat_ws(' ', reason, source, event_date, only_added), ', ' ORDER BY id) FROM tidemark_internal.dirty_log");
+            let marks = text(
+                "SELECT string_agg(concat_ws(' ', reason, source, event_date, only_added), ', ' ORDER BY id) FROM tidemark_internal.dirty_log",
+            );
             run("DELETE FROM tidemark_internal.dirty_log");
             marks
         };
@@ -240,11 +264,18 @@ mod tests {
         let all = ["01-01", "02-02", "02-03"].map(|day| format!("truncate w.events 2026-{day} f"));
         assert!(marks().starts_with(&all.join(", ")));
         // Statement triggers are for everybody else, and only for them.
-        run("SET LOCAL session_replication_role = origin; INSERT INTO w.events VALUES ('2026-01-05 12:00Z', 70), ('2026-01-05 12:00Z', 71)");
+        run(
+            "SET LOCAL session_replication_role = origin; INSERT INTO w.events VALUES ('2026-01-05 12:00Z', 70), ('2026-01-05 12:00Z', 71)",
+        );
         assert_eq!(marks(), "insert w.events 2026-01-05 t");
         run("ALTER TABLE w.events ENABLE TRIGGER ALL; INSERT INTO w.events VALUES ('2026-01-05 12:00Z', 72)");
         assert_eq!(marks(), "insert w.events 2026-01-05 t", "as pg_restore --disable-triggers leaves them");
         run("SELECT tidemark.untrack_changes('w.events'); SELECT tidemark.untrack_changes('w.old')");
-        assert_eq!(text("SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'w'::regnamespace"), "0");
+        assert_eq!(
+            text(
+                "SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'w'::regnamespace"
+            ),
+            "0"
+        );
     }
 }

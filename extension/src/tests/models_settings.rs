@@ -35,10 +35,7 @@ mod tests {
             ("date_trunc('hour', event_time)", "date_trunc(text,timestamp with time zone)"),
             ("extract(hour FROM event_time)", "\"extract\"(text,timestamp with time zone)"),
             ("to_char(event_time, 'Dy')", "to_char(timestamp with time zone,text)"),
-            (
-                "event_time + interval '1 day'",
-                "operator +(timestamp with time zone,interval)",
-            ),
+            ("event_time + interval '1 day'", "operator +(timestamp with time zone,interval)"),
             ("event_time + span", "operator +(timestamp with time zone,interval)"),
             ("event_date::timestamptz", "timestamptz(date)"),
             ("event_time = ANY (ARRAY[$1, $2])", "operator =(timestamp with time zone,date)"),
@@ -124,7 +121,9 @@ mod tests {
         assert_eq!(refresh(), "w.hours 2026-01-01");
         assert_eq!(text("SELECT to_char(hour, 'HH24:MI') FROM w.hours"), "12:00");
         assert_eq!(
-            text("SELECT status FROM tidemark.verify_model('w.hours', '2026-01-01'::date, '2026-01-01'::date)"),
+            text(
+                "SELECT status FROM tidemark.verify_model('w.hours', '2026-01-01'::date, '2026-01-01'::date)"
+            ),
             "ok"
         );
         assert_eq!(text("SELECT current_setting('timezone')"), "Asia/Kolkata");

@@ -28,6 +28,7 @@ mod replication;
 mod roles;
 mod running;
 mod scripts;
+mod strangers;
 mod warehouse;
 
 use std::sync::OnceLock;
