@@ -2,11 +2,13 @@
 //! are retired, and the books about all of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tidemark_tests::broker;
 use tidemark_tests::cluster::{self, Database, connect, sqlstate};
 use tidemark_tests::events::{self, assert_books, id, line, line_received};
 use tidemark_tests::process::{Counts, tidemark};
+use tidemark_tests::wait_until;
 
 const RECEIVED: &str = "2026-09-30T12:00:00Z";
 
@@ -417,26 +419,25 @@ fn lateness_is_counted_in_the_buckets_of_the_extension() {
 }
 
 #[test]
-fn two_sessions_that_consume_marks_do_not_wait_for_each_other() {
+fn a_refresh_that_takes_long_keeps_nobodys_marks() {
     let database = cluster::shared().database();
     load(&database, &lines()[..1], &[]);
-    let consume = "SELECT tidemark_internal.absorb_marks(ARRAY(SELECT id FROM tidemark_internal.dirty_log)); DELETE FROM tidemark_internal.dirty_log";
-    let mut first = database.connect();
-    first.batch_execute(&format!("BEGIN; {consume}")).unwrap();
-    load(&database, &lines()[1..2], &[]);
-    // The first one's marks are locked by it, so the second takes those that came since.
-    let mut second = database.connect();
-    second.batch_execute("SET lock_timeout = '5s'").unwrap();
-    let rest = consume.replace("dirty_log", "dirty_log WHERE event_date = '2026-09-29'");
-    second.batch_execute(&rest).unwrap();
-    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.unfolded_loads"), 1);
-    let status = "SELECT events_loaded, watermark FROM tidemark.source_status";
-    assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
-    first.batch_execute("COMMIT").unwrap();
-    assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
-    load(&database, &lines()[2..3], &[]);
-    second.batch_execute(consume).unwrap();
-    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.unfolded_loads"), 0);
-    assert_eq!(database.rows(status), [["3", "2026-09-23 11:00:00+00"]]);
-    assert_eq!(database.number("SELECT events_loaded FROM tidemark_internal.watermarks"), 3);
+    let mut blocker = database.connect();
+    blocker.batch_execute("BEGIN; LOCK TABLE silver.page_views IN ACCESS EXCLUSIVE MODE").unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| database.connect().batch_execute("CALL tidemark.refresh()"));
+        wait_until("the first refresh to wait", Duration::from_secs(60), || database.number(waits) == 1);
+        load(&database, &lines()[1..2], &[]);
+        let mut second = database.connect();
+        second.batch_execute("SET lock_timeout = '5s'").unwrap();
+        second.batch_execute("CALL tidemark.refresh()").unwrap();
+        let log = "SELECT count(*) FROM tidemark_internal.dirty_log";
+        assert_eq!(database.number(log), 0, "all marks are passed on");
+        let status = "SELECT events_loaded, watermark FROM tidemark.source_status WHERE source = 'bronze.events'::regclass";
+        assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
+        assert_eq!(database.number("SELECT events_loaded FROM tidemark_internal.watermarks"), 2);
+        blocker.batch_execute("ROLLBACK").unwrap();
+        first.join().unwrap().unwrap();
+    });
 }
