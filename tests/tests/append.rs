@@ -139,7 +139,7 @@ fn twice(database: &Database<'_>) {
     ] {
         run(c, &format!("INSERT INTO w.events VALUES {twice}"));
         assert!(c.batch_execute("CALL tidemark.refresh()").is_err(), "{twice}");
-        let error = told(c, "SELECT last_error FROM tidemark_internal.models");
+        let error = told(c, "SELECT last_error FROM tidemark.model_status");
         assert!(
             ["key that is NULL or not unique", "null value in column", "duplicate key value"]
                 .iter()
@@ -258,9 +258,9 @@ fn computed_instead(database: &Database<'_>) {
         refreshed(c)
     };
     assert_eq!(add("SELECT", 5), "01 appended 1 0 0");
-    assert_eq!(add("SET row_security = off", 6), "01 computed 1 0 0");
+    assert_eq!(add("SET row_security = off", 6), "01 appended 1 0 0");
     assert_eq!(add("RESET row_security", 7), "01 appended 1 0 0");
-    assert_eq!(add("REVOKE USAGE ON SCHEMA tidemark FROM PUBLIC", 8), "01 computed 1 0 0");
+    assert_eq!(add("REVOKE USAGE ON SCHEMA tidemark FROM PUBLIC", 8), "01 appended 1 0 0");
     assert_eq!(add("GRANT USAGE ON SCHEMA tidemark TO PUBLIC", 9), "01 appended 1 0 0");
     assert_eq!(
         add(

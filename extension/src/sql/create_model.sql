@@ -110,8 +110,13 @@ BEGIN
     ON CONFLICT ON CONSTRAINT model_sources_pkey DO UPDATE SET source_name = excluded.source_name;
     PERFORM tidemark_internal.check_sources(name),
             tidemark_internal.check_model(name, live);
-    UPDATE tidemark_internal.models m SET appends = tidemark_internal.append_query(m) IS NOT NULL
-     WHERE m.name = create_model.name;
+    BEGIN
+        UPDATE tidemark_internal.models m SET appends = tidemark_internal.append_query(m) IS NOT NULL
+         WHERE m.name = create_model.name;
+    EXCEPTION WHEN feature_not_supported THEN
+        -- Written in a way that cannot be made to read new rows only.
+        UPDATE tidemark_internal.models m SET appends = false WHERE m.name = create_model.name;
+    END;
     -- In a partition of a day nobody looks for a date.
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
        AND NOT EXISTS (SELECT FROM pg_index i

@@ -126,7 +126,7 @@ pub(super) fn at_rest(race: &Race<'_>) {
     }
     for row in rows(
         &mut client,
-        "SELECT name, last_error FROM tidemark_internal.models WHERE last_error IS NOT NULL",
+        "SELECT model, last_error FROM tidemark.model_status WHERE last_error IS NOT NULL",
     ) {
         race.wrong(format!("at rest, model {} still has the error {}", row[0], row[1]));
     }
