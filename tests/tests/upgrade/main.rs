@@ -99,8 +99,6 @@ fn two_fresh_installs_are_described_alike_and_completely() {
         ("default", 10),
         ("constraint", 20),
         ("index", 10),
-        ("policy", 20),
-        ("relrowsecurity", 10),
         ("sequence", 3),
         ("view", 6),
         ("cast", 6),
