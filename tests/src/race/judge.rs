@@ -124,10 +124,9 @@ pub(super) fn at_rest(race: &Race<'_>) {
     for model in MODELS {
         verify(race, &mut client, model);
     }
-    for row in rows(
-        &mut client,
-        "SELECT model, last_error FROM tidemark.model_status WHERE last_error IS NOT NULL",
-    ) {
+    for row in
+        rows(&mut client, "SELECT model, last_error FROM tidemark.model_status WHERE last_error IS NOT NULL")
+    {
         race.wrong(format!("at rest, model {} still has the error {}", row[0], row[1]));
     }
     for table in ["dirty_log", "model_dirty"] {
