@@ -3,9 +3,8 @@
 //! Figures and format are those of `tidemark_core::funnel::stats`; the SQL declarations stand in
 //! `sql/funnel_stats.sql`.
 
-use pgrx::iter::TableIterator;
-use pgrx::pg_sys::FunctionCallInfo;
-use pgrx::{AnyNumeric, PgSqlErrorCode, name, pg_extern};
+use pgrx::pg_sys::{Datum, FunctionCallInfo};
+use pgrx::{AnyNumeric, IntoDatum, PgSqlErrorCode};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::funnel::stats::{FunnelStats, MAX_STEPS, StatsError};
@@ -16,6 +15,8 @@ use crate::support::args;
 use crate::support::array::{self, Element};
 use crate::support::call_site::CallSite;
 use crate::support::error::{INVALID, OrRaise, check_same, invalid_argument, not_null, raise, raise_hint};
+use crate::support::pg_function;
+use crate::support::set::give_rows;
 use crate::support::stored::{Stored, read, stored_type, write};
 
 type Stats = FunnelStats<ContextAlloc>;
@@ -126,55 +127,38 @@ unsafe fn unite(slot: &mut Slot<Stats>, fcinfo: FunctionCallInfo) {
     }
 }
 
-/// `funnel_table(funnel_stats [, names text[]])`: one row a step, rounded for people.
-#[pg_extern(sql = false)]
-#[allow(clippy::type_complexity)]
-fn tidemark_funnel_table(
-    stats: Option<&[u8]>,
-    names: Option<Vec<Option<String>>>,
-) -> TableIterator<
-    'static,
-    (
-        name!(step, i32),
-        name!(name, String),
-        name!(entered, i64),
-        name!(pct_of_first, Option<AnyNumeric>),
-        name!(pct_of_previous, Option<AnyNumeric>),
-        name!(median_seconds, Option<AnyNumeric>),
-        name!(avg_seconds, Option<AnyNumeric>),
-    ),
-> {
-    let Some(stats) = stats else { return TableIterator::new([]) };
-    let stats: Stats = read(stats, ContextAlloc::current());
-    let mut names = names.unwrap_or_default();
-    if names.len() > stats.steps() {
-        invalid_argument(
-            format!("names has {} elements, the funnel has {} steps", names.len(), stats.steps()),
-            "Pass one name per step, without excluded conditions.",
-        );
+pg_function! {
+    /// `funnel_table(funnel_stats [, names text[]])`: one row a step, rounded for people.
+    fn tidemark_funnel_table(fcinfo) {
+        let stats = args::bytes(fcinfo, 0).map(|bytes| read::<Stats>(bytes, ContextAlloc::current()));
+        let mut names = array::elements(fcinfo, 1, "names", Element::TEXT);
+        if let (Some(stats), Some(names)) = (&stats, &names)
+            && names.len() > stats.steps()
+        {
+            invalid_argument(
+                format!("names has {} elements, the funnel has {} steps", names.len(), stats.steps()),
+                "Pass one name per step, without excluded conditions.",
+            );
+        }
+        give_rows(fcinfo, stats.iter().flat_map(Stats::rows).map(|row| {
+            let name = names.as_mut().and_then(Iterator::next).flatten();
+            [
+                Some(Datum::from(row.step as i32)),
+                Some(name.unwrap_or_else(|| args::make_varlena(format!("step {}", row.step).as_bytes()))),
+                Some(Datum::from(i64::try_from(row.entered).unwrap_or(i64::MAX))),
+                row.pct_of_first.and_then(|value| rounded(value, 2)),
+                row.pct_of_previous.and_then(|value| rounded(value, 2)),
+                row.median_seconds.and_then(|value| rounded(value, 3)),
+                row.avg_seconds.and_then(|value| rounded(value, 3)),
+            ]
+        }))
     }
-    names.resize(stats.steps(), None);
-    let rows: Vec<_> = stats
-        .rows()
-        .zip(names)
-        .map(|(row, name)| {
-            (
-                row.step as i32,
-                name.unwrap_or_else(|| format!("step {}", row.step)),
-                i64::try_from(row.entered).unwrap_or(i64::MAX),
-                row.pct_of_first.map(|value| rounded(value, 2)),
-                row.pct_of_previous.map(|value| rounded(value, 2)),
-                row.median_seconds.map(|value| rounded(value, 3)),
-                row.avg_seconds.map(|value| rounded(value, 3)),
-            )
-        })
-        .collect();
-    TableIterator::new(rows)
 }
 
 /// A finite figure as a numeric with so many decimals.
-fn rounded(value: f64, decimals: usize) -> AnyNumeric {
+fn rounded(value: f64, decimals: usize) -> Option<Datum> {
     let text = format!("{value:.decimals$}");
     AnyNumeric::try_from(text.as_str())
         .or_raise(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "round a figure of funnel_table")
+        .into_datum()
 }

@@ -133,7 +133,7 @@ unsafe fn add(slot: &mut Slot<Cohorts>, fcinfo: FunctionCallInfo) {
         let periods = i64::from(not_null(args::int32(fcinfo, 3), "periods"));
         let as_of = not_null(args::timestamp(fcinfo, 4), "as_of");
         let spec =
-            || match Spec::parse(args::utf8(period, "period"), args::utf8(mode, "mode"), periods, as_of) {
+            || match Spec::parse(args::word(period, "period"), args::word(mode, "mode"), periods, as_of) {
                 Ok(spec) => spec,
                 Err(error) => {
                     invalid_argument(error.to_string(), "For example ('week', 'on', 9, now(), ...).")

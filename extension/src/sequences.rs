@@ -14,7 +14,7 @@ use crate::support::alloc::ContextAlloc;
 use crate::support::args;
 use crate::support::call_site::CallSite;
 use crate::support::conditions::Conditions;
-use crate::support::error::{INVALID, OrRaise, check_same, invalid_argument, not_null, raise_hint};
+use crate::support::error::{INVALID, OrRaise, check_same, invalid_argument, not_null, raise_hint, shown};
 use crate::support::interrupts::Interrupts;
 
 /// The state of `sequence_match` and `sequence_count`. The pattern is kept as text: parsed it would own memory that
@@ -141,7 +141,7 @@ fn parse(text: &[u8], conditions: usize) -> Parsed {
     match Pattern::parse(pattern, conditions) {
         Ok(pattern) => Parsed { text: text.to_vec(), conditions, pattern },
         Err(error) => invalid_argument(
-            format!("invalid pattern \"{pattern}\": {error}"),
+            format!("invalid pattern \"{}\": {error}", shown(pattern)),
             "A pattern is made of (?N), (?N|M), (?!N), ., .*, (?t<=30m), ? after an event, ^ and $.",
         ),
     }
@@ -233,9 +233,9 @@ aggregate! {
 unsafe fn add_node(slot: &mut Slot<Nodes>, fcinfo: FunctionCallInfo) {
     // SAFETY: see above.
     unsafe {
-        let direction = not_null(args::text(fcinfo, 1, "direction"), "direction");
+        let direction = args::word(not_null(args::bytes(fcinfo, 1), "direction"), "direction");
         let direction: Direction = direction.parse().or_raise(INVALID, "direction");
-        let base = not_null(args::text(fcinfo, 2, "base"), "base");
+        let base = args::word(not_null(args::bytes(fcinfo, 2), "base"), "base");
         let base: Base = base.parse().or_raise(INVALID, "base");
         let nodes = slot.get_or_place(|context| {
             let conditions = Conditions::of_call(fcinfo, 6, 0, "condition");

@@ -7,9 +7,9 @@ use std::ffi::{c_int, c_void};
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+use sha1_smol::Sha1;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::session::{OutOfOrder, Sessionizer, Sessions};
-use uuid::Uuid;
 
 use crate::support::aggregate::{Slot, State, aggregate};
 use crate::support::alloc::ContextAlloc;
@@ -23,6 +23,9 @@ static DEFAULT_GAP: pg_sys::Interval = pg_sys::Interval { time: 30 * 60 * 1_000_
 
 /// Namespace of [`tidemark_session_id`]: the UUIDv5 of the name `tidemark:session` in the URL namespace.
 const SESSION_NAMESPACE: &[u8] = b"tidemark:session";
+
+/// 6ba7b811-9dad-11d1-80b4-00c04fd430c8, the namespace of URLs.
+const NAMESPACE_URL: [u8; 16] = 0x6ba7b811_9dad_11d1_80b4_00c04fd430c8_u128.to_be_bytes();
 
 /// The state of `sessions` and `session_count`.
 struct Group {
@@ -187,18 +190,29 @@ pg_function! {
     /// `session_id(person text, started_at timestamptz) -> uuid`, strict.
     fn tidemark_session_id(fcinfo) {
         let id = session_id(args::bytes(fcinfo, 0)?, args::timestamp(fcinfo, 1)?);
-        Some(Datum::from(ContextAlloc::current().place(*id.as_bytes())))
+        Some(Datum::from(ContextAlloc::current().place(id)))
     }
 }
 
 /// UUIDv5 (RFC 9562) of `<person>|<microseconds since 1970-01-01 UTC>`, so that any language can compute it.
-fn session_id(person: &[u8], started_at: i64) -> Uuid {
+fn session_id(person: &[u8], started_at: i64) -> [u8; 16] {
     const MICROSECONDS_1970_TO_2000: i128 = 946_684_800_000_000;
-    let namespace = Uuid::new_v5(&Uuid::NAMESPACE_URL, SESSION_NAMESPACE);
     let since_1970 = i128::from(started_at) + MICROSECONDS_1970_TO_2000;
-    let mut name = Vec::with_capacity(person.len() + 24);
-    name.extend_from_slice(person);
-    name.push(b'|');
-    name.extend_from_slice(since_1970.to_string().as_bytes());
-    Uuid::new_v5(&namespace, &name)
+    let namespace = uuid_v5(&NAMESPACE_URL, &[SESSION_NAMESPACE]);
+    uuid_v5(&namespace, &[person, b"|", since_1970.to_string().as_bytes()])
+}
+
+/// The UUID of a name, which is given in parts and may be long.
+fn uuid_v5(namespace: &[u8; 16], name: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha1::from(namespace);
+    for part in name.iter().flat_map(|part| part.chunks(1 << 20)) {
+        pgrx::check_for_interrupts!();
+        hash.update(part);
+    }
+    let digest = hash.digest().bytes();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id[6] = id[6] & 0x0f | 0x50;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
 }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod heap;
 pub mod interrupts;
 pub mod interval;
+pub mod set;
 pub mod stored;
 
 use pgrx::pg_sys::{Datum, FunctionCallInfo};

@@ -115,7 +115,7 @@ pub enum Question {
 
 impl Question {
     fn new(asked: &Asked<'_>) -> Result<Self, String> {
-        let mode = args::utf8(asked.mode, "mode");
+        let mode = args::word(asked.mode, "mode");
         match asked.kind {
             Kind::Level => WindowMode::parse(mode)
                 .map(|mode| Self::Level(mode, asked.steps, asked.window))

@@ -47,7 +47,7 @@ RETURNS TABLE (
     step integer, name text, entered bigint, pct_of_first numeric, pct_of_previous numeric, median_seconds numeric,
     avg_seconds numeric
 )
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 ROWS 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_table_wrapper';
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 ROWS 5 AS 'MODULE_PATHNAME', 'tidemark_funnel_table';
 COMMENT ON FUNCTION tidemark.funnel_table(tidemark.funnel_stats, text[]) IS
 'The figures of a funnel as rows, one a step, in order. name: from names,
 otherwise ''step N''. entered: the persons who reached the step. pct_of_first,

@@ -3,7 +3,10 @@
 //! All functions here are unsafe for one reason: the caller vouches that the argument has the SQL type that the
 //! function's declaration gives it.
 
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+
+use super::error::{INVALID, raise, raise_hint};
 
 /// How many arguments the call has.
 ///
@@ -120,22 +123,52 @@ pub unsafe fn text<'a>(fcinfo: FunctionCallInfo, index: usize, name: &str) -> Op
 pub fn utf8<'a>(bytes: &'a [u8], name: &str) -> &'a str {
     match std::str::from_utf8(bytes) {
         Ok(text) => text,
-        Err(_) => super::error::raise(
-            pgrx::PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-            format!("{name} must be UTF-8 text"),
-        ),
+        Err(_) => {
+            raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, format!("{name} must be UTF-8 text"))
+        }
+    }
+}
+
+/// The longest text that is read as a mode, a direction, a unit of time: many times what makes sense.
+const MAX_WORD: usize = 1000;
+
+/// The bytes of such a text as a string slice; an ERROR when they are too many or not UTF-8.
+pub fn word<'a>(bytes: &'a [u8], name: &str) -> &'a str {
+    check_length(bytes, MAX_WORD, name);
+    utf8(bytes, name)
+}
+
+/// Raises 22023 for a text that is too long to be parsed: what is made of it, and an error that quotes it, is allocated
+/// by Rust.
+pub fn check_length(bytes: &[u8], limit: usize, name: &str) {
+    if bytes.len() > limit {
+        raise(INVALID, format!("{name} must not be longer than {limit} bytes"));
     }
 }
 
 /// A bytea (or sketch) datum holding a copy of `content`, in the current memory context.
 pub fn make_varlena(content: &[u8]) -> Datum {
     let total = content.len() + pg_sys::VARHDRSZ;
+    check_size(total);
     // SAFETY: the block has room for header and content; palloc raises an error when it cannot give it.
     unsafe {
         let block = pg_sys::palloc(total).cast::<u8>();
         pgrx::set_varsize_4b(block.cast(), total as i32);
         std::ptr::copy_nonoverlapping(content.as_ptr(), block.add(pg_sys::VARHDRSZ), content.len());
         Datum::from(block)
+    }
+}
+
+/// Raises 54000 for what does not fit into one value; palloc would call it an internal error.
+pub fn check_size(bytes: usize) {
+    /// `MaxAllocSize`
+    const MAX: usize = (1 << 30) - 1;
+    if bytes > MAX {
+        raise_hint(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("{bytes} bytes do not fit into one value, which has at most 1 GB"),
+            "Group by person; a group of many rows may fit with max_parallel_workers_per_gather = 0.",
+        );
     }
 }
 
@@ -163,8 +196,8 @@ pub unsafe fn event_time(fcinfo: FunctionCallInfo, index: usize) -> Option<i64> 
     // SAFETY: see above.
     let time = unsafe { timestamp(fcinfo, index) };
     if let Some(i64::MIN | i64::MAX) = time {
-        super::error::raise_hint(
-            pgrx::PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+        raise_hint(
+            PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
             "event_time must be finite",
             "Leave out such rows with FILTER (WHERE isfinite(event_time)).",
         );

@@ -118,6 +118,7 @@ pub unsafe fn make_rows<const N: usize>(
         }
         let mut datums = AVec::new_in(ContextAlloc::current());
         datums.extend(rows.map(|mut values| {
+            pgrx::check_for_interrupts!();
             let tuple =
                 pg_sys::heap_form_tuple(descriptor.as_ptr(), values.as_mut_ptr(), [false; N].as_mut_ptr());
             Some(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))

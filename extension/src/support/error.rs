@@ -1,5 +1,7 @@
 //! Postgres errors in Postgres style: an SQLSTATE, a lower-case message that names the argument, a hint that helps.
 
+use std::borrow::Cow;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -36,6 +38,14 @@ pub fn not_null<T>(value: Option<T>, argument: &str) -> T {
     match value {
         Some(value) => value,
         None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{argument} must not be NULL")),
+    }
+}
+
+/// A text as messages quote it: its beginning, if it is long.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

@@ -188,6 +188,7 @@ unsafe extern "C-unwind" fn give_back(_: *mut c_void) {
 /// Called by Postgres when it loads the library. The first panic of a thread registers what is to be dropped with it,
 /// in the C library, which aborts when it has no memory for that: so the first one happens here.
 #[unsafe(no_mangle)]
+#[expect(clippy::panic, reason = "it is caught right away")]
 pub extern "C-unwind" fn _PG_init() {
     drop(std::panic::catch_unwind(|| std::panic::panic_any(())));
 }

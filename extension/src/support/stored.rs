@@ -92,6 +92,9 @@ pg_function! {
     fn tidemark_stored_out(fcinfo) { Some(text_of_bytes(args::bytes(fcinfo, 0)?)) }
 }
 
+/// Bytes between two looks for interrupts.
+const PART: usize = 1 << 20;
+
 /// The bytes that the text given to an input function spells; 22P02 naming the type when it is not hexadecimal.
 ///
 /// # Safety
@@ -124,7 +127,7 @@ pub unsafe fn bytes_of_text(fcinfo: FunctionCallInfo, type_name: &str) -> AVec<u
 fn text_of_bytes(bytes: &[u8]) -> Datum {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let len = bytes.len() * 2 + 3;
-    // A value of more than half a gigabyte does not fit into one allocation of the usual kind; then palloc raises.
+    args::check_size(len);
     // SAFETY: the block has `len` bytes, all of which are written below.
     let out = unsafe {
         let text = pg_sys::palloc(len).cast::<u8>();
@@ -132,8 +135,11 @@ fn text_of_bytes(bytes: &[u8]) -> Datum {
         std::slice::from_raw_parts_mut(text, len)
     };
     out[..2].copy_from_slice(b"\\x");
-    for (pair, byte) in out[2..].as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    for (pairs, part) in out[2..].as_chunks_mut::<2>().0.chunks_mut(PART).zip(bytes.chunks(PART)) {
+        pgrx::check_for_interrupts!();
+        for (pair, byte) in pairs.iter_mut().zip(part) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
     }
     Datum::from(out.as_mut_ptr())
 }

@@ -28,4 +28,53 @@ mod tests {
         assert_eq!(error_of(too_much), "53200 out of memory");
         assert_eq!(text("SELECT tests.take_from_heap(1000)"), "1000");
     }
+
+    #[pg_test]
+    fn a_text_that_is_parsed_is_refused_when_it_is_long() {
+        let long = "repeat('.', 100000000)";
+        for (statement, error) in [
+            (
+                format!("SELECT tidemark.window_funnel('1 day', {long}, now(), true)"),
+                "22023 mode must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark.funnel('1 day', {long}, now(), true)"),
+                "22023 mode must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark.cohort_member({long}, 'on', 9, now(), now(), true, true)"),
+                "22023 period must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark.cohort_member('day', {long}, 9, now(), now(), true, true)"),
+                "22023 mode must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark.sequence_next_node({long}, 'head', now(), 'a', true)"),
+                "22023 direction must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark.sequence_next_node('forward', {long}, now(), 'a', true)"),
+                "22023 base must not be longer than 1000 bytes",
+            ),
+            (
+                format!("SELECT tidemark_internal.query_columns({long})"),
+                "22023 query must not be longer than 1048576 bytes",
+            ),
+        ] {
+            assert_eq!(error_of(&statement), error, "{statement}");
+        }
+        // Quoted, but not all of it.
+        let error = error_of("SELECT tidemark.sequence_match(repeat('x', 5000), now(), true)");
+        assert!(error.starts_with("22023 invalid pattern \"xxx") && error.len() < 500, "{error}");
+    }
+
+    #[pg_test]
+    fn a_long_person_has_a_session_id() {
+        // The name of the UUID is hashed piece by piece; computed with another implementation of UUIDv5.
+        assert_eq!(
+            text("SELECT tidemark.session_id(repeat('ab', 3000000), '2026-01-01 00:00:00Z')"),
+            "f827d8f2-8614-5902-a1f4-fd0d7c54e660"
+        );
+    }
 }
