@@ -50,11 +50,11 @@ mod tests {
                 "22023 mode must not be longer than 1000 bytes",
             ),
             (
-                format!("SELECT tidemark.sequence_next_node({long}, 'head', now(), 'a', true)"),
+                format!("SELECT tidemark.sequence_next_node({long}, 'head', now(), 'a', true, true)"),
                 "22023 direction must not be longer than 1000 bytes",
             ),
             (
-                format!("SELECT tidemark.sequence_next_node('forward', {long}, now(), 'a', true)"),
+                format!("SELECT tidemark.sequence_next_node('forward', {long}, now(), 'a', true, true)"),
                 "22023 base must not be longer than 1000 bytes",
             ),
             (
