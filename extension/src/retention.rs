@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::retention::calendar::DAY;
-use tidemark_core::retention::cohort::{CohortLog, Spec};
+use tidemark_core::retention::cohort::{CohortLog, MAX_PERIODS, Spec};
 use tidemark_core::retention::matrix::Matrix;
 use tidemark_core::retention::retention;
 
@@ -220,8 +220,11 @@ aggregate! {
 unsafe fn add_member(slot: &mut Slot<Counts>, fcinfo: FunctionCallInfo) {
     // SAFETY: see above.
     let Some(retained) = (unsafe { array::elements(fcinfo, 1, "retained", Element::BOOL) }) else { return };
-    if retained.len() == 0 {
-        invalid_argument("retained must not be empty", "Pass the column retained of tidemark.cohort_member.");
+    if !(1..=MAX_PERIODS as usize).contains(&retained.len()) {
+        invalid_argument(
+            format!("retained must have 1 to {MAX_PERIODS} elements, not {}", retained.len()),
+            "Pass the column retained of tidemark.cohort_member.",
+        );
     }
     let mut periods = AVec::with_capacity_in(retained.len(), ContextAlloc::current());
     periods.extend(retained.map(|element| element.map(|element| element.value() as u8 != 0)));

@@ -95,7 +95,10 @@ mod tests {
             ),
             "22023 period, mode, periods and as_of must be the same for all rows of a group"
         );
-        assert_eq!(error_of("SELECT tidemark.cohort_retention('{}')"), "22023 retained must not be empty");
+        assert_eq!(
+            error_of("SELECT tidemark.cohort_retention('{}')"),
+            "22023 retained must have 1 to 1000 elements, not 0"
+        );
         assert_eq!(
             error_of(
                 "SELECT tidemark.cohort_retention(r) FROM (VALUES ('{t}'::boolean[]), ('{t,f}')) AS v(r)"
