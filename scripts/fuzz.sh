@@ -11,7 +11,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 MINUTES=${MINUTES:-20}
-BIN=${CARGO_TARGET_DIR:-$ROOT/target}/fuzz
+BIN=$(target_dir)/fuzz
 HOST=$(rustc -vV | sed -n 's/^host: //p')
 ALL=$(cd fuzz/src/bin && basename -s .rs -- *.rs)
 read -ra targets <<<"$(tr '\n' ' ' <<<"${TARGET:-$ALL}")"
