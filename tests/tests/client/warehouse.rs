@@ -340,6 +340,11 @@ fn a_type_of_ones_own_takes_one_statement() {
         (r#"'other', ARRAY['x'], '{"event_time": "timestamptz"}'"#, "22023"),
         (r#"'searches', ARRAY['x'], '{"query": "text"}'"#, "22023"),
         (r#"'events', ARRAY['x'], '{"a": "text"}'"#, "42P07"),
+        // A column keeps its type: values that the new one cannot hold would go without a word.
+        (
+            r#"'searches', ARRAY['search_performed'], '{"query": "text", "words": "numeric", "results": "integer"}'"#,
+            "42804",
+        ),
     ] {
         let sql = format!("SELECT silver.create_event_table({wrong})");
         assert_eq!(sqlstate(admin.simple_query(&sql)), code, "{wrong}");
