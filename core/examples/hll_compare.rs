@@ -53,7 +53,7 @@ fn ours(values: impl Iterator<Item = i64>) -> Sketch<Global> {
 
 fn stored(sketch: &Sketch<Global>) -> Vec<u8> {
     let mut bytes = AVec::new_in(Global);
-    sketch.encode(&mut bytes);
+    sketch.encode(&mut bytes, ());
     bytes.to_vec()
 }
 
@@ -93,7 +93,7 @@ fn main() {
         let (their_other, our_other) = (theirs(n / 2..n + n / 2), ours(n / 2..n + n / 2));
         let [a, b] = paired(
             || merge(|| theirs(0..n), |sketch| sketch.merge(&their_other).unwrap()),
-            || merge(|| ours(0..n), |sketch| sketch.merge(&our_other)),
+            || merge(|| ours(0..n), |sketch| sketch.merge(&our_other, ())),
         );
         println!("merge, {n} values: hyperloglogplus {:.1} us, tidemark {:.1} us", a / 1000.0, b / 1000.0);
     }
@@ -102,7 +102,7 @@ fn main() {
         let their_runs = (0..20).filter(|_| state(&theirs(0..n)) == state(&theirs(0..n))).count();
         let our_runs = (0..20).filter(|_| stored(&ours(0..n)) == stored(&ours((0..n).rev()))).count();
         let mut split = ours(0..n / 2);
-        split.merge(&ours(n / 2..n));
+        split.merge(&ours(n / 2..n), ());
         println!(
             "equal states, {n} values: hyperloglogplus {their_runs} of 20, tidemark {our_runs} of 20 in reverse order, \
              merged halves {}; {} bytes; counts {:.1} and {:.1}",

@@ -153,7 +153,7 @@ fn sessions() {
         sessions
     };
     let mut bytes = AVec::new();
-    state().encode(&mut bytes, ());
+    state().encode(&mut Writer::new(&mut bytes, 1), ());
     asks("push", ROWS / 2, |i| {
         let mut sessions = Sessions::new_in(1, Global);
         scattered().for_each(|(time, _)| sessions.push(time, i));
@@ -161,9 +161,9 @@ fn sessions() {
     asks("count", ROWS / 3, |i| {
         state().count(i);
     });
-    asks("encode", ROWS / 3, |i| state().encode(&mut AVec::new(), i));
+    asks("encode", ROWS / 3, |i| state().encode(&mut Writer::new(&mut AVec::new(), 1), i));
     asks("decode", ROWS / 3, |i| {
-        Sessions::decode_in(&bytes, Global, i).unwrap();
+        Sessions::decode_in(&mut Reader::new(&bytes, 1).unwrap(), Global, i).unwrap();
     });
     asks("merge", PARTS, |i| state().merge(&state(), i).unwrap());
 }

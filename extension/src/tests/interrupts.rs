@@ -54,9 +54,7 @@ mod tests {
             100_000,
         );
         is_cancelled(
-            &format!(
-                "tidemark.cohort_member('day', 'recurring', 1000, 'infinity', to_timestamp(n * 86400.0), true, true)"
-            ),
+            "tidemark.cohort_member('day', 'recurring', 1000, 'infinity', to_timestamp(n * 86400.0), true, true)",
             200_000,
         );
         is_cancelled("tidemark.funnel('1 hour', 'any_order', to_timestamp(n / 30), VARIADIC c)", 1_000_000);

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+#[cfg(not(feature = "kafka"))]
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 
@@ -16,6 +17,7 @@ pub struct Args {
 
 impl Args {
     /// That of the log is all that is asked for.
+    #[cfg(not(feature = "kafka"))]
     pub fn config(&self) -> Result<Config> {
         Ok(Config::default())
     }
