@@ -42,10 +42,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.record_maintenance(regclass, text) IS
-'Notes in tidemark_internal.partition_config how a client''s maintenance of a table
-went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a lock
-that was not to be had (counted), else what failed. The caller needs INSERT
-on parent.';
+'Notes in tidemark_internal.partition_config how a client''s maintenance of a
+table went: error NULL for a success, a bare SQLSTATE 55P03 or 40P01 for a
+lock that was not to be had (counted), else what failed. The caller needs
+INSERT on parent.';
 
 CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day') RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000

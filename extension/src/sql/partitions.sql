@@ -325,11 +325,11 @@ COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date, date) IS
 to_date (UTC dates, both inclusive, at most 1000 days) and returns those it
 created; nothing when all exist. parent must be partitioned by range of one
 timestamptz column. Dates before 1900 or more than 366 days ahead are
-refused (22023), and so are dates in tidemark_internal.retired_dates (55000). The
-caller needs INSERT on parent; the partitions belong to the owner of parent
-and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on parent only if
-something is missing, so readers and writers go on. Safe to call from many
-sessions at once.';
+refused (22023), and so are dates in tidemark_internal.retired_dates
+(55000). The caller needs INSERT on parent; the partitions belong to the
+owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on
+parent only if something is missing, so readers and writers go on. Safe to
+call from many sessions at once.';
 
 CREATE FUNCTION tidemark.manage_partitions(parent regclass, premake_days integer DEFAULT 4, partition_schema name DEFAULT NULL, partition_unique name[] DEFAULT NULL, retention_days integer DEFAULT NULL, retention_action text DEFAULT 'drop') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000

@@ -39,9 +39,9 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.models_to_refresh(oid, text, text[], text[], float8[]) IS
 'Part of tidemark.refresh: which models have a dirty date to recompute, best
-first: those that read none which waits; of these, those whose last attempt
-came to an end; of these, the one on which least time was spent. Arguments as
-for tidemark_internal.refresh_step.';
+first. Those that read none which waits; of these, those whose last attempt
+came to an end; of these, the one on which least time was spent. Arguments
+as for tidemark_internal.refresh_step.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.models_to_refresh(oid, text, text[], text[], float8[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.note_attempt(caller oid, model text, skip text[], busy text[],

@@ -59,8 +59,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
 RETURN parent::oid::bigint::bit(32)::integer;
 COMMENT ON FUNCTION tidemark_internal.maintenance_lock_key(regclass) IS
-'The work behind tidemark_internal.try_maintenance_lock: the second key of the
-advisory lock of a table; the first is 1953064045.';
+'The work behind tidemark_internal.try_maintenance_lock: the second key of
+the advisory lock of a table; the first is 1953064045.';
 
 CREATE FUNCTION tidemark_internal.try_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
@@ -68,9 +68,9 @@ SET search_path = pg_catalog, pg_temp
 RETURN pg_try_advisory_lock(1953064045, tidemark_internal.maintenance_lock_key(parent));
 COMMENT ON FUNCTION tidemark_internal.try_maintenance_lock(regclass) IS
 'Makes this session the maintainer of a table until
-tidemark_internal.release_maintenance_lock or the end of the session; false when
-another one is. For clients that detach partitions concurrently, in several
-transactions.';
+tidemark_internal.release_maintenance_lock or the end of the session; false
+when another one is. For clients that detach partitions concurrently, in
+several transactions.';
 
 CREATE FUNCTION tidemark_internal.release_maintenance_lock(parent regclass) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10
@@ -180,8 +180,8 @@ BEGIN ATOMIC
     ON CONFLICT ON CONSTRAINT retired_dates_pkey DO UPDATE SET state = excluded.state, retired_at = excluded.retired_at;
 END;
 COMMENT ON FUNCTION tidemark_internal.set_retired(regclass, regclass, timestamptz, timestamptz, text, text) IS
-'The work behind maintenance: writes the rows of tidemark_internal.retired_dates for
-the dates of one partition.';
+'The work behind maintenance: writes the rows of
+tidemark_internal.retired_dates for the dates of one partition.';
 
 CREATE FUNCTION tidemark_internal.attach_again(parent regclass, partition regclass, from_time timestamptz, to_time timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000

@@ -57,10 +57,6 @@ mod tests {
                 format!("SELECT tidemark.sequence_next_node('forward', {long}, now(), 'a', true, true)"),
                 "22023 base must not be longer than 1000 bytes",
             ),
-            (
-                format!("SELECT tidemark_internal.query_columns({long})"),
-                "22023 query must not be longer than 1048576 bytes",
-            ),
         ] {
             assert_eq!(error_of(&statement), error, "{statement}");
         }

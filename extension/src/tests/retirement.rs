@@ -343,39 +343,39 @@ mod tests {
         depot("drop");
         for (call, expected) in [
             (
-                "manage_partitions('depot.events', retention_days => 0)",
+                "tidemark.manage_partitions('depot.events', retention_days => 0)",
                 "22023 retention_days must be between 1 and 36500",
             ),
             (
-                "manage_partitions('depot.events', retention_action => 'move')",
+                "tidemark.manage_partitions('depot.events', retention_action => 'move')",
                 "22023 retention_action must be drop or keep",
             ),
             (
-                "manage_partitions('depot.events', retention_action => NULL)",
+                "tidemark.manage_partitions('depot.events', retention_action => NULL)",
                 "22023 retention_action must be drop or keep",
             ),
-            ("unmanage_partitions(NULL)", "22004 parent must not be NULL"),
-            ("maintenance_step(NULL, 'create')", "22004 parent must not be NULL"),
-            ("maintenance_step('depot.events', 'destroy')", "22023 work is not known"),
-            ("maintenance_step('depot.events', NULL)", "22023 work is not known"),
+            ("tidemark.unmanage_partitions(NULL)", "22004 parent must not be NULL"),
+            ("tidemark_internal.maintenance_step(NULL, 'create')", "22004 parent must not be NULL"),
+            ("tidemark_internal.maintenance_step('depot.events', 'destroy')", "22023 work is not known"),
+            ("tidemark_internal.maintenance_step('depot.events', NULL)", "22023 work is not known"),
             (
-                "restore_partition('depot.events', NULL)",
+                "tidemark.restore_partition('depot.events', NULL)",
                 "22023 event_date and hold must not be NULL, and hold not negative",
             ),
             (
-                "restore_partition('depot.events', '2026-01-01', NULL)",
+                "tidemark.restore_partition('depot.events', '2026-01-01', NULL)",
                 "22023 event_date and hold must not be NULL, and hold not negative",
             ),
             (
-                "ensure_partitions('depot.events', '1899-12-31', '1900-01-01')",
+                "tidemark.ensure_partitions('depot.events', '1899-12-31', '1900-01-01')",
                 "22023 no partition is created for 1899-12-31",
             ),
             (
-                "ensure_partitions('depot.events', '2100-01-01', '2100-01-01')",
+                "tidemark.ensure_partitions('depot.events', '2100-01-01', '2100-01-01')",
                 "22023 no partition is created for 2100-01-01",
             ),
         ] {
-            assert_eq!(error_of(&format!("SELECT tidemark.{call}")), expected, "{call}");
+            assert_eq!(error_of(&format!("SELECT {call}")), expected, "{call}");
         }
         assert_eq!(
             error_of("CALL tidemark.run_maintenance('public.needed')"),
