@@ -90,7 +90,7 @@ public class Check {
         for (String name : readable) {
             String schema = name.substring(0, name.indexOf('.'));
             if (partitions.contains(name)) wrong.add(name + " is a partition and can be read");
-            else if (!SYNCED.contains(schema) && !schema.equals(EXTENSION)) wrong.add(name + " can be read outside of " + SYNCED);
+            else if (!SYNCED.contains(schema) && !schema.startsWith(EXTENSION)) wrong.add(name + " can be read outside of " + SYNCED);
         }
         for (Relation relation : seen.values()) {
             if (partitions.contains(relation.name)) wrong.add(relation.name + " is a partition in a schema to synchronise");
@@ -134,7 +134,7 @@ public class Check {
             }
             long allowed = readable.stream().filter(name -> name.startsWith(schema + ".")).count();
             System.out.printf("%-22s %8d %9d  %s%n", schema, listed, allowed,
-                    SYNCED.contains(schema) ? "synchronise" : schema.equals(EXTENSION) ? "leave out: the extension's own" : "leave out");
+                    SYNCED.contains(schema) ? "synchronise" : schema.startsWith(EXTENSION) ? "leave out: the extension's own" : "leave out");
         }
         System.out.println();
     }

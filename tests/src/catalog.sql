@@ -139,6 +139,19 @@ WITH RECURSIVE found AS (
            o.oid::regoperator, o.oprresult::regtype, o.oprowner::regrole, o.oprcode, o.oprcom::regoperator, o.oprnegate::regoperator, o.oprcanmerge, o.oprcanhash, o.oprrest, o.oprjoin)
       FROM pg_operator AS o JOIN member AS m ON m.classid = 'pg_operator'::regclass AND m.objid = o.oid
     UNION ALL
+    SELECT 'pg_opfamily'::regclass, f.oid, 0, 'owner', f.opfowner::regrole::text
+      FROM pg_opfamily AS f JOIN member AS m ON m.classid = 'pg_opfamily'::regclass AND m.objid = f.oid
+    UNION ALL
+    SELECT 'pg_opclass'::regclass, c.oid, 0, 'operator class', format('of %s, key %s, default %s, owner %s',
+           c.opcintype::regtype, c.opckeytype::regtype, c.opcdefault, c.opcowner::regrole)
+      FROM pg_opclass AS c JOIN member AS m ON m.classid = 'pg_opclass'::regclass AND m.objid = c.oid
+    UNION ALL
+    SELECT 'pg_amop'::regclass, o.oid, 0, 'strategy', format('%s %s', o.amopstrategy, o.amopopr::regoperator)
+      FROM pg_amop AS o JOIN member AS m ON m.classid = 'pg_amop'::regclass AND m.objid = o.oid
+    UNION ALL
+    SELECT 'pg_amproc'::regclass, p.oid, 0, 'support', format('%s %s', p.amprocnum, p.amproc::regprocedure)
+      FROM pg_amproc AS p JOIN member AS m ON m.classid = 'pg_amproc'::regclass AND m.objid = p.oid
+    UNION ALL
     SELECT 'pg_namespace'::regclass, n.oid, 0, 'owner', n.nspowner::regrole::text
       FROM pg_namespace AS n JOIN member AS m ON m.classid = 'pg_namespace'::regclass AND m.objid = n.oid
 
@@ -157,7 +170,8 @@ WITH RECURSIVE found AS (
     UNION ALL
     SELECT m.classid, m.objid, 0, 'not described', pg_describe_object(m.classid, m.objid, 0) FROM member AS m
      WHERE m.classid NOT IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_type'::regclass, 'pg_cast'::regclass, 'pg_operator'::regclass, 'pg_namespace'::regclass,
-           'pg_constraint'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass)
+           'pg_constraint'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
+           'pg_opfamily'::regclass, 'pg_opclass'::regclass, 'pg_amop'::regclass, 'pg_amproc'::regclass)
 )
 SELECT (pg_identify_object(classid, objid, objsubid)).type || ' ' || (pg_identify_object(classid, objid, objsubid)).identity AS object, property,
        coalesce(value, 'null') AS value
