@@ -19,8 +19,8 @@ for target in "${targets[@]}"; do
     [ -e "fuzz/src/bin/$target.rs" ] || die "there is no fuzz target \"$target\"" "take some of: ${ALL//$'\n'/ }"
 done
 
-# Counters for libFuzzer, which any compiler of Rust can put in. No address sanitizer: the code under test has no unsafe
-# in it, and crates with C inside (librdkafka, zstd) do not build with it. With --target the flags are not for build scripts.
+# Counters for libFuzzer, which any compiler of Rust can put in. No address sanitizer: core has no unsafe code, and
+# librdkafka does not build beside a zstd with it. With --target the flags are not for build scripts.
 build() {
     CARGO_TARGET_DIR=$BIN RUSTFLAGS="-Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
         -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -28,7 +28,7 @@ build() {
         cargo build --locked --release --target "$HOST" --manifest-path fuzz/Cargo.toml "${targets[@]/#/--bin=}"
 }
 step "build the fuzz targets" quietly fuzz-build \
-    "read the first error above; if Cargo.lock is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" build
+    "read the first error above; a lock file that is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" build
 
 # fuzz TARGET ARGUMENT...: a failure of the target ends it with another code than 0.
 fuzz() {
@@ -62,7 +62,8 @@ for target in "${targets[@]}"; do
     if [ "$rc" != 0 ]; then
         failed=1
         input=$(sed -n 's/^.*Test unit written to //p' "$log" | tail -n 1)
-        grep -a -m 1 -A 3 -E "panicked at|ERROR: " "$log" | grep -v "^stack backtrace" | cut -c 1-200 | sed 's/^/    | /' >&2 || true
+        # Not the next lines, which are how it came there.
+        grep -a -m 1 -A 2 -E "panicked at|ERROR: " "$log" | cut -c 1-200 | sed 's/^/    | /' >&2 || true
         say "    the whole log is $log"
         [ -z "$input" ] || say "    what to do: make fuzz TARGET=$target INPUT=$input"
     fi

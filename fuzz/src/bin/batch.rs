@@ -55,9 +55,10 @@ fn value(value: &Value<'_>) -> Vec<u8> {
             let id = if uuid { format!("01990{id:03x}-0000-7000-8000-000000000000") } else { id.to_string() };
             let (hour, minute, day) = (minute / 60 % 24, minute % 60, minute / 1440 % 28 + 1);
             let user = serde_json::Value::from(user);
+            let time = format!("2026-08-{day:02}T{hour:02}:{minute:02}:00Z");
             format!(
-                r#"{{"messageId":"{id}","id":"{id}","event_id":"{id}","event":"e","type":"t","event_name":"e","userId":{user},
-                     "timestamp":"2026-08-{day:02}T{hour:02}:{minute:02}:00Z","time":"2026-08-{day:02}T{hour:02}:{minute:02}:00Z"}}"#
+                r#"{{"messageId":"{id}","id":"{id}","event_id":"{id}","event":"e","type":"t","event_name":"e",
+                     "timestamp":"{time}","time":"{time}","userId":{user}}}"#
             )
             .into_bytes()
         }

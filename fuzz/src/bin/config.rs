@@ -44,8 +44,10 @@ fn examples() -> Vec<Vec<u8>> {
         [envelope]
         preset = "snowplow"
         fields = ["user_id=/who/id"]"#;
-    let environment = "TIDEMARK__LATE__POLICY=refuse\nTIDEMARK__LATE__ALLOWED=36h\nTIDEMARK__KAFKA__LIBRDKAFKA__CLIENT_ID=x";
-    let other = "[dedupe]\nmode = \"id_window\"\nwindow_days = 7\nfingerprint_exclude = ['/a']\n[target]\ntable = \"bronze.other\"";
+    let environment = "TIDEMARK__LATE__POLICY=refuse\nTIDEMARK__LATE__ALLOWED=36h\n\
+                       TIDEMARK__KAFKA__LIBRDKAFKA__CLIENT_ID=x";
+    let other = "[dedupe]\nmode = \"id_window\"\nwindow_days = 7\nfingerprint_exclude = ['/a']\n\
+                 [target]\ntable = \"bronze.other\"";
     vec![joined(&[file.as_bytes(), environment.as_bytes()]), joined(&[other.as_bytes(), b""])]
 }
 

@@ -23,7 +23,7 @@ fn examples() -> Vec<Vec<u8>> {
 fuzz_target!(init: seeds(examples()), |data: &[u8]| {
     let [text, bytes] = parts(data);
     let text = String::from_utf8_lossy(&text);
-    let pattern = match bounded(text.len(), 64, || Pattern::parse(&text, 9)) {
+    let pattern = match bounded(text.len(), 128, || Pattern::parse(&text, 9)) {
         Ok(pattern) => pattern,
         Err(error) => {
             assert!((1..=text.chars().count() + 1).contains(&error.position), "{error}");
