@@ -28,5 +28,8 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
     let texts = parts::<5>(data).map(|part| String::from_utf8_lossy(&part).into_owned());
     let channel = group(&texts);
     assert_eq!(group(&texts.each_ref().map(|text| text.to_ascii_uppercase())), channel);
-    assert_eq!(group(&texts.each_ref().map(|text| format!(" {text}\t"))), channel);
+    // Of long texts the beginning is read, blanks included.
+    if texts.iter().all(|text| text.len() < 900) {
+        assert_eq!(group(&texts.each_ref().map(|text| format!(" {text}\t"))), channel);
+    }
 });

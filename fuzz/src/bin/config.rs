@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::{Scratch, bounded, joined, parts, seeds};
-use tidemark_loader::commands::options;
+use tidemark_loader::commands::{kafka_options, options};
 use tidemark_loader::config::Config;
 
 fn load(file: &Scratch, text: &str, environment: &str) -> Option<Config> {
@@ -67,10 +67,10 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
         options::encoder(&config, None).is_ok(),
         options::breaker(&config).is_ok(),
         options::lanes(&config).and_then(|lanes| options::batch_limits(&config, lanes)).is_ok(),
-        options::kafka(&config).is_ok(),
-        options::topics(&config).is_ok(),
-        options::out_of_range(&config).is_ok(),
-        options::group(&config),
+        kafka_options::kafka(&config).is_ok(),
+        kafka_options::topics(&config).is_ok(),
+        kafka_options::out_of_range(&config).is_ok(),
+        kafka_options::group(&config),
     );
     assert!(made.0 && made.4 && made.8, "single values are checked when they are read");
     let shown = config.effective();

@@ -79,16 +79,16 @@ impl Stored<'_> {
 
 fn written(sketch: &Sketch<Global>) -> Vec<u8> {
     let mut out = AVec::new();
-    sketch.encode(&mut out);
+    sketch.encode(&mut out, ());
     assert_eq!(out.len(), sketch.encoding().1);
     out.to_vec()
 }
 
 /// The sketch, if the bytes hold one.
 fn read(bytes: &[u8]) -> Option<Sketch<Global>> {
-    let sketch = bounded(bytes.len(), 8, || Sketch::decode_in(bytes, Global));
-    let estimate = bounded(0, 0, || estimate_encoded(bytes));
-    let valid = EncodedRef::parse(bytes).and_then(|encoded| encoded.validate());
+    let sketch = bounded(bytes.len(), 8, || Sketch::decode_in(bytes, Global, ()));
+    let estimate = bounded(0, 0, || estimate_encoded(bytes, ()));
+    let valid = EncodedRef::parse(bytes).and_then(|encoded| encoded.validate(()));
     assert_eq!(valid.as_ref().err(), sketch.as_ref().err());
     assert_eq!(estimate.as_ref().err(), sketch.as_ref().err());
     let (sketch, estimate) = (sketch.ok()?, estimate.ok()?);
@@ -106,16 +106,16 @@ fuzz_target!(|input: (Stored<'_>, Stored<'_>)| {
             assert_eq!(written(&again), canonical);
             assert_eq!(again.estimate(), sketch.estimate());
             let mut twice = again;
-            twice.merge(&sketch);
+            twice.merge(&sketch, ());
             assert_eq!(written(&twice), canonical, "a union with itself");
         }
     }
     let (Some(mut left), Some(mut right)) = (read(&a), read(&b)) else { return };
-    left.merge(&right);
-    right.merge_encoded(&EncodedRef::parse(&a).expect("read before")).expect("read before");
+    left.merge(&right, ());
+    right.merge_encoded(&EncodedRef::parse(&a).expect("read before"), ()).expect("read before");
     let union = written(&left);
     assert_eq!(union, written(&right));
     assert!(read(&union).is_some());
-    left.merge(&read(&b).expect("read before"));
+    left.merge(&read(&b).expect("read before"), ());
     assert_eq!(written(&left), union, "a union with a part of it");
 });

@@ -3,13 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidemark_core::Global;
-use tidemark_core::retention::matrix::{Matrix, Row};
+use tidemark_core::retention::matrix::Matrix;
 use tidemark_fuzz::{State, check_state, joined, read_whole, seeds, written};
 
 struct Table(Matrix<Global>);
 
 impl State for Table {
-    type Answer = Vec<Row>;
+    /// Cohorts, their sizes, and who came back.
+    type Answer = Vec<(i64, u64, Vec<Option<u64>>)>;
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         read_whole(bytes, |r| Matrix::decode_in(r, Global)).map(Self)
@@ -23,10 +24,11 @@ impl State for Table {
         self.0.append(&other.0).is_ok()
     }
 
-    fn answer(&mut self) -> Vec<Row> {
-        let rows: Vec<_> = self.0.rows().collect();
-        assert!(rows.windows(2).all(|pair| pair[0].cohort < pair[1].cohort));
-        assert!(rows.iter().all(|row| row.retained.iter().flatten().all(|&n| n <= row.size)));
+    fn answer(&mut self) -> Self::Answer {
+        let rows: Vec<_> =
+            self.0.rows().map(|row| (row.cohort, row.size, row.retained().collect::<Vec<_>>())).collect();
+        assert!(rows.is_sorted_by(|before, after| before.0 < after.0));
+        assert!(rows.iter().all(|(_, size, retained)| retained.iter().flatten().all(|n| n <= size)));
         rows
     }
 }

@@ -3,10 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::{bounded, seeds};
+use tidemark_loader::config::keys::reserved;
 use tidemark_loader::envelope::pointer::Pointer;
 use tidemark_loader::envelope::preset::parse_part;
 use tidemark_loader::fingerprint::member;
-use tidemark_loader::kafka::{parse_setting, reserved};
+use tidemark_loader::kafka::parse_setting;
 use tidemark_loader::target::{Dedupe, Target};
 
 const EXAMPLES: [&str; 8] = [

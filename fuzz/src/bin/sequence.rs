@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tidemark_core::Global;
 use tidemark_core::event::Event;
 use tidemark_core::sequence::Pattern;
 use tidemark_fuzz::{bounded, joined, parts, rows, seeds};
@@ -31,9 +32,9 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
         }
     };
     let events: Vec<Event> = rows(&bytes);
-    let count = pattern.count(&events, ());
+    let count = pattern.count(&events, Global, ());
     assert!(count <= events.len() as u64);
-    assert_eq!(pattern.matches(&events, ()), count > 0);
+    assert_eq!(pattern.matches(&events, Global, ()), count > 0);
     let seen: Vec<Event> = events.iter().filter(|event| event.conditions != 0).copied().collect();
-    assert_eq!(pattern.count(&seen, ()), count, "rows without a condition are invisible");
+    assert_eq!(pattern.count(&seen, Global, ()), count, "rows without a condition are invisible");
 });

@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidemark_core::session::{Session, Sessions};
-use tidemark_core::{AVec, Global};
-use tidemark_fuzz::{State, check_state, joined, seeds};
+use tidemark_core::Global;
+use tidemark_fuzz::{State, check_state, joined, read_whole, seeds, written};
 
 struct Visits(Sessions<Global>);
 
@@ -12,13 +12,11 @@ impl State for Visits {
     type Answer = Vec<Session>;
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        Sessions::decode_in(bytes, Global, ()).ok().map(Self)
+        read_whole(bytes, |r| Sessions::decode_in(r, Global, ())).map(Self)
     }
 
     fn encode(&mut self) -> Vec<u8> {
-        let mut out = AVec::new();
-        self.0.encode(&mut out, ());
-        out.to_vec()
+        written(|w| self.0.encode(w, ()))
     }
 
     fn merge(&mut self, other: &Self) -> bool {
