@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemark_core::session::{Session, Sessions};
 use tidemark_core::Global;
+use tidemark_core::session::{Session, Sessions};
 use tidemark_fuzz::{State, check_state, joined, read_whole, seeds, written};
 
 struct Visits(Sessions<Global>);
