@@ -12,7 +12,8 @@
 #
 # DIR holds: port, password (mode 0600) and data. When the server's user cannot reach DIR (say, below /root),
 # data is a link to /var/lib/tidemark/<hash of DIR>. Without PORT: the remembered one, else a free one from 54329.
-# A name=value is a server setting for this and later starts.
+# A name=value is a server setting for this and later starts. With STANDBY_OF=DIR the cluster that is created is a copy
+# of the one in that DIR and follows it.
 set -euo pipefail
 unset RUST_BACKTRACE # a server that inherits it shows Rust frames in the DETAIL of some errors
 # shellcheck source=scripts/lib.sh
@@ -59,10 +60,25 @@ place_data() {
 }
 
 create() {
-    local password real memory_mb
+    local real
     rm -f "$DIR/password"
     place_data
     real=$(readlink -f "$DATA")
+    if [ -n "${STANDBY_OF:-}" ]; then copy_of "$STANDBY_OF" "$real"; else create_empty "$real"; fi
+}
+
+# A standby of the cluster in DIR $1; start.conf comes along and is written anew by the start.
+copy_of() {
+    local password
+    password=$(cat "$1/password")
+    as_server "$PGBIN/pg_basebackup" -D "$2" -R -c fast -X stream \
+        -d "postgresql://postgres:$password@127.0.0.1:$(cat "$1/port")/postgres" ||
+        die "pg_basebackup of $1 failed" "read the lines above"
+    (umask 077 && printf '%s\n' "$password" >"$DIR/password")
+}
+
+create_empty() {
+    local password memory_mb real=$1
     password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     # initdb reads the password from a file, which its own user must be able to read: inside a directory of mode 0700.
     # shellcheck disable=SC2016

@@ -47,6 +47,18 @@ impl Cluster {
 
     /// Starts a server of its own from this installation.
     pub fn start_of(name: &str, more: &[&str], installation: Option<&Installation>) -> Cluster {
+        let pg_config = installation.map(Installation::pg_config);
+        let environment: Vec<_> = pg_config.iter().map(|path| ("PG_CONFIG", path.as_str())).collect();
+        Cluster::start_in(name, more, &environment)
+    }
+
+    /// Starts a copy of this server that follows it.
+    pub fn standby(&self, name: &str) -> Cluster {
+        let of = self.directory.to_str().expect("the path is UTF-8");
+        Cluster::start_in(name, &[], &[("STANDBY_OF", of)])
+    }
+
+    fn start_in(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Cluster {
         // Nobody pulls the plug here: what is tested does not depend on fsync. A lazy WAL writer, so that a crash
         // loses what was committed without waiting for it.
         let mut settings = vec![
@@ -58,9 +70,7 @@ impl Cluster {
             "wal_writer_flush_after=1GB",
         ];
         settings.extend(more);
-        let pg_config = installation.map(Installation::pg_config);
-        let environment: Vec<_> = pg_config.iter().map(|path| ("PG_CONFIG", path.as_str())).collect();
-        let (directory, address) = server::start_with("pg.sh", name, &settings, &environment);
+        let (directory, address) = server::start_with("pg.sh", name, &settings, environment);
         let password: String = std::fs::read_to_string(directory.join("password"))
             .unwrap_or_else(|e| panic!("scripts/pg.sh left no password in {}: {e}", directory.display()));
         let superuser = format!("postgresql://postgres:{}@{address}", password.trim());

@@ -28,6 +28,7 @@ mod replication;
 mod roles;
 mod running;
 mod scripts;
+mod standby;
 mod strangers;
 mod warehouse;
 
