@@ -47,4 +47,4 @@ SELECT tidemark.manage_partitions(
     partition_unique => ARRAY['event_id']
 );
 
-GRANT EXECUTE ON FUNCTION tidemark.ensure_partitions(regclass, date, date) TO tidemark_loader;
+GRANT EXECUTE ON FUNCTION tidemark.ensure_partitions(regclass, date[]) TO tidemark_loader;

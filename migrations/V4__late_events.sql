@@ -64,7 +64,7 @@ BEGIN
         removed := 0;
         reason := NULL;
         BEGIN
-            PERFORM tidemark.ensure_partitions('bronze.events'::regclass, merge_late_events.event_date, merge_late_events.event_date);
+            PERFORM tidemark.ensure_partitions('bronze.events'::regclass, ARRAY[merge_late_events.event_date]);
             -- Rows whose id is there already stay behind for the DELETE to judge.
             WITH moved AS (
                 INSERT INTO bronze.events (event_id, event_time, event_type, user_id, anonymous_id, received_at,

@@ -47,12 +47,12 @@ class Servers:
         with psycopg.connect(self.url(database), autocommit=True) as db:
             if not case.unique:
                 db.execute("""DO $$ DECLARE i regclass; BEGIN
-                    UPDATE tidemark_internal.partition_config SET unique_columns = NULL WHERE parent = 'bronze.events'::regclass;
+                    PERFORM tidemark.manage_partitions('bronze.events', partition_unique => '{}');
                     FOR i IN SELECT x.indexrelid FROM pg_index x JOIN pg_inherits h ON h.inhrelid = x.indrelid
                               WHERE h.inhparent = 'bronze.events'::regclass AND x.indisunique LOOP
                         EXECUTE format('DROP INDEX %s', i); END LOOP; END $$""")
             days = "(now() AT TIME ZONE 'UTC')::date"
-            db.execute(f"SELECT tidemark.ensure_partitions('bronze.events', {days} - 3, {days} + 1)")
+            db.execute(f"SELECT tidemark.ensure_partitions('bronze.events', ARRAY(SELECT {days} + n FROM generate_series(-3, 1) AS n))")
             db.execute("CHECKPOINT")
 
     def tidemark(self, command: str, database: str, *flags: str, check: bool = False, environment: dict = {}) -> subprocess.Popen:

@@ -26,7 +26,7 @@ def create(db, table: str) -> None:
 def fill(db, table: str, date: datetime.date, events: int, users: int, seed: int) -> None:
     """The partition of a date and its rows, in one transaction."""
     with db.transaction():
-        db.execute("SELECT FROM tidemark.ensure_partitions(%s::regclass, %s, %s)", (table, date, date))
+        db.execute("SELECT FROM tidemark.ensure_partitions(%s::regclass, ARRAY[%s::date])", (table, date))
         db.execute("SELECT setseed(%s)", (((seed * 7919 + date.toordinal()) % 1_000_003) / 1_000_003,))
         # LIMIT and not an exact count of sessions: the last one may be shorter. OFFSET 0: a session draws once.
         db.execute(f"""

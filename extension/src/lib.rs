@@ -12,7 +12,6 @@ pub mod ddsketch;
 pub mod funnel;
 pub mod funnel_stats;
 pub mod hll;
-pub mod maintenance;
 pub mod models;
 pub mod retention;
 pub mod sequences;
@@ -46,9 +45,24 @@ mod tests;
     requires = ["ddsketch"]
 );
 ::pgrx::extension_sql_file!("./sql/partitions.sql", name = "partitions", requires = ["support_functions"]);
-::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["partitions"]);
-::pgrx::extension_sql_file!("./sql/maintenance.sql", name = "maintenance", requires = ["retirement"]);
-::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["maintenance"]);
+::pgrx::extension_sql_file!(
+    "./sql/manage_partitions.sql",
+    name = "manage_partitions",
+    requires = ["partitions"]
+);
+::pgrx::extension_sql_file!("./sql/retirement.sql", name = "retirement", requires = ["manage_partitions"]);
+::pgrx::extension_sql_file!(
+    "./sql/retirement_steps.sql",
+    name = "retirement_steps",
+    requires = ["retirement"]
+);
+::pgrx::extension_sql_file!("./sql/maintenance.sql", name = "maintenance", requires = ["retirement_steps"]);
+::pgrx::extension_sql_file!(
+    "./sql/partition_health.sql",
+    name = "partition_health",
+    requires = ["maintenance"]
+);
+::pgrx::extension_sql_file!("./sql/models.sql", name = "models", requires = ["partition_health"]);
 ::pgrx::extension_sql_file!("./sql/marks.sql", name = "marks", requires = ["models"]);
 ::pgrx::extension_sql_file!("./sql/freshness.sql", name = "freshness", requires = ["marks"]);
 ::pgrx::extension_sql_file!("./sql/stale_dates.sql", name = "stale_dates", requires = ["freshness"]);

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error as PgError};
+
+use crate::error::{Error, Kind};
+use crate::pg::{self, Config};
 
 /// How often a step is tried whose lock is not to be had.
 const TRIES: u32 = 3;
@@ -20,15 +23,6 @@ pub enum Work {
     Drop,
 }
 
-/// Something that did not work, and why.
-#[derive(Debug)]
-pub struct Failure {
-    /// What was being done.
-    pub what: String,
-    /// What Postgres said.
-    pub error: Error,
-}
-
 /// A managed table.
 struct Table {
     oid: u32,
@@ -38,29 +32,51 @@ struct Table {
     ours: bool,
 }
 
+/// Something that did not work: for people, and for the settings of the table.
+struct Failed {
+    error: Error,
+    /// SQLSTATE and message; `None` if the server did not say it.
+    note: Option<String>,
+}
+
+/// What a step did.
+enum Step {
+    Nothing,
+    Something,
+    /// Postgres refused to detach this partition: to the step, or to us.
+    Refused(String),
+    RefusedUs(String, PgError),
+}
+
 /// Does this work on every managed table that we may insert into and adds up the partitions created or detached. A
 /// table that fails holds up no other; one that another session maintains is passed over.
-pub async fn maintain(client: &Client, works: &[Work], count: &mut i64, failures: &mut Vec<Failure>) {
-    let failed = |what: &str, error| Failure { what: what.to_owned(), error };
+pub async fn maintain(
+    client: &Client,
+    config: &Config,
+    works: &[Work],
+    count: &mut i64,
+    failures: &mut Vec<Error>,
+) {
     // In an older snapshot the marks of a writer that we waited for would not be seen.
-    let prepare = "SET default_transaction_isolation = 'read committed'; SELECT tidemark_internal.forget_missing_tables()";
-    if let Err(error) = client.batch_execute(prepare).await {
-        failures.push(failed("maintaining partitions", error));
-        return;
-    }
-    let tables = match tables(client).await {
+    let prepare = "SET default_transaction_isolation = 'read committed';
+                   SELECT tidemark_internal.forget_missing_tables()";
+    let tables = match client.batch_execute(prepare).await {
+        Ok(()) => tables(client).await,
+        Err(error) => Err(error),
+    };
+    let tables = match tables {
         Ok(tables) => tables,
         Err(error) => {
-            failures.push(failed("maintaining partitions", error));
+            failures.push(pg::explain("maintaining partitions failed", config, &error));
             return;
         }
     };
     for table in tables {
-        let what = format!("maintaining the partitions of {}", table.name);
         // A success is noted only once everything was done.
-        let last = works.contains(&Work::Drop) && !failures.iter().any(|f| f.what == what);
-        if let Err(error) = one_table(client, &table, works, last, count).await {
-            failures.push(failed(&what, error));
+        let what = table.what();
+        let last = works.contains(&Work::Drop) && !failures.iter().any(|f| f.to_string().starts_with(&what));
+        if let Err(error) = one_table(client, config, &table, works, last, count).await {
+            failures.push(error);
             if client.is_closed() {
                 return;
             }
@@ -69,14 +85,15 @@ pub async fn maintain(client: &Client, works: &[Work], count: &mut i64, failures
 }
 
 /// How many dates are past their retention but still needed by a model, in all tables.
-pub async fn refused(client: &Client) -> Result<i64, Error> {
+pub async fn refused(client: &Client) -> Result<i64, PgError> {
     let sql = "SELECT coalesce(sum(refused_dates), 0)::bigint FROM tidemark.partition_health";
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// What maintenance would do now, as lines for people.
-pub async fn plan(client: &Client) -> Result<Vec<String>, Error> {
-    let sql = "SELECT parent::text, action, coalesce(sql, ''), coalesce(lock_level, ''), reason FROM tidemark.plan_maintenance()";
+pub async fn plan(client: &Client) -> Result<Vec<String>, PgError> {
+    let sql = "SELECT parent::text, action, coalesce(sql, ''), coalesce(lock_level, ''), reason
+                 FROM tidemark.plan_maintenance()";
     let mut lines = Vec::new();
     for row in client.query(sql, &[]).await? {
         let [table, action, sql, lock, reason]: [&str; 5] = std::array::from_fn(|i| row.get(i));
@@ -92,11 +109,9 @@ pub async fn plan(client: &Client) -> Result<Vec<String>, Error> {
     Ok(lines)
 }
 
-async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
+async fn tables(client: &Client) -> Result<Vec<Table>, PgError> {
     let sql =
-        "SELECT t.oid, t.oid::regclass::text, t.relowner::regrole::text, pg_has_role(t.relowner, 'MEMBER')
-                 FROM tidemark_internal.partition_config AS c JOIN pg_class AS t ON t.oid = c.parent
-                WHERE has_table_privilege(t.oid, 'INSERT') OR pg_has_role(t.relowner, 'MEMBER') ORDER BY 2";
+        "SELECT parent::oid, parent::text, owner::text, concurrently FROM tidemark_internal.managed_tables()";
     let rows = client.query(sql, &[]).await?;
     Ok(rows
         .iter()
@@ -106,86 +121,117 @@ async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
 
 async fn one_table(
     client: &Client,
+    config: &Config,
     table: &Table,
     works: &[Work],
     last: bool,
     count: &mut i64,
 ) -> Result<(), Error> {
-    // Held over several transactions; it goes with the connection should we die.
-    let lock = "SELECT tidemark_internal.try_maintenance_lock($1::oid::regclass)";
-    if !client.query_one(lock, &[&table.oid]).await?.get::<_, bool>(0) {
-        tracing::debug!(table = table.name, "another session maintains it");
-        return Ok(());
-    }
-    let mut result = Ok(());
+    let mut first: Option<Failed> = None;
     for work in works {
-        if let Err(error) = all_steps(client, table, *work, count).await
-            && result.is_ok()
-        {
-            result = Err(error);
+        if let Err(failed) = all_steps(client, config, table, *work, count).await {
+            first.get_or_insert(failed);
         }
     }
-    let error = result.as_ref().err().map(|e| match e.as_db_error() {
-        Some(db) => format!("{} {}", db.code().code(), db.message()),
-        None => e.to_string(),
-    });
-    if error.is_some() || last {
-        let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
-        result = result.and(client.execute(sql, &[&table.oid, &error]).await.map(|_| ()));
+    let note = first.as_ref().and_then(|failed| failed.note.as_ref());
+    if note.is_some() || first.is_none() && last {
+        record(client, table, note).await.map_err(|e| table.failed(config, &e).error)?;
     }
-    let unlock = "SELECT tidemark_internal.release_maintenance_lock($1::oid::regclass)";
-    result.and(client.execute(unlock, &[&table.oid]).await.map(|_| ()))
+    first.map_or(Ok(()), |failed| Err(failed.error))
 }
 
-/// Steps of one kind until none is left, each tried some times when others hold the table.
-async fn all_steps(client: &Client, table: &Table, work: Work, count: &mut i64) -> Result<(), Error> {
+async fn record(client: &Client, table: &Table, note: Option<&String>) -> Result<(), PgError> {
+    let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
+    client.execute(sql, &[&table.oid, &note]).await.map(|_| ())
+}
+
+/// Steps of one kind until none is left, each tried some times when others hold the table. A partition that Postgres
+/// refuses to detach does not hold up the next.
+async fn all_steps(
+    client: &Client,
+    config: &Config,
+    table: &Table,
+    work: Work,
+    count: &mut i64,
+) -> Result<(), Failed> {
     let mut tries = 0;
+    let mut first: Option<Failed> = None;
+    let mut refused: Option<String> = None;
     loop {
-        match step(client, table, work, count).await {
-            Ok(true) => tries = 0,
-            Ok(false) => return Ok(()),
-            Err(error) => {
-                let code = error.as_db_error().map_or("", |db| db.code().code()).to_owned();
-                if !matches!(code.as_str(), "55P03" | "40P01") {
-                    return Err(error);
-                }
-                let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
-                client.execute(sql, &[&table.oid, &code]).await?;
-                tries += 1;
-                if tries == TRIES {
-                    return Err(error);
-                }
-                tokio::time::sleep(Duration::from_millis(500) * tries).await;
+        let (error, partition) = match step(client, table, work, count).await {
+            Ok(Step::Nothing) => return first.map_or(Ok(()), Err),
+            Ok(Step::Something) => {
+                tries = 0;
+                continue;
             }
+            Ok(Step::Refused(note)) => {
+                let next = "tidemark.plan_maintenance names what stands against it";
+                let error = Error::new(Kind::Config, table.what(), &note, next);
+                first.get_or_insert(Failed { error, note: Some(note) });
+                continue;
+            }
+            Ok(Step::RefusedUs(partition, error)) => (error, Some(partition)),
+            Err(error) => (error, None),
+        };
+        let code = error.as_db_error().map_or("", |db| db.code().code()).to_owned();
+        let locked = matches!(code.as_str(), "55P03" | "40P01");
+        let failed = table.failed(config, &error);
+        // At once: the date of a DETACH that was refused is free again only when that is known.
+        let note = if locked { Some(&code) } else { failed.note.as_ref() };
+        if note.is_some() {
+            record(client, table, note).await.map_err(|e| table.failed(config, &e))?;
+        }
+        if locked && tries + 1 < TRIES {
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(500) * tries).await;
+        } else if locked || partition.is_none() || partition == refused {
+            return Err(first.unwrap_or(failed));
+        } else {
+            refused = partition;
+            first.get_or_insert(failed);
         }
     }
 }
 
-/// One step; false when nothing is left to do.
-async fn step(client: &Client, table: &Table, work: Work, count: &mut i64) -> Result<bool, Error> {
+impl Table {
+    fn what(&self) -> String {
+        format!("maintaining the partitions of {} failed", self.name)
+    }
+
+    fn failed(&self, config: &Config, error: &PgError) -> Failed {
+        let note = error.as_db_error().map(|db| format!("{} {}", db.code().code(), db.message()));
+        Failed { error: pg::explain(&self.what(), config, error), note }
+    }
+}
+
+async fn step(client: &Client, table: &Table, work: Work, count: &mut i64) -> Result<Step, PgError> {
     let name = match work {
         Work::Create => "create",
         Work::Retire if table.ours => "retire concurrently",
         Work::Retire => "retire",
         Work::Drop => "drop",
     };
-    let sql = "SELECT action, event_date::text, partition, detail FROM tidemark_internal.maintenance_step($1::oid::regclass, $2)";
+    let sql = "SELECT action, event_date::text, partition, detail
+                 FROM tidemark_internal.maintenance_step($1::oid::regclass, $2)";
     let row = client.query_one(sql, &[&table.oid, &name]).await?;
     let [action, date, partition, detail]: [Option<String>; 4] = std::array::from_fn(|i| row.get(i));
-    let Some(action) = action.filter(|action| action != "skip") else { return Ok(false) };
+    let Some(action) = action.filter(|action| action != "skip") else { return Ok(Step::Nothing) };
     let (date, partition) = (date.unwrap_or_default(), partition.unwrap_or_default());
     tracing::debug!(table = table.name, date, partition, "{action}");
     match (action.as_str(), detail) {
         ("create", Some(created)) => *count += created.parse::<i64>().unwrap_or_default(),
         ("detached", _) => *count += 1,
+        ("failed", Some(note)) => return Ok(Step::Refused(note)),
         // As the owner, never with more rights than that; a lock that we wait for makes others wait behind us.
         ("detach", Some(statement)) => {
             client.batch_execute(&format!("SET ROLE {}; SET lock_timeout = '2s'", table.owner)).await?;
             let detached = client.batch_execute(&statement).await;
             client.batch_execute("RESET lock_timeout; RESET ROLE").await?;
-            detached?;
+            if let Err(error) = detached {
+                return Ok(Step::RefusedUs(partition, error));
+            }
         }
         _ => {}
     }
-    Ok(true)
+    Ok(Step::Something)
 }

@@ -202,6 +202,13 @@ fn names_ours(code: &str, why: &str) -> bool {
         || ["\"bronze", "\"loader", "\"tidemark", "\"silver", "\"gold"].iter().any(|ours| why.contains(ours))
 }
 
+/// A name as SQL takes it.
+fn quoted(name: &str) -> String {
+    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
 /// Turns an error of the driver into one for people.
 pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
@@ -210,6 +217,15 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
     match code.as_deref() {
         Some(c @ ("42P01" | "3F000" | "42703" | "42883")) if names_ours(c, &why) => {
             Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
+        }
+        Some("42501") if why.contains("temporary") => {
+            let user = config.get_user().unwrap_or_default();
+            let next = format!(
+                "GRANT TEMPORARY ON DATABASE {} TO {}",
+                quoted(config.get_dbname().unwrap_or(user)),
+                quoted(user)
+            );
+            Error::new(Kind::Permission, what, why, next)
         }
         Some("42501") => Error::new(
             Kind::Permission,

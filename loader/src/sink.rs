@@ -277,52 +277,81 @@ impl Sink {
         Ok(outcome)
     }
 
-    /// Makes the partitions of dates that were not seen yet, in a transaction of its own: the lock on the parent
-    /// must not last as long as the batch. Rows whose date gets none become dead letters.
+    /// Makes the partitions of dates that were not seen yet, in transactions of their own: the lock on the parent must
+    /// not last as long as the batch. Rows whose date gets none become dead letters.
     async fn ensure_partitions(&mut self, batch: &mut Batch) -> Result<(), PgError> {
-        let missing: Vec<i32> = batch.days().into_iter().filter(|d| !self.known_days.contains(d)).collect();
-        for (from, to) in consecutive_runs(&missing) {
-            match self.ensure_range(from, to).await {
-                Ok(()) => self.known_days.extend(from..=to),
-                Err(e) if is_sealed(&e) => {
-                    for day in from..=to {
-                        match self.ensure_range(day, day).await {
-                            Ok(()) => {
-                                self.known_days.insert(day);
-                            }
-                            Err(e) if is_sealed(&e) => {
-                                let sqlstate = e.as_db_error().map(|db| db.code().code().to_owned());
-                                let detail = full_message(&e);
-                                let reason =
-                                    if sqlstate.as_deref() == Some("55000") && detail.contains("retired") {
-                                        Reason::PartitionRetired
-                                    } else {
-                                        Reason::PartitionSealed
-                                    };
-                                let rejection = Rejection { reason, detail, sqlstate };
-                                batch.reject_day(day, &rejection);
-                            }
-                            Err(e) => return Err(e),
-                        }
-                    }
+        let mut most = MAX_DATES;
+        loop {
+            // Asked anew each time: a row that is refused may let in another one with its id.
+            let mut days: Vec<i32> =
+                batch.days().into_iter().filter(|d| !self.known_days.contains(d)).collect();
+            days.truncate(most);
+            if days.is_empty() {
+                return Ok(());
+            }
+            let error = match self.ensure_days(&days).await {
+                Ok(()) => {
+                    self.known_days.extend(days);
+                    most = MAX_DATES;
+                    continue;
                 }
+                Err(e) if is_refusal(&e) => e,
                 Err(e) => return Err(e),
+            };
+            let refused = self.refused_days(&days).await?;
+            for (day, rejection) in &refused {
+                batch.reject_day(*day, rejection);
+            }
+            if !refused.is_empty() {
+                continue;
+            }
+            // Nothing that the extension could tell beforehand, such as a table of that name: which date is it?
+            match days.as_slice() {
+                [day] => {
+                    let sqlstate = error.as_db_error().map(|db| db.code().code().to_owned());
+                    let detail = full_message(&error);
+                    batch.reject_day(*day, &Rejection { reason: Reason::PartitionSealed, detail, sqlstate });
+                }
+                _ => most = days.len() / 2,
             }
         }
+    }
+
+    async fn ensure_days(&mut self, days: &[i32]) -> Result<(), PgError> {
+        let table = self.target.table().to_owned();
+        let days: Vec<PgDay> = days.iter().copied().map(PgDay).collect();
+        let client = self.client().await?;
+        client.query("SELECT tidemark.ensure_partitions($1::text::regclass, $2)", &[&table, &days]).await?;
         Ok(())
     }
 
-    async fn ensure_range(&mut self, from: i32, to: i32) -> Result<(), PgError> {
+    /// Those of the dates for which this role gets no partition, and why.
+    async fn refused_days(&mut self, days: &[i32]) -> Result<Vec<(i32, Rejection)>, PgError> {
         let table = self.target.table().to_owned();
-        let client = self.client().await?;
-        let sql = "SELECT tidemark.ensure_partitions($3::text::regclass, $1, $2)";
-        client.query(sql, &[&PgDay(from), &PgDay(to), &table]).await?;
-        Ok(())
+        let days: Vec<PgDay> = days.iter().copied().map(PgDay).collect();
+        let sql = "SELECT m.event_date - date '2000-01-01', m.code, concat(m.message, ': ', m.detail)
+                     FROM pg_catalog.pg_roles AS u
+                    CROSS JOIN LATERAL tidemark_internal.missing_dates($1::text::regclass, $2,
+                          tidemark_internal.may_act_for(u.oid, $1::text::regclass)) AS m
+                    WHERE u.rolname = current_user AND m.code IS NOT NULL";
+        let rows = self.client().await?.query(sql, &[&table, &days]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                let (code, detail): (String, String) = (row.get(1), row.get(2));
+                let retired = code == "55000" && detail.contains(" is retired");
+                let reason = if retired { Reason::PartitionRetired } else { Reason::PartitionSealed };
+                (row.get(0), Rejection { reason, detail, sqlstate: Some(code) })
+            })
+            .collect())
     }
 }
 
-/// Whether `ensure_partitions` refused the date itself (retired, frozen or detached, or out of its bounds).
-fn is_sealed(error: &PgError) -> bool {
+/// For how many dates `ensure_partitions` makes partitions at once.
+const MAX_DATES: usize = 500;
+
+/// Whether `ensure_partitions` refused a date itself (retired, out of its bounds, in the way of something).
+fn is_refusal(error: &PgError) -> bool {
     error.as_db_error().is_some_and(|db| {
         let code = db.code().code();
         // 42P07: a table of the partition's name is there but detached. Its date is closed; whoever makes a partition
@@ -331,33 +360,8 @@ fn is_sealed(error: &PgError) -> bool {
     })
 }
 
-/// Splits ascending dates into runs without holes, both ends inclusive: one old date must not make partitions for
-/// all the days between.
-fn consecutive_runs(days: &[i32]) -> Vec<(i32, i32)> {
-    let mut runs: Vec<(i32, i32)> = Vec::new();
-    for &day in days {
-        match runs.last_mut() {
-            Some((_, to)) if *to + 1 == day => *to = day,
-            _ => runs.push((day, day)),
-        }
-    }
-    runs
-}
-
 /// Between half and all of `pause`, so that many loaders do not come back at the same moment.
 fn jitter(pause: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_bytes()[0];
     pause / 2 + pause * u32::from(random) / 512
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_ensured_in_runs_without_holes() {
-        assert_eq!(consecutive_runs(&[]), []);
-        assert_eq!(consecutive_runs(&[5]), [(5, 5)]);
-        assert_eq!(consecutive_runs(&[-3, 5, 6, 7, 9]), [(-3, -3), (5, 7), (9, 9)]);
-    }
 }

@@ -194,13 +194,13 @@ impl Target {
                 "create it with LIKE bronze.events INCLUDING ALL".into(),
             );
         }
-        let managed = "SELECT unique_columns::text[] FROM tidemark_internal.partition_config WHERE parent = pg_catalog.to_regclass($1)";
-        // Not everybody may read the configuration of other people's tables; the unique indexes below decide anyway.
+        let managed = "SELECT unique_columns::text[] FROM tidemark_internal.partition_config
+                        WHERE parent = pg_catalog.to_regclass($1)";
         let config_row = client.query_opt(managed, &[&self.quoted]).await.map_err(explain)?;
         if partitioned != Some(true) || config_row.is_none() {
             return fail(
                 "tidemark does not make its partitions".into(),
-                format!("call SELECT tidemark.manage_partitions('{}', ...) first", self.name),
+                format!("SELECT tidemark.manage_partitions('{}') first", self.name),
             );
         }
         let unique: Option<Vec<String>> = config_row.and_then(|row| row.get(0));
@@ -209,14 +209,14 @@ impl Target {
             (Dedupe::Offsets, true) => fail(
                 "--dedupe offsets is for a table without a unique index, and its partitions get one on event_id".into(),
                 format!(
-                    "drop these indexes and call tidemark.manage_partitions('{}', partition_unique => NULL, ...), or use --dedupe id_date",
+                    "drop these indexes and call tidemark.manage_partitions('{}', partition_unique => '{{}}'), or use --dedupe id_date",
                     self.name
                 ),
             ),
             (Dedupe::IdDate | Dedupe::IdUuidv7 | Dedupe::IdWindow, false) => fail(
                 "its partitions get no unique index on event_id, by which duplicates are found".into(),
                 format!(
-                    "call tidemark.manage_partitions('{}', partition_unique => ARRAY['event_id']::name[], ...), or use --dedupe offsets",
+                    "call tidemark.manage_partitions('{}', partition_unique => '{{event_id}}'), or use --dedupe offsets",
                     self.name
                 ),
             ),

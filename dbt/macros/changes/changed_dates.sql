@@ -60,7 +60,7 @@
           from changed as c
          cross join generate_series(-{{ lookahead_days }}, {{ lookback_days }}) as shift
          where not exists (
-               select from tidemark_internal.retired_dates as r
+               select from tidemark.retired_dates as r
                 where r.parent = '{{ source }}'::regclass
                   and r.event_date between c.event_date + shift - {{ lookback_days }} and c.event_date + shift + {{ lookahead_days }})
     ), days as (

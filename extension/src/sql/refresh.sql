@@ -198,7 +198,7 @@ BEGIN
         -- up. Not behind the back of triggers.
         may_fill := NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = model.target AND NOT t.tgisinternal);
         filled := tidemark_internal.execute_as_owner(model.target,
-            format('SELECT cardinality(tidemark_internal.create_partitions(%L, $1, $1, %L)) > 0', model.target::text,
+            format('SELECT cardinality(tidemark_internal.create_partitions(%L, ARRAY[$1], %L)) > 0', model.target::text,
                    CASE WHEN may_fill THEN tidemark_internal.model_statement(model, 'fill') END),
             event_date)::boolean AND may_fill;
     END IF;

@@ -6,11 +6,15 @@ mod tests {
     use pgrx::prelude::*;
 
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
-    const PARALLEL_UNSAFE: &str = "absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model, create_partitions, create_step, distribute_dirty, drop_model, drop_step, ensure_partitions,
-        ensure_partitions_as_owner, execute_as, execute_as_owner, forget_missing_tables, maintenance_step, manage_materialized_view, manage_partitions, mark_changes,
-        mark_all_dates, mark_dirty, mark_loaded, mark_replicated, mark_truncate, note_attempt, partition_work_as_owner, pass_on, premake_partitions, record_maintenance, record_step,
-        refresh_date, refresh_materialized_view_step, refresh_step, release_maintenance_lock, restore_partition, restore_step,
-        retire_step, set_retired, set_watermark_policy, source_dates, start_refresh, track_changes, try_maintenance_lock, unmanage_partitions, untrack_changes";
+    const PARALLEL_UNSAFE: &str = "
+        absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
+        create_partitions, create_step, detach_refused, distribute_dirty, drop_model, drop_step,
+        ensure_partitions, execute_as, execute_as_owner, forget_missing_tables, lock_retired, lock_settings,
+        maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
+        mark_dirty, mark_loaded, mark_replicated, mark_truncate, note_attempt, pass_on, record_maintenance,
+        refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
+        retire_step, set_retired, set_watermark_policy, source_dates, start_refresh, track_changes,
+        unmanage_partitions, untrack_changes";
 
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =

@@ -163,7 +163,7 @@ mod tests {
     fn a_table_with_daily_partitions_gets_them() {
         run("CREATE SCHEMA w;
              CREATE TABLE w.raw (event_time timestamptz NOT NULL, id integer) PARTITION BY RANGE (event_time);
-             SELECT count(*) FROM tidemark.ensure_partitions('w.raw', '2026-01-01', '2026-01-03');
+             SELECT count(*) FROM tidemark.ensure_partitions('w.raw', '{2026-01-01,2026-01-02,2026-01-03}');
              INSERT INTO w.raw SELECT '2026-01-01 12:00Z'::timestamptz + i * interval '1 hour', i FROM generate_series(1, 20) AS i;
              CREATE TABLE w.clean (event_time timestamptz NOT NULL, id integer,
                  event_date date GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED) PARTITION BY RANGE (event_time);
@@ -222,7 +222,7 @@ mod tests {
              SELECT tidemark.manage_partitions(parent => 'w.m'::regclass, premake_days => 0, partition_schema => 'w', partition_unique => '{id}');
              SELECT tidemark.create_model('w.m', '{w.raw}', 'SELECT event_time, (event_time AT TIME ZONE ''UTC'')::date AS event_date, id FROM w.raw
                  WHERE event_time >= $1::timestamp AT TIME ZONE ''UTC'' AND event_time < $2::timestamp AT TIME ZONE ''UTC''', '{event_date,id}');
-             SELECT count(*) FROM tidemark.ensure_partitions('w.m', '2026-01-02', '2026-01-02')");
+             SELECT count(*) FROM tidemark.ensure_partitions('w.m', '{2026-01-02}')");
         // The second of January has a partition, those of the others are made; the third has an id twice.
         let failed = step("NULL", "");
         assert!(failed.starts_with("w.m 2026-01-03 ") && failed.contains("unique index"), "{failed}");

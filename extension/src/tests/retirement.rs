@@ -25,7 +25,7 @@ mod tests {
              SET LOCAL ROLE depot_owner;
              CREATE TABLE depot.events (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
              SELECT tidemark.manage_partitions('depot.events', 1, retention_days => 10, retention_action => '{action}');
-             SELECT tidemark.ensure_partitions('depot.events', {TODAY} - 13, {TODAY} - 9);
+             SELECT tidemark.ensure_partitions('depot.events', ARRAY(SELECT {TODAY} - n FROM generate_series(9, 13) AS n));
              RESET ROLE"
         ));
     }
@@ -39,7 +39,7 @@ mod tests {
 
     fn states() -> String {
         text(&format!(
-            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark_internal.retired_dates"
+            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark.retired_dates"
         ))
     }
 
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(dropped, ["", "drop 11", "drop 13"]);
         assert_eq!(states(), "13 dropped, 11 dropped");
         let refused = error_of(&format!(
-            "SELECT tidemark.ensure_partitions('depot.events', {TODAY} - 14, {TODAY} - 11)"
+            "SELECT tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} - 14, {TODAY} - 13, {TODAY} - 11])"
         ));
         assert_eq!(
             refused,
@@ -83,14 +83,12 @@ mod tests {
             error_of(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 12)"))
                 .starts_with("42704")
         );
-        run("DELETE FROM tidemark_internal.retired_dates");
-        assert_eq!(
-            text(&format!(
-                "SELECT count(*) FROM tidemark.ensure_partitions('depot.events', {TODAY} - 13, {TODAY} - 11)"
-            )),
-            "2",
-            "begun anew"
+        run(&format!("SELECT tidemark.reopen_date('depot.events', {TODAY} - 13)"));
+        assert_eq!(states(), "11 dropped");
+        let again = format!(
+            "SELECT count(*) FROM tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} - 13, {TODAY} - 12])"
         );
+        assert_eq!(text(&again), "1", "begun anew");
     }
 
     #[pg_test]
@@ -160,7 +158,7 @@ mod tests {
         run("DROP TABLE depot.rest");
         assert_eq!(step("retire concurrently"), "detach 12");
         assert_eq!(step("retire concurrently"), "detach 12", "asked again, it is noted anew");
-        run("UPDATE tidemark_internal.partition_config SET retention_days = 30");
+        run("SELECT tidemark.manage_partitions('depot.events', retention_days => 30)");
         assert_eq!(step("retire concurrently"), "", "nothing has happened yet, and it is not due any more");
         assert_eq!(states(), "13 detached");
     }
@@ -176,7 +174,7 @@ mod tests {
         assert_eq!(wanted(), "NULL");
         run("UPDATE tidemark_internal.partition_config SET last_success = now() - interval '3 days'");
         assert_eq!(wanted(), "3 2 1");
-        run(&format!("SELECT tidemark.ensure_partitions('depot.events', {TODAY} + 3, {TODAY} + 3)"));
+        run(&format!("SELECT tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} + 3])"));
         assert_eq!(wanted(), "3 2 1 -2", "up to the newest partition");
         run(
             "CREATE TABLE depot.far PARTITION OF depot.events FOR VALUES FROM ('2100-01-01') TO ('2100-01-02')",
@@ -214,7 +212,7 @@ mod tests {
                 "CREATE TABLE public.{quoted} (\"Event Time\" timestamptz, event_date date) PARTITION BY RANGE (\"Event Time\")"
             ));
             let made = text(&format!(
-                "SELECT string_agg(p::text, ' | ') FROM tidemark.ensure_partitions($$public.{quoted}$$::regclass, '2026-01-01', '2026-01-03') AS p"
+                "SELECT string_agg(p::text, ' | ') FROM tidemark.ensure_partitions($$public.{quoted}$$::regclass, '{{2026-01-01,2026-01-02,2026-01-03}}') AS p"
             ));
             assert_eq!(made.split(" | ").count(), 3, "{made}");
             for (day, partition) in (1..).zip(made.split(" | ")) {
@@ -247,9 +245,9 @@ mod tests {
                  PARTITION BY RANGE (t);
              CREATE INDEX ON public.full_t (c); ALTER TABLE public.full_t REPLICA IDENTITY FULL;
              COMMENT ON COLUMN public.full_t.c IS 'a comment';
-             SELECT tidemark.ensure_partitions('public.full_t', '2026-01-01', '2026-01-01');
+             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-01}');
              ALTER TABLE public.full_t_p20260101 SET (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false);
-             SELECT tidemark.ensure_partitions('public.full_t', '2026-01-02', '2026-01-02')");
+             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-02}')");
         assert_eq!(
             text(
                 "SELECT concat_ws(' ', c.reloptions, t.reloptions, c.relreplident, c.relacl) FROM pg_class c
@@ -272,7 +270,7 @@ mod tests {
             "CREATE TABLE public.by_index (n bigint NOT NULL, t timestamptz NOT NULL) PARTITION BY RANGE (t);
              CREATE UNIQUE INDEX by_index_key ON public.by_index (n, t);
              ALTER TABLE public.by_index REPLICA IDENTITY USING INDEX by_index_key;
-             SELECT tidemark.ensure_partitions('public.by_index', '2026-01-01', '2026-01-01')",
+             SELECT tidemark.ensure_partitions('public.by_index', '{2026-01-01}')",
         );
         assert_eq!(
             text(
@@ -288,45 +286,52 @@ mod tests {
         run("CREATE SCHEMA other AUTHORIZATION depot_other; SET LOCAL ROLE depot_other;
              CREATE TABLE other.events (t timestamptz) PARTITION BY RANGE (t);
              SELECT tidemark.manage_partitions('other.events', 0)");
-        assert_eq!(text("SELECT count(*) FROM tidemark_internal.partition_config"), "2", "everybody reads");
-        for sql in [
-            "UPDATE tidemark_internal.partition_config SET premake_days = 9 WHERE parent = 'depot.events'::regclass RETURNING 1",
-            "DELETE FROM tidemark_internal.partition_config WHERE parent = 'depot.events'::regclass RETURNING 1",
-        ] {
-            run(&format!("CREATE TEMP TABLE touched ON COMMIT DROP AS WITH x AS ({sql}) SELECT * FROM x"));
-            assert_eq!(text("SELECT count(*) FROM touched"), "0", "{sql}");
-            run("DROP TABLE touched");
-        }
-        assert!(
-            error_of("UPDATE tidemark_internal.partition_config SET parent = 'depot.events'::regclass")
-                .starts_with("42501")
-        );
+        assert_eq!(text("SELECT count(*) FROM tidemark.partition_health"), "2", "everybody reads");
         for (sql, expected) in [
+            (
+                "SELECT tidemark.manage_partitions('depot.events', retention_days => 1)",
+                "42501 must be owner of table depot.events",
+            ),
             (
                 "SELECT tidemark.unmanage_partitions('depot.events')",
                 "42501 must be owner of table depot.events",
             ),
             (
                 "SELECT tidemark.restore_partition('depot.events', '2026-01-01')",
-                "42501 permission denied to restore partitions of table events",
+                "42501 must be owner of table depot.events",
+            ),
+            (
+                "SELECT tidemark.reopen_date('depot.events', '2026-01-01')",
+                "42501 must be owner of table depot.events",
             ),
             (
                 "SELECT tidemark_internal.maintenance_step('depot.events', 'drop')",
-                "42501 permission denied to drop partitions of table events",
+                "42501 permission denied to drop partitions of table depot.events",
             ),
             (
-                "SELECT tidemark_internal.record_maintenance('depot.events', 'x')",
-                "42501 permission denied to retire partitions of table events",
+                "SELECT tidemark_internal.maintenance_step('depot.events', 'retire concurrently')",
+                "42501 must be owner of table depot.events",
+            ),
+            (
+                "SELECT tidemark_internal.record_maintenance('depot.events', '22000 x')",
+                "42501 permission denied to maintain partitions of table depot.events",
             ),
         ] {
             assert_eq!(error_of(sql), expected);
         }
+        run("RESET ROLE; GRANT INSERT ON depot.events TO depot_other; SET LOCAL ROLE depot_other");
+        assert_eq!(
+            error_of("SELECT tidemark_internal.maintenance_step('depot.events', 'retire concurrently')"),
+            "42501 must be owner of table depot.events",
+            "who may only insert freezes no date"
+        );
+        assert_eq!(step("retire"), "detached 13", "but does what the owner has configured");
         run("RESET ROLE; SET LOCAL ROLE depot_owner");
         assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "true");
         assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "false");
         assert_eq!(
             text("SELECT count(*) FROM tidemark.partitions('depot.events')"),
-            "7",
+            "6",
             "no table is touched"
         );
         assert_eq!([step("create"), step("retire"), step("drop")], ["", "", ""]);
@@ -339,43 +344,216 @@ mod tests {
     }
 
     #[pg_test]
+    fn nobody_writes_the_books_of_partitions_but_by_functions() {
+        depot("drop");
+        assert_eq!(step("retire"), "detached 13");
+        // The owner of the table may no more than anybody else: not even lock a row or a table.
+        for role in ["depot_owner", "depot_other"] {
+            run(&format!("SET LOCAL ROLE {role}"));
+            for table in ["partition_config", "retired_dates", "retention_holds"] {
+                let table = format!("tidemark_internal.{table}");
+                for statement in [
+                    format!("INSERT INTO {table} SELECT FROM {table}"),
+                    format!("UPDATE {table} SET parent = parent"),
+                    format!("DELETE FROM {table}"),
+                    format!("TRUNCATE {table}"),
+                    format!("SELECT parent FROM {table} FOR KEY SHARE"),
+                    format!("LOCK TABLE {table} IN ROW SHARE MODE"),
+                    format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+                    format!(
+                        "CREATE TRIGGER t AFTER UPDATE ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+                    ),
+                    format!("COMMENT ON TABLE {table} IS ''"),
+                ] {
+                    assert!(error_of(&statement).starts_with("42501"), "{role}: {statement}");
+                }
+            }
+            for work in [
+                "set_retired('depot.events', 'depot.events', now(), now(), 'dropped', 'drop')",
+                "detach_refused('depot.events', now(), now(), '22000 x')",
+                "lock_settings('depot.events')",
+                "retire_step('depot.events', true)",
+                "drop_step('depot.events')",
+                "maintenance_step(10, 'depot.events', 'retire')",
+                "record_maintenance(10, 'depot.events', NULL)",
+                "ensure_partitions(10, 'depot.events', '{2026-01-01}')",
+                "manage_partitions(10, 'depot.events', 1, NULL, NULL, 1, NULL)",
+                "unmanage_partitions(10, 'depot.events')",
+                "restore_partition(10, 'depot.events', '2026-01-01', '1 day')",
+                "reopen_date(10, 'depot.events', '2026-01-01')",
+                "forget_missing_tables(10)",
+            ] {
+                let refused = error_of(&format!("SELECT tidemark_internal.{work}"));
+                assert!(refused.starts_with("42501 permission denied for "), "{role}: {work}: {refused}");
+            }
+        }
+    }
+
+    #[pg_test]
+    fn what_went_wrong_is_told_to_who_may_act_for_the_table() {
+        depot("drop");
+        run("GRANT INSERT ON depot.events TO depot_other;
+             SELECT tidemark_internal.record_maintenance('depot.events', '23505 Key (mail)=(ada@example.com) is there')");
+        let told = |role: &str| {
+            run(&format!("SET LOCAL ROLE {role}"));
+            text(
+                "SELECT concat_ws(' | ', last_error, last_error_at IS NOT NULL) FROM tidemark.partition_health",
+            )
+        };
+        assert_eq!(told("depot_owner"), "23505 Key (mail)=(ada@example.com) is there | t");
+        assert_eq!(told("depot_other"), "23505 | t");
+        for column in ["partition_config.last_error", "retention_holds.error"] {
+            let (table, column) = column.split_once('.').unwrap();
+            let sql = format!("SELECT {column} FROM tidemark_internal.{table}");
+            assert!(error_of(&sql).starts_with("42501"), "{sql}");
+        }
+        run("RESET ROLE");
+        for error in ["no SQLSTATE", "2350", "23505x"] {
+            assert_eq!(
+                error_of(&format!("SELECT tidemark_internal.record_maintenance('depot.events', '{error}')")),
+                "22023 error must begin with an SQLSTATE"
+            );
+        }
+        run("SELECT tidemark_internal.record_maintenance('depot.events', '22000 ' || repeat('x', 100000))");
+        assert_eq!(text("SELECT length(last_error) FROM tidemark_internal.partition_config"), "2000");
+    }
+
+    #[pg_test]
+    fn a_detach_that_postgres_refuses_leaves_its_date_as_it_was() {
+        depot("drop");
+        run(&format!(
+            "SET LOCAL ROLE depot_owner;
+             ALTER TABLE depot.events ADD UNIQUE (event_time);
+             INSERT INTO depot.events SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(11, 13) AS n;
+             CREATE TABLE depot.notes (event_time timestamptz REFERENCES depot.events (event_time));
+             INSERT INTO depot.notes SELECT ({TODAY} - 13)::timestamp AT TIME ZONE 'UTC'; RESET ROLE"
+        ));
+        assert_eq!(
+            [step("retire"), step("retire"), step("retire"), step("retire")],
+            ["failed 13", "detached 12", "detached 11", ""]
+        );
+        assert_eq!(states(), "12 detached, 11 detached");
+        let same_day =
+            format!("SELECT count(*) FROM tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} - 13])");
+        assert_eq!(text(&same_day), "0");
+        assert_eq!(text("SELECT count(*) FROM depot.events"), "1");
+        let plan = "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events') WHERE action = 'refused'";
+        let plan = text(plan);
+        assert!(
+            plan.contains(
+                ": Postgres refused its DETACH (SQLSTATE 23503, see tidemark.partition_health), next"
+            ),
+            "{plan}"
+        );
+        let health = "SELECT concat(refused_dates, ' ', last_error) FROM tidemark.partition_health";
+        assert!(
+            text(health).starts_with("1 23503 removing partition \"events_p"),
+            "said although nobody recorded it: {}",
+            text(health)
+        );
+        // Tried again an hour later: in vain, and then not.
+        let later = "UPDATE tidemark_internal.retention_holds SET held_until = clock_timestamp()";
+        run(later);
+        assert_eq!([step("retire"), step("retire")], ["failed 13", ""]);
+        run(&format!("TRUNCATE depot.notes; {later}"));
+        assert_eq!([step("retire"), step("retire")], ["detached 13", ""]);
+        assert_eq!(text(health), "0 ");
+    }
+
+    #[pg_test]
+    fn a_client_that_is_refused_says_so_and_the_date_is_free_again() {
+        depot("drop");
+        for (error, held) in [("55P03", false), ("23503 removing partition violates", true)] {
+            assert_eq!(step("retire concurrently"), "detach 13");
+            assert_eq!(states(), "13 detaching");
+            run(&format!("SELECT tidemark_internal.record_maintenance('depot.events', '{error}')"));
+            assert_eq!(states(), "NULL", "{error}");
+            assert_eq!(text("SELECT count(*) > 0 FROM tidemark_internal.retention_holds"), held.to_string());
+        }
+        assert_eq!(step("retire concurrently"), "detach 12", "the next one goes on");
+        assert_eq!(
+            text("SELECT concat_ws(' ', lock_timeouts, last_error) FROM tidemark.partition_health"),
+            "1 23503 removing partition violates"
+        );
+    }
+
+    #[pg_test]
+    fn a_retired_date_whose_rows_are_gone_is_begun_anew() {
+        depot("keep");
+        assert_eq!(step("retire"), "detached 13");
+        let reopen = format!("SELECT tidemark.reopen_date('depot.events', {TODAY} - 13)");
+        assert_eq!(
+            error_of(&reopen),
+            text(&format!(
+                "SELECT concat('55000 the rows of date ', {TODAY} - 13, ' of depot.events are in ', partition) FROM tidemark.retired_dates"
+            ))
+        );
+        run("DO $$ BEGIN EXECUTE 'DROP TABLE ' || (SELECT partition FROM tidemark.retired_dates); END $$");
+        run(&reopen);
+        assert_eq!(states(), "NULL");
+        let made =
+            format!("SELECT count(*) FROM tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} - 13])");
+        assert_eq!(text(&made), "1");
+        assert!(error_of(&reopen).starts_with("42704 date "), "{}", error_of(&reopen));
+    }
+
+    #[pg_test]
     fn errors_of_retention_name_the_argument() {
         depot("drop");
         for (call, expected) in [
             (
-                "tidemark.manage_partitions('depot.events', retention_days => 0)",
-                "22023 retention_days must be between 1 and 36500",
+                "tidemark.manage_partitions('depot.events', retention_days => -1)",
+                "22023 retention_days must be between 0 and 36500",
+            ),
+            (
+                "tidemark.manage_partitions('depot.events', retention_days => 36501)",
+                "22023 retention_days must be between 0 and 36500",
             ),
             (
                 "tidemark.manage_partitions('depot.events', retention_action => 'move')",
                 "22023 retention_action must be drop or keep",
             ),
-            (
-                "tidemark.manage_partitions('depot.events', retention_action => NULL)",
-                "22023 retention_action must be drop or keep",
-            ),
             ("tidemark.unmanage_partitions(NULL)", "22004 parent must not be NULL"),
             ("tidemark_internal.maintenance_step(NULL, 'create')", "22004 parent must not be NULL"),
-            ("tidemark_internal.maintenance_step('depot.events', 'destroy')", "22023 work is not known"),
-            ("tidemark_internal.maintenance_step('depot.events', NULL)", "22023 work is not known"),
+            (
+                "tidemark_internal.maintenance_step('depot.events', 'destroy')",
+                "22023 work must be create, retire, retire concurrently or drop",
+            ),
+            (
+                "tidemark_internal.maintenance_step('depot.events', NULL)",
+                "22023 work must be create, retire, retire concurrently or drop",
+            ),
             (
                 "tidemark.restore_partition('depot.events', NULL)",
-                "22023 event_date and hold must not be NULL, and hold not negative",
+                "22004 parent and event_date must not be NULL",
+            ),
+            ("tidemark.reopen_date(NULL, '2026-01-01')", "22004 parent and event_date must not be NULL"),
+            (
+                "tidemark.reopen_date('depot.events', '2026-01-01')",
+                "42704 date 2026-01-01 of depot.events is not retired",
             ),
             (
-                "tidemark.restore_partition('depot.events', '2026-01-01', NULL)",
-                "22023 event_date and hold must not be NULL, and hold not negative",
+                "tidemark.reopen_date('depot.events', 'infinity')",
+                "42704 date infinity of depot.events is not retired",
             ),
             (
-                "tidemark.ensure_partitions('depot.events', '1899-12-31', '1900-01-01')",
-                "22023 no partition is created for 1899-12-31",
+                "tidemark.ensure_partitions('depot.events', '{1899-12-31,1900-01-01}')",
+                "22023 no partition of depot.events is made for 1899-12-31",
             ),
             (
-                "tidemark.ensure_partitions('depot.events', '2100-01-01', '2100-01-01')",
-                "22023 no partition is created for 2100-01-01",
+                "tidemark.ensure_partitions('depot.events', '{2100-01-01}')",
+                "22023 no partition of depot.events is made for 2100-01-01",
             ),
         ] {
             assert_eq!(error_of(&format!("SELECT {call}")), expected, "{call}");
+        }
+        assert_eq!(step("retire"), "detached 13");
+        for hold in ["NULL", "'-1 second'", "'36501 days'", "'178000000 years'"] {
+            assert_eq!(
+                error_of(&format!("SELECT tidemark.restore_partition('depot.events', {TODAY} - 13, {hold})")),
+                "22023 hold must be between 0 and 36500 days",
+                "{hold}"
+            );
         }
         assert_eq!(
             error_of("CALL tidemark.run_maintenance('public.needed')"),

@@ -249,8 +249,14 @@ async fn check_postgres(
     if lacking.is_empty() {
         report.ok("grants", format!("{user} may do what loading needs"));
     } else {
-        let next = format!("GRANT tidemark_loader TO {user}");
-        report.problem("grants", format!("{user} lacks {}", lacking.join(", ")), next);
+        // A right on the database is no part of what the group role has.
+        let (database, objects): (Vec<&String>, Vec<&String>) =
+            lacking.iter().partition(|l| l.starts_with("TEMPORARY "));
+        let mut next: Vec<String> = database.iter().map(|right| format!("GRANT {right} TO {user}")).collect();
+        if !objects.is_empty() {
+            next.push(format!("GRANT tidemark_loader TO {user}"));
+        }
+        report.problem("grants", format!("{user} lacks {}", lacking.join(", ")), next.join("; "));
     }
     check_partition(client, report).await?;
     if lacking.iter().any(|l| l.ends_with(" on schema loader") || l.ends_with(" on loader.schema_history")) {
@@ -303,7 +309,7 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
     ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),
     ('SELECT', 'table', 'loader.schema_history', NULL), ('USAGE', 'sequence', 'loader.batch_ids', NULL),
-    ('SELECT', 'table', 'tidemark_internal.partition_config', NULL),
+    ('SELECT', 'columns', 'tidemark_internal.partition_config', 'parent, unique_columns'),
     ('EXECUTE', 'function', 'ensure_partitions', NULL), ('EXECUTE', 'function', 'mark_loaded', NULL))
 SELECT lacking FROM (
     SELECT n.privilege || ' on schema ' || n.name AS lacking
@@ -327,20 +333,16 @@ SELECT lacking FROM (
       JOIN pg_catalog.pg_proc AS p ON p.proname = n.name AND p.pronamespace = 'tidemark'::pg_catalog.regnamespace
      WHERE n.kind = 'function' AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
     UNION ALL
-    SELECT 'TEMPORARY on database ' || pg_catalog.current_database()
+    SELECT 'TEMPORARY ON DATABASE ' || pg_catalog.quote_ident(pg_catalog.current_database())
      WHERE NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')
 ) AS all_of_them";
 
-/// Whether there is a partition for today, from the catalog: the bounds are midnights in UTC, as is our session.
+/// Whether there is a partition for today.
 async fn check_partition(client: &Client, report: &mut Report) -> Result<(), PgError> {
-    let sql = "SELECT (now() AT TIME ZONE 'UTC')::date::text,
-                      EXISTS (SELECT FROM pg_catalog.pg_inherits AS i
-                                JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-                                JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent AND p.relname = 'events'
-                                JOIN pg_catalog.pg_namespace AS s ON s.oid = p.relnamespace AND s.nspname = 'bronze'
-                               WHERE NOT i.inhdetachpending
-                                 AND pg_catalog.pg_get_expr(c.relpartbound, c.oid)
-                                     LIKE 'FOR VALUES FROM (''' || (now() AT TIME ZONE 'UTC')::date || ' 00:00:00+00'')%')";
+    let sql = "SELECT d.today::text, EXISTS (
+                      SELECT FROM tidemark_internal.partition_bounds('bronze.events'::pg_catalog.regclass) AS b
+                       WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now())
+                 FROM (SELECT (now() AT TIME ZONE 'UTC')::date) AS d(today)";
     let row = client.query_one(sql, &[]).await?;
     let (today, there): (&str, bool) = (row.get(0), row.get(1));
     let detail =

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use super::Database;
-use crate::error::Result;
-use crate::partitions::{self, Failure, Work};
+use crate::error::{Error, Result};
+use crate::partitions::{self, Work};
 use crate::pg::{self, Config};
 
 /// Arguments of `tidemark maintain`.
@@ -35,19 +35,18 @@ pub async fn run(args: Args) -> Result<()> {
     // Without the extension everything would fail, one by one, for the same reason.
     let there = client.batch_execute("SELECT FROM tidemark.model_status LIMIT 0").await;
     there.map_err(|e| pg::explain("cannot maintain", &config, &e))?;
-    let done = round(&mut client).await;
+    let done = round(&mut client, &config).await;
     say!("partitions created: {}", done.created);
     say!("partitions retired: {}", done.retired);
     say!("dates that a model still needs: {}", done.refused);
     say!("dates of models recomputed: {}", done.dates);
     say!("materialized views refreshed: {}", done.views);
-    for failure in done.failures.iter().skip(1) {
-        tracing::warn!("{} failed: {}", failure.what, pg::full_message(&failure.error));
+    let mut failures = done.failures.into_iter();
+    let first = failures.next();
+    for failure in failures {
+        tracing::warn!("{failure}");
     }
-    match done.failures.first() {
-        Some(first) => Err(pg::explain(&format!("{} failed", first.what), &config, &first.error)),
-        None => Ok(()),
-    }
+    first.map_or(Ok(()), Err)
 }
 
 /// Does a round every now and then until told to stop. What fails is logged and tried again the next time: loading
@@ -74,7 +73,7 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
                 }
             },
         };
-        let done = round(&mut open).await;
+        let done = round(&mut open, &config).await;
         tracing::debug!(
             created = done.created,
             retired = done.retired,
@@ -84,8 +83,7 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             "maintained"
         );
         for failure in &done.failures {
-            let why = pg::full_message(&failure.error);
-            tracing::warn!("{} failed, next try in {} s: {why}", failure.what, period.as_secs());
+            tracing::warn!("{failure}; next try in {} s", period.as_secs());
         }
         // A connection on which something failed is not used again.
         client = done.failures.is_empty().then_some(open);
@@ -99,23 +97,23 @@ struct Done {
     refused: i64,
     dates: i64,
     views: i64,
-    failures: Vec<Failure>,
+    failures: Vec<Error>,
 }
 
 /// Everything that is due, through the extension; what fails stops nothing else. Retention comes last, when the models
 /// have read what they were waiting for. The procedures commit within, so none of this stands in a transaction; what an
 /// interrupted round leaves undone, the next one finds.
-async fn round(client: &mut Client) -> Done {
+async fn round(client: &mut Client, config: &Config) -> Done {
     let mut done = Done::default();
-    partitions::maintain(client, &[Work::Create], &mut done.created, &mut done.failures).await;
+    partitions::maintain(client, config, &[Work::Create], &mut done.created, &mut done.failures).await;
 
     let before = counters(client).await.ok();
     for (what, sql) in [
-        ("refreshing models", "CALL tidemark.refresh(NULL, NULL)"),
-        ("refreshing materialized views", "CALL tidemark.refresh_materialized_views()"),
+        ("refreshing models failed", "CALL tidemark.refresh(NULL, NULL)"),
+        ("refreshing materialized views failed", "CALL tidemark.refresh_materialized_views()"),
     ] {
         if let Err(error) = client.batch_execute(sql).await {
-            done.failures.push(Failure { what: what.to_owned(), error });
+            done.failures.push(pg::explain(what, config, &error));
         }
     }
     match (before, counters(client).await) {
@@ -123,15 +121,15 @@ async fn round(client: &mut Client) -> Done {
             done.dates = dates_after - dates;
             done.views = views_after - views;
         }
-        (_, Err(error)) => done.failures.push(Failure { what: "counting".to_owned(), error }),
+        (_, Err(error)) => done.failures.push(pg::explain("counting failed", config, &error)),
         (None, Ok(_)) => {}
     }
 
     let retention = [Work::Retire, Work::Drop];
-    partitions::maintain(client, &retention, &mut done.retired, &mut done.failures).await;
+    partitions::maintain(client, config, &retention, &mut done.retired, &mut done.failures).await;
     match partitions::refused(client).await {
         Ok(refused) => done.refused = refused,
-        Err(error) => done.failures.push(Failure { what: "looking at retention".to_owned(), error }),
+        Err(error) => done.failures.push(pg::explain("looking at retention failed", config, &error)),
     }
     done
 }

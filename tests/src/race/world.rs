@@ -198,7 +198,8 @@ pub fn create(client: &mut Client) {
              ) PARTITION BY RANGE (event_time);
              CREATE INDEX ON race.events (event_id);
              SELECT tidemark.manage_partitions('race.events', 0, 'race_partitions');
-             SELECT tidemark.ensure_partitions('race.events', date '{FIRST_DAY}', date '{FIRST_DAY}' + {});
+             SELECT tidemark.ensure_partitions('race.events',
+                 ARRAY(SELECT date '{FIRST_DAY}' + n FROM generate_series(0, {}) AS n));
              CREATE TABLE race.refunds (refund_id bigserial PRIMARY KEY, event_date date NOT NULL, cents bigint NOT NULL);
              -- Its partitions stand before anybody reads, as with a warehouse that makes them ahead: Postgres plans a
              -- statement before it takes its snapshot, and a plan lacks the partitions made in between.
@@ -209,7 +210,8 @@ pub fn create(client: &mut Client) {
              ) PARTITION BY RANGE (event_time);
              CREATE INDEX ON race.clean (event_date);
              SELECT tidemark.manage_partitions('race.clean', 0, 'race_partitions');
-             SELECT tidemark.ensure_partitions('race.clean', date '{FIRST_DAY}', date '{FIRST_DAY}' + {});
+             SELECT tidemark.ensure_partitions('race.clean',
+                 ARRAY(SELECT date '{FIRST_DAY}' + n FROM generate_series(0, {}) AS n));
              CREATE TABLE race.factors (model text PRIMARY KEY, factor bigint NOT NULL);",
             DAYS - 1,
             DAYS - 1

@@ -95,7 +95,7 @@ fn assert_goes_on(copy: &Database<'_>, original: &Database<'_>, more: &Generated
         tidemark(&["load", more.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
         connect(&database.admin_url())
             .batch_execute(
-                "SELECT tidemark.ensure_partitions('bronze.events'::regclass, current_date + 101, current_date + 102)",
+                "SELECT tidemark.ensure_partitions('bronze.events', ARRAY[current_date + 101, current_date + 102])",
             )
             .unwrap();
         tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
@@ -157,7 +157,7 @@ fn models_under_way() -> (Database<'static>, String) {
                          retention_days => current_date - date '2026-03-04', retention_action => 'drop')";
     client.batch_execute(retire).unwrap();
     client.batch_execute("CALL tidemark.run_maintenance('race.events')").unwrap();
-    let retired = database.column("SELECT event_date FROM tidemark_internal.retired_dates ORDER BY 1 DESC");
+    let retired = database.column("SELECT event_date FROM tidemark.retired_dates ORDER BY 1 DESC");
     assert!((1..=5).contains(&retired.len()), "{retired:?}");
     let kept = format!("event_date >= date '{}' + 4", retired[0]);
     assert_eq!(race::wrong(&mut client, &kept), Vec::<String>::new());
@@ -198,7 +198,7 @@ fn models_under_way_go_on_in_another_cluster() {
     let copy = cluster.empty_database();
     restore(&dump(&original), &copy);
     let status = "SELECT to_jsonb(s) - 'freshness_seconds' FROM tidemark.model_status AS s ORDER BY 1";
-    let frozen = "SELECT count(*) FROM race.clean WHERE event_date <= (SELECT max(event_date) FROM tidemark_internal.retired_dates)";
+    let frozen = "SELECT count(*) FROM race.clean WHERE event_date <= (SELECT max(event_date) FROM tidemark.retired_dates)";
     assert!(copy.number(frozen) > 0, "nothing is kept of retired dates");
 
     // At once: the same rows wait, and live views are right already.
@@ -215,7 +215,8 @@ fn models_under_way_go_on_in_another_cluster() {
         client.batch_execute("CALL tidemark.run_maintenance(NULL)").unwrap();
         client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
         assert_eq!(race::wrong(&mut client, &kept), Vec::<String>::new());
-        let again = "SELECT tidemark.ensure_partitions('race.events', event_date, event_date) FROM tidemark_internal.retired_dates";
+        let again =
+            "SELECT tidemark.ensure_partitions('race.events', ARRAY[event_date]) FROM tidemark.retired_dates";
         assert_eq!(sqlstate(client.batch_execute(again)), "55000", "a retired date came back");
         for model in race::MODELS {
             let verify = format!(

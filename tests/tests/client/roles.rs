@@ -164,7 +164,7 @@ fn a_reader_writes_nothing() {
     }
     for sql in [
         "SELECT tidemark.mark_dirty('silver.events'::regclass, ARRAY[current_date], 'x')",
-        "SELECT tidemark.ensure_partitions('bronze.events'::regclass, '2030-01-01', '2030-01-01')",
+        "SELECT tidemark.ensure_partitions('bronze.events'::regclass, '{2030-01-01}')",
         "SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['bronze.events']::regclass[], 'SELECT 1', ARRAY['x']::name[])",
         "SELECT tidemark.manage_partitions('bronze.events'::regclass, 1)",
         "SELECT silver.create_event_table('x', ARRAY['x'], '{}')",

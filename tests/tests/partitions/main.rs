@@ -32,7 +32,7 @@ fn warehouse(oldest: i32, action: &str) -> Database<'static> {
              SET ROLE tidemark_admin;
              CREATE TABLE w.events (id bigint, event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
              SELECT tidemark.manage_partitions('w.events', 1, retention_days => 10, retention_action => '{action}');
-             SELECT tidemark.ensure_partitions('w.events', {TODAY} - {oldest}, {TODAY} - 9);
+             SELECT tidemark.ensure_partitions('w.events', ARRAY(SELECT {TODAY} - n FROM generate_series(9, {oldest}) AS n));
              INSERT INTO w.events SELECT n, ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(9, {oldest}) AS n;
              GRANT INSERT ON w.events TO tidemark_loader; GRANT USAGE ON SCHEMA w TO tidemark_loader;
              RESET ROLE"
@@ -53,7 +53,7 @@ fn attached(database: &Database<'_>) -> String {
 fn retired(database: &Database<'_>) -> String {
     database.value(&format!(
         "SELECT coalesce(string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date), '')
-           FROM tidemark_internal.retired_dates WHERE parent = 'w.events'::regclass"
+           FROM tidemark.retired_dates WHERE parent = 'w.events'::regclass"
     ))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use tidemark_tests::cluster::{connect, explain, rows};
+use tidemark_tests::cluster::{connect, explain, rows, sqlstate};
 use tidemark_tests::process::tidemark;
 
 use super::*;
@@ -143,10 +143,7 @@ fn many_maintainers_at_once_do_the_work_once() {
     // Whoever came second passed the table over; whoever was first may have done everything or left it to a last one.
     Maintainer::Loader.run(url).unwrap();
     assert_eq!(attached(&database), "10 9");
-    assert_eq!(
-        database.number("SELECT count(*) FROM tidemark_internal.retired_dates WHERE state = 'dropped'"),
-        20
-    );
+    assert_eq!(database.number("SELECT count(*) FROM tidemark.retired_dates WHERE state = 'dropped'"), 20);
     assert_eq!(tables(&database), 4);
 }
 
@@ -174,8 +171,8 @@ fn a_broken_table_stops_no_other() {
     assert_eq!(retired(&database), "11 dropped");
 
     database.rows(&format!(
-        "SELECT tidemark.ensure_partitions('w.events', {TODAY} - 8, {TODAY} - 8);
-         UPDATE tidemark_internal.partition_config SET retention_days = 9 WHERE parent = 'w.events'::regclass"
+        "SELECT tidemark.ensure_partitions('w.events', ARRAY[{TODAY} - 8]);
+         SELECT tidemark.manage_partitions('w.events', retention_days => 9)"
     ));
     let finished = tidemark(&["maintain"]).database(&database.admin_url()).run();
     assert_eq!(finished.code, Some(78), "{}", finished.stderr);
@@ -192,7 +189,9 @@ fn a_broken_table_stops_no_other() {
 #[test]
 fn sessions_that_ensure_the_same_dates_make_each_partition_once() {
     let database = warehouse(9, "drop");
-    let sql = format!("SELECT tidemark.ensure_partitions('w.events', {TODAY} - 8, {TODAY} - 1)");
+    let sql = format!(
+        "SELECT tidemark.ensure_partitions('w.events', ARRAY(SELECT {TODAY} - n FROM generate_series(1, 8) AS n))"
+    );
     let barrier = Barrier::new(4);
     let created: usize = thread::scope(|scope| {
         let sessions: Vec<_> = (0..4)
@@ -208,4 +207,68 @@ fn sessions_that_ensure_the_same_dates_make_each_partition_once() {
     });
     assert_eq!(created, 8);
     assert_eq!(health(&database, "gaps"), "0");
+}
+
+#[test]
+fn a_table_whose_partition_another_client_detaches_is_passed_over() {
+    for maintainer in BOTH {
+        let database = warehouse(12, "drop");
+        let mut other = connect(&database.admin_url());
+        assert_eq!(step(&mut other, "retire concurrently").0, "detach");
+        // Others see that the session lives, and nobody else: it holds no lock now.
+        maintainer.run(&database.admin_url()).unwrap();
+        assert_eq!((attached(&database), retired(&database)), ("12 11 10 9".into(), "12 detaching".into()));
+        let restore = format!("SELECT tidemark.restore_partition('w.events', {TODAY} - 12)");
+        assert_eq!(sqlstate(connect(&database.admin_url()).simple_query(&restore)), "55P03");
+        // One that asked long ago has forgotten about it.
+        database
+            .rows("UPDATE tidemark_internal.retired_dates SET retired_at = now() - interval '11 minutes'");
+        maintainer.run(&database.admin_url()).unwrap();
+        assert_eq!(retired(&database), "12 dropped, 11 dropped", "{maintainer:?}");
+    }
+}
+
+#[test]
+fn nobody_without_rights_keeps_maintenance_from_its_work() {
+    for maintainer in BOTH {
+        let database = warehouse(11, "drop");
+        let role = format!("stranger_{}", database.name);
+        database.connect().batch_execute(&format!("CREATE ROLE {role}")).unwrap();
+        let mut stranger = database.connect();
+        stranger.batch_execute(&format!("SET SESSION AUTHORIZATION {role}; BEGIN")).unwrap();
+        // Everything that takes a lock and that he may do; what he may not do is no news.
+        let mut done = 0;
+        for sql in [
+            "SELECT * FROM tidemark.partition_health",
+            "SELECT * FROM tidemark.plan_maintenance()",
+            "SELECT * FROM tidemark.retired_dates",
+            "SELECT parent FROM tidemark_internal.partition_config FOR UPDATE",
+            "LOCK TABLE tidemark_internal.partition_config IN ACCESS SHARE MODE",
+            "LOCK TABLE tidemark_internal.retired_dates IN ACCESS SHARE MODE",
+            "LOCK TABLE tidemark_internal.retired_dates IN ACCESS EXCLUSIVE MODE",
+            "LOCK TABLE tidemark_internal.retention_holds IN ROW SHARE MODE",
+            "SELECT tidemark_internal.forget_missing_tables()",
+            "SELECT tidemark_internal.maintenance_step(c.oid, 'retire') FROM pg_class AS c WHERE c.relname = 'events'",
+            "SELECT tidemark_internal.record_maintenance(c.oid, '55P03') FROM pg_class AS c WHERE c.relname = 'events'",
+            "SELECT pg_advisory_lock(1953064045, c.oid::int), pg_advisory_lock(c.oid::bigint) FROM pg_class AS c WHERE c.oid > 16000",
+            "CREATE TEMP TABLE events (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time)",
+            "SELECT tidemark.manage_partitions('pg_temp.events', 0, retention_days => 1)",
+        ] {
+            stranger.batch_execute("SAVEPOINT one").unwrap();
+            match stranger.batch_execute(sql) {
+                Ok(()) => done += 1,
+                Err(e) => {
+                    assert_eq!(e.code().map(|code| code.code()), Some("42501"), "{sql}: {}", explain(&e));
+                    stranger.batch_execute("ROLLBACK TO one").unwrap();
+                }
+            }
+        }
+        assert_eq!(done, 8);
+        maintainer.run(&database.admin_url()).unwrap();
+        assert_eq!((attached(&database), retired(&database)), ("10 9".into(), "11 dropped".into()));
+        assert_eq!(health(&database, "concat(lock_timeouts, last_error)"), "0", "{maintainer:?}");
+        drop(stranger);
+        database.settle();
+        database.rows(&format!("DROP ROLE {role}"));
+    }
 }

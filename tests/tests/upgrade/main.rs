@@ -208,7 +208,7 @@ fn fill(database: &Database<'_>) {
          CREATE TABLE shop.events (event_time timestamptz NOT NULL, person text, kind text, event_date date
              GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED) PARTITION BY RANGE (event_time);
          SELECT tidemark.manage_partitions('shop.events', 3, partition_schema => 'shop');
-         SELECT tidemark.ensure_partitions('shop.events', '2026-09-01', '2026-09-05');
+         SELECT tidemark.ensure_partitions('shop.events', '{2026-09-01,2026-09-02,2026-09-03,2026-09-04,2026-09-05}');
          INSERT INTO shop.events SELECT '2026-09-01'::timestamptz + n * interval '1 minute', 'p' || n % 97,
                 (ARRAY['view', 'cart', 'buy'])[n % 3 + 1] FROM generate_series(0, 7000) AS n;
          CREATE TABLE shop.rollup AS

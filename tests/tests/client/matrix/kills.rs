@@ -13,7 +13,7 @@ use super::{assert_all, lines_of, mixed_file, topic_of};
 
 /// The partition of the second of the two days, which a COPY comes to when the rows of the first are written.
 fn second_partition(database: &Database<'_>) -> String {
-    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '2026-09-01', '2026-09-02')");
+    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '{2026-09-01,2026-09-02}')");
     database
         .value("SELECT partition FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-09-02'")
 }

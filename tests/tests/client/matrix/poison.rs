@@ -293,7 +293,7 @@ fn row_19_the_same_id_in_a_batch_across_batches_and_across_days() {
 fn row_20_odd_times_sealed_and_missing_partitions() {
     let database = cluster::shared().database();
     // A date that was closed: its partition is there, but detached.
-    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '2026-08-20', '2026-08-20')");
+    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '{2026-08-20}')");
     let sealed = database
         .value("SELECT partition FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-08-20'");
     database

@@ -28,7 +28,8 @@ fn row_21_partitions_made_by_the_extension_and_two_loaders_at_once() {
                 while busy.load(Ordering::Relaxed) {
                     let from = (n * 7 + worker * 3) % 60;
                     let sql = format!(
-                        "SELECT tidemark.ensure_partitions('bronze.events', date '2026-09-01' + {from}, date '2026-09-01' + {from} + 1)"
+                        "SELECT tidemark.ensure_partitions('bronze.events',
+                             ARRAY[date '2026-09-01' + {from}, date '2026-09-01' + {from} + 1])"
                     );
                     client.simple_query(&sql).unwrap_or_else(|e| panic!("{}", explain(&e)));
                     n += 1;
