@@ -215,7 +215,8 @@ COMMENT ON FUNCTION tidemark_internal.set_retired(regclass, regclass, timestampt
 'The work behind maintenance: writes the rows of
 tidemark_internal.retired_dates for the dates of one partition. by_session:
 this session is going to detach it.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.set_retired(regclass, regclass, timestamptz, timestamptz, text, text, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION
+    tidemark_internal.set_retired(regclass, regclass, timestamptz, timestamptz, text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.detach_refused(parent regclass, from_time timestamptz, to_time timestamptz,
     error text) RETURNS void
