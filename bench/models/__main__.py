@@ -1,4 +1,5 @@
-"""Models measured: dashboards over rollups, growth of aggregates, refresh beside plain INSERT ... SELECT, the warehouse.
+"""Models measured: dashboards over rollups, growth of aggregates, refresh beside plain INSERT ... SELECT, the warehouse;
+and partitions, as their number grows.
 
 Called by scripts/bench-models.sh, which starts the server. Prints Markdown, progress goes to standard error. Each part
 has a database of its own, dropped at its end.
@@ -12,10 +13,11 @@ import psycopg
 
 from dashboards import dashboards, prepare
 from growth import growth
+from partitions import partitions
 from refresh import refresh_costs
 from warehouse import warehouse
 
-PARTS = ("dashboards", "growth", "refresh", "warehouse")
+PARTS = ("dashboards", "growth", "refresh", "warehouse", "partitions")
 SHOWN = ("server_version", "shared_buffers", "work_mem", "max_wal_size", "wal_level", "fsync", "max_parallel_workers_per_gather", "jit")
 
 
@@ -63,6 +65,8 @@ def main() -> int:
     parser.add_argument("--refresh-events", type=int, default=10_000_000, help="of one date, and of a month")
     parser.add_argument("--warehouse-events", type=int, default=1_000_000)
     parser.add_argument("--warehouse-days", type=int, default=3)
+    parser.add_argument("--partitions", type=int, default=3000, help="beside which new ones are made")
+    parser.add_argument("--new-partitions", type=int, default=1000)
     parser.add_argument("--work-mem", default="64MB")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -86,6 +90,10 @@ def main() -> int:
     if "warehouse" in parts:
         with Database(args, "warehouse") as at:
             warehouse(at, args)
+    if "partitions" in parts:
+        with Database(args, "bench_partitions") as at:
+            at.db.execute("CREATE EXTENSION tidemark")
+            partitions(at.db, args)
     return 0
 
 

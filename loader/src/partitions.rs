@@ -111,7 +111,7 @@ pub async fn plan(client: &Client) -> Result<Vec<String>, PgError> {
 
 async fn tables(client: &Client) -> Result<Vec<Table>, PgError> {
     let sql =
-        "SELECT parent::oid, parent::text, owner::text, concurrently FROM tidemark_internal.managed_tables()";
+        "SELECT parent::oid, parent::text, owner::text, as_owner FROM tidemark_internal.managed_tables()";
     let rows = client.query(sql, &[]).await?;
     Ok(rows
         .iter()

@@ -329,7 +329,7 @@ impl Sink {
     async fn refused_days(&mut self, days: &[i32]) -> Result<Vec<(i32, Rejection)>, PgError> {
         let table = self.target.table().to_owned();
         let days: Vec<PgDay> = days.iter().copied().map(PgDay).collect();
-        let sql = "SELECT m.event_date - date '2000-01-01', m.code, concat(m.message, ': ', m.detail)
+        let sql = "SELECT m.event_date - date '2000-01-01', m.code, concat(m.message, ': ', m.detail, ' ' || m.hint)
                      FROM pg_catalog.pg_roles AS u
                     CROSS JOIN LATERAL tidemark_internal.missing_dates($1::text::regclass, $2,
                           tidemark_internal.may_act_for(u.oid, $1::text::regclass)) AS m
@@ -347,8 +347,8 @@ impl Sink {
     }
 }
 
-/// For how many dates `ensure_partitions` makes partitions at once.
-const MAX_DATES: usize = 500;
+/// For how many dates partitions are made in one transaction, which holds locks on all of them.
+const MAX_DATES: usize = 100;
 
 /// Whether `ensure_partitions` refused a date itself (retired, out of its bounds, in the way of something).
 fn is_refusal(error: &PgError) -> bool {

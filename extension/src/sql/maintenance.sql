@@ -5,7 +5,7 @@
 -- detaching it at once, or brings one back, needs the rights of the owner.
 
 CREATE FUNCTION tidemark_internal.managed_tables()
-RETURNS TABLE (parent regclass, owner regrole, concurrently boolean)
+RETURNS TABLE (parent regclass, owner regrole, as_owner boolean)
 LANGUAGE sql STABLE PARALLEL SAFE COST 100 ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC

@@ -318,7 +318,7 @@ BEGIN
     missing := tidemark_internal.dates_to_make(parent, dates, true);
     IF missing = '{}' THEN
         RETURN created;
-    ELSIF pg_relation_size(rest) > 0 THEN
+    ELSIF pg_relation_size(rest) > 0 AND has_table_privilege(rest, 'SELECT') THEN
         EXECUTE format('SELECT min((%1$I AT TIME ZONE ''UTC'')::date) FROM %2$s
                          WHERE (%1$I AT TIME ZONE ''UTC'')::date = ANY ($1)', key_column, rest)
            INTO taken USING missing;

@@ -47,10 +47,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.wanted_dates(regclass) IS
-'The UTC dates for which maintenance would make a partition now, ascending:
-from today, or from the day of the last success, to premake_days ahead or
-the newest partition (at most 366 days ahead); those left out for which none
-may be made. A table that is not managed gives no rows.';
+'The UTC dates for which maintenance would make a partition now, ascending.
+They go from today, or from the day of the last success, to premake_days
+ahead or the newest partition (at most 366 days ahead); those are left out
+for which none may be made. A table that is not managed gives no rows.';
 
 CREATE FUNCTION tidemark_internal.create_step(parent regclass,
     OUT action text, OUT event_date date, OUT partition text, OUT detail text)

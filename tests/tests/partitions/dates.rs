@@ -139,7 +139,7 @@ fn who_may_only_insert_maintains_for_the_owner() {
     for maintainer in BOTH {
         let database = warehouse(11, "drop");
         database.rows("ALTER DEFAULT PRIVILEGES FOR ROLE tidemark_admin IN SCHEMA w GRANT ALL ON TABLES TO tidemark_reader, PUBLIC;
-             UPDATE tidemark_internal.partition_config SET premake_days = 3");
+             UPDATE tidemark_internal.partition_config SET premake_days = 3 WHERE parent = 'w.events'::regclass");
         // A loader owns nothing and so cannot detach concurrently; the models are not its business either.
         let _ = maintainer.run(&database.loader_url());
         assert_eq!(retired(&database), "11 dropped", "{maintainer:?}");

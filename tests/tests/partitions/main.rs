@@ -5,6 +5,7 @@
 mod dates;
 mod sessions;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -119,8 +120,12 @@ fn longest_wait(database: &Database<'_>, work: impl FnOnce()) -> Duration {
                 longest
             })
         });
-        work();
+        // Also when it fails: the sessions would go on for ever.
+        let worked = catch_unwind(AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = worked {
+            resume_unwind(panic);
+        }
         waits.into_iter().map(|w| w.join().unwrap()).max().unwrap()
     })
 }

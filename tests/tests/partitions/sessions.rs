@@ -155,6 +155,7 @@ fn a_broken_table_stops_no_other() {
          CREATE TABLE w.a_broken (event_time timestamptz) PARTITION BY RANGE (event_time);
          SELECT tidemark.manage_partitions('w.a_broken', 0);
          DO $$ BEGIN EXECUTE 'CREATE TABLE ' || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)) || ' ()'; END $$;
+         RESET ROLE;
          UPDATE tidemark_internal.partition_config SET premake_days = 1 WHERE parent = 'w.a_broken'::regclass"
     );
     database.connect().batch_execute(&breaking).unwrap();
