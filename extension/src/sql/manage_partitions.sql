@@ -74,6 +74,10 @@ DECLARE
 BEGIN
     PERFORM tidemark_internal.check_partitioned(parent);
     PERFORM tidemark_internal.check_may_act_as(caller, parent);
+    IF (SELECT c.relpersistence FROM pg_class c WHERE c.oid = parent) = 't' THEN
+        -- Every other session would fail to maintain it.
+        RAISE EXCEPTION 'table % is temporary', parent USING ERRCODE = '42809';
+    END IF;
     SELECT u INTO unknown FROM unnest(partition_unique) AS u
      WHERE NOT EXISTS (SELECT FROM pg_attribute a
                         WHERE a.attrelid = parent AND a.attname = u AND a.attnum > 0 AND NOT a.attisdropped);
