@@ -156,6 +156,21 @@ mod tests {
     }
 
     #[pg_test]
+    fn catalogs_of_models_are_granted_to_nobody() {
+        let open = text(
+            "SELECT string_agg(c.relname, ', ') FROM pg_class c
+              WHERE c.relnamespace = 'tidemark_internal'::regnamespace AND c.relkind IN ('r', 'S', 'v')
+                AND c.relname ~ '^(models|model_|dirty_log|refresh_log|materialized_views|watermark|lateness)'
+                AND (c.relrowsecurity OR EXISTS (SELECT FROM aclexplode(c.relacl) x WHERE x.grantee <> c.relowner)
+                     OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL))",
+        );
+        assert_eq!(open, "NULL");
+        let count = "SELECT count(*) FROM pg_class WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r'
+             AND relname ~ '^(models|model_|dirty_log|refresh_log|materialized_views|watermark|lateness)'";
+        assert_eq!(text(count), "9");
+    }
+
+    #[pg_test]
     fn a_model_needs_the_right_to_read_its_sources() {
         run("CREATE ROLE keeper; CREATE SCHEMA w; CREATE SCHEMA k AUTHORIZATION keeper; GRANT USAGE ON SCHEMA w TO keeper;
              CREATE TABLE w.events (event_date date); SET LOCAL ROLE keeper");
