@@ -292,8 +292,9 @@ fn row_19_the_same_id_in_a_batch_across_batches_and_across_days() {
 #[test]
 fn row_20_odd_times_sealed_and_missing_partitions() {
     let database = cluster::shared().database();
-    // A date that was closed: its partition is there, but detached.
-    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '{2026-08-20}')");
+    // The loader may only insert: dates of years ago have partitions where somebody with more rights made them. And a
+    // date that was closed: its partition is there, but detached.
+    database.rows("SELECT tidemark.ensure_partitions('bronze.events', '{1970-01-01,2024-02-29,2026-08-20}')");
     let sealed = database
         .value("SELECT partition FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-08-20'");
     database
@@ -310,6 +311,7 @@ fn row_20_odd_times_sealed_and_missing_partitions() {
         ("2024-02-29T12:00:00Z", "2024-02-29"),
         ("2026-09-06T00:04:59Z", "2026-09-06"),
         ("1970-01-01T00:00:00Z", "1970-01-01"),
+        ("1970-01-02T00:00:00Z", "partition_sealed"),
         ("2026-02-29T12:00:00Z", "invalid_event_time"),
         ("0000-01-01T00:00:00Z", "event_time_before_floor"),
         ("9999-12-31T23:59:59Z", "event_time_in_future"),
@@ -386,19 +388,33 @@ fn row_26_only_the_times_of_the_records_count_never_the_clock_of_the_host() {
     };
     let far = "now() + interval '300 days'";
     let later = millis(&format!("({far} + interval '10 seconds')"));
+    // A role that may only insert gets no partition as far ahead, by the clock of the database: the owner made it.
+    let made = format!(
+        "SELECT tidemark.ensure_partitions('bronze.events', ARRAY[(({far}) AT TIME ZONE 'UTC')::date])"
+    );
+    database.rows(&made);
+    let farther = "now() + interval '310 days'";
+    let later_yet = millis(&format!("({farther} + interval '10 seconds')"));
     // Just now by the clock, and a day ahead of its receipt.
     let yesterday = millis("now() - interval '1 day'");
-    let (ahead, now) = (line(1, "u", &text(far)), line(2, "u", &text("now()")));
-    let records = [
-        Record { value: Some(ahead.as_bytes()), unix_millis: later, ..Record::default() },
-        Record { value: Some(now.as_bytes()), unix_millis: yesterday, ..Record::default() },
-    ];
+    let lines = [line(1, "u", &text(far)), line(2, "u", &text("now()")), line(3, "u", &text(farther))];
+    let records: Vec<Record<'_>> = lines
+        .iter()
+        .zip([later, yesterday, later_yet])
+        .map(|(line, unix_millis)| Record { value: Some(line.as_bytes()), unix_millis, ..Record::default() })
+        .collect();
     let topic = broker::shared().topic();
     broker::shared().create_topic(&topic, 1, &[]);
     broker::shared().append_all(&topic, &records);
     Run::new(&database, &topic).catch_up();
-    wait_until("both records", PATIENCE, || position(&database) == 2);
+    wait_until("all records", PATIENCE, || position(&database) == 3);
     assert_eq!(database.column("SELECT event_id FROM bronze.events"), [id(1)]);
-    assert_eq!(database.column("SELECT reason FROM loader.dead_letters"), ["event_time_in_future"]);
+    let letters = database.rows("SELECT reason, detail FROM loader.dead_letters ORDER BY \"offset\"");
+    assert_eq!(
+        (letters[0][0].as_str(), letters[1][0].as_str()),
+        ("event_time_in_future", "partition_sealed")
+    );
+    assert!(letters[1][1].contains("Who may only insert gets partitions from "), "{letters:?}");
+    assert!(letters[1][1].contains("tidemark.ensure_partitions"), "{letters:?}");
     assert_first_pass(&database);
 }
