@@ -203,7 +203,7 @@ fn names_ours(code: &str, why: &str) -> bool {
 }
 
 /// A name as SQL takes it.
-fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         && !name.starts_with(|first: char| first.is_ascii_digit());
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
@@ -218,7 +218,7 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
         Some(c @ ("42P01" | "3F000" | "42703" | "42883")) if names_ours(c, &why) => {
             Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
         }
-        Some("42501") if why.contains("temporary") => {
+        Some("42501") if why.contains("temporary tables") => {
             let user = config.get_user().unwrap_or_default();
             let next = format!(
                 "GRANT TEMPORARY ON DATABASE {} TO {}",

@@ -117,7 +117,8 @@ mod tests {
             run(&format!(
                 "RESET ROLE;
                  DO $$ DECLARE p regclass; BEGIN
-                     FOR p IN SELECT partition FROM tidemark.partitions('warehouse.events') LOOP EXECUTE 'DROP TABLE ' || p; END LOOP;
+                     FOR p IN SELECT partition FROM tidemark.partitions('warehouse.events')
+                          LOOP EXECUTE 'DROP TABLE ' || p; END LOOP;
                  END $$"
             ));
         }
@@ -152,7 +153,8 @@ mod tests {
                 "22004 dates must not be NULL or contain NULL",
             ),
             (
-                "ensure_partitions('warehouse.events', ARRAY(SELECT date '2026-01-01' - n FROM generate_series(0, 500) AS n))",
+                "ensure_partitions('warehouse.events', ARRAY(SELECT date '2026-01-01' - n
+                   FROM generate_series(0, 500) AS n))",
                 "22023 dates has 501 dates, at most 500 are allowed",
             ),
             ("manage_partitions('warehouse.events', -1)", "22023 premake_days must be between 0 and 366"),
@@ -252,18 +254,22 @@ mod tests {
     fn partitions_with_other_bounds_are_named_with_what_to_do() {
         warehouse();
         // Days of another time zone, hours, a week, everything before, and the rest.
-        run(
-            "CREATE TABLE warehouse.zone PARTITION OF warehouse.events FOR VALUES FROM ('2026-01-10 05:00Z') TO ('2026-01-11 05:00Z');
-             CREATE TABLE warehouse.hour1 PARTITION OF warehouse.events FOR VALUES FROM ('2026-01-20 00:00Z') TO ('2026-01-20 01:00Z');
-             CREATE TABLE warehouse.hour2 PARTITION OF warehouse.events FOR VALUES FROM ('2026-01-20 01:00Z') TO ('2026-01-20 02:00Z');
-             CREATE TABLE warehouse.week PARTITION OF warehouse.events FOR VALUES FROM ('2026-02-02 00:00Z') TO ('2026-02-09 00:00Z');
-             CREATE TABLE warehouse.past PARTITION OF warehouse.events FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00Z');
+        run("CREATE TABLE warehouse.zone PARTITION OF warehouse.events
+               FOR VALUES FROM ('2026-01-10 05:00Z') TO ('2026-01-11 05:00Z');
+             CREATE TABLE warehouse.hour1 PARTITION OF warehouse.events
+                  FOR VALUES FROM ('2026-01-20 00:00Z') TO ('2026-01-20 01:00Z');
+             CREATE TABLE warehouse.hour2 PARTITION OF warehouse.events
+                  FOR VALUES FROM ('2026-01-20 01:00Z') TO ('2026-01-20 02:00Z');
+             CREATE TABLE warehouse.week PARTITION OF warehouse.events
+                  FOR VALUES FROM ('2026-02-02 00:00Z') TO ('2026-02-09 00:00Z');
+             CREATE TABLE warehouse.past PARTITION OF warehouse.events
+                  FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00Z');
              CREATE TABLE warehouse.rest PARTITION OF warehouse.events DEFAULT;
-             SELECT tidemark.manage_partitions('warehouse.events', 0, retention_days => 10)",
-        );
+             SELECT tidemark.manage_partitions('warehouse.events', 0, retention_days => 10)");
         let look = || {
             text(
-                "SELECT string_agg(reason, E'\\n' ORDER BY step) FROM tidemark.plan_maintenance('warehouse.events') WHERE action = 'look'",
+                "SELECT string_agg(reason, E'\\n' ORDER BY step)
+                   FROM tidemark.plan_maintenance('warehouse.events') WHERE action = 'look'",
             )
         };
         let advice = "no date that it shares is made, and it is never retired: put its rows into partitions of UTC days, or detach it by hand";
@@ -317,6 +323,38 @@ warehouse.past: its bounds are open"
     }
 
     #[pg_test]
+    fn code_of_a_table_runs_with_the_rights_of_its_owner_only() {
+        warehouse();
+        // Whoever looks for rows in the DEFAULT partition runs the owner's policy.
+        run(&format!(
+            "SET LOCAL ROLE keeper;
+             CREATE TABLE warehouse.seen (who name, said text);
+             CREATE FUNCTION warehouse.spy(n bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+             DECLARE said text := 'free';
+             BEGIN
+                 BEGIN RESET ROLE; EXCEPTION WHEN OTHERS THEN said := SQLSTATE; END;
+                 INSERT INTO warehouse.seen VALUES (current_user, said);
+                 RETURN true;
+             END $$;
+             CREATE TABLE warehouse.rest PARTITION OF warehouse.events DEFAULT;
+             INSERT INTO warehouse.events VALUES (1, ({TODAY} + 2)::timestamp AT TIME ZONE 'UTC');
+             ALTER TABLE warehouse.rest ENABLE ROW LEVEL SECURITY; ALTER TABLE warehouse.rest FORCE ROW LEVEL SECURITY;
+             CREATE POLICY spying ON warehouse.rest USING (warehouse.spy(event_id));
+             RESET ROLE;
+             SELECT tidemark.manage_partitions('warehouse.events', 0)"
+        ));
+        assert!(refusal(&format!("ARRAY[{TODAY} + 2]")).starts_with("55000 rows of date"));
+        run("SET LOCAL ROLE writer");
+        assert_ne!(made(&format!("ARRAY[{TODAY} + 3]")), "NULL");
+        run("RESET ROLE; SELECT tidemark_internal.maintenance_step('warehouse.events', 'create')");
+        assert_eq!(
+            text("SELECT string_agg(DISTINCT who || ' ' || said, ', ') FROM warehouse.seen"),
+            "keeper 42501"
+        );
+        assert_eq!(text("SELECT current_user = session_user"), "true");
+    }
+
+    #[pg_test]
     fn one_date_that_cannot_be_made_does_not_keep_the_others() {
         warehouse();
         run(&format!(
@@ -328,7 +366,8 @@ warehouse.past: its bounds are open"
         let step = || {
             error_of(
                 "DO $$ BEGIN RAISE EXCEPTION '%', (SELECT concat_ws(' ', s.action, s.detail)
-                   FROM tidemark_internal.maintenance_step('warehouse.events', 'create') AS s) USING ERRCODE = '22000'; END $$",
+                   FROM tidemark_internal.maintenance_step('warehouse.events', 'create') AS s)
+                        USING ERRCODE = '22000'; END $$",
             )
         };
         assert_eq!(step(), "22000 create 2");
@@ -336,5 +375,87 @@ warehouse.past: its bounds are open"
         let lies = text(&format!("SELECT concat('55000 rows of date ', {TODAY} + 2)"));
         assert!(step().starts_with(&lies), "{}", step());
         assert_eq!(text("SELECT gaps FROM tidemark.partition_health"), "1");
+    }
+
+    #[pg_test]
+    fn names_of_any_kind_and_length_make_distinct_partitions() {
+        let long = "é".repeat(31);
+        for name in ["Mixed Case", "quo\"te", "select", &long, &"x".repeat(63), &"x".repeat(54)] {
+            let quoted = text(&format!("SELECT quote_ident($name${name}$name$)"));
+            run(&format!(
+                "CREATE TABLE public.{quoted} (\"Event Time\" timestamptz, event_date date)
+                   PARTITION BY RANGE (\"Event Time\")"
+            ));
+            let made = text(&format!(
+                "SELECT string_agg(p::text, ' | ')
+                   FROM tidemark.ensure_partitions($$public.{quoted}$$::regclass, '{{2026-01-01,2026-01-02,2026-01-03}}') AS p"
+            ));
+            assert_eq!(made.split(" | ").count(), 3, "{made}");
+            for (day, partition) in (1..).zip(made.split(" | ")) {
+                assert!(partition.trim_end_matches('"').ends_with(&format!("_p2026010{day}")), "{partition}");
+            }
+            run(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-02')"));
+            assert!(
+                error_of(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-03')"))
+                    .starts_with("23514"),
+                "the CHECK on event_date"
+            );
+        }
+        assert_eq!(
+            text("SELECT tidemark_internal.partition_name('events', '2026-01-02')"),
+            "events_p20260102"
+        );
+        assert_eq!(
+            text(
+                "SELECT octet_length(tidemark_internal.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"
+            ),
+            "63"
+        );
+    }
+
+    #[pg_test]
+    fn a_new_partition_is_like_the_table_and_its_newest_neighbour() {
+        run("CREATE ROLE grantee;
+             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO grantee;
+             CREATE TABLE public.full_t (n bigint GENERATED ALWAYS AS IDENTITY, t timestamptz NOT NULL DEFAULT now(), c text CHECK (c <> ''), payload text COMPRESSION pglz)
+                 PARTITION BY RANGE (t);
+             CREATE INDEX ON public.full_t (c); ALTER TABLE public.full_t REPLICA IDENTITY FULL;
+             COMMENT ON COLUMN public.full_t.c IS 'a comment';
+             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-01}');
+             ALTER TABLE public.full_t_p20260101
+                  SET (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false);
+             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-02}')");
+        assert_eq!(
+            text(
+                "SELECT concat_ws(' ', c.reloptions, t.reloptions, c.relreplident, c.relacl) FROM pg_class c
+                   JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.relname = 'full_t_p20260102'"
+            ),
+            text(
+                "SELECT concat_ws(' ', '{fillfactor=70,autovacuum_enabled=false}', '{autovacuum_enabled=false}', 'f',
+                        pg_catalog.acldefault('r', (SELECT r.oid FROM pg_catalog.pg_roles r
+                             WHERE r.rolname = current_user)))"
+            )
+        );
+        assert_eq!(text("SELECT col_description('public.full_t_p20260102'::regclass, 3)"), "a comment");
+        run("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', 'x')");
+        assert_eq!(
+            text("SELECT concat_ws(' ', n, tableoid::regclass) FROM public.full_t"),
+            "1 full_t_p20260102"
+        );
+        assert!(error_of("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', '')").starts_with("23514"));
+
+        run(
+            "CREATE TABLE public.by_index (n bigint NOT NULL, t timestamptz NOT NULL) PARTITION BY RANGE (t);
+             CREATE UNIQUE INDEX by_index_key ON public.by_index (n, t);
+             ALTER TABLE public.by_index REPLICA IDENTITY USING INDEX by_index_key;
+             SELECT tidemark.ensure_partitions('public.by_index', '{2026-01-01}')",
+        );
+        assert_eq!(
+            text(
+                "SELECT relreplident::text || (SELECT count(*) FROM pg_index
+                   WHERE indrelid = c.oid AND indisreplident) FROM pg_class c WHERE relname = 'by_index_p20260101'"
+            ),
+            "i1"
+        );
     }
 }

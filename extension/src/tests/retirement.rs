@@ -25,7 +25,8 @@ mod tests {
              SET LOCAL ROLE depot_owner;
              CREATE TABLE depot.events (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
              SELECT tidemark.manage_partitions('depot.events', 1, retention_days => 10, retention_action => '{action}');
-             SELECT tidemark.ensure_partitions('depot.events', ARRAY(SELECT {TODAY} - n FROM generate_series(9, 13) AS n));
+             SELECT tidemark.ensure_partitions('depot.events', ARRAY(SELECT {TODAY} - n
+                  FROM generate_series(9, 13) AS n));
              RESET ROLE"
         ));
     }
@@ -33,13 +34,15 @@ mod tests {
     /// The next step: its action and how many days ago its date is.
     fn step(work: &str) -> String {
         text(&format!(
-            "SELECT concat_ws(' ', s.action, {TODAY} - s.event_date) FROM tidemark_internal.maintenance_step('depot.events', '{work}') AS s"
+            "SELECT concat_ws(' ', s.action, {TODAY} - s.event_date)
+               FROM tidemark_internal.maintenance_step('depot.events', '{work}') AS s"
         ))
     }
 
     fn states() -> String {
         text(&format!(
-            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date) FROM tidemark.retired_dates"
+            "SELECT string_agg(concat({TODAY} - event_date, ' ', state), ', ' ORDER BY event_date)
+               FROM tidemark.retired_dates"
         ))
     }
 
@@ -51,7 +54,8 @@ mod tests {
         assert_eq!(states(), "13 detached, 11 detached");
         assert_eq!(
             text(
-                "SELECT string_agg(concat_ws(' ', step, action), ', ' ORDER BY step) FROM tidemark.plan_maintenance('depot.events')"
+                "SELECT string_agg(concat_ws(' ', step, action), ', ' ORDER BY step)
+                   FROM tidemark.plan_maintenance('depot.events')"
             ),
             "1 refused, 2 drop, 3 drop"
         );
@@ -123,7 +127,8 @@ mod tests {
     fn a_view_on_one_partition_keeps_that_one_only() {
         depot("drop");
         run(&format!(
-            "DO $$ BEGIN EXECUTE 'CREATE VIEW depot.peek AS SELECT * FROM depot.' || tidemark_internal.partition_name('events', {TODAY} - 12); END $$"
+            "DO $$ BEGIN EXECUTE 'CREATE VIEW depot.peek AS SELECT * FROM depot.'
+               || tidemark_internal.partition_name('events', {TODAY} - 12); END $$"
         ));
         while !step("retire").is_empty() {}
         let mut done = vec![step("drop"), step("drop")];
@@ -141,13 +146,15 @@ mod tests {
         depot("drop");
         run(&format!(
             "CREATE TABLE depot.rest PARTITION OF depot.events DEFAULT;
-             DO $$ BEGIN EXECUTE format('CREATE TABLE depot.ancient PARTITION OF depot.events FOR VALUES FROM (MINVALUE) TO (%L)',
+             DO $$ BEGIN EXECUTE format('CREATE TABLE depot.ancient PARTITION OF depot.events
+                  FOR VALUES FROM (MINVALUE) TO (%L)',
                  ({TODAY} - 100)::timestamp AT TIME ZONE 'UTC'); END $$"
         ));
         assert_eq!(step("retire concurrently"), "detached 13", "not concurrently beside a DEFAULT partition");
         assert_eq!(
             text(
-                "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events') WHERE action = 'refused'"
+                "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events')
+                   WHERE action = 'refused'"
             ),
             "depot.ancient: its bounds are open"
         );
@@ -168,7 +175,8 @@ mod tests {
         depot("keep");
         let wanted = || {
             text(&format!(
-                "SELECT string_agg(({TODAY} - d)::text, ' ' ORDER BY d) FROM tidemark_internal.wanted_dates('depot.events') AS d"
+                "SELECT string_agg(({TODAY} - d)::text, ' ' ORDER BY d)
+                   FROM tidemark_internal.wanted_dates('depot.events') AS d"
             ))
         };
         assert_eq!(wanted(), "NULL");
@@ -201,83 +209,6 @@ mod tests {
             "3 0 0"
         );
         assert_eq!(text("SELECT premade_hours BETWEEN 72 AND 96 FROM tidemark.partition_health"), "true");
-    }
-
-    #[pg_test]
-    fn names_of_any_kind_and_length_make_distinct_partitions() {
-        let long = "é".repeat(31);
-        for name in ["Mixed Case", "quo\"te", "select", &long, &"x".repeat(63), &"x".repeat(54)] {
-            let quoted = text(&format!("SELECT quote_ident($name${name}$name$)"));
-            run(&format!(
-                "CREATE TABLE public.{quoted} (\"Event Time\" timestamptz, event_date date) PARTITION BY RANGE (\"Event Time\")"
-            ));
-            let made = text(&format!(
-                "SELECT string_agg(p::text, ' | ') FROM tidemark.ensure_partitions($$public.{quoted}$$::regclass, '{{2026-01-01,2026-01-02,2026-01-03}}') AS p"
-            ));
-            assert_eq!(made.split(" | ").count(), 3, "{made}");
-            for (day, partition) in (1..).zip(made.split(" | ")) {
-                assert!(partition.trim_end_matches('"').ends_with(&format!("_p2026010{day}")), "{partition}");
-            }
-            run(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-02')"));
-            assert!(
-                error_of(&format!("INSERT INTO public.{quoted} VALUES ('2026-01-02 10:00Z', '2026-01-03')"))
-                    .starts_with("23514"),
-                "the CHECK on event_date"
-            );
-        }
-        assert_eq!(
-            text("SELECT tidemark_internal.partition_name('events', '2026-01-02')"),
-            "events_p20260102"
-        );
-        assert_eq!(
-            text(
-                "SELECT octet_length(tidemark_internal.partition_name(repeat('é', 31)::name, '2026-01-02')::text)"
-            ),
-            "63"
-        );
-    }
-
-    #[pg_test]
-    fn a_new_partition_is_like_the_table_and_its_newest_neighbour() {
-        run("CREATE ROLE grantee;
-             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO grantee;
-             CREATE TABLE public.full_t (n bigint GENERATED ALWAYS AS IDENTITY, t timestamptz NOT NULL DEFAULT now(), c text CHECK (c <> ''), payload text COMPRESSION pglz)
-                 PARTITION BY RANGE (t);
-             CREATE INDEX ON public.full_t (c); ALTER TABLE public.full_t REPLICA IDENTITY FULL;
-             COMMENT ON COLUMN public.full_t.c IS 'a comment';
-             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-01}');
-             ALTER TABLE public.full_t_p20260101 SET (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false);
-             SELECT tidemark.ensure_partitions('public.full_t', '{2026-01-02}')");
-        assert_eq!(
-            text(
-                "SELECT concat_ws(' ', c.reloptions, t.reloptions, c.relreplident, c.relacl) FROM pg_class c
-                   JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.relname = 'full_t_p20260102'"
-            ),
-            text(
-                "SELECT concat_ws(' ', '{fillfactor=70,autovacuum_enabled=false}', '{autovacuum_enabled=false}', 'f',
-                        pg_catalog.acldefault('r', (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)))"
-            )
-        );
-        assert_eq!(text("SELECT col_description('public.full_t_p20260102'::regclass, 3)"), "a comment");
-        run("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', 'x')");
-        assert_eq!(
-            text("SELECT concat_ws(' ', n, tableoid::regclass) FROM public.full_t"),
-            "1 full_t_p20260102"
-        );
-        assert!(error_of("INSERT INTO public.full_t (t, c) VALUES ('2026-01-02', '')").starts_with("23514"));
-
-        run(
-            "CREATE TABLE public.by_index (n bigint NOT NULL, t timestamptz NOT NULL) PARTITION BY RANGE (t);
-             CREATE UNIQUE INDEX by_index_key ON public.by_index (n, t);
-             ALTER TABLE public.by_index REPLICA IDENTITY USING INDEX by_index_key;
-             SELECT tidemark.ensure_partitions('public.by_index', '{2026-01-01}')",
-        );
-        assert_eq!(
-            text(
-                "SELECT relreplident::text || (SELECT count(*) FROM pg_index WHERE indrelid = c.oid AND indisreplident) FROM pg_class c WHERE relname = 'by_index_p20260101'"
-            ),
-            "i1"
-        );
     }
 
     #[pg_test]
@@ -393,7 +324,8 @@ mod tests {
     fn what_went_wrong_is_told_to_who_may_act_for_the_table() {
         depot("drop");
         run("GRANT INSERT ON depot.events TO depot_other;
-             SELECT tidemark_internal.record_maintenance('depot.events', '23505 Key (mail)=(ada@example.com) is there')");
+             SELECT tidemark_internal.record_maintenance('depot.events',
+                  '23505 Key (mail)=(ada@example.com) is there')");
         let told = |role: &str| {
             run(&format!("SET LOCAL ROLE {role}"));
             text(
@@ -424,7 +356,8 @@ mod tests {
         run(&format!(
             "SET LOCAL ROLE depot_owner;
              ALTER TABLE depot.events ADD UNIQUE (event_time);
-             INSERT INTO depot.events SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(11, 13) AS n;
+             INSERT INTO depot.events SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC'
+                  FROM generate_series(11, 13) AS n;
              CREATE TABLE depot.notes (event_time timestamptz REFERENCES depot.events (event_time));
              INSERT INTO depot.notes SELECT ({TODAY} - 13)::timestamp AT TIME ZONE 'UTC'; RESET ROLE"
         ));
@@ -437,7 +370,8 @@ mod tests {
             format!("SELECT count(*) FROM tidemark.ensure_partitions('depot.events', ARRAY[{TODAY} - 13])");
         assert_eq!(text(&same_day), "0");
         assert_eq!(text("SELECT count(*) FROM depot.events"), "1");
-        let plan = "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events') WHERE action = 'refused'";
+        let plan = "SELECT string_agg(reason, ', ') FROM tidemark.plan_maintenance('depot.events')
+             WHERE action = 'refused'";
         let plan = text(plan);
         assert!(
             plan.contains(

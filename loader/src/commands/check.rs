@@ -252,9 +252,10 @@ async fn check_postgres(
         // A right on the database is no part of what the group role has.
         let (database, objects): (Vec<&String>, Vec<&String>) =
             lacking.iter().partition(|l| l.starts_with("TEMPORARY "));
-        let mut next: Vec<String> = database.iter().map(|right| format!("GRANT {right} TO {user}")).collect();
+        let to = pg::quoted(user);
+        let mut next: Vec<String> = database.iter().map(|right| format!("GRANT {right} TO {to}")).collect();
         if !objects.is_empty() {
-            next.push(format!("GRANT tidemark_loader TO {user}"));
+            next.push(format!("GRANT tidemark_loader TO {to}"));
         }
         report.problem("grants", format!("{user} lacks {}", lacking.join(", ")), next.join("; "));
     }
@@ -339,9 +340,12 @@ SELECT lacking FROM (
 
 /// Whether there is a partition for today.
 async fn check_partition(client: &Client, report: &mut Report) -> Result<(), PgError> {
+    // Without its name as a regclass, which needs a right on the schema.
     let sql = "SELECT d.today::text, EXISTS (
-                      SELECT FROM tidemark_internal.partition_bounds('bronze.events'::pg_catalog.regclass) AS b
-                       WHERE NOT b.pending AND b.from_time <= now() AND b.to_time > now())
+                      SELECT FROM pg_catalog.pg_class AS p
+                        JOIN pg_catalog.pg_namespace AS s ON s.oid = p.relnamespace AND s.nspname = 'bronze'
+                       CROSS JOIN LATERAL tidemark_internal.partition_bounds(p.oid) AS b
+                       WHERE p.relname = 'events' AND NOT b.pending AND b.from_time <= now() AND b.to_time > now())
                  FROM (SELECT (now() AT TIME ZONE 'UTC')::date) AS d(today)";
     let row = client.query_one(sql, &[]).await?;
     let (today, there): (&str, bool) = (row.get(0), row.get(1));

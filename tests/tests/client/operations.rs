@@ -234,6 +234,41 @@ fn what_check_wants_granted_is_all_that_loading_needs() {
     assert_eq!(database.number("SELECT count(*) FROM loader.offset_gaps"), 1);
 }
 
+#[test]
+fn a_loader_without_the_right_to_temporary_tables_is_told_which_right() {
+    let database = cluster::shared().database();
+    let broker = broker::shared();
+    let topic = broker.topic();
+    broker.create_topic(&topic, 1, &[]);
+    let role = format!("Temporary-{}", database.name);
+    let rights = format!(
+        "CREATE ROLE \"{role}\" LOGIN PASSWORD 'x' IN ROLE tidemark_loader;
+         REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC",
+        database.name
+    );
+    database.connect().batch_execute(&rights).unwrap();
+    let url = format!("postgresql://{role}:x@{}/{}", database.cluster.address, database.name);
+    let wanted = format!("GRANT TEMPORARY ON DATABASE {} TO \"{role}\"", database.name);
+
+    let file =
+        events::file(line_received(1, "ada", "2026-09-01T10:00:00Z", "2026-09-01T10:00:01Z").as_bytes());
+    let load = || tidemark(&["load", file.to_str().unwrap()]).database(&url).run();
+    let said = load().refused(77).to_owned();
+    assert!(
+        said.contains("permission denied to create temporary tables") && said.contains(&wanted),
+        "{said}"
+    );
+    assert!(!said.contains("GRANT tidemark_loader"), "{said}");
+    let finished = check(&url, &broker.address, &topic, &[]);
+    let line = problem(&finished, "grants");
+    assert!(line.ends_with(&wanted), "{line}");
+    assert!(!line.contains("GRANT tidemark_loader"), "{line}");
+
+    database.connect().batch_execute(&wanted).unwrap();
+    assert_eq!(load().ok().counts().loaded, 1);
+    database.connect().batch_execute(&format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\"")).unwrap();
+}
+
 /// Writes a configuration; returns its path.
 fn config(content: &str) -> PathBuf {
     events::file(content.as_bytes())

@@ -54,12 +54,14 @@ fn a_date_that_a_model_waits_for_is_retired_once_it_was_read() {
     let mut admin = connect(&database.admin_url());
     database.rows("CREATE SCHEMA w AUTHORIZATION tidemark_admin");
     let model = "SELECT (event_time AT TIME ZONE 'UTC')::date AS event_date, count(*) AS events FROM w.events
-                  WHERE event_time >= $1::timestamp AT TIME ZONE 'UTC' AND event_time < $2::timestamp AT TIME ZONE 'UTC' GROUP BY 1";
+                  WHERE event_time >= $1::timestamp AT TIME ZONE 'UTC'
+                       AND event_time < $2::timestamp AT TIME ZONE 'UTC' GROUP BY 1";
     admin
         .batch_execute(&format!(
             "SET ROLE tidemark_admin;
              CREATE TABLE w.events (event_time timestamptz NOT NULL,
-                 event_date date GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED) PARTITION BY RANGE (event_time);
+                 event_date date GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED)
+                      PARTITION BY RANGE (event_time);
              SELECT tidemark.manage_partitions('w.events', 1, retention_days => 10);
              SELECT tidemark.ensure_partitions('w.events', ARRAY(SELECT {TODAY} - n FROM generate_series(11, 12) AS n));
              INSERT INTO w.events SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(11, 12) AS n;
@@ -138,13 +140,15 @@ fn only_the_very_table_that_was_detached_is_dropped() {
 fn who_may_only_insert_maintains_for_the_owner() {
     for maintainer in BOTH {
         let database = warehouse(11, "drop");
-        database.rows("ALTER DEFAULT PRIVILEGES FOR ROLE tidemark_admin IN SCHEMA w GRANT ALL ON TABLES TO tidemark_reader, PUBLIC;
+        database.rows("ALTER DEFAULT PRIVILEGES FOR ROLE tidemark_admin IN SCHEMA w
+             GRANT ALL ON TABLES TO tidemark_reader, PUBLIC;
              UPDATE tidemark_internal.partition_config SET premake_days = 3 WHERE parent = 'w.events'::regclass");
         // A loader owns nothing and so cannot detach concurrently; the models are not its business either.
         let _ = maintainer.run(&database.loader_url());
         assert_eq!(retired(&database), "11 dropped", "{maintainer:?}");
         assert_eq!(health(&database, "premade_partitions"), "3");
-        let strangers = "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'w'::regnamespace AND c.relispartition
+        let strangers = "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'w'::regnamespace
+             AND c.relispartition
              AND (c.relowner <> 'tidemark_admin'::regrole
                   OR EXISTS (SELECT FROM aclexplode(c.relacl) AS x WHERE x.grantee <> c.relowner))";
         assert_eq!(database.column(strangers), [""; 0]);
@@ -196,6 +200,31 @@ fn an_event_of_the_far_future_makes_no_partition() {
 }
 
 #[test]
+fn broken_clocks_make_no_more_partitions_than_there_are_dates_around_now() {
+    let database = cluster::shared().database();
+    let count = "SELECT count(*) FROM tidemark.partitions('bronze.events')";
+    let before = database.number(count);
+    // A date each, eight days apart, back to more than sixteen years ago; and one of today.
+    let times =
+        "SELECT to_char(now() AT TIME ZONE 'UTC' - n * interval '8 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+                   FROM generate_series(0, 749) AS n";
+    let lines: Vec<String> = (1..).zip(database.column(times)).map(|(n, time)| line(n, "u", &time)).collect();
+    let file = events::file(lines.join("\n").as_bytes());
+    let load = |url: &str| tidemark(&["load", file.to_str().unwrap()]).database(url).run().ok().counts();
+    let counts = load(&database.loader_url());
+    let within = 731 / 8;
+    assert_eq!((counts.loaded, counts.dead), (within + 1, 749 - within));
+    assert_eq!(database.number(count), before + i64::try_from(within).unwrap());
+    let letters = "SELECT DISTINCT concat(reason, ' ', sqlstate) FROM loader.dead_letters";
+    assert_eq!(database.column(letters), ["partition_sealed 22023"]);
+    // History is loaded by who has the rights of the owner.
+    let replay = tidemark(&["dead-letters", "replay", "--reason", "partition_sealed"]);
+    replay.database(&database.admin_url()).run().ok();
+    assert_eq!(database.number("SELECT count(*) FROM bronze.events"), 750);
+    assert_eq!(database.number(count), before + 749);
+}
+
+#[test]
 fn a_detach_that_is_refused_keeps_no_other_date_and_no_other_table() {
     for maintainer in BOTH {
         let database = warehouse(11, "drop");
@@ -207,8 +236,10 @@ fn a_detach_that_is_refused_keeps_no_other_date_and_no_other_table() {
                  CREATE TABLE w.a_key (event_time timestamptz NOT NULL, id int, event_date date
                      GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED, PRIMARY KEY (id, event_time))
                      PARTITION BY RANGE (event_time);
-                 SELECT tidemark.ensure_partitions('w.a_key', ARRAY(SELECT {TODAY} - n FROM generate_series(40, 42) AS n));
-                 INSERT INTO w.a_key SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC', n FROM generate_series(40, 42) AS n;
+                 SELECT tidemark.ensure_partitions('w.a_key', ARRAY(SELECT {TODAY} - n
+                      FROM generate_series(40, 42) AS n));
+                 INSERT INTO w.a_key SELECT ({TODAY} - n)::timestamp AT TIME ZONE 'UTC', n
+                      FROM generate_series(40, 42) AS n;
                  CREATE TABLE w.notes (id int, t timestamptz, FOREIGN KEY (id, t) REFERENCES w.a_key (id, event_time));
                  INSERT INTO w.notes SELECT 42, ({TODAY} - 42)::timestamp AT TIME ZONE 'UTC';
                  SELECT tidemark.create_model('w.daily', '{{w.a_key}}', 'SELECT event_date, count(*) AS n FROM w.a_key
@@ -250,7 +281,8 @@ fn a_detach_that_is_refused_keeps_no_other_date_and_no_other_table() {
         assert_eq!(database.value(&verified), "ok");
         // Not tried again at once, but not forgotten either.
         round().unwrap();
-        let health = "SELECT concat_ws(' ', refused_dates, pending_detach, left(last_error, 5)) FROM tidemark.partition_health
+        let health = "SELECT concat_ws(' ', refused_dates, pending_detach, left(last_error, 5))
+             FROM tidemark.partition_health
                        WHERE parent = 'w.a_key'::regclass";
         assert_eq!(database.value(health), "1 0 23503", "{maintainer:?}");
         database.rows("DELETE FROM w.notes; UPDATE tidemark_internal.retention_holds SET held_until = now()");

@@ -1,5 +1,6 @@
 //! Partitions under maintenance: what several sessions see of it, and what is left when a maintainer dies.
-//! What they share is here: a table with old partitions, and the two maintainers. Dates count back from today; the guard of the models is played by a table of dates that are needed.
+//! What they share is here: a table with old partitions, and the two maintainers. Dates count back from today; the guard of
+//! the models is played by a table of dates that are needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod dates;
@@ -33,8 +34,10 @@ fn warehouse(oldest: i32, action: &str) -> Database<'static> {
              SET ROLE tidemark_admin;
              CREATE TABLE w.events (id bigint, event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
              SELECT tidemark.manage_partitions('w.events', 1, retention_days => 10, retention_action => '{action}');
-             SELECT tidemark.ensure_partitions('w.events', ARRAY(SELECT {TODAY} - n FROM generate_series(9, {oldest}) AS n));
-             INSERT INTO w.events SELECT n, ({TODAY} - n)::timestamp AT TIME ZONE 'UTC' FROM generate_series(9, {oldest}) AS n;
+             SELECT tidemark.ensure_partitions('w.events', ARRAY(SELECT {TODAY} - n
+                  FROM generate_series(9, {oldest}) AS n));
+             INSERT INTO w.events SELECT n, ({TODAY} - n)::timestamp AT TIME ZONE 'UTC'
+                  FROM generate_series(9, {oldest}) AS n;
              GRANT INSERT ON w.events TO tidemark_loader; GRANT USAGE ON SCHEMA w TO tidemark_loader;
              RESET ROLE"
         ))
@@ -93,7 +96,8 @@ impl Maintainer {
 
 fn step(client: &mut Client, work: &str) -> (String, String) {
     let sql = format!(
-        "SELECT coalesce(action, ''), coalesce(detail, '') FROM tidemark_internal.maintenance_step('w.events', '{work}')"
+        "SELECT coalesce(action, ''), coalesce(detail, '')
+           FROM tidemark_internal.maintenance_step('w.events', '{work}')"
     );
     let row = rows(client, &sql).remove(0);
     (row[0].clone(), row[1].clone())

@@ -1,4 +1,4 @@
-//! Several sessions at once: readers and writers beside maintenance, several maintainers, and maintainers that are killed.
+//! Several sessions at once: readers and writers beside maintenance, several maintainers, and some that are killed.
 
 use std::sync::Barrier;
 use std::thread;
@@ -154,14 +154,16 @@ fn a_broken_table_stops_no_other() {
         "SET ROLE tidemark_admin;
          CREATE TABLE w.a_broken (event_time timestamptz) PARTITION BY RANGE (event_time);
          SELECT tidemark.manage_partitions('w.a_broken', 0);
-         DO $$ BEGIN EXECUTE 'CREATE TABLE ' || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)) || ' ()'; END $$;
+         DO $$ BEGIN EXECUTE 'CREATE TABLE '
+              || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)) || ' ()'; END $$;
          RESET ROLE;
          UPDATE tidemark_internal.partition_config SET premake_days = 1 WHERE parent = 'w.a_broken'::regclass"
     );
     database.connect().batch_execute(&breaking).unwrap();
     let errors = || {
         database.column(
-            "SELECT concat(parent, ': ', left(last_error, 14), ', ', last_success IS NOT NULL) FROM tidemark.partition_health
+            "SELECT concat(parent, ': ', left(last_error, 14), ', ', last_success IS NOT NULL)
+               FROM tidemark.partition_health
               WHERE parent::text LIKE 'w.%' ORDER BY 1",
         )
     };
@@ -182,7 +184,10 @@ fn a_broken_table_stops_no_other() {
     assert_eq!(retired(&database), "11 dropped, 10 dropped");
 
     // Healed, it says so.
-    database.rows(&format!("SELECT 1; DO $$ BEGIN EXECUTE 'DROP TABLE ' || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)); END $$"));
+    database.rows(&format!(
+        "SELECT 1; DO $$ BEGIN EXECUTE 'DROP TABLE '
+         || format('w.%I', tidemark_internal.partition_name('a_broken', {TODAY} + 1)); END $$"
+    ));
     admin.batch_execute("CALL tidemark.run_maintenance()").unwrap();
     assert_eq!(errors(), ["w.a_broken: , t", "w.events: , t"]);
 }
@@ -251,7 +256,8 @@ fn nobody_without_rights_keeps_maintenance_from_its_work() {
             "SELECT tidemark_internal.forget_missing_tables()",
             "SELECT tidemark_internal.maintenance_step(c.oid, 'retire') FROM pg_class AS c WHERE c.relname = 'events'",
             "SELECT tidemark_internal.record_maintenance(c.oid, '55P03') FROM pg_class AS c WHERE c.relname = 'events'",
-            "SELECT pg_advisory_lock(1953064045, c.oid::int), pg_advisory_lock(c.oid::bigint) FROM pg_class AS c WHERE c.oid > 16000",
+            "SELECT pg_advisory_lock(1953064045, c.oid::int), pg_advisory_lock(c.oid::bigint) FROM pg_class AS c
+               WHERE c.oid > 16000",
             "CREATE TEMP TABLE events (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time)",
             "CREATE TEMP TABLE all_days PARTITION OF events FOR VALUES FROM ('2000-01-01') TO ('2200-01-01')",
             "SELECT tidemark.manage_partitions('pg_temp.events', 0, retention_days => 1)",
