@@ -31,8 +31,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION tidemark_internal.other_partitions(regclass) IS
 'The partitions of a table that do not hold one UTC date each, by kind: how
-many, the oldest, and what that means. Kinds: of other bounds (hours, days of
-another time zone), of several days, without an end, and for the rest (a
+many, the oldest, and what that means. Kinds: of other bounds (hours, days
+of another time zone), of several days, without an end, and for the rest (a
 DEFAULT partition that has or had rows).';
 
 CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL,
