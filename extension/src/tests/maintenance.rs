@@ -114,13 +114,11 @@ mod tests {
             let both = format!("ARRAY[{TODAY} + {last}, {TODAY} + {last} + 1]");
             assert_eq!(refusal(&both), refused(last + 1), "{settings}");
             assert_ne!(made(&format!("ARRAY[{TODAY} + {first}, {TODAY} + {last}]")), "NULL", "{settings}");
-            run(&format!(
-                "RESET ROLE;
+            run("RESET ROLE;
                  DO $$ DECLARE p regclass; BEGIN
                      FOR p IN SELECT partition FROM tidemark.partitions('warehouse.events')
                           LOOP EXECUTE 'DROP TABLE ' || p; END LOOP;
-                 END $$"
-            ));
+                 END $$");
         }
         // What is there counts for everybody; and the owner goes farther.
         run("SET LOCAL ROLE keeper");
