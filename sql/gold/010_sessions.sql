@@ -1,6 +1,6 @@
 -- gold.sessions: one row per session of a person; a session belongs to the UTC date on which it starts. The rows are in
--- gold_storage.session_facts; the view numbers them, which no model by date could keep right: one late session renumbers all
--- later ones of its person. Whoever does not select session_number does not pay for it.
+-- gold_storage.session_facts; the view numbers them, which no model by date could keep right: one late session
+-- renumbers all later ones of its person. Whoever does not select session_number does not pay for it.
 -- The query reads one day back, to see whether the first event of a date goes on with an older session, and two days
 -- ahead, to follow sessions over midnight: a session is whole if it ends within 48 hours after the date it starts on.
 SET LOCAL ROLE tidemark_admin;
@@ -34,18 +34,20 @@ COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read t
 
 SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events']::regclass[], $query$
     WITH near AS MATERIALIZED (
-        -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first events
-        -- continue an older session.
-        SELECT e.person, e.event_time, e.event_type, e.page_path, e.utm_source, e.utm_medium, e.utm_campaign, e.referrer_host, e.click_id,
-               e.platform, e.device, e.country
+        -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
+        -- events continue an older session.
+        SELECT e.person, e.event_time, e.event_type, e.page_path, e.utm_source, e.utm_medium, e.utm_campaign,
+               e.referrer_host, e.click_id, e.platform, e.device, e.country
           FROM silver.events AS e
          WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
            AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
            AND e.person IS NOT NULL
     ), events AS (
-        -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be sorted.
+        -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be
+        -- sorted.
         SELECT n.*,
-               tidemark.sessionize(n.event_time, interval '30 minutes') OVER (PARTITION BY n.person ORDER BY n.event_time) AS started_at
+               tidemark.sessionize(n.event_time, interval '30 minutes')
+                   OVER (PARTITION BY n.person ORDER BY n.event_time) AS started_at
           FROM near AS n
          WHERE n.event_time < $2::timestamp AT TIME ZONE 'UTC'
             OR n.person IN (SELECT late.person FROM near AS late
@@ -57,12 +59,15 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                max(s.event_time) AS ended_at,
                count(*) AS events,
                count(*) FILTER (WHERE s.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
-               count(*) FILTER (WHERE s.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS purchases,
+               count(*) FILTER (WHERE s.event_type IN ('purchase_completed', 'order_completed',
+                                                       'completed_order')) AS purchases,
                tidemark.first(s.page_path, s.event_time) AS entry_page,
                tidemark.last(s.page_path, s.event_time) AS exit_page,
                -- One event's values together: a mixture of two touches would be no touch at all.
-               tidemark.first(ARRAY[s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id], s.event_time)
-                   FILTER (WHERE COALESCE(s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id) IS NOT NULL) AS touch,
+               tidemark.first(ARRAY[s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id],
+                              s.event_time)
+                   FILTER (WHERE COALESCE(s.utm_source, s.utm_medium, s.utm_campaign, s.referrer_host, s.click_id)
+                                 IS NOT NULL) AS touch,
                tidemark.first(s.platform, s.event_time) AS platform,
                tidemark.first(s.device, s.event_time) AS device,
                tidemark.first(s.country, s.event_time) AS country
@@ -95,8 +100,10 @@ $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, l
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT f.event_date, f.session_id, f.person,
-       (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
-       f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page, f.exit_page,
+       (SELECT count(*) FROM gold_storage.session_facts AS before
+         WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
+       f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page,
+       f.exit_page,
        f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country
   FROM gold_storage.session_facts AS f;
 
@@ -106,14 +113,18 @@ SELECT f.event_date, f.session_id, f.person,
 CREATE OR REPLACE VIEW gold.sessions_live AS
 WITH changed AS MATERIALIZED (
     -- No date waits: everything is stored.
-    SELECT COALESCE(min(d.day), 'infinity') AS since FROM unnest(tidemark.stale_dates('gold_storage.session_facts')) AS d(day)
+    SELECT COALESCE(min(d.day), 'infinity') AS since
+      FROM unnest(tidemark.stale_dates('gold_storage.session_facts')) AS d(day)
 )
 SELECT u.event_date, u.session_id, u.person,
        CASE WHEN u.number IS NULL
-            THEN (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = u.person AND before.started_at <= u.started_at)
-            ELSE (SELECT count(*) FROM gold_storage.session_facts AS before WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
+            THEN (SELECT count(*) FROM gold_storage.session_facts AS before
+                   WHERE before.person = u.person AND before.started_at <= u.started_at)
+            ELSE (SELECT count(*) FROM gold_storage.session_facts AS before
+                   WHERE before.person = u.person AND before.event_date < (SELECT c.since FROM changed AS c)) + u.number
        END AS session_number,
-       u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page, u.exit_page,
+       u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page,
+       u.exit_page,
        u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country
   FROM (SELECT f.*, NULL::bigint AS number
           FROM gold_storage.session_facts AS f
@@ -128,14 +139,20 @@ DECLARE
     relation text;
     entry record;
 BEGIN
-    COMMENT ON VIEW gold.sessions IS 'Sessions of a person: events with no gap greater than 30 minutes, whole up to 48 hours after the date they start on. Filter on event_date. As of the last refresh; gold.sessions_live is exact at any moment.';
-    COMMENT ON VIEW gold.sessions_live IS 'As gold.sessions, with events that came in since the last refresh: dates that wait for one are computed when the view is read. Filter on event_date.';
-    FOREACH relation IN ARRAY ARRAY['gold_storage.session_facts', 'gold_storage.session_facts_live', 'gold.sessions', 'gold.sessions_live'] LOOP
+    COMMENT ON VIEW gold.sessions IS
+        'Sessions of a person: events with no gap greater than 30 minutes, whole up to 48 hours after the '
+        'date they start on. Filter on event_date. As of the last refresh; gold.sessions_live is exact at any moment.';
+    COMMENT ON VIEW gold.sessions_live IS
+        'As gold.sessions, with events that came in since the last refresh: '
+        'dates that wait for one are computed when the view is read. Filter on event_date.';
+    FOREACH relation IN ARRAY ARRAY['gold_storage.session_facts', 'gold_storage.session_facts_live',
+                                    'gold.sessions', 'gold.sessions_live'] LOOP
         FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
             ('event_date', 'UTC date on which the session starts.'),
             ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),
             ('person', 'Who it was: the user_id, or the anonymous_id before login.'),
-            ('session_number', 'How many sessions the person had with this one, 1 for the first; costs an index look-up per row, nothing when it is not selected.'),
+            ('session_number', 'How many sessions the person had with this one, 1 for the first; '
+                               'costs an index look-up per row, nothing when it is not selected.'),
             ('started_at', 'Time of its first event.'),
             ('ended_at', 'Time of its last event.'),
             ('duration_seconds', 'ended_at - started_at in seconds; 0 for a session of one event.'),
@@ -145,7 +162,8 @@ BEGIN
             ('bounced', 'Neither two page views nor a purchase nor longer than 10 seconds.'),
             ('entry_page', 'Path of the first page seen; NULL without one.'),
             ('exit_page', 'Path of the last page seen; NULL without one.'),
-            ('channel', 'Marketing channel of the first touch in the session that is known (tidemark.channel_group); Direct without any.'),
+            ('channel', 'Marketing channel of the first touch in the session that is known (tidemark.channel_group); '
+                        'Direct without any.'),
             ('utm_source', 'Campaign source of that touch; NULL without one.'),
             ('utm_medium', 'Campaign medium of that touch; NULL without one.'),
             ('utm_campaign', 'Campaign name of that touch; NULL without one.'),
@@ -155,7 +173,8 @@ BEGIN
             ('country', 'First country known in the session, in general an ISO 3166 code; NULL without any.')
         ) AS c(column_name, meaning)
         LOOP
-            IF EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass(relation) AND a.attname = entry.column_name) THEN
+            IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid = pg_catalog.to_regclass(relation) AND a.attname = entry.column_name) THEN
                 EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', relation, entry.column_name, entry.meaning);
             END IF;
         END LOOP;

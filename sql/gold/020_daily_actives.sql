@@ -18,13 +18,17 @@ CREATE TABLE IF NOT EXISTS gold_storage.daily_activity (
     last_loaded_at timestamptz NOT NULL,
     PRIMARY KEY (event_date, grain, platform, country)
 );
-COMMENT ON TABLE gold_storage.daily_activity IS 'Storage of gold.daily_actives and gold.daily_actives_by_platform_country; read those views instead.';
+COMMENT ON TABLE gold_storage.daily_activity IS
+    'Storage of gold.daily_actives and gold.daily_actives_by_platform_country; read those views instead.';
 COMMENT ON COLUMN gold_storage.daily_activity.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold_storage.daily_activity.grain IS 'total: the whole date; platform_country: one platform and country of it.';
+COMMENT ON COLUMN gold_storage.daily_activity.grain IS
+    'total: the whole date; platform_country: one platform and country of it.';
 COMMENT ON COLUMN gold_storage.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
 COMMENT ON COLUMN gold_storage.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
 COMMENT ON COLUMN gold_storage.daily_activity.events IS 'Number of events.';
-COMMENT ON COLUMN gold_storage.daily_activity.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
+COMMENT ON COLUMN gold_storage.daily_activity.received_after_day IS
+    'Events received after the date was over: on a later UTC date than they happened on. '
+    'What counts as late is another question: see gold.source_freshness.late_events.';
 COMMENT ON COLUMN gold_storage.daily_activity.persons IS 'Distinct persons, exact.';
 COMMENT ON COLUMN gold_storage.daily_activity.persons_sketch IS 'HyperLogLog sketch of the persons (log2m 14).';
 COMMENT ON COLUMN gold_storage.daily_activity.page_views IS 'Number of page views.';
@@ -42,18 +46,21 @@ SELECT tidemark.create_model('gold_storage.daily_activity', ARRAY['silver.events
            count(DISTINCT e.person) AS persons,
            tidemark.hll_agg(e.person) AS persons_sketch,
            count(*) FILTER (WHERE e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
-           count(*) FILTER (WHERE e.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS purchases,
+           count(*) FILTER (WHERE e.event_type IN ('purchase_completed', 'order_completed',
+                                                   'completed_order')) AS purchases,
            max(e.event_time) AS last_event_at,
            max(e.loaded_at) AS last_loaded_at
       FROM (SELECT s.event_date, COALESCE(s.platform, 'unknown') AS platform, COALESCE(s.country, 'unknown') AS country,
                    s.received_at, s.person, s.event_type, s.event_time, s.loaded_at
               FROM silver.events AS s
-             WHERE s.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND s.event_time < $2::timestamp AT TIME ZONE 'UTC') AS e
+             WHERE s.event_time >= $1::timestamp AT TIME ZONE 'UTC'
+               AND s.event_time < $2::timestamp AT TIME ZONE 'UTC') AS e
      GROUP BY GROUPING SETS ((e.event_date), (e.event_date, e.platform, e.country))
 $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], live => true);
 
 CREATE OR REPLACE VIEW gold.daily_actives AS
-SELECT a.event_date, a.events, a.persons AS active_persons, tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate,
+SELECT a.event_date, a.events, a.persons AS active_persons,
+       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate,
        a.page_views, a.purchases, a.received_after_day, a.last_event_at, a.last_loaded_at
   FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'total';
@@ -61,27 +68,37 @@ COMMENT ON VIEW gold.daily_actives IS 'Daily actives: one row per UTC date with 
 COMMENT ON COLUMN gold.daily_actives.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.daily_actives.events IS 'Number of events.';
 COMMENT ON COLUMN gold.daily_actives.active_persons IS 'Distinct persons, exact.';
-COMMENT ON COLUMN gold.daily_actives.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
+COMMENT ON COLUMN gold.daily_actives.active_persons_estimate IS
+    'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
 COMMENT ON COLUMN gold.daily_actives.page_views IS 'Number of page views.';
 COMMENT ON COLUMN gold.daily_actives.purchases IS 'Number of purchases.';
-COMMENT ON COLUMN gold.daily_actives.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
+COMMENT ON COLUMN gold.daily_actives.received_after_day IS
+    'Events received after the date was over: on a later UTC date than they happened on. '
+    'What counts as late is another question: see gold.source_freshness.late_events.';
 COMMENT ON COLUMN gold.daily_actives.last_event_at IS 'Latest event time.';
 COMMENT ON COLUMN gold.daily_actives.last_loaded_at IS 'When the latest loaded event of the date was committed.';
 
 CREATE OR REPLACE VIEW gold.daily_actives_by_platform_country AS
 SELECT a.event_date, a.platform, a.country, a.events, a.persons AS active_persons,
-       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases, a.received_after_day
+       tidemark.hll_cardinality(a.persons_sketch) AS active_persons_estimate, a.page_views, a.purchases,
+       a.received_after_day
   FROM gold_storage.daily_activity AS a
  WHERE a.grain = 'platform_country';
-COMMENT ON VIEW gold.daily_actives_by_platform_country IS 'Daily actives by platform and country, as of the last refresh. Persons who used two platforms or countries on a date are in two rows: take totals from gold.daily_actives.';
+COMMENT ON VIEW gold.daily_actives_by_platform_country IS
+    'Daily actives by platform and country, as of the last refresh. '
+    'Persons who used two platforms or countries on a date are in two rows: take totals from gold.daily_actives.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.platform IS 'Platform; unknown where events name none.';
-COMMENT ON COLUMN gold.daily_actives_by_platform_country.country IS 'ISO 3166 country code; unknown where events name none.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.country IS
+    'ISO 3166 country code; unknown where events name none.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.events IS 'Number of events.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons IS 'Distinct persons, exact.';
-COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons_estimate IS 'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons_estimate IS
+    'Distinct persons by the sketch; exact up to 128, beyond that with a standard error of 0.81 %.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.page_views IS 'Number of page views.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.purchases IS 'Number of purchases.';
-COMMENT ON COLUMN gold.daily_actives_by_platform_country.received_after_day IS 'Events received after the date was over: on a later UTC date than they happened on. What counts as late is another question: see gold.source_freshness.late_events.';
+COMMENT ON COLUMN gold.daily_actives_by_platform_country.received_after_day IS
+    'Events received after the date was over: on a later UTC date than they happened on. '
+    'What counts as late is another question: see gold.source_freshness.late_events.';
 
 GRANT SELECT ON gold.daily_actives, gold.daily_actives_by_platform_country TO tidemark_reader;

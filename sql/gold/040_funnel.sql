@@ -8,23 +8,27 @@ CREATE TABLE IF NOT EXISTS gold_storage.funnel_facts (
 );
 COMMENT ON TABLE gold_storage.funnel_facts IS 'Storage of gold.funnel_daily; read that view instead.';
 COMMENT ON COLUMN gold_storage.funnel_facts.event_date IS 'UTC date on which persons entered the funnel.';
-COMMENT ON COLUMN gold_storage.funnel_facts.stats IS 'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
+COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
+    'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
 
 SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, tidemark.funnel_stats(p.chain, 5) AS stats
       FROM (SELECT d.event_date,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
-                       e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed') AND e.event_time < d.starts_at + interval '24 hours',
+                       e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+                           AND e.event_time < d.starts_at + interval '24 hours',
                        e.event_type = 'product_viewed',
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
                        e.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS chain
               FROM (SELECT day::date AS event_date, day AT TIME ZONE 'UTC' AS starts_at
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
-              JOIN silver.events AS e ON e.event_time >= d.starts_at AND e.event_time < d.starts_at + interval '48 hours'
+              JOIN silver.events AS e
+                ON e.event_time >= d.starts_at AND e.event_time < d.starts_at + interval '48 hours'
              WHERE e.person IS NOT NULL
-               AND e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
+               AND e.event_time >= $1::timestamp AT TIME ZONE 'UTC'
+               AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
              GROUP BY d.event_date, e.person) AS p
      WHERE cardinality(p.chain) > 0
      GROUP BY p.event_date
@@ -33,27 +37,40 @@ $query$, key => ARRAY['event_date']::name[], lookahead_days => 1, live => true);
 CREATE OR REPLACE VIEW gold.funnel_daily AS
 SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct_of_previous, t.median_seconds
   FROM gold_storage.funnel_facts AS f
- CROSS JOIN LATERAL tidemark.funnel_table(f.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
-COMMENT ON VIEW gold.funnel_daily IS 'The purchase funnel by date of entry: persons who viewed a page on that UTC date, and how far they came within a day of it, steps in order. A person counts once on each date of entry. As of the last refresh.';
+ CROSS JOIN LATERAL tidemark.funnel_table(f.stats,
+     ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
+COMMENT ON VIEW gold.funnel_daily IS
+    'The purchase funnel by date of entry: persons who viewed a page on that UTC date, and how far '
+    'they came within a day of it, steps in order. A person counts once on each date of entry. As of the last refresh.';
 COMMENT ON COLUMN gold.funnel_daily.event_date IS 'UTC date of entry.';
 COMMENT ON COLUMN gold.funnel_daily.step IS 'Number of the step, from 1.';
 COMMENT ON COLUMN gold.funnel_daily.name IS 'Name of the step.';
 COMMENT ON COLUMN gold.funnel_daily.persons IS 'Persons who reached the step.';
-COMMENT ON COLUMN gold.funnel_daily.pct_of_first IS 'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
-COMMENT ON COLUMN gold.funnel_daily.pct_of_previous IS 'persons in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
-COMMENT ON COLUMN gold.funnel_daily.median_seconds IS 'Median seconds since the step before, exact up to 1000 persons and within 1 % beyond; NULL for step 1 and where nobody came.';
+COMMENT ON COLUMN gold.funnel_daily.pct_of_first IS
+    'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
+COMMENT ON COLUMN gold.funnel_daily.pct_of_previous IS
+    'persons in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
+COMMENT ON COLUMN gold.funnel_daily.median_seconds IS
+    'Median seconds since the step before, exact up to 1000 persons and within 1 % beyond; '
+    'NULL for step 1 and where nobody came.';
 GRANT SELECT ON gold.funnel_daily TO tidemark_reader;
 
 -- Sums of daily figures: exact in persons per date of entry, not distinct over the span.
 CREATE OR REPLACE VIEW gold.funnel_total AS
 SELECT t.step, t.name, t.entered AS entries, t.pct_of_first, t.pct_of_previous, t.median_seconds
   FROM (SELECT tidemark.funnel_stats_union_agg(f.stats) AS stats FROM gold_storage.funnel_facts AS f) AS u
- CROSS JOIN LATERAL tidemark.funnel_table(u.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
-COMMENT ON VIEW gold.funnel_total IS 'The purchase funnel over all dates of entry together: the merged figures of gold.funnel_daily.';
+ CROSS JOIN LATERAL tidemark.funnel_table(u.stats,
+     ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
+COMMENT ON VIEW gold.funnel_total IS
+    'The purchase funnel over all dates of entry together: the merged figures of gold.funnel_daily.';
 COMMENT ON COLUMN gold.funnel_total.step IS 'Number of the step, from 1.';
 COMMENT ON COLUMN gold.funnel_total.name IS 'Name of the step.';
-COMMENT ON COLUMN gold.funnel_total.entries IS 'Persons who reached the step, each counted once for each date of entry.';
-COMMENT ON COLUMN gold.funnel_total.pct_of_first IS 'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
-COMMENT ON COLUMN gold.funnel_total.pct_of_previous IS 'entries in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
-COMMENT ON COLUMN gold.funnel_total.median_seconds IS 'Median seconds since the step before, within 1 %; NULL for step 1 and where nobody came.';
+COMMENT ON COLUMN gold.funnel_total.entries IS
+    'Persons who reached the step, each counted once for each date of entry.';
+COMMENT ON COLUMN gold.funnel_total.pct_of_first IS
+    'persons in percent of those of step 1, 0 to 100, to 2 decimals; NULL where nobody entered.';
+COMMENT ON COLUMN gold.funnel_total.pct_of_previous IS
+    'entries in percent of those of the step before, to 2 decimals; NULL for step 1 and where nobody was there.';
+COMMENT ON COLUMN gold.funnel_total.median_seconds IS
+    'Median seconds since the step before, within 1 %; NULL for step 1 and where nobody came.';
 GRANT SELECT ON gold.funnel_total TO tidemark_reader;

@@ -8,7 +8,9 @@ CREATE TABLE IF NOT EXISTS gold.person_days (
     PRIMARY KEY (event_date, person)
 );
 CREATE INDEX IF NOT EXISTS person_days_person ON gold.person_days (person, event_date);
-COMMENT ON TABLE gold.person_days IS 'One row per person and UTC date with events, as of the last refresh: for retention, lifecycle and anything else by person and day.';
+COMMENT ON TABLE gold.person_days IS
+    'One row per person and UTC date with events, '
+    'as of the last refresh: for retention, lifecycle and anything else by person and day.';
 COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.person_days.person IS 'Who it was: the user_id, or the anonymous_id before login.';
 COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
@@ -26,7 +28,9 @@ $query$, key => ARRAY['event_date', 'person']::name[], live => true);
 -- loaded and not on the clock.
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.retention_stored AS
 WITH person AS (
-    SELECT tidemark.cohort_member('week', 'on', 13, (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC' FROM gold.person_days AS x),
+    SELECT tidemark.cohort_member('week', 'on', 13,
+                                  (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC'
+                                     FROM gold.person_days AS x),
                                   d.event_date::timestamp AT TIME ZONE 'UTC', true, true) AS cohorts
       FROM gold.person_days AS d
      GROUP BY d.person
@@ -35,10 +39,12 @@ WITH person AS (
       FROM person AS p CROSS JOIN LATERAL unnest(p.cohorts) AS m
      GROUP BY m.cohort
 )
-SELECT (c.cohort AT TIME ZONE 'UTC')::date AS cohort_week, t.period AS weeks_since, c.retained[1] AS cohort_persons, t.persons, t.pct
+SELECT (c.cohort AT TIME ZONE 'UTC')::date AS cohort_week, t.period AS weeks_since,
+       c.retained[1] AS cohort_persons, t.persons, t.pct
   FROM cohort AS c CROSS JOIN LATERAL tidemark.cohort_table(c.retained) AS t;
 CREATE UNIQUE INDEX IF NOT EXISTS retention_stored_cohort ON gold_storage.retention_stored (cohort_week, weeks_since);
-COMMENT ON MATERIALIZED VIEW gold_storage.retention_stored IS 'Storage of gold.retention_weekly; read that view instead.';
+COMMENT ON MATERIALIZED VIEW gold_storage.retention_stored IS
+    'Storage of gold.retention_weekly; read that view instead.';
 COMMENT ON COLUMN gold_storage.retention_stored.cohort_week IS 'Monday of the cohort.';
 COMMENT ON COLUMN gold_storage.retention_stored.weeks_since IS 'Weeks since.';
 COMMENT ON COLUMN gold_storage.retention_stored.cohort_persons IS 'Size of the cohort.';
@@ -48,12 +54,17 @@ SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY[
 
 CREATE OR REPLACE VIEW gold.retention_weekly AS
 SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold_storage.retention_stored AS r;
-COMMENT ON VIEW gold.retention_weekly IS 'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, and how many of them were active in each of the 12 weeks after.';
+COMMENT ON VIEW gold.retention_weekly IS
+    'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, '
+    'and how many of them were active in each of the 12 weeks after.';
 COMMENT ON COLUMN gold.retention_weekly.cohort_week IS 'Monday of the week of the first event ever.';
 COMMENT ON COLUMN gold.retention_weekly.weeks_since IS 'Weeks since then: 0 is that week itself, up to 12.';
-COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS 'Persons in the cohort: active for the first time ever in that week.';
-COMMENT ON COLUMN gold.retention_weekly.persons IS 'Those of them who were active in that week; NULL while it is not over.';
-COMMENT ON COLUMN gold.retention_weekly.pct IS 'persons in percent of cohort_persons, 0 to 100; NULL while the week is not over.';
+COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS
+    'Persons in the cohort: active for the first time ever in that week.';
+COMMENT ON COLUMN gold.retention_weekly.persons IS
+    'Those of them who were active in that week; NULL while it is not over.';
+COMMENT ON COLUMN gold.retention_weekly.pct IS
+    'persons in percent of cohort_persons, 0 to 100; NULL while the week is not over.';
 
 -- Lifecycle by day and by week.
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.lifecycle_stored AS
@@ -88,7 +99,8 @@ SELECT s.name AS unit, s.period,
   FROM states AS s
  GROUP BY s.name, s.period;
 CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold_storage.lifecycle_stored (unit, period);
-COMMENT ON MATERIALIZED VIEW gold_storage.lifecycle_stored IS 'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
+COMMENT ON MATERIALIZED VIEW gold_storage.lifecycle_stored IS
+    'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.unit IS 'day or week.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.period IS 'First UTC date of the period.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.new_persons IS 'Active for the first time.';
@@ -105,20 +117,27 @@ BEGIN
     FOREACH unit IN ARRAY ARRAY['day', 'week'] LOOP
         EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW gold.lifecycle_%s AS
             SELECT l.period, l.new_persons, l.returning_persons, l.resurrected_persons, l.dormant_persons
-              FROM gold_storage.lifecycle_stored AS l WHERE l.unit = %L', CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
+              FROM gold_storage.lifecycle_stored AS l WHERE l.unit = %L',
+            CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
     END LOOP;
     FOR entry IN SELECT v.view_name, c.column_name, c.meaning FROM (VALUES
             ('period', 'First UTC date of the period; weeks begin on Monday.'),
             ('new_persons', 'Persons active for the first time ever.'),
             ('returning_persons', 'Persons active in this period and in the one before.'),
             ('resurrected_persons', 'Persons active in this period, not in the one before, but earlier.'),
-            ('dormant_persons', 'Persons not active in this period, but in the one before. They are not lost yet while the last period runs.')
-        ) AS c(column_name, meaning) CROSS JOIN (VALUES ('gold.lifecycle_daily'), ('gold.lifecycle_weekly')) AS v(view_name)
+            ('dormant_persons', 'Persons not active in this period, but in the one before. '
+                                'They are not lost yet while the last period runs.')
+        ) AS c(column_name, meaning)
+        CROSS JOIN (VALUES ('gold.lifecycle_daily'), ('gold.lifecycle_weekly')) AS v(view_name)
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', entry.view_name, entry.column_name, entry.meaning);
     END LOOP;
 END
 $$;
-COMMENT ON VIEW gold.lifecycle_daily IS 'Growth accounting by UTC date: new, returning, resurrected and dormant persons. new + returning + resurrected are the active persons of the date, returning + dormant those of the date before.';
-COMMENT ON VIEW gold.lifecycle_weekly IS 'Growth accounting by calendar week (UTC, from Monday): new, returning, resurrected and dormant persons. new + returning + resurrected are the active persons of the week, returning + dormant those of the week before.';
+COMMENT ON VIEW gold.lifecycle_daily IS
+    'Growth accounting by UTC date: new, returning, resurrected and dormant persons. '
+    'new + returning + resurrected are the active persons of the date, returning + dormant those of the date before.';
+COMMENT ON VIEW gold.lifecycle_weekly IS
+    'Growth accounting by calendar week (UTC, from Monday): new, returning, resurrected and dormant persons. '
+    'new + returning + resurrected are the active persons of the week, returning + dormant those of the week before.';
 GRANT SELECT ON gold.retention_weekly, gold.lifecycle_daily, gold.lifecycle_weekly TO tidemark_reader;

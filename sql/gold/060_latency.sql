@@ -9,14 +9,16 @@ CREATE TABLE IF NOT EXISTS gold_storage.load_times (
     sketch tidemark.ddsketch NOT NULL,
     PRIMARY KEY (event_date, platform)
 );
-COMMENT ON TABLE gold_storage.load_times IS 'Storage of gold.latency_daily and gold.latency_daily_by_platform; read those views instead.';
+COMMENT ON TABLE gold_storage.load_times IS
+    'Storage of gold.latency_daily and gold.latency_daily_by_platform; read those views instead.';
 COMMENT ON COLUMN gold_storage.load_times.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold_storage.load_times.platform IS 'Platform; unknown where events name none.';
 COMMENT ON COLUMN gold_storage.load_times.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold_storage.load_times.sketch IS 'DDSketch of load_ms, to be merged by tidemark.ddsketch_union_agg.';
 
 SELECT tidemark.create_model('gold_storage.load_times', ARRAY['silver.page_views']::regclass[], $query$
-    SELECT e.event_date, COALESCE(e.platform, 'unknown') AS platform, count(*) AS page_views, tidemark.ddsketch_agg(e.load_ms::double precision) AS sketch
+    SELECT e.event_date, COALESCE(e.platform, 'unknown') AS platform, count(*) AS page_views,
+           tidemark.ddsketch_agg(e.load_ms::double precision) AS sketch
       FROM silver.page_views AS e
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
        AND e.load_ms IS NOT NULL
@@ -29,10 +31,12 @@ SELECT l.event_date, l.platform, l.page_views,
        round(tidemark.ddsketch_quantile(l.sketch, 0.95))::bigint AS p95_ms,
        round(tidemark.ddsketch_quantile(l.sketch, 0.99))::bigint AS p99_ms
   FROM gold_storage.load_times AS l;
-COMMENT ON VIEW gold.latency_daily_by_platform IS 'How long pages took to load, by UTC date and platform, as of the last refresh. Percentiles within 1 %.';
+COMMENT ON VIEW gold.latency_daily_by_platform IS
+    'How long pages took to load, by UTC date and platform, as of the last refresh. Percentiles within 1 %.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.platform IS 'Platform; unknown where events name none.';
-COMMENT ON COLUMN gold.latency_daily_by_platform.page_views IS 'Page views whose time was measured; the others are left out.';
+COMMENT ON COLUMN gold.latency_daily_by_platform.page_views IS
+    'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p50_ms IS 'Median in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p95_ms IS '95th percentile in milliseconds.';
 COMMENT ON COLUMN gold.latency_daily_by_platform.p99_ms IS '99th percentile in milliseconds.';
@@ -44,7 +48,8 @@ SELECT u.event_date, u.page_views,
        round(tidemark.ddsketch_quantile(u.sketch, 0.99))::bigint AS p99_ms
   FROM (SELECT l.event_date, sum(l.page_views)::bigint AS page_views, tidemark.ddsketch_union_agg(l.sketch) AS sketch
           FROM gold_storage.load_times AS l GROUP BY l.event_date) AS u;
-COMMENT ON VIEW gold.latency_daily IS 'How long pages took to load, by UTC date over all platforms, as of the last refresh. Percentiles within 1 %.';
+COMMENT ON VIEW gold.latency_daily IS
+    'How long pages took to load, by UTC date over all platforms, as of the last refresh. Percentiles within 1 %.';
 COMMENT ON COLUMN gold.latency_daily.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.latency_daily.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold.latency_daily.p50_ms IS 'Median in milliseconds.';

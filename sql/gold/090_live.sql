@@ -18,17 +18,21 @@ BEGIN
             ('gold.revenue_daily', 'silver.purchases')
         ) AS v(view_name, model)
     LOOP
-        definition := pg_catalog.replace(pg_catalog.pg_get_viewdef(pair.view_name::regclass), pair.model || ' ', pair.model || '_live ');
+        definition := pg_catalog.replace(pg_catalog.pg_get_viewdef(pair.view_name::regclass),
+                                         pair.model || ' ', pair.model || '_live ');
         IF pg_catalog.strpos(definition, pair.model || '_live ') = 0 THEN
             RAISE EXCEPTION 'view % does not read %', pair.view_name, pair.model;
         END IF;
         EXECUTE pg_catalog.format('CREATE OR REPLACE VIEW %s_live AS %s', pair.view_name, definition);
-        described := pg_catalog.replace(pg_catalog.obj_description(pair.view_name::regclass, 'pg_class'), 'as of the last refresh', 'exact at any moment');
+        described := pg_catalog.replace(pg_catalog.obj_description(pair.view_name::regclass, 'pg_class'),
+                                        'as of the last refresh', 'exact at any moment');
         described := pg_catalog.replace(described, 'As of the last refresh', 'Exact at any moment');
         EXECUTE pg_catalog.format('COMMENT ON VIEW %s_live IS %L', pair.view_name,
             described || ' Dates that wait for a refresh are computed when it is read: filter on event_date.');
-        FOR definition IN SELECT pg_catalog.format('COMMENT ON COLUMN %s_live.%I IS %L', pair.view_name, a.attname, pg_catalog.col_description(a.attrelid, a.attnum))
-                            FROM pg_catalog.pg_attribute a WHERE a.attrelid = pair.view_name::regclass AND a.attnum > 0 AND NOT a.attisdropped LOOP
+        FOR definition IN SELECT pg_catalog.format('COMMENT ON COLUMN %s_live.%I IS %L', pair.view_name, a.attname,
+                                                   pg_catalog.col_description(a.attrelid, a.attnum))
+                            FROM pg_catalog.pg_attribute a
+                           WHERE a.attrelid = pair.view_name::regclass AND a.attnum > 0 AND NOT a.attisdropped LOOP
             EXECUTE definition;
         END LOOP;
         EXECUTE pg_catalog.format('GRANT SELECT ON %s_live TO tidemark_reader', pair.view_name);

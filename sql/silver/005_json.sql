@@ -6,25 +6,35 @@ SET LOCAL ROLE tidemark_admin;
 CREATE OR REPLACE FUNCTION silver.json_text(value jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN pg_catalog.jsonb_typeof(value) IN ('string', 'number', 'boolean') THEN NULLIF(value #>> '{}', '') END;
-COMMENT ON FUNCTION silver.json_text(jsonb) IS 'A JSON string, number or boolean as text; NULL for an empty text, an object, an array, null and NULL.';
+COMMENT ON FUNCTION silver.json_text(jsonb) IS
+    'A JSON string, number or boolean as text; NULL for an empty text, an object, an array, null and NULL.';
 
 CREATE OR REPLACE FUNCTION silver.json_numeric(value jsonb) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'number' THEN CASE WHEN pg_catalog.abs(value::numeric) < 1e18 AND pg_catalog.scale(value::numeric) <= 30 THEN value::numeric END
-    WHEN 'string' THEN CASE WHEN value #>> '{}' ~ '^ *[+-]?[0-9]{1,18}([.][0-9]{1,30})? *$' THEN (value #>> '{}')::numeric END
+    WHEN 'number' THEN
+        CASE WHEN pg_catalog.abs(value::numeric) < 1e18 AND pg_catalog.scale(value::numeric) <= 30
+             THEN value::numeric END
+    WHEN 'string' THEN
+        CASE WHEN value #>> '{}' ~ '^ *[+-]?[0-9]{1,18}([.][0-9]{1,30})? *$' THEN (value #>> '{}')::numeric END
 END;
-COMMENT ON FUNCTION silver.json_numeric(jsonb) IS 'A JSON number, or a string that holds a plain decimal number, as numeric; NULL for everything else, from 10^18 on, and with more than 30 decimals.';
+COMMENT ON FUNCTION silver.json_numeric(jsonb) IS
+    'A JSON number, or a string that holds a plain decimal number, as numeric; '
+    'NULL for everything else, from 10^18 on, and with more than 30 decimals.';
 
 CREATE OR REPLACE FUNCTION silver.json_bigint(value jsonb) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN silver.json_numeric(value) = pg_catalog.trunc(silver.json_numeric(value)) THEN silver.json_numeric(value)::bigint END;
-COMMENT ON FUNCTION silver.json_bigint(jsonb) IS 'As silver.json_numeric, for whole numbers below 10^18; NULL for everything else.';
+RETURN CASE WHEN silver.json_numeric(value) = pg_catalog.trunc(silver.json_numeric(value))
+            THEN silver.json_numeric(value)::bigint END;
+COMMENT ON FUNCTION silver.json_bigint(jsonb) IS
+    'As silver.json_numeric, for whole numbers below 10^18; NULL for everything else.';
 
 CREATE OR REPLACE FUNCTION silver.json_integer(value jsonb) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN silver.json_bigint(value) BETWEEN -2147483648 AND 2147483647 THEN silver.json_bigint(value)::integer END;
-COMMENT ON FUNCTION silver.json_integer(jsonb) IS 'As silver.json_bigint, for what fits an integer; NULL for everything else.';
+RETURN CASE WHEN silver.json_bigint(value) BETWEEN -2147483648 AND 2147483647
+            THEN silver.json_bigint(value)::integer END;
+COMMENT ON FUNCTION silver.json_integer(jsonb) IS
+    'As silver.json_bigint, for what fits an integer; NULL for everything else.';
 
 CREATE OR REPLACE FUNCTION silver.json_double(value jsonb) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -35,18 +45,23 @@ CREATE OR REPLACE FUNCTION silver.json_boolean(value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE pg_catalog.lower(silver.json_text(value)) WHEN 'true' THEN true WHEN '1' THEN true WHEN 'yes' THEN true
     WHEN 'false' THEN false WHEN '0' THEN false WHEN 'no' THEN false END;
-COMMENT ON FUNCTION silver.json_boolean(jsonb) IS 'A JSON boolean, or true, yes, 1, false, no, 0 as text or number, as boolean; NULL for everything else.';
+COMMENT ON FUNCTION silver.json_boolean(jsonb) IS
+    'A JSON boolean, or true, yes, 1, false, no, 0 as text or number, as boolean; NULL for everything else.';
 
 -- The pattern says what the cast accepts, but for the number of days of a month.
 CREATE OR REPLACE FUNCTION silver.json_date(value jsonb) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN silver.json_text(value) ~ '^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])($|[T ])' THEN
     CASE WHEN pg_catalog.substr(silver.json_text(value), 9, 2)::integer <= EXTRACT(day FROM
-                pg_catalog.make_date(pg_catalog.substr(silver.json_text(value), 1, 4)::integer, pg_catalog.substr(silver.json_text(value), 6, 2)::integer, 1)
+                pg_catalog.make_date(pg_catalog.substr(silver.json_text(value), 1, 4)::integer,
+                                     pg_catalog.substr(silver.json_text(value), 6, 2)::integer, 1)
                 + interval '1 month' - interval '1 day')
          THEN pg_catalog.make_date(pg_catalog.substr(silver.json_text(value), 1, 4)::integer,
-                pg_catalog.substr(silver.json_text(value), 6, 2)::integer, pg_catalog.substr(silver.json_text(value), 9, 2)::integer) END END;
-COMMENT ON FUNCTION silver.json_date(jsonb) IS 'The date with which an ISO 8601 text begins, years 1000 to 2999, as written there (no time zone is applied); NULL for everything else.';
+                                   pg_catalog.substr(silver.json_text(value), 6, 2)::integer,
+                                   pg_catalog.substr(silver.json_text(value), 9, 2)::integer) END END;
+COMMENT ON FUNCTION silver.json_date(jsonb) IS
+    'The date with which an ISO 8601 text begins, years 1000 to 2999, as written there (no time zone is applied); '
+    'NULL for everything else.';
 
 -- Text without an offset is taken as UTC, hence nothing here depends on the session, whatever the cast is declared as.
 CREATE OR REPLACE FUNCTION silver.json_timestamptz(value jsonb) RETURNS timestamptz
@@ -56,34 +71,49 @@ SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 AS $$
     SELECT CASE WHEN silver.json_date(value) IS NOT NULL
-        AND silver.json_text(value) ~ '^[0-9-]{10}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?$'
+        AND silver.json_text(value) ~ '^[0-9-]{10}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?'
+                                      '(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?$'
         THEN silver.json_text(value)::timestamptz END
 $$;
-COMMENT ON FUNCTION silver.json_timestamptz(jsonb) IS 'An ISO 8601 text (date, or date and time, with an offset or in UTC), years 1000 to 2999, as timestamptz; NULL for everything else.';
+COMMENT ON FUNCTION silver.json_timestamptz(jsonb) IS
+    'An ISO 8601 text (date, or date and time, with an offset or in UTC), years 1000 to 2999, as timestamptz; '
+    'NULL for everything else.';
 
 CREATE OR REPLACE FUNCTION silver.json_items(value jsonb) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN pg_catalog.jsonb_typeof(value) = 'array' THEN
-    (SELECT COALESCE(pg_catalog.sum(COALESCE(silver.json_integer(line -> 'quantity'), 1)), 0) FROM pg_catalog.jsonb_array_elements(value) AS line) END;
-COMMENT ON FUNCTION silver.json_items(jsonb) IS 'The sum of quantity over the lines of an order, a JSON array; a line without one counts 1. NULL when it is no array.';
+    (SELECT COALESCE(pg_catalog.sum(COALESCE(silver.json_integer(line -> 'quantity'), 1)), 0)
+       FROM pg_catalog.jsonb_array_elements(value) AS line) END;
+COMMENT ON FUNCTION silver.json_items(jsonb) IS
+    'The sum of quantity over the lines of an order, a JSON array; a line without one counts 1. '
+    'NULL when it is no array.';
 
 CREATE OR REPLACE FUNCTION silver.event_name(name text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.translate(pg_catalog.lower(name), ' -', '__');
-COMMENT ON FUNCTION silver.event_name(text) IS 'The name of an event in one spelling: lower case, with _ for blanks and hyphens; Order Completed becomes order_completed.';
+COMMENT ON FUNCTION silver.event_name(text) IS
+    'The name of an event in one spelling: lower case, with _ for blanks and hyphens; '
+    'Order Completed becomes order_completed.';
 
 CREATE OR REPLACE FUNCTION silver.person_key(user_id text, anonymous_id text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN pg_catalog.length(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) <= 256 THEN COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))
-    ELSE pg_catalog."left"(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, '')), 200) || '#' || pg_catalog.md5(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) END;
-COMMENT ON FUNCTION silver.person_key(text, text) IS 'Who did it: the user_id, or the anonymous_id before login; NULL without both. More than 256 characters, which no index could hold, are cut to 200 with an MD5 hash behind.';
+RETURN CASE WHEN pg_catalog.length(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) <= 256
+            THEN COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))
+            ELSE pg_catalog."left"(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, '')), 200)
+                 || '#' || pg_catalog.md5(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) END;
+COMMENT ON FUNCTION silver.person_key(text, text) IS
+    'Who did it: the user_id, or the anonymous_id before login; NULL without both. '
+    'More than 256 characters, which no index could hold, are cut to 200 with an MD5 hash behind.';
 
 CREATE OR REPLACE FUNCTION silver.url_host(url text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog."substring"(pg_catalog.lower(url), '^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#:]+)');
-COMMENT ON FUNCTION silver.url_host(text) IS 'Host of an absolute URL in lower case, without user, port and path; NULL when it is none.';
+COMMENT ON FUNCTION silver.url_host(text) IS
+    'Host of an absolute URL in lower case, without user, port and path; NULL when it is none.';
 
 CREATE OR REPLACE FUNCTION silver.page_key(url text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN COALESCE(NULLIF(pg_catalog."substring"(url, '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*([^?#]*)'), ''), CASE WHEN silver.url_host(url) IS NOT NULL THEN '/' END);
-COMMENT ON FUNCTION silver.page_key(text) IS 'Path of an absolute URL; / where it has none, NULL when it is no absolute URL.';
+RETURN COALESCE(NULLIF(pg_catalog."substring"(url, '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*([^?#]*)'), ''),
+                CASE WHEN silver.url_host(url) IS NOT NULL THEN '/' END);
+COMMENT ON FUNCTION silver.page_key(text) IS
+    'Path of an absolute URL; / where it has none, NULL when it is no absolute URL.';

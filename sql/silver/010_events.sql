@@ -1,5 +1,6 @@
--- silver.events: every event once, typed, without the raw payload. What an event type carries beyond these columns is in
--- the tables by type (030 and on); properties as such are not here, since readers must see nothing that nobody chose.
+-- silver.events: every event once, typed, without the raw payload. What an event type carries beyond these columns is
+-- in the tables by type (030 and on); properties as such are not here, since readers must see nothing that nobody
+-- chose.
 SET LOCAL ROLE tidemark_admin;
 
 CREATE TABLE IF NOT EXISTS silver.events (
@@ -34,31 +35,46 @@ CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
 SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,
     partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);
 
-COMMENT ON TABLE silver.events IS 'Every event once, typed, as of the last refresh; one partition per UTC date. Filter on event_time or on literal dates of event_date: both prune partitions.';
+COMMENT ON TABLE silver.events IS
+    'Every event once, typed, as of the last refresh; one partition per UTC date. '
+    'Filter on event_time or on literal dates of event_date: both prune partitions.';
 COMMENT ON COLUMN silver.events.event_id IS 'Identity of the event; unique within its event_date.';
 COMMENT ON COLUMN silver.events.event_time IS 'When it happened.';
 COMMENT ON COLUMN silver.events.event_date IS 'UTC date of event_time.';
-COMMENT ON COLUMN silver.events.event_type IS 'Name of the event in one spelling: lower case with underscores (page_viewed; Order Completed becomes order_completed).';
-COMMENT ON COLUMN silver.events.person IS 'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither. Anonymous events are not yet linked to the user who logs in later.';
+COMMENT ON COLUMN silver.events.event_type IS
+    'Name of the event in one spelling: '
+    'lower case with underscores (page_viewed; Order Completed becomes order_completed).';
+COMMENT ON COLUMN silver.events.person IS
+    'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither. '
+    'Anonymous events are not yet linked to the user who logs in later.';
 COMMENT ON COLUMN silver.events.user_id IS 'Known user; NULL before login.';
 COMMENT ON COLUMN silver.events.anonymous_id IS 'Device or browser identity; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.page_path IS 'Path of the page it happened on; NULL when the event names no page.';
 COMMENT ON COLUMN silver.events.page_url IS 'Address (URL) of that page; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.page_title IS 'Title of that page; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.referrer IS 'Address (URL) of the page before; NULL when the event has none.';
-COMMENT ON COLUMN silver.events.referrer_host IS 'Host of the page before where that is another site; NULL for pages of the own site and without a page before.';
+COMMENT ON COLUMN silver.events.referrer_host IS
+    'Host of the page before where that is another site; NULL for pages of the own site and without a page before.';
 COMMENT ON COLUMN silver.events.utm_source IS 'Campaign source (context.campaign.source); NULL without one.';
 COMMENT ON COLUMN silver.events.utm_medium IS 'Campaign medium (context.campaign.medium); NULL without one.';
 COMMENT ON COLUMN silver.events.utm_campaign IS 'Campaign name (context.campaign.name); NULL without one.';
 COMMENT ON COLUMN silver.events.utm_term IS 'Campaign term (context.campaign.term); NULL without one.';
 COMMENT ON COLUMN silver.events.utm_content IS 'Campaign content (context.campaign.content); NULL without one.';
-COMMENT ON COLUMN silver.events.click_id IS 'Mark of a click on an advertisement as name=value (gclid, dclid, gbraid, wbraid, fbclid, msclkid, ttclid, twclid, li_fat_id, epik); NULL without one.';
-COMMENT ON COLUMN silver.events.platform IS 'Where it ran, for example web, ios or android; NULL when the event does not say.';
-COMMENT ON COLUMN silver.events.device IS 'Kind of device as the event says, for example desktop, mobile or tablet; NULL when it does not.';
+COMMENT ON COLUMN silver.events.click_id IS
+    'Mark of a click on an advertisement '
+    'as name=value (gclid, dclid, gbraid, wbraid, fbclid, msclkid, ttclid, twclid, li_fat_id, epik); NULL without one.';
+COMMENT ON COLUMN silver.events.platform IS
+    'Where it ran, for example web, ios or android; NULL when the event does not say.';
+COMMENT ON COLUMN silver.events.device IS
+    'Kind of device as the event says, for example desktop, mobile or tablet; NULL when it does not.';
 COMMENT ON COLUMN silver.events.os IS 'Operating system; NULL when the event does not say.';
-COMMENT ON COLUMN silver.events.country IS 'Country as the event says, in general an ISO 3166 code; NULL when it does not.';
-COMMENT ON COLUMN silver.events.locale IS 'Language and region of the client, for example en-GB; NULL when the event does not say.';
-COMMENT ON COLUMN silver.events.received_at IS 'When the broker got it; received_at - event_time is its lateness. The event time itself where nobody knows the receipt.';
+COMMENT ON COLUMN silver.events.country IS
+    'Country as the event says, in general an ISO 3166 code; NULL when it does not.';
+COMMENT ON COLUMN silver.events.locale IS
+    'Language and region of the client, for example en-GB; NULL when the event does not say.';
+COMMENT ON COLUMN silver.events.received_at IS
+    'When the broker got it; received_at - event_time is its lateness. '
+    'The event time itself where nobody knows the receipt.';
 COMMENT ON COLUMN silver.events.loaded_at IS 'Start of the transaction that committed it to Postgres.';
 GRANT SELECT ON silver.events TO tidemark_reader;
 
@@ -77,39 +93,51 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
            e.referrer,
            -- Most pages come from the own site, and this comparison is far cheaper than taking both hosts apart.
            CASE WHEN e.referrer IS NULL OR split_part(e.referrer, '/', 3) = split_part(e.page_url, '/', 3) THEN NULL
-                WHEN silver.url_host(e.referrer) IS DISTINCT FROM silver.url_host(e.page_url) THEN silver.url_host(e.referrer) END AS referrer_host,
+                WHEN silver.url_host(e.referrer) IS DISTINCT FROM silver.url_host(e.page_url)
+                THEN silver.url_host(e.referrer) END AS referrer_host,
            silver.json_text(e.campaign -> 'source') AS utm_source,
            silver.json_text(e.campaign -> 'medium') AS utm_medium,
            silver.json_text(e.campaign -> 'name') AS utm_campaign,
            silver.json_text(e.campaign -> 'term') AS utm_term,
            silver.json_text(e.campaign -> 'content') AS utm_content,
            COALESCE(
-               CASE WHEN e.campaign ?| ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid', 'twclid', 'li_fat_id', 'epik'] THEN
+               CASE WHEN e.campaign ?| ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
+                                             'twclid', 'li_fat_id', 'epik'] THEN
                    (SELECT k.name || '=' || silver.json_text(e.campaign -> k.name)
-                      FROM unnest(ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid', 'twclid', 'li_fat_id', 'epik']) WITH ORDINALITY AS k(name, n)
+                      FROM unnest(ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
+                                        'twclid', 'li_fat_id', 'epik']) WITH ORDINALITY AS k(name, n)
                      WHERE silver.json_text(e.campaign -> k.name) IS NOT NULL ORDER BY k.n LIMIT 1) END,
                CASE WHEN e.page_url LIKE '%?%' THEN
-                   substring(e.page_url from '[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid|li_fat_id|epik)=[^&#]+)') END) AS click_id,
+                   substring(e.page_url from '[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid|li_fat_id'
+                                             '|epik)=[^&#]+)') END) AS click_id,
            silver.json_text(e.context -> 'platform') AS platform,
            silver.json_text(e.device -> 'type') AS device,
            COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device -> 'os')) AS os,
-           COALESCE(silver.json_text(e.context -> 'country'), silver.json_text(e.context #> '{location,country}')) AS country,
+           COALESCE(silver.json_text(e.context -> 'country'),
+                    silver.json_text(e.context #> '{location,country}')) AS country,
            silver.json_text(e.context -> 'locale') AS locale,
            e.received_at,
            e.loaded_at
       FROM (SELECT c.*,
-                   COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'), silver.page_key(silver.json_text(c.page -> 'url'))) AS page_path,
+                   COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
+                            silver.page_key(silver.json_text(c.page -> 'url'))) AS page_path,
                    COALESCE(silver.json_text(c.page -> 'url'), silver.json_text(c.properties -> 'url')) AS page_url,
-                   COALESCE(silver.json_text(c.page -> 'title'), silver.json_text(c.properties -> 'title')) AS page_title,
-                   COALESCE(silver.json_text(c.page -> 'referrer'), silver.json_text(c.properties -> 'referrer')) AS referrer
-              FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at, b.loaded_at, b.context,
-                           b.context -> 'page' AS page, b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,
+                   COALESCE(silver.json_text(c.page -> 'title'),
+                            silver.json_text(c.properties -> 'title')) AS page_title,
+                   COALESCE(silver.json_text(c.page -> 'referrer'),
+                            silver.json_text(c.properties -> 'referrer')) AS referrer
+              FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,
+                           b.loaded_at, b.context, b.context -> 'page' AS page, b.context -> 'campaign' AS campaign,
+                           b.context -> 'device' AS device,
                            -- Only page and screen calls describe their page in properties.
-                           CASE WHEN lower(b.event_type) IN ('page', 'screen') THEN b.payload -> 'properties' END AS properties
-                      FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at, r.loaded_at, r.payload,
+                           CASE WHEN lower(b.event_type) IN ('page', 'screen')
+                                THEN b.payload -> 'properties' END AS properties
+                      FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at,
+                                   r.loaded_at, r.payload,
                                    r.payload -> 'context' AS context
                               FROM bronze.events AS r
-                             WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                             WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC'
+                               AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'
                             OFFSET 0) AS b
                     OFFSET 0) AS c
             OFFSET 0) AS e

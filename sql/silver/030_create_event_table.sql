@@ -3,17 +3,22 @@
 SET LOCAL ROLE tidemark_admin;
 
 -- SET role: whoever may act for tidemark_admin creates tables that belong to it; nobody else gets in.
-CREATE OR REPLACE FUNCTION silver.create_event_table(name text, event_types text[], columns json, partitioned boolean DEFAULT false) RETURNS regclass
+CREATE OR REPLACE FUNCTION silver.create_event_table(
+    name text, event_types text[], columns json, partitioned boolean DEFAULT false
+) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     target_table text := format('silver.%I', name);
-    spelled text[] := ARRAY(SELECT DISTINCT silver.event_name(t) FROM unnest(event_types) AS t WHERE t <> '' ORDER BY 1);
-    types constant jsonb := '{"text": "text", "integer": "integer", "bigint": "bigint", "numeric": "numeric", "double": "double precision",
-                              "boolean": "boolean", "date": "date", "timestamptz": "timestamptz", "items": "bigint"}';
-    taken constant text[] := ARRAY['event_id', 'event_time', 'event_date', 'event_type', 'person', 'user_id', 'anonymous_id', 'platform', 'country'];
+    spelled text[] := ARRAY(SELECT DISTINCT silver.event_name(t) FROM unnest(event_types) AS t
+                             WHERE t <> '' ORDER BY 1);
+    types constant jsonb := '{"text": "text", "integer": "integer", "bigint": "bigint", "numeric": "numeric",
+                              "double": "double precision", "boolean": "boolean", "date": "date",
+                              "timestamptz": "timestamptz", "items": "bigint"}';
+    taken constant text[] := ARRAY['event_id', 'event_time', 'event_date', 'event_type', 'person', 'user_id',
+                                   'anonymous_id', 'platform', 'country'];
     is_new boolean;
     entry record;
     kind text;
@@ -25,7 +30,8 @@ DECLARE
     meanings text[] := '{}';
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,39}$' THEN
-        RAISE EXCEPTION 'name must be lower case letters, digits and underscores, at most 40, got %', quote_nullable(name) USING ERRCODE = '22023';
+        RAISE EXCEPTION 'name must be lower case letters, digits and underscores, at most 40, got %',
+            quote_nullable(name) USING ERRCODE = '22023';
     ELSIF cardinality(spelled) = 0 THEN
         RAISE EXCEPTION 'event_types must name at least one event' USING ERRCODE = '22023',
             HINT = 'SELECT DISTINCT event_type FROM silver.events lists those that came.';
@@ -36,10 +42,12 @@ BEGIN
     is_new := to_regclass(target_table) IS NULL;
     IF NOT is_new AND NOT EXISTS (SELECT FROM tidemark.model_status m WHERE m.target = to_regclass(target_table)
                                      AND m.query LIKE '%/* silver.create_event_table */%') THEN
-        RAISE EXCEPTION 'name % is taken by a table that silver.create_event_table did not make', name USING ERRCODE = '42P07';
+        RAISE EXCEPTION 'name % is taken by a table that silver.create_event_table did not make', name
+            USING ERRCODE = '42P07';
     END IF;
     IF is_new THEN
-        EXECUTE format('CREATE TABLE %s (event_id uuid NOT NULL, event_time timestamptz NOT NULL, event_date date NOT NULL, event_type text NOT NULL,
+        EXECUTE format('CREATE TABLE %s (event_id uuid NOT NULL, event_time timestamptz NOT NULL,
+                            event_date date NOT NULL, event_type text NOT NULL,
                             person text, user_id text, anonymous_id text, platform text, country text)%s',
             target_table, CASE WHEN partitioned THEN ' PARTITION BY RANGE (event_time)' ELSE '' END);
         EXECUTE format('CREATE INDEX ON %s (person, event_time)', target_table);
@@ -54,46 +62,67 @@ BEGIN
 
     FOR entry IN SELECT c.key AS column_name, c.value AS wanted FROM json_each_text(columns) AS c LOOP
         IF entry.column_name !~ '^[a-z][a-z0-9_]{0,62}$' OR entry.column_name = ANY (taken) THEN
-            RAISE EXCEPTION 'column % must be another name of lower case letters, digits and underscores', quote_ident(entry.column_name) USING ERRCODE = '22023';
+            RAISE EXCEPTION 'column % must be another name of lower case letters, digits and underscores',
+                quote_ident(entry.column_name) USING ERRCODE = '22023';
         END IF;
         kind := split_part(btrim(entry.wanted), ' ', 1);
         IF NOT types ? coalesce(kind, '') THEN
-            RAISE EXCEPTION 'column % has the unknown type %', entry.column_name, quote_nullable(kind) USING ERRCODE = '22023',
-                HINT = 'One of text, integer, bigint, numeric, double, boolean, date, timestamptz, items; behind a blank the path in properties, as in "integer search.results".';
+            RAISE EXCEPTION 'column % has the unknown type %', entry.column_name, quote_nullable(kind)
+                USING ERRCODE = '22023',
+                HINT = 'One of text, integer, bigint, numeric, double, boolean, date, timestamptz, items; '
+                       'behind a blank the path in properties, as in "integer search.results".';
         END IF;
         path := btrim(substr(btrim(entry.wanted), length(kind) + 1));
         paths := CASE WHEN path = '' THEN ARRAY[entry.column_name] ELSE string_to_array(path, '|') END;
         IF EXISTS (SELECT FROM unnest(paths) AS p WHERE p !~ '^[^., ][^,. ]*([.][^,. ]+)*$') THEN
-            RAISE EXCEPTION 'column % has the path %, which is not names with dots between them', entry.column_name, quote_literal(path) USING ERRCODE = '22023';
+            RAISE EXCEPTION 'column % has the path %, which is not names with dots between them',
+                entry.column_name, quote_literal(path) USING ERRCODE = '22023';
         END IF;
-        SELECT string_agg(format('silver.%I(e.payload #> %L)', 'json_' || kind, ARRAY['properties'] || string_to_array(p, '.')), ', ' ORDER BY n)
+        SELECT string_agg(format('silver.%I(e.payload #> %L)', 'json_' || kind,
+                                 ARRAY['properties'] || string_to_array(p, '.')), ', ' ORDER BY n)
           INTO values_of FROM unnest(paths) WITH ORDINALITY AS x(p, n);
         selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
-        EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS %I %s', target_table, entry.column_name, types ->> kind);
+        EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS %I %s',
+                       target_table, entry.column_name, types ->> kind);
         described := described || entry.column_name;
-        meanings := meanings || format('Property %s as %s; NULL where it is missing or is no such value.', array_to_string(paths, ' or '), types ->> kind);
+        meanings := meanings || format('Property %s as %s; NULL where it is missing or is no such value.',
+                                       array_to_string(paths, ' or '), types ->> kind);
     END LOOP;
-    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    IF EXISTS (SELECT FROM pg_attribute a
+                WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped
                   AND a.attname <> ALL (taken) AND NOT (columns::jsonb ? a.attname::text)) THEN
-        RAISE EXCEPTION 'columns lacks %, which silver.% has', (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
-              WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (taken) AND NOT (columns::jsonb ? a.attname::text)), name
+        RAISE EXCEPTION 'columns lacks %, which silver.% has',
+            (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+              WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attname <> ALL (taken) AND NOT (columns::jsonb ? a.attname::text)), name
             USING ERRCODE = '22023', HINT = 'Name them too; columns can be added, not taken away.';
     END IF;
 
     EXECUTE format('COMMENT ON TABLE %s IS %L', target_table,
-        format('Events %s with their properties typed; made by silver.create_event_table.', array_to_string(spelled, ', ')));
+        format('Events %s with their properties typed; made by silver.create_event_table.',
+               array_to_string(spelled, ', ')));
     described := described || taken;
-    meanings := meanings || ARRAY['Identity of the event; unique within its event_date.', 'When it happened.', 'UTC date of event_time.',
-        'Name of the event in one spelling, as in silver.events.', 'Who did it, as in silver.events.', 'Known user; NULL before login.',
-        'Device or browser identity; NULL when the event has none.', 'Where it ran, for example web, ios or android; NULL when the event does not say.', 'Country as the event says, in general an ISO 3166 code; NULL when it does not.'];
+    meanings := meanings || ARRAY[
+        'Identity of the event; unique within its event_date.',
+        'When it happened.',
+        'UTC date of event_time.',
+        'Name of the event in one spelling, as in silver.events.',
+        'Who did it, as in silver.events.',
+        'Known user; NULL before login.',
+        'Device or browser identity; NULL when the event has none.',
+        'Where it ran, for example web, ios or android; NULL when the event does not say.',
+        'Country as the event says, in general an ISO 3166 code; NULL when it does not.'];
     FOR entry IN SELECT d.column_name, d.meaning FROM unnest(described, meanings) AS d(column_name, meaning) LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, entry.column_name, entry.meaning);
     END LOOP;
     RETURN tidemark.create_model(target_table, ARRAY['bronze.events']::regclass[], format($query$
-    SELECT /* silver.create_event_table */ e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
-           silver.event_name(e.event_type) AS event_type, silver.person_key(e.user_id, e.anonymous_id) AS person, e.user_id, e.anonymous_id,
+    SELECT /* silver.create_event_table */
+           e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
+           silver.event_name(e.event_type) AS event_type, silver.person_key(e.user_id, e.anonymous_id) AS person,
+           e.user_id, e.anonymous_id,
            silver.json_text(e.payload #> '{context,platform}') AS platform,
-           COALESCE(silver.json_text(e.payload #> '{context,country}'), silver.json_text(e.payload #> '{context,location,country}')) AS country%s
+           COALESCE(silver.json_text(e.payload #> '{context,country}'),
+                    silver.json_text(e.payload #> '{context,location,country}')) AS country%s
       FROM bronze.events AS e
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
        AND silver.event_name(e.event_type) = ANY (%L::text[])$query$, selected, spelled),
@@ -101,5 +130,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION silver.create_event_table(text, text[], json, boolean) IS
-'Creates silver.<name>, a live model with one row per event of these types: who, when and where as in silver.events, and one column per entry of columns. columns: a JSON object of column names and types (text, integer, bigint, numeric, double, boolean, date, timestamptz, or items: the sum of quantity over an array), behind the type and a blank the path in properties where it is not the name of the column, and alternatives behind |: {"query": "text search.query|query"}. A property that is missing or cannot be read as its type gives NULL. event_types are compared in one spelling (silver.event_name). partitioned: one partition per UTC date, for large tables; only heeded when the table is new. Calling it again changes event_types and paths and adds columns. Readers may SELECT it. For members of tidemark_admin. Returns the table; all dates that bronze holds become dirty, CALL tidemark.refresh fills it.';
+    'Creates silver.<name>, a live model with one row per event of these types: '
+    'who, when and where as in silver.events, and one column per entry of columns. columns: '
+    'a JSON object of column names and types (text, integer, bigint, numeric, double, boolean, date, timestamptz, '
+    'or items: the sum of quantity over an array), behind the type and a blank the path in properties where it is '
+    'not the name of the column, and alternatives behind |: {"query": "text search.query|query"}. A property that is '
+    'missing or cannot be read as its type gives NULL. event_types are compared in one spelling (silver.event_name). '
+    'partitioned: one partition per UTC date, for large tables; only heeded when the table is new. '
+    'Calling it again changes event_types and paths and adds columns. Readers may SELECT it. For members '
+    'of tidemark_admin. Returns the table; all dates that bronze holds become dirty, CALL tidemark.refresh fills it.';
 REVOKE EXECUTE ON FUNCTION silver.create_event_table(text, text[], json, boolean) FROM PUBLIC;

@@ -21,12 +21,19 @@ DECLARE
 BEGIN
     FOREACH relation IN ARRAY ARRAY['silver.purchases', 'silver.purchases_live'] LOOP
         EXECUTE pg_catalog.format($comments$
-            COMMENT ON COLUMN %1$s.order_id IS 'Identity of the order as the shop says; NULL when it does not. An order that was sent twice with different event ids occurs twice.';
-            COMMENT ON COLUMN %1$s.revenue IS 'What was paid in all, in units of currency; NULL where it is missing or no number.';
-            COMMENT ON COLUMN %1$s.currency IS 'ISO 4217 code of the currency; NULL when the event names none. Amounts of different currencies must not be added.';
-            COMMENT ON COLUMN %1$s.items IS 'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.'
+            COMMENT ON COLUMN %1$s.order_id IS
+                'Identity of the order as the shop says; NULL when it does not. '
+                'An order that was sent twice with different event ids occurs twice.';
+            COMMENT ON COLUMN %1$s.revenue IS
+                'What was paid in all, in units of currency; NULL where it is missing or no number.';
+            COMMENT ON COLUMN %1$s.currency IS
+                'ISO 4217 code of the currency; NULL when the event names none. '
+                'Amounts of different currencies must not be added.';
+            COMMENT ON COLUMN %1$s.items IS
+                'Number of items bought: the sum of the quantities of its lines, 1 for a line without one.'
             $comments$, relation);
     END LOOP;
 END
 $$;
-COMMENT ON TABLE silver.purchases IS 'Purchases: events purchase_completed, order_completed and completed_order with their properties typed.';
+COMMENT ON TABLE silver.purchases IS
+    'Purchases: events purchase_completed, order_completed and completed_order with their properties typed.';
