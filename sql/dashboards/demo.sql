@@ -9,9 +9,12 @@ SET timezone = 'UTC';
 
 \echo
 \echo 'Events and active persons per day (the last 10 days with events; by event time, UTC)'
-SELECT d.event_date, d.events, d.received_after_day AS next_day, d.active_persons AS active, w.active_persons_7d AS active_7d,
-       m.active_persons_28d AS active_28d, tidemark.bar(d.events, max(d.events) OVER (), 24) AS events_per_day
-  FROM gold.daily_actives d LEFT JOIN gold.weekly_actives w USING (event_date) LEFT JOIN gold.monthly_actives m USING (event_date)
+SELECT d.event_date, d.events, d.received_after_day AS next_day, d.active_persons AS active,
+       w.active_persons_7d AS active_7d, m.active_persons_28d AS active_28d,
+       tidemark.bar(d.events, max(d.events) OVER (), 24) AS events_per_day
+  FROM gold.daily_actives d
+  LEFT JOIN gold.weekly_actives w USING (event_date)
+  LEFT JOIN gold.monthly_actives m USING (event_date)
  WHERE d.event_date > (SELECT max(event_date) - 10 FROM gold.daily_actives)
  ORDER BY d.event_date;
 
@@ -27,7 +30,8 @@ SELECT event_date, count(*) AS sessions,
 
 \echo 'Where sessions come from (same days; first touch of the session)'
 SELECT channel, count(*) AS sessions, round(100.0 * avg(bounced::int), 1) AS pct_bounced, sum(purchases) AS purchases,
-       round(100.0 * avg((purchases > 0)::int), 1) AS pct_buying, tidemark.bar(count(*), max(count(*)) OVER (), 24) AS share
+       round(100.0 * avg((purchases > 0)::int), 1) AS pct_buying,
+       tidemark.bar(count(*), max(count(*)) OVER (), 24) AS share
   FROM gold.sessions
  WHERE event_date > (SELECT max(event_date) - 10 FROM gold.daily_actives)
  GROUP BY channel ORDER BY sessions DESC, channel;
@@ -78,7 +82,8 @@ SELECT count(*) AS events,
 SELECT reason, sum(events) AS events FROM gold.dead_letters_by_reason GROUP BY reason ORDER BY 2 DESC, 1;
 
 \echo 'Freshness (dates that wait for a refresh, by model)'
-SELECT f.model, f.dirty_dates, (SELECT max(last_event_at) FROM gold.daily_actives) AS newest_event FROM gold.freshness f ORDER BY 1;
+SELECT f.model, f.dirty_dates, (SELECT max(last_event_at) FROM gold.daily_actives) AS newest_event
+  FROM gold.freshness f ORDER BY 1;
 \pset tuples_only on
 \pset format unaligned
 SELECT 'wall clock: last load ' || date_trunc('second', now() - max(last_loaded_at)) || ' ago, models refreshed '

@@ -22,6 +22,7 @@ WITH activity AS (
 SELECT c.active_days,
        c.persons,
        round(100.0 * c.persons / nullif(sum(c.persons) OVER (), 0), 1) AS pct,
-       round(100.0 * sum(c.persons) OVER (ORDER BY c.active_days DESC) / nullif(sum(c.persons) OVER (), 0), 1) AS pct_at_least
+       round(100.0 * sum(c.persons) OVER (ORDER BY c.active_days DESC)
+             / nullif(sum(c.persons) OVER (), 0), 1) AS pct_at_least
   FROM counted c
  ORDER BY c.active_days;

@@ -35,12 +35,20 @@ pub fn of_tool(tool: &str) -> Vec<Dashboard> {
             let text = std::fs::read_to_string(&path).expect("a dashboard is text");
             let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("--")).collect();
             let sql: Vec<&str> = text.lines().skip(head.len()).collect();
-            // Named lines are set in by three blanks.
-            let variables = head.iter().filter_map(|line| line.strip_prefix("--   "));
-            let variables = variables.filter_map(|line| line.split_once(' '));
+            // Named lines are set in by three blanks, lines that go on with them by more.
+            let mut variables: Vec<(String, String)> = Vec::new();
+            for line in head.iter().filter_map(|line| line.strip_prefix("--   ")) {
+                if line.starts_with(' ') {
+                    let (_, said) = variables.last_mut().expect("a variable to go on with");
+                    said.push(' ');
+                    said.push_str(line.trim());
+                } else if let Some((name, said)) = line.split_once(' ') {
+                    variables.push((name.to_owned(), said.trim().to_owned()));
+                }
+            }
             Dashboard {
                 name: path.file_stem().expect("a file").to_string_lossy().into_owned(),
-                variables: variables.map(|(name, said)| (name.to_owned(), said.trim().to_owned())).collect(),
+                variables,
                 head: head
                     .iter()
                     .map(|line| line.trim_start_matches(['-', ' ']))

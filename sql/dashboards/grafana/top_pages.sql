@@ -1,7 +1,8 @@
 -- The 20 pages that are viewed most: views, persons, and how long the slowest twentieth took to load.
 -- Format: table. Panel: table.
 -- Variables:
---   platform     query variable with multi-value and All: SELECT DISTINCT platform FROM gold.latency_daily_by_platform ORDER BY 1
+--   platform     query variable with multi-value and All:
+--                SELECT DISTINCT platform FROM gold.latency_daily_by_platform ORDER BY 1
 SELECT COALESCE(page_path, '(none)') AS page,
        count(*) AS views,
        round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS pct_of_views,

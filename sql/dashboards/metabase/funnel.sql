@@ -6,9 +6,11 @@ SELECT gold.funnel_daily.step,
        gold.funnel_daily.name,
        sum(gold.funnel_daily.persons)::bigint AS entries,
        round(100.0 * sum(gold.funnel_daily.persons)
-             / nullif(first_value(sum(gold.funnel_daily.persons)) OVER (ORDER BY gold.funnel_daily.step), 0), 1) AS pct_of_first,
+             / nullif(first_value(sum(gold.funnel_daily.persons)) OVER (ORDER BY gold.funnel_daily.step), 0),
+             1) AS pct_of_first,
        round(100.0 * sum(gold.funnel_daily.persons)
-             / nullif(lag(sum(gold.funnel_daily.persons)) OVER (ORDER BY gold.funnel_daily.step), 0), 1) AS pct_of_previous
+             / nullif(lag(sum(gold.funnel_daily.persons)) OVER (ORDER BY gold.funnel_daily.step), 0),
+             1) AS pct_of_previous
   FROM gold.funnel_daily
  WHERE true
   [[AND {{event_date}}]]
