@@ -15,7 +15,9 @@
     {% set name = source.schema ~ '.' ~ source.identifier %}
     {% set state = run_query(tidemark.changed_dates_state(name)).rows[0] %}
     {% if state['known'] == 0 %}
-        {{ exceptions.raise_compiler_error("changed_dates: " ~ name ~ " is not a table that the extension refreshes; tidemark.model_status lists them. For another table see the model tidemark_person_sessions.") }}
+        {{ exceptions.raise_compiler_error(
+            "changed_dates: " ~ name ~ " is not a table that the extension refreshes; "
+            ~ "tidemark.model_status lists them. For another table see the model tidemark_person_sessions.") }}
     {% endif %}
     {% do changed.update({'refresh_id': state['refresh_id']}) %}
     {% if is_incremental() %}
@@ -35,9 +37,9 @@
            (select coalesce(max(l.id), 0) from tidemark.refresh_log as l where l.model = '{{ name }}') as refresh_id
 {% endmacro %}
 
-{#- The log is kept for 30 days. If the entry that we saw last is gone, or the model was registered anew, what came after
-    it may be gone as well: then every date counts as changed. Dates that reach into retired partitions can no longer be
-    computed and stay as they are, as in the extension's own models. -#}
+{#- The log is kept for 30 days. If the entry that we saw last is gone, or the model was registered anew, what came
+    after it may be gone as well: then every date counts as changed. Dates that reach into retired partitions can no
+    longer be computed and stay as they are, as in the extension's own models. -#}
 {% macro changed_dates_ranges(source, name, lookback_days, lookahead_days) %}
     with seen as materialized (
         select max(t.refresh_id) as id from {{ this }} as t
@@ -46,7 +48,8 @@
           from tidemark.refresh_log as l
          where l.model = '{{ name }}' and l.id > (select s.id from seen as s)
            and l.rows_inserted + l.rows_updated + l.rows_deleted > 0
-           and exists (select from tidemark.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
+           and exists (select from tidemark.refresh_log as o
+                        where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
         union all
         select d::date
           from (select min(b.first) as first, max(b.last) as last
@@ -54,7 +57,8 @@
                         union all
                         select min(t.event_date), max(t.event_date) from {{ this }} as t) as b(first, last)) as b
          cross join lateral generate_series(b.first::timestamp, b.last::timestamp, interval '1 day') as d
-         where not exists (select from tidemark.refresh_log as o where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
+         where not exists (select from tidemark.refresh_log as o
+                            where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
     ), affected as (
         select distinct c.event_date + shift as event_date
           from changed as c
@@ -62,7 +66,8 @@
          where not exists (
                select from tidemark.retired_dates as r
                 where r.parent = '{{ source }}'::regclass
-                  and r.event_date between c.event_date + shift - {{ lookback_days }} and c.event_date + shift + {{ lookahead_days }})
+                   and r.event_date between c.event_date + shift - {{ lookback_days }}
+                                        and c.event_date + shift + {{ lookahead_days }})
     ), days as (
         select false as wide, a.event_date from affected as a
         union all
@@ -71,7 +76,9 @@
          cross join generate_series(-{{ lookback_days }}, {{ lookahead_days }}) as shift
     )
     select i.wide, min(i.event_date) as from_date, max(i.event_date) + 1 as to_date, count(*) as dates
-      from (select d.wide, d.event_date, d.event_date - (row_number() over (partition by d.wide order by d.event_date))::integer as island from days as d) as i
+      from (select d.wide, d.event_date,
+                   d.event_date - (row_number() over (partition by d.wide order by d.event_date))::integer as island
+              from days as d) as i
      group by i.wide, i.island
      order by i.wide, from_date
 {% endmacro %}
@@ -91,6 +98,9 @@ true
 {%- elif not changed[which] -%}
 false
 {%- else -%}
-({% for range in changed[which] %}({{ event_time }} >= '{{ range[0] }} 00:00:00+00'::timestamptz and {{ event_time }} < '{{ range[1] }} 00:00:00+00'::timestamptz){% if not loop.last %} or {% endif %}{% endfor %})
+({% for range in changed[which] %}(
+    {{- event_time }} >= '{{ range[0] }} 00:00:00+00'::timestamptz and
+    {{ event_time }} < '{{ range[1] }} 00:00:00+00'::timestamptz)
+    {%- if not loop.last %} or {% endif %}{% endfor %})
 {%- endif -%}
 {%- endmacro %}

@@ -31,14 +31,19 @@
     with m as (select * from {{ model }})
     select {{ columns | join(', ') }}
       from m
-     where not exists (select from {{ to }} as t where {% for column in columns %}t.{{ column }} = m.{{ column }}{% if not loop.last %} and {% endif %}{% endfor %})
+     where not exists (select from {{ to }} as t
+                        where {% for column in columns -%}
+                              t.{{ column }} = m.{{ column }}{% if not loop.last %} and {% endif %}
+                              {%- endfor %})
 {% endtest %}
 
 {#- Numbers within a partition go up by one. The first one may be any: a `where` may have cut what is before it. -#}
 {% test sequential(model, column_name, partition_by, order_by) %}
     with m as (select * from {{ model }})
     select *
-      from (select m.*, m.{{ column_name }} - lag(m.{{ column_name }}) over (partition by {{ partition_by }} order by {{ order_by }}) as difference from m) as n
+      from (select m.*, m.{{ column_name }} - lag(m.{{ column_name }})
+                            over (partition by {{ partition_by }} order by {{ order_by }}) as difference
+              from m) as n
      where n.difference <> 1
 {% endtest %}
 
@@ -46,27 +51,38 @@
 {% test apart(model, partition_by, from_column, to_column, more_than='0 seconds') %}
     with m as (select * from {{ model }})
     select *
-      from (select m.*, lag(m.{{ to_column }}) over (partition by {{ partition_by }} order by m.{{ from_column }}, m.{{ to_column }}) as previous_{{ to_column }} from m) as n
-     where n.{{ from_column }} - n.previous_{{ to_column }} <= interval '{{ more_than }}' or n.{{ to_column }} < n.{{ from_column }}
+      from (select m.*,
+                   lag(m.{{ to_column }})
+                       over (partition by {{ partition_by }}
+                             order by m.{{ from_column }}, m.{{ to_column }}) as previous_{{ to_column }}
+              from m) as n
+     where n.{{ from_column }} - n.previous_{{ to_column }} <= interval '{{ more_than }}'
+        or n.{{ to_column }} < n.{{ from_column }}
 {% endtest %}
 
 {#- A figure never rises along an order: the persons of a funnel. -#}
 {% test never_rises(model, column_name, order_by, partition_by=none) %}
     with m as (select * from {{ model }})
     select *
-      from (select m.*, lag(m.{{ column_name }}) over ({% if partition_by is not none %}partition by {{ partition_by }} {% endif %}order by {{ order_by }}) as previous from m) as n
+      from (select m.*,
+                   lag(m.{{ column_name }})
+                       over ({% if partition_by is not none %}partition by {{ partition_by }} {% endif -%}
+                             order by {{ order_by }}) as previous
+              from m) as n
      where n.{{ column_name }} > n.previous
 {% endtest %}
 
-{#- Reconciliation: an aggregate of the model equals one of another table, in each group, or in all. Groups that only one
-    side has are wrong, too. `where` of the test applies to the model, to_where to the other table. -#}
+{#- Reconciliation: an aggregate of the model equals one of another table, in each group, or in all. Groups that only
+    one side has are wrong, too. `where` of the test applies to the model, to_where to the other table. -#}
 {% test reconciles(model, to, measure='count(*)', to_measure='count(*)', by=none, to_by=none, to_where=none) %}
     {% set key = by or '1' %}
     {% set to_key = to_by or by or '1' %}
     with m as (select * from {{ model }})
     select coalesce(a.key, b.key) as key, a.value as value, b.value as expected
       from (select {{ key }} as key, {{ measure }} as value from m group by 1) as a
-      full join (select {{ to_key }} as key, {{ to_measure }} as value from {{ to }} as t{% if to_where is not none %} where {{ to_where }}{% endif %} group by 1) as b on b.key = a.key
+      full join (select {{ to_key }} as key, {{ to_measure }} as value
+                   from {{ to }} as t{% if to_where is not none %} where {{ to_where }}{% endif %}
+                  group by 1) as b on b.key = a.key
      where a.value is distinct from b.value
 {% endtest %}
 
@@ -91,10 +107,13 @@
        and (h.premade_partitions < {{ days_ahead }} or h.overlapping > 0 or h.last_error is not null)
 {% endtest %}
 
-{#- Behind `equals`, and for tests written as SQL files: rows of one that the other has not, with the side they are on. -#}
+{#- Behind `equals`, and for tests written as SQL files: rows of one that the other has not, with the side they are
+    on. -#}
 {% macro differing_rows(a, b, columns) -%}
 {%- set list = columns | join(', ') -%}
-select 'first only' as side, x.* from ((select {{ list }} from {{ a }}) except all (select {{ list }} from {{ b }})) as x
+select 'first only' as side, x.*
+  from ((select {{ list }} from {{ a }}) except all (select {{ list }} from {{ b }})) as x
 union all
-select 'second only' as side, x.* from ((select {{ list }} from {{ b }}) except all (select {{ list }} from {{ a }})) as x
+select 'second only' as side, x.*
+  from ((select {{ list }} from {{ b }}) except all (select {{ list }} from {{ a }})) as x
 {%- endmacro %}

@@ -1,6 +1,7 @@
 {#- Attribution: docs/attribution.md. -#}
 
-{% macro channel_group(utm_source='null', utm_medium='null', utm_campaign='null', referrer_host='null', click_id='null') -%}
+{% macro channel_group(utm_source='null', utm_medium='null', utm_campaign='null', referrer_host='null',
+                       click_id='null') -%}
 tidemark.channel_group({{ utm_source }}, {{ utm_medium }}, {{ utm_campaign }}, {{ referrer_host }}, {{ click_id }})
 {%- endmacro %}
 

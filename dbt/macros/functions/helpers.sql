@@ -13,7 +13,9 @@ array[{% for word in words %}'{{ word | replace("'", "''") }}'{% if not loop.las
 
 {#- The names of event types that mean one thing, as set in a var of dbt_project.yml, for use behind IN. -#}
 {% macro event_types(kind) -%}
-({% for word in var('tidemark_' ~ kind ~ '_types') %}'{{ word | replace("'", "''") }}'{% if not loop.last %}, {% endif %}{% endfor %})
+({% for word in var('tidemark_' ~ kind ~ '_types') -%}
+    '{{ word | replace("'", "''") }}'{% if not loop.last %}, {% endif %}
+{%- endfor %})
 {%- endmacro %}
 
 {#- The beginning of a UTC date, whatever the time zone of the session. -#}

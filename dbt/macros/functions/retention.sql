@@ -5,14 +5,15 @@ tidemark.retention({{ conditions | join(', ') }})
 {%- endmacro %}
 
 {#- A whole query, in parentheses: one row per cohort and period. -#}
-{% macro cohort_retention(relation, period='week', periods=13, mode='on', as_of='now()', person='person', event_time='event_time',
-                          is_start='true', is_return='true', where=none) -%}
+{% macro cohort_retention(relation, period='week', periods=13, mode='on', as_of='now()', person='person',
+                          event_time='event_time', is_start='true', is_return='true', where=none) -%}
 (
     select r.cohort, t.period, r.retained[1] as cohort_persons, t.persons, t.pct
       from (
             select m.cohort, tidemark.cohort_retention(m.retained) as retained
               from (
-                    select tidemark.cohort_member('{{ period }}', '{{ mode }}', {{ periods }}, {{ as_of }}, {{ event_time }}, {{ is_start }}, {{ is_return }}) as cohorts
+                    select tidemark.cohort_member('{{ period }}', '{{ mode }}', {{ periods }}, {{ as_of }},
+                                                  {{ event_time }}, {{ is_start }}, {{ is_return }}) as cohorts
                       from {{ relation }}
                      where ({{ person }}) is not null{% if where is not none %} and ({{ where }}){% endif %}
 

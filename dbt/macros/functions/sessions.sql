@@ -1,11 +1,15 @@
-{#- Sessions. The functions themselves are described on docs/sessions.md; here is only how they are written in a model. -#}
+{#- Sessions. The functions themselves are described on docs/sessions.md; here is only how they are written in a
+    model. -#}
 
 {% macro session_start(person, event_time, gap='30 minutes', new_session=none) -%}
-tidemark.sessionize({{ event_time }}, interval '{{ gap }}'{% if new_session is not none %}, {{ new_session }}{% endif %}) over (partition by {{ person }} order by {{ event_time }})
+tidemark.sessionize({{ event_time }}, interval '{{ gap }}'
+                    {%- if new_session is not none %}, {{ new_session }}{% endif %})
+    over (partition by {{ person }} order by {{ event_time }})
 {%- endmacro %}
 
 {% macro session_number(person, event_time, gap='30 minutes') -%}
-tidemark.session_number({{ event_time }}, interval '{{ gap }}') over (partition by {{ person }} order by {{ event_time }})
+tidemark.session_number({{ event_time }}, interval '{{ gap }}')
+    over (partition by {{ person }} order by {{ event_time }})
 {%- endmacro %}
 
 {% macro session_id(person, started_at) -%}

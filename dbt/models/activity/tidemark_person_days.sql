@@ -3,7 +3,11 @@
     materialized='incremental',
     incremental_strategy='tidemark_dates',
     unique_key=['event_date', 'person'],
-    indexes=[{'columns': ['event_date', 'person'], 'unique': true}, {'columns': ['person', 'event_date']}, {'columns': ['refresh_id']}],
+    indexes=[
+        {'columns': ['event_date', 'person'], 'unique': true},
+        {'columns': ['person', 'event_date']},
+        {'columns': ['refresh_id']},
+    ],
 ) }}
 {%- set changed = tidemark.changed_dates(source('tidemark_silver', 'events')) %}
 

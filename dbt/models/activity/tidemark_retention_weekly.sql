@@ -1,6 +1,6 @@
-{#- Weekly retention from the days of each person. It spans all dates, since a late event can make somebody older: a table,
-    computed anew. A week is complete when it ended before the last date with events did, so the answer depends on what
-    was loaded and not on the clock. -#}
+{#- Weekly retention from the days of each person. It spans all dates, since a late event can make somebody older: a
+    table, computed anew. A week is complete when it ended before the last date with events did, so the answer depends
+    on what was loaded and not on the clock. -#}
 {{ config(materialized='table') }}
 
 select (r.cohort at time zone 'UTC')::date as cohort_week,

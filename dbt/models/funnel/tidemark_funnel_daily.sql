@@ -1,5 +1,5 @@
-{#- The purchase funnel by the date on which a person enters it, with one day from there; hence it reads one day ahead. An
-    event takes part in the funnel of its own date and in that of the date before. -#}
+{#- The purchase funnel by the date on which a person enters it, with one day from there; hence it reads one day ahead.
+    An event takes part in the funnel of its own date and in that of the date before. -#}
 {{ config(
     materialized='incremental',
     incremental_strategy='tidemark_dates',

@@ -1,5 +1,5 @@
-{#- Sessions of whole persons, for any table of events with a load time: whoever has a new event is computed anew, with all
-    sessions and their numbers. So a late event that joins two sessions, or moves the start of one, leaves nothing
+{#- Sessions of whole persons, for any table of events with a load time: whoever has a new event is computed anew, with
+    all sessions and their numbers. So a late event that joins two sessions, or moves the start of one, leaves nothing
     behind: delete+insert by person takes all of the person's rows.
     What it costs: the whole history of whoever was active, along the index (person, event_time). What it does not see:
     events that were taken away, and events later than tidemark_late_days. Where old partitions are retired, it forgets

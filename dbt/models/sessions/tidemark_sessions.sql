@@ -6,7 +6,11 @@
     materialized='incremental',
     incremental_strategy='tidemark_dates',
     unique_key=['event_date', 'session_id'],
-    indexes=[{'columns': ['event_date', 'session_id'], 'unique': true}, {'columns': ['person', 'started_at']}, {'columns': ['refresh_id']}],
+    indexes=[
+        {'columns': ['event_date', 'session_id'], 'unique': true},
+        {'columns': ['person', 'started_at']},
+        {'columns': ['refresh_id']},
+    ],
 ) }}
 {%- set changed = tidemark.changed_dates(source('tidemark_silver', 'events'), lookback_days=1, lookahead_days=2) %}
 
@@ -25,8 +29,10 @@ with events as (
            {{ tidemark.first_touch('e.page_path', 'e.event_time') }} as entry_page,
            {{ tidemark.last_touch('e.page_path', 'e.event_time') }} as exit_page,
            -- One event's values together: a mixture of two touches would be no touch at all.
-           {{ tidemark.first_touch('array[e.utm_source, e.utm_medium, e.utm_campaign, e.referrer_host, e.click_id]', 'e.event_time',
-                                   where='coalesce(e.utm_source, e.utm_medium, e.utm_campaign, e.referrer_host, e.click_id) is not null') }} as touch,
+           {{ tidemark.first_touch(
+               'array[e.utm_source, e.utm_medium, e.utm_campaign, e.referrer_host, e.click_id]', 'e.event_time',
+               where='coalesce(e.utm_source, e.utm_medium, e.utm_campaign, e.referrer_host, e.click_id) is not null'
+           ) }} as touch,
            {{ tidemark.first_touch('e.platform', 'e.event_time') }} as platform,
            {{ tidemark.first_touch('e.device', 'e.event_time') }} as device,
            {{ tidemark.first_touch('e.country', 'e.event_time') }} as country
@@ -46,7 +52,8 @@ with events as (
            g.page_views < 2 and g.purchases = 0 and g.ended_at - g.started_at <= interval '10 seconds' as bounced,
            g.entry_page,
            g.exit_page,
-           {{ tidemark.channel_group('g.touch[1]', 'g.touch[2]', 'g.touch[3]', 'g.touch[4]', 'g.touch[5]') }} as channel,
+           {{ tidemark.channel_group('g.touch[1]', 'g.touch[2]', 'g.touch[3]', 'g.touch[4]',
+                                     'g.touch[5]') }} as channel,
            g.touch[1] as utm_source,
            g.touch[2] as utm_medium,
            g.touch[3] as utm_campaign,

@@ -1,1 +1,2 @@
-{{ tidemark.differing_rows(ref('tidemark_person_days'), source('tidemark_gold', 'person_days'), ['event_date', 'person', 'events']) }}
+{{ tidemark.differing_rows(
+    ref('tidemark_person_days'), source('tidemark_gold', 'person_days'), ['event_date', 'person', 'events']) }}

@@ -2,9 +2,12 @@
 with numbers(n) as (
     select generate_series(1, 100)
 ), sketches as (
-    select {{ tidemark.hll_agg('n % 40', log2m=12) }} as hll, {{ tidemark.ddsketch_agg('n::double precision', relative_error=0.001) }} as dd from numbers
+    select {{ tidemark.hll_agg('n % 40', log2m=12) }} as hll,
+           {{ tidemark.ddsketch_agg('n::double precision', relative_error=0.001) }} as dd
+      from numbers
 ), unions as (
-    select {{ tidemark.hll_union_agg('u.hll') }} as hll, {{ tidemark.ddsketch_union_agg('u.dd') }} as dd from (select * from sketches union all select * from sketches) as u
+    select {{ tidemark.hll_union_agg('u.hll') }} as hll, {{ tidemark.ddsketch_union_agg('u.dd') }} as dd
+      from (select * from sketches union all select * from sketches) as u
 ), checks(macro, found, expected) as (
     select 'approx_count_distinct', {{ tidemark.approx_count_distinct('n % 40') }}::numeric, 40 from numbers
     union all
