@@ -49,9 +49,11 @@ furnish() {
     # The toolchain itself, read-only, at the place where rustup would have put it.
     mount --bind "$RUSTUP_HOME" "$CHROOT/root/.rustup"
     mount -o remount,bind,ro "$CHROOT/root/.rustup"
-    cp -a "$CARGO_HOME"/bin/{cargo,cargo-clippy,cargo-fmt,clippy-driver,rustc,rustdoc,rustfmt,rustup} "$CHROOT/root/.cargo/bin/"
+    cp -a "$CARGO_HOME"/bin/{cargo,cargo-clippy,cargo-fmt,clippy-driver,rustc,rustdoc,rustfmt,rustup} \
+        "$CHROOT/root/.cargo/bin/"
     # How this machine reaches its packages.
-    for name in /etc/resolv.conf /etc/hosts /etc/maven/settings.xml "$HOME/.m2/settings.xml" /etc/pip.conf "$HOME/.config/pip/pip.conf" /etc/ssl/certs/ca-certificates.crt; do
+    for name in /etc/resolv.conf /etc/hosts /etc/maven/settings.xml "$HOME/.m2/settings.xml" /etc/pip.conf \
+        "$HOME/.config/pip/pip.conf" /etc/ssl/certs/ca-certificates.crt; do
         share "$name"
     done
     for name in config config.toml; do
@@ -71,7 +73,8 @@ furnish() {
 inside() {
     local name passed=()
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR \
-        CARGO_HTTP_PROXY CARGO_HTTP_CAINFO PIP_INDEX_URL PIP_CERT PIP_DEFAULT_TIMEOUT MAVEN_OPTS RUSTUP_AUTO_INSTALL CI; do
+        CARGO_HTTP_PROXY CARGO_HTTP_CAINFO PIP_INDEX_URL PIP_CERT PIP_DEFAULT_TIMEOUT MAVEN_OPTS \
+        RUSTUP_AUTO_INSTALL CI; do
         if [ -n "${!name:-}" ]; then passed+=("$name=${!name}"); fi
     done
     chroot "$CHROOT" \

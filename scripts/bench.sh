@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The extension's functions beside their rivals: plain SQL, postgresql-hll, embedded ClickHouse and DuckDB: `make bench`.
+# The extension's functions beside their rivals: plain SQL, postgresql-hll, embedded ClickHouse and DuckDB:
+# `make bench`.
 #
 #   scripts/bench.sh [--events N,N] [--users N,N] [--ids text,bigint] [--rounds N] [--cases sessions,funnel,...]
-#                    [--engines postgres,clickhouse,duckdb] [--work-mem 4MB,512MB] [--parallel N] [--memory] [--no-rivals] [--seed N]
+#                    [--engines postgres,clickhouse,duckdb] [--work-mem 4MB,512MB] [--parallel N] [--memory]
+#                    [--no-rivals] [--seed N]
 #
-# Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the installed
-# extension and python3-venv. Without the package postgresql-NN-hll its comparison is refused, and says so.
+# Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the
+# installed extension and python3-venv. Without the package postgresql-NN-hll its comparison is refused, and says so.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -31,5 +33,6 @@ chmod 755 "$DIR"
 trap '"$ROOT/scripts/pg.sh" destroy "$DIR/pg"; rm -rf "$DIR"' EXIT
 "$ROOT/scripts/pg.sh" start "$DIR/pg" "" shared_buffers=2GB max_wal_size=8GB fsync=off synchronous_commit=off >/dev/null
 URL=$("$ROOT/scripts/pg.sh" url "$DIR/pg")
-"$PGBIN/psql" -Xq -v ON_ERROR_STOP=1 "$URL" -c 'CREATE EXTENSION tidemark' -c 'CREATE SCHEMA peer' -c 'CREATE EXTENSION hll SCHEMA peer'
+"$PGBIN/psql" -Xq -v ON_ERROR_STOP=1 "$URL" \
+    -c 'CREATE EXTENSION tidemark' -c 'CREATE SCHEMA peer' -c 'CREATE EXTENSION hll SCHEMA peer'
 PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/bench/analytics" --url "$URL" --directory "$DIR" "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a BI tool sees, through the JDBC driver that Metabase uses: `make bi-check`. Fails, with their names, when it finds
-# partitions, storage, or anything without a comment or with a type that dashboards cannot use.
+# What a BI tool sees, through the JDBC driver that Metabase uses: `make bi-check`. Fails, with their names, when it
+# finds partitions, storage, or anything without a comment or with a type that dashboards cannot use.
 #
 #   scripts/bi-check.sh            the database of `make demo`, as its login analyst
 #   scripts/bi-check.sh libs       fetches the driver once and prints its directory
@@ -18,7 +18,8 @@ libs() {
     (
         flock 9
         if ! cmp -s "$pom" "$LIBS/.pom"; then
-            command -v mvn >/dev/null || die "the JDBC driver is fetched with Maven, and there is no mvn" "run scripts/deps.sh test"
+            command -v mvn >/dev/null ||
+                die "the JDBC driver is fetched with Maven, and there is no mvn" "run scripts/deps.sh test"
             say "    fetching the JDBC driver from Maven Central (about 1 MB, once)"
             rm -rf "$LIBS"
             # The plugin's version is pinned, or each Maven would take another.
@@ -41,12 +42,14 @@ case ${1:-} in
 esac
 
 command -v java >/dev/null || die "the check is a Java program, and there is no java" "run scripts/deps.sh test"
-has_java_compiler || die "this java cannot run a source file: it has no compiler" "run scripts/deps.sh test, or put a JDK 17 or later on PATH"
+has_java_compiler ||
+    die "this java cannot run a source file: it has no compiler" \
+        "run scripts/deps.sh test, or put a JDK 17 or later on PATH"
 if [ -z "${BI_URL:-}" ]; then
     demo=${DEMO_DIR:-$RUN/demo}/pg
     "$ROOT/scripts/pg.sh" status "$demo" >/dev/null 2>&1 ||
         die "the demo's Postgres does not run, and no other database was named" \
-            "make demo first, or name a login that is a member of tidemark_reader: make bi-check BI_URL=postgresql://..."
+            "make demo, or name a login that is a member of tidemark_reader: make bi-check BI_URL=postgresql://..."
     BI_URL=postgresql://analyst:analyst@127.0.0.1:$(cat "$demo/port")/tidemark
 fi
 libs >/dev/null

@@ -54,7 +54,8 @@ bootstrap_chroot() {
             --keyring="$(ubuntu_keys)" --include=ca-certificates \
             "$suite" "$dir.new" "${UBUNTU_MIRROR:-}" "$scripts/gutsy"
         # Minor releases of Postgres come that way.
-        sed -n "s/ $suite / $suite-updates /p" "$dir.new/etc/apt/sources.list" >"$dir.new/etc/apt/sources.list.d/updates.list"
+        sed -n "s/ $suite / $suite-updates /p" "$dir.new/etc/apt/sources.list" \
+            >"$dir.new/etc/apt/sources.list.d/updates.list"
     else
         quietly "debootstrap-$suite" "$advice" debootstrap --variant=minbase --include=ca-certificates \
             "$suite" "$dir.new" "$(mirror)" "$scripts/sid"
@@ -84,8 +85,10 @@ in_chroot() {
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY CI; do
         if [ -n "${!name:-}" ]; then passed+=("$name=${!name}"); fi
     done
-    chroot "$dir" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-        PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${passed[@]}" "$@" </dev/null
+    chroot "$dir" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 RUNLEVEL=1 \
+        DEBIAN_FRONTEND=noninteractive \
+        PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        "${passed[@]}" "$@" </dev/null
 }
 
 chroot_install_plain() {

@@ -25,7 +25,10 @@ offered_postgres() {
 }
 
 # RUNLEVEL=1 keeps the services of what is installed from being started, outside systemd.
-apt_get() { RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"; }
+apt_get() {
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"
+}
 
 # Debian makes and starts a cluster when the server is installed. That one is the system's business and would sit on
 # port 5432 for nothing: where we are the ones to bring Postgres in, it is not made.
@@ -102,8 +105,9 @@ if ! command -v apt-get >/dev/null; then
         "this system has no apt-get: install them its own way, then try again"
 fi
 if [ "$(id -u)" != 0 ]; then
+    packages="${missing[*]}${postgres_missing:+ postgresql-15 postgresql-server-dev-15}"
     die "missing: ${why[*]}${postgres_missing:+ postgresql-15 and postgresql-server-dev-15 (the server)}" \
-        "as root: apt-get install --no-install-recommends ${missing[*]}${postgres_missing:+ postgresql-15 postgresql-server-dev-15}"
+        "as root: apt-get install --no-install-recommends $packages"
 fi
 
 advice="check that apt-get update and apt-get install work here, then try again"

@@ -3,8 +3,8 @@
 #
 #   scripts/differential.sh [--quick] [--groups N] [--seed N] [--only PART,...]
 #
-# Exit 1 on any difference. Needs python3 with venv, and tidemark installed (`make install`) into the server of PG_CONFIG.
-# Without the package postgresql-NN-hll the comparisons with it are left out, and a line says so.
+# Exit 1 on any difference. Needs python3 with venv, and tidemark installed (`make install`) into the server of
+# PG_CONFIG. Without the package postgresql-NN-hll the comparisons with it are left out, and a line says so.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -40,4 +40,5 @@ else
     say "    postgresql-hll is not there: the comparisons with it are left out"
 fi
 cd "$DIR"
-PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/tests/differential" --url "$URL" --log "$DIR/pg/data/server.log" "$@"
+PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/tests/differential" \
+    --url "$URL" --log "$DIR/pg/data/server.log" "$@"

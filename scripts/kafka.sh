@@ -74,17 +74,18 @@ configure() {
 }
 
 secure() {
-    local port=$1 controller=$2 secure listener=listener.name.sasl_ssl
+    local port=$1 controller=$2 secure listener=listener.name.sasl_ssl modules=org.apache.kafka.common.security
     secure=$(free_port "$((controller + 1))")
-    [ -e "$DIR/cert.pem" ] || quietly kafka-certificate "is openssl installed?" openssl req -x509 -newkey rsa:2048 -nodes \
-        -keyout "$DIR/key.pem" -out "$DIR/cert.pem" -days 3650 -subj /CN=tidemark-test -addext subjectAltName=DNS:localhost
+    [ -e "$DIR/cert.pem" ] || quietly kafka-certificate "is openssl installed?" \
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout "$DIR/key.pem" -out "$DIR/cert.pem" -days 3650 \
+        -subj /CN=tidemark-test -addext subjectAltName=DNS:localhost
     cat "$DIR/key.pem" "$DIR/cert.pem" >"$DIR/keystore.pem"
     sed -i "s|^listeners=.*|&,SASL_SSL://127.0.0.1:$secure|; s|^advertised.listeners=.*|&,SASL_SSL://localhost:$secure|
         s|^listener.security.protocol.map=.*|&,SASL_SSL:SASL_SSL|" "$DIR/server.properties"
     printf '%s\n' ssl.keystore.type=PEM "ssl.keystore.location=$DIR/keystore.pem" \
         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512 \
-        "$listener.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"alice-secret\";" \
-        "$listener.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;" \
+        "$listener.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_alice=\"alice-secret\";" \
+        "$listener.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;" \
         >>"$DIR/server.properties"
     printf '%s\n' "$secure" >"$DIR/secure_port"
 }
@@ -104,7 +105,8 @@ start() {
     [ -n "$fixed" ] || wanted=$(free_port "$wanted")
     ! port_busy "$wanted" || die "port $wanted on 127.0.0.1 is taken" "choose another: scripts/kafka.sh start DIR PORT"
     jars=$(libs)
-    java=(java -Xms256m -Xmx512m -XX:+UseSerialGC "-Dlog4j2.configurationFile=file:$DIR/log4j2.properties" -cp "$jars/*")
+    java=(java -Xms256m -Xmx512m -XX:+UseSerialGC "-Dlog4j2.configurationFile=file:$DIR/log4j2.properties"
+        -cp "$jars/*")
     configure "$wanted"
     if [ ! -e "$DIR/data/meta.properties" ]; then
         rm -rf "$DIR/data" # a half-formatted folder is refused

@@ -4,13 +4,15 @@
 #
 #   EVENTS=10000000 DAYS=30 USERS=200000 SEED=42   what is generated
 #   DAYS_BACK=20                                   how many days before the last one the late event happened
-#   REBUILD=1                                      also mark every date and build all again (0: compare with the first build)
+#   REBUILD=1                                      also mark every date and build all again (0: compare with the first
+#                                                  build)
 #   VERIFY_DAYS=10                                 how many days around it every model is compared with a recompute
 #   TIDEMARK_BIN=...                               this loader, and the extension as it is installed: nothing is built
-#   LATE_DIR=.run/late-event                       where the private Postgres is kept (KEEP=1) or was (otherwise deleted)
+#   LATE_DIR=.run/late-event                       where the private Postgres is kept (KEEP=1) or was (otherwise
+#                                                  deleted)
 #
-# Fails unless exactly those dates are recomputed that the chain of lookback and lookahead reaches from what changed, and
-# unless every model afterwards is what a recompute gives.
+# Fails unless exactly those dates are recomputed that the chain of lookback and lookahead reaches from what changed,
+# and unless every model afterwards is what a recompute gives.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -72,7 +74,8 @@ maintain_until_clean() {
 # Every date of every source, those that are models included: a date that comes out as it was would mark nobody.
 mark_everything() {
     psql -At >/dev/null <<'SQL'
-SELECT format('SELECT tidemark.mark_dirty(%L::regclass, ARRAY(SELECT DISTINCT event_date FROM %s), %L)', source, source, 'forced rebuild')
+SELECT format('SELECT tidemark.mark_dirty(%L::regclass, ARRAY(SELECT DISTINCT event_date FROM %s), %L)',
+              source, source, 'forced rebuild')
   FROM (SELECT DISTINCT source FROM tidemark_internal.model_sources) AS s
 \gexec
 SQL
@@ -82,7 +85,8 @@ SQL
 contents() {
     psql -At >/dev/null <<SQL
 CREATE TABLE late.$1 (model text, event_date date, rows bigint, hash numeric);
-SELECT format('INSERT INTO late.$1 SELECT %L, event_date, count(*), sum(hashtextextended(t::text, 0)::numeric) FROM %s AS t GROUP BY event_date',
+SELECT format('INSERT INTO late.$1 SELECT %L, event_date, count(*), sum(hashtextextended(t::text, 0)::numeric)'
+              ' FROM %s AS t GROUP BY event_date',
               model, target) FROM tidemark.model_status
 \gexec
 SQL
@@ -93,7 +97,9 @@ recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark.model
 if [ -z "${TIDEMARK_LATE_LOCKED:-}" ]; then
     rc=0
     TIDEMARK_LATE_LOCKED=1 flock -n -o -E 99 "$LATE_DIR/lock" "$0" "$@" || rc=$?
-    [ "$rc" != 99 ] || die "another make late-event is at work in $LATE_DIR" "wait for it, or give a directory of its own: LATE_DIR=..."
+    [ "$rc" != 99 ] ||
+        die "another make late-event is at work in $LATE_DIR" \
+            "wait for it, or give a directory of its own: LATE_DIR=..."
     exit "$rc"
 fi
 STARTED=$EPOCHSECONDS
@@ -101,7 +107,8 @@ STARTED=$EPOCHSECONDS
 say "a late event among $EVENTS events of $DAYS days, $USERS users, seed $SEED"
 need_mb=$((EVENTS * 2 / 1024 + 2500)) have_mb=$(($(df -Pk "$LATE_DIR" | awk 'NR == 2 { print $4 }') / 1024))
 [ "$have_mb" -ge "$need_mb" ] ||
-    die "this needs about $need_mb MiB of disk in $LATE_DIR, there are $have_mb" "free some, give another place (LATE_DIR=...) or fewer EVENTS"
+    die "this needs about $need_mb MiB of disk in $LATE_DIR, there are $have_mb" \
+        "free some, give another place (LATE_DIR=...) or fewer EVENTS"
 step "install what is missing" install_packages
 use_postgres
 TIDEMARK=${TIDEMARK_BIN:-$(target_dir)/release/tidemark}
@@ -140,10 +147,13 @@ contents before
 DATE=$(value "SELECT max(event_date) - $DAYS_BACK FROM bronze.events")
 say "${BOLD}==> load one event of $DATE, received $DAYS_BACK days later${RESET}"
 received=$(value "SELECT date '$DATE' + $DAYS_BACK")
-printf '{"messageId":"00000000-0000-4000-8000-00000001a7e0","type":"track","event":"page_viewed","timestamp":"%sT12:34:56.789Z","receivedAt":"%sT18:00:00.000Z","userId":"u000001","properties":{"n":1},"context":{"page":{"path":"/late"}}}\n' \
-    "$DATE" "$received" >"$LATE_DIR/late.ndjson"
+printf '{%s,%s,%s}\n' \
+    '"messageId":"00000000-0000-4000-8000-00000001a7e0","type":"track","event":"page_viewed"' \
+    "\"timestamp\":\"${DATE}T12:34:56.789Z\",\"receivedAt\":\"${received}T18:00:00.000Z\"" \
+    '"userId":"u000001","properties":{"n":1},"context":{"page":{"path":"/late"}}' >"$LATE_DIR/late.ndjson"
 timed LATE_LOADED tidemark load "$LATE_DIR/late.ndjson"
-[ "$(value "SELECT count(*) FROM bronze.events WHERE event_date = '$DATE' AND event_id::text = '00000000-0000-4000-8000-00000001a7e0'")" = 1 ] ||
+[ "$(value "SELECT count(*) FROM bronze.events
+             WHERE event_date = '$DATE' AND event_id::text = '00000000-0000-4000-8000-00000001a7e0'")" = 1 ] ||
     die "the late event is not in bronze.events"
 say "    dirty before the refresh:"
 psql -c "SELECT model, dirty_dates, oldest_dirty_date FROM tidemark.model_status WHERE dirty_dates > 0 ORDER BY model"
@@ -167,24 +177,35 @@ SELECT model, event_date FROM late.before b FULL JOIN late.after a USING (model,
 CREATE TABLE late.expected AS
 SELECT DISTINCT m.name AS model, c.event_date + shift AS event_date
   FROM (SELECT 'bronze.events'::regclass AS source, date :'date' AS event_date
-        UNION ALL SELECT m.target, c.event_date FROM late.changed c JOIN tidemark_internal.models m ON m.name = c.model) AS c
+        UNION ALL
+        SELECT m.target, c.event_date
+          FROM late.changed c JOIN tidemark_internal.models m ON m.name = c.model) AS c
   JOIN tidemark_internal.model_sources s ON s.source = c.source
   JOIN tidemark_internal.models m ON m.name = s.model
  CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift;
 CREATE TABLE late.wrong AS
-SELECT 'recomputed in vain' AS what, model, event_date FROM (SELECT model, event_date FROM late.recomputed EXCEPT TABLE late.expected) AS x
-UNION ALL SELECT 'not recomputed', model, event_date FROM (TABLE late.expected EXCEPT SELECT model, event_date FROM late.recomputed) AS x
+SELECT 'recomputed in vain' AS what, model, event_date
+  FROM (SELECT model, event_date FROM late.recomputed EXCEPT TABLE late.expected) AS x
+UNION ALL
+SELECT 'not recomputed', model, event_date
+  FROM (TABLE late.expected EXCEPT SELECT model, event_date FROM late.recomputed) AS x
 UNION ALL SELECT 'recomputed more than once', model, event_date FROM late.recomputed WHERE times > 1
-UNION ALL SELECT 'changed without a recompute', model, event_date FROM (TABLE late.changed EXCEPT SELECT model, event_date FROM late.recomputed) AS x
+UNION ALL
+SELECT 'changed without a recompute', model, event_date
+  FROM (TABLE late.changed EXCEPT SELECT model, event_date FROM late.recomputed) AS x
 UNION ALL SELECT 'differs from a recompute: ' || v.status || ' ' || coalesce(v.detail, ''), m.name, v.event_date
-  FROM tidemark_internal.models m, tidemark.verify_model(m.name, date :'date' - :days, date :'date' + :days) AS v WHERE v.status <> 'ok';
+  FROM tidemark_internal.models m, tidemark.verify_model(m.name, date :'date' - :days, date :'date' + :days) AS v
+ WHERE v.status <> 'ok';
 \pset border 2
 \pset null '-'
 \echo
 SELECT m.name AS model, m.lookback_days AS back, m.lookahead_days AS ahead,
-       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date) FROM late.recomputed r WHERE r.model = m.name) AS recomputed,
-       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date) FROM late.expected e WHERE e.model = m.name) AS expected,
-       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date) FROM late.changed c WHERE c.model = m.name) AS changed,
+       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date)
+          FROM late.recomputed r WHERE r.model = m.name) AS recomputed,
+       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date)
+          FROM late.expected e WHERE e.model = m.name) AS expected,
+       (SELECT string_agg(to_char(event_date, 'MM-DD'), ' ' ORDER BY event_date)
+          FROM late.changed c WHERE c.model = m.name) AS changed,
        (SELECT count(*) FROM late.before b WHERE b.model = m.name) AS all_dates
   FROM tidemark_internal.models m ORDER BY 1;
 SQL
@@ -192,7 +213,8 @@ SQL
 printf '%-46s %10s %12s\n' 'what' 'dates' 'seconds' \
     "load $EVENTS events" '' "$LOADED" \
     'first build of all models' "$BUILT_DATES" "$BUILT" \
-    "$([ "$REBUILD" = 0 ] && echo 'no forced rebuild: the first build counts' || echo 'forced rebuild of all models')" "$REBUILT_DATES" "$REBUILT" \
+    "$([ "$REBUILD" = 0 ] && echo 'no forced rebuild: the first build counts' || echo 'forced rebuild of all models')" \
+    "$REBUILT_DATES" "$REBUILT" \
     "load one event of $DATE" '' "$LATE_LOADED" \
     'maintain after it' "$LATE_DATES" "$REFRESHED"
 awk -v a="$REBUILT" -v b="$REFRESHED" 'BEGIN { printf "rebuild / maintain after the late event: %.1f\n", a / b }'

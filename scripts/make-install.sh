@@ -5,7 +5,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 command -v cargo >/dev/null || die "there is no cargo on PATH" "install Rust 1.95 or later with rustup, then try again"
 use_postgres
-step "build the extension for $("$PG_CONFIG" --version) (some minutes the first time)" "$ROOT/scripts/build.sh" extension
+step "build the extension for $("$PG_CONFIG" --version) (some minutes the first time)" \
+    "$ROOT/scripts/build.sh" extension
 step "install it" "$ROOT/scripts/install.sh" --no-build
 say "Next, in a database of that server, as superuser:"
 say "  CREATE EXTENSION tidemark;"

@@ -91,7 +91,8 @@ create_empty() {
         rm "$1/.pw"
         mv "$1"/.new/* "$1/"
         rmdir "$1/.new"
-    ' sh "$real" "$PGBIN" <<<"$password" || die "initdb failed for $real" "read the lines above; scripts/pg.sh destroy $DIR starts over"
+    ' sh "$real" "$PGBIN" <<<"$password" ||
+        die "initdb failed for $real" "read the lines above; scripts/pg.sh destroy $DIR starts over"
     memory_mb=$(($(sed -nE 's/^MemTotal: +([0-9]+) kB/\1/p' /proc/meminfo) / 1024))
     printf '%s\n' "listen_addresses = '127.0.0.1'" "unix_socket_directories = ''" "timezone = 'UTC'" \
         "log_timezone = 'UTC'" "shared_buffers = $((memory_mb / 8 < 512 ? memory_mb / 8 : 512))MB" \
@@ -140,7 +141,8 @@ start() {
         if [ -n "$fixed" ] || [ "$tries" = 20 ] || { ! port_busy "$wanted" && ! refused_port "$real"; }; then
             as_server tail -n 10 "$real/server.log" 2>/dev/null | sed 's/^/    | /' >&2 || true
             if port_busy "$wanted"; then
-                die "port $wanted on 127.0.0.1 is taken" "choose another one (make demo DEMO_PORT=..., or the PORT argument)"
+                die "port $wanted on 127.0.0.1 is taken" \
+                    "choose another one (make demo DEMO_PORT=..., or the PORT argument)"
             fi
             die "the private Postgres in $DIR does not start" "read the lines above; its log is $real/server.log"
         fi
@@ -154,7 +156,8 @@ start() {
 stop() {
     [ -e "$DATA/PG_VERSION" ] || return 0
     if ctl status >/dev/null 2>&1; then
-        ctl -m fast -w -t 60 stop >/dev/null || die "the private Postgres in $DIR does not stop" "scripts/pg.sh kill $DIR"
+        ctl -m fast -w -t 60 stop >/dev/null ||
+            die "the private Postgres in $DIR does not stop" "scripts/pg.sh kill $DIR"
     fi
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The race test for as long as wanted: `make race MINUTES=10 SEED=1`. Writers, refreshers that get killed, and judges, on
-# a private Postgres that goes away with it. A line every ten seconds; ends with 1 when anything differed.
+# The race test for as long as wanted: `make race MINUTES=10 SEED=1`. Writers, refreshers that get killed, and judges,
+# on a private Postgres that goes away with it. A line every ten seconds; ends with 1 when anything differed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

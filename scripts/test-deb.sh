@@ -49,12 +49,16 @@ url=$("$ROOT/scripts/pg.sh" url "$server/pg")
 ask() { "$PGBIN/psql" -X -A -t -q -v ON_ERROR_STOP=1 "$url" -c "$1"; }
 ask 'CREATE EXTENSION tidemark'
 same "the version" "$(crate_version)" "$(ask "SELECT extversion FROM pg_extension WHERE extname = 'tidemark'")"
-same "sessions" "3" "$(ask "SELECT tidemark.session_count(t, '30 min') FROM unnest(ARRAY['2026-09-01 10:00Z', '2026-09-01 10:29Z', '2026-09-01 11:00Z', '2026-09-02Z']::timestamptz[]) AS t")"
-same "distinct values" "100" "$(ask 'SELECT tidemark.approx_count_distinct(n % 100) FROM generate_series(1, 5000) AS n')"
+same "sessions" "3" "$(ask "SELECT tidemark.session_count(t, '30 min')
+                              FROM unnest(ARRAY['2026-09-01 10:00Z', '2026-09-01 10:29Z', '2026-09-01 11:00Z',
+                                                '2026-09-02Z']::timestamptz[]) AS t")"
+same "distinct values" "100" \
+    "$(ask 'SELECT tidemark.approx_count_distinct(n % 100) FROM generate_series(1, 5000) AS n')"
 
 same "the loader" "tidemark $(crate_version)" "$(/usr/bin/tidemark --version | head -n 1)"
 [ -s /etc/tidemark/tidemark.toml ] || die "no example configuration" "look at scripts/deb.sh"
-grep -q '^ExecStart=/usr/bin/tidemark run' /usr/lib/systemd/system/tidemark.service || die "the unit starts something else" "look at scripts/deb.sh"
+grep -q '^ExecStart=/usr/bin/tidemark run' /usr/lib/systemd/system/tidemark.service ||
+    die "the unit starts something else" "look at scripts/deb.sh"
 ask 'CREATE DATABASE warehouse'
 TIDEMARK_DATABASE_URL=${url%/*}/warehouse quietly deb-migrate "read the log" /usr/bin/tidemark migrate
 

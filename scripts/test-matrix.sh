@@ -5,9 +5,9 @@
 #   MATRIX="17 18"       only these; "15 16 17 18" unless told
 #   MATRIX_DIR=DIR       where the chroots are kept, /var/tmp/tidemark-matrix unless told
 #
-# The version of this machine's own server is tested here. Each other one is tested in a chroot of the distribution that
-# has it (scripts/chroots.sh), made once and reused: the tests inside Postgres, the Debian package, and the client tests,
-# with a Kafka whose jars are this machine's.
+# The version of this machine's own server is tested here. Each other one is tested in a chroot of the distribution
+# that has it (scripts/chroots.sh), made once and reused: the tests inside Postgres, the Debian package, and the client
+# tests, with a Kafka whose jars are this machine's.
 # For maintainers, as root, with debootstrap. Whatever a run leaves goes with `rm -rf --one-file-system DIR`.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -33,7 +33,8 @@ prebuild() {
     cp "$(target_dir)/release/tidemark" dist/tidemark-loader_*.deb "$PREBUILT/"
     # The names of the programs end with a hash.
     cargo test --no-run --locked -p tidemark-tests --message-format=json >"$PREBUILT/messages"
-    sed -nE 's/.*"target":\{"kind":\["test"\].*"name":"([a-z_]+)".*"executable":"([^"]+)".*/\1 \2/p' "$PREBUILT/messages" |
+    sed -nE 's/.*"target":\{"kind":\["test"\].*"name":"([a-z_]+)".*"executable":"([^"]+)".*/\1 \2/p' \
+        "$PREBUILT/messages" |
         while read -r program file; do cp "$file" "$PREBUILT/test-$program"; done
     ls "$PREBUILT"/test-* >/dev/null
 }
@@ -51,7 +52,8 @@ test_in_chroot() {
     mount --bind "$PREBUILT" "$CHROOT$ROOT/.run/prebuilt"
     mount --bind "$TOOLS/kafka" "$CHROOT$ROOT/.tools/kafka"
     mount --bind "$TOOLS/bi" "$CHROOT$ROOT/.tools/bi"
-    in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
+    in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 \
+        TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
         "$ROOT/scripts/test.sh" pgrx deb install prebuilt
     mkdir -p dist
