@@ -8,8 +8,10 @@ mod tests {
     /// First and last of rows (value, day of January), the values being of a type.
     fn touches(kind: &str, rows: &str) -> String {
         text(&format!(
-            "SELECT concat(pg_typeof(tidemark.first(v::{kind}, t)), ' ', tidemark.first(v::{kind}, t), ' ', tidemark.last(v::{kind}, t))
-               FROM (SELECT v, timestamptz '2026-01-01Z' + d * interval '1 day' AS t FROM (VALUES {rows}) AS x(v, d)) AS y"
+            "SELECT concat(pg_typeof(tidemark.first(v::{kind}, t)), ' ', tidemark.first(v::{kind}, t), ' ',
+                           tidemark.last(v::{kind}, t))
+               FROM (SELECT v, timestamptz '2026-01-01Z' + d * interval '1 day' AS t
+                       FROM (VALUES {rows}) AS x(v, d)) AS y"
         ))
     }
 
@@ -43,7 +45,11 @@ mod tests {
             ),
             "(3,x)"
         );
-        Spi::run("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE DOMAIN word AS text COLLATE \"C\" CHECK (value <> '')").unwrap();
+        Spi::run(
+            "CREATE TYPE mood AS ENUM ('good', 'bad');
+             CREATE DOMAIN word AS text COLLATE \"C\" CHECK (value <> '')",
+        )
+        .unwrap();
         assert_eq!(
             touches("mood", "('bad', 1), ('good', 1)"),
             "mood good bad",
@@ -108,7 +114,8 @@ mod tests {
     fn first_and_last_text_are_the_same_under_any_plan() {
         same_under_any_plan(
             ROWS,
-            "SELECT person AS key, tidemark.first(v, t) || ' ' || tidemark.last(v, t) AS answer FROM {t} GROUP BY person",
+            "SELECT person AS key, tidemark.first(v, t) || ' ' || tidemark.last(v, t) AS answer FROM {t}
+              GROUP BY person",
         );
     }
 
@@ -116,8 +123,9 @@ mod tests {
     fn first_and_last_of_other_types_are_the_same_under_any_plan() {
         same_under_any_plan(
             ROWS,
-            "SELECT person AS key, concat(tidemark.first(n, t), tidemark.last(ARRAY[v, 'y'], t), tidemark.first(to_jsonb(v), t),
-                tidemark.last(ROW(v, n), t), tidemark.first(n::numeric / 4, t), tidemark.last(to_json(v), t)) AS answer
+            "SELECT person AS key, concat(tidemark.first(n, t), tidemark.last(ARRAY[v, 'y'], t),
+                tidemark.first(to_jsonb(v), t), tidemark.last(ROW(v, n), t), tidemark.first(n::numeric / 4, t),
+                tidemark.last(to_json(v), t)) AS answer
                FROM {t} GROUP BY person",
         );
     }
@@ -130,11 +138,14 @@ mod tests {
         same_under_any_plan(
             &format!(
                 "SELECT n % 97 AS person, timestamptz '2026-01-01Z' + (n * 7919 % 100) * interval '1 hour' AS t,
-                    {acl} AS a, ARRAY[{acl}] AS b, ROW(ARRAY[{acl}], n)::holder AS c, n::even AS e, repeat(md5(n::text), 200) AS long,
-                    int4range(n, n + 5) AS r, n::text::name AS m, ('(' || n || ',2)')::point AS p FROM generate_series(1, 4000) AS n"
+                    {acl} AS a, ARRAY[{acl}] AS b, ROW(ARRAY[{acl}], n)::holder AS c, n::even AS e,
+                    repeat(md5(n::text), 200) AS long,
+                    int4range(n, n + 5) AS r, n::text::name AS m, ('(' || n || ',2)')::point AS p
+               FROM generate_series(1, 4000) AS n"
             ),
-            "SELECT person AS key, concat(tidemark.first(a, t), tidemark.last(b, t), tidemark.first(c, t), tidemark.last(e, t), md5(tidemark.last(long, t)),
-                tidemark.last(r, t), tidemark.first(m, t), tidemark.last(p, t), tidemark.first(ROW(b, m), t), tidemark.last(ARRAY[c], t)) AS answer
+            "SELECT person AS key, concat(tidemark.first(a, t), tidemark.last(b, t), tidemark.first(c, t),
+                tidemark.last(e, t), md5(tidemark.last(long, t)), tidemark.last(r, t), tidemark.first(m, t),
+                tidemark.last(p, t), tidemark.first(ROW(b, m), t), tidemark.last(ARRAY[c], t)) AS answer
                FROM {t} GROUP BY person",
         );
     }
@@ -153,7 +164,10 @@ mod tests {
         ] {
             assert_eq!(text(&format!("SELECT tidemark.channel_group({arguments})")), expected, "{arguments}");
         }
-        Spi::run("CREATE TABLE visit (source text, channel text GENERATED ALWAYS AS (tidemark.channel_group(source, NULL, NULL, NULL, NULL)) STORED)")
-            .expect("immutable enough for a generated column");
+        Spi::run(
+            "CREATE TABLE visit (source text, channel text
+                 GENERATED ALWAYS AS (tidemark.channel_group(source, NULL, NULL, NULL, NULL)) STORED)",
+        )
+        .expect("immutable enough for a generated column");
     }
 }

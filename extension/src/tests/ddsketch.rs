@@ -134,7 +134,8 @@ mod tests {
     fn ddsketch_values_survive_every_way_in_and_out() {
         let one = "(SELECT tidemark.ddsketch_agg(v) FROM generate_series(-50, 99) v)";
         let same = format!(
-            "SELECT {one}::text = {one}::text::tidemark.ddsketch::text AND {one}::bytea::tidemark.ddsketch::text = {one}::text
+            "SELECT {one}::text = {one}::text::tidemark.ddsketch::text
+                AND {one}::bytea::tidemark.ddsketch::text = {one}::text
                 AND tidemark_internal.ddsketch_send({one}) = {one}::bytea"
         );
         assert_eq!(text(&same).as_deref(), Some("true"));

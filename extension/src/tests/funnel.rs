@@ -101,7 +101,8 @@ mod tests {
 
     #[pg_test]
     fn funnel_names_are_compared_by_bytes_and_may_repeat() {
-        let rows = "(VALUES (1, 'a'), (2, 'A'), (3, 'a'), (4, 'aa'), (5, ''), (6, repeat('é', 40)), (7, repeat('z', 4000))) r(t, e)";
+        let rows = "(VALUES (1, 'a'), (2, 'A'), (3, 'a'), (4, 'aa'), (5, ''), (6, repeat('é', 40)),
+                            (7, repeat('z', 4000))) r(t, e)";
         assert_eq!(chain("'1 day', to_timestamp(t), e, '{a,a}'", rows), "1,3");
         assert_eq!(chain("'1 day', to_timestamp(t), e, '{a,a,a}'", rows), "1,3");
         assert_eq!(
@@ -157,7 +158,9 @@ mod tests {
     #[pg_test]
     fn funnel_each_group_may_have_its_own_steps() {
         let query = "SELECT string_agg(l::text, ',' ORDER BY g) FROM (
-             SELECT g, cardinality(tidemark.funnel('1 day', to_timestamp(t), e, ARRAY['A', 'B', CASE g % 2 WHEN 1 THEN 'C' ELSE 'D' END])) l
+             SELECT g,
+                    cardinality(tidemark.funnel('1 day', to_timestamp(t), e,
+                                                ARRAY['A', 'B', CASE g % 2 WHEN 1 THEN 'C' ELSE 'D' END])) l
              FROM (VALUES (1, 'A'), (2, 'x'), (3, 'B'), (4, 'C')) r(t, e), generate_series(1, 6) g GROUP BY g) s";
         assert_eq!(text(query).as_deref(), Some("3,2,3,2,3,2"));
     }
@@ -168,7 +171,8 @@ mod tests {
         for (first, second, deviating) in [("A", "B", "A"), ("A", "A", "B"), ("B", "A", "B")] {
             let query = format!(
                 "SELECT count(f) FROM (SELECT tidemark.funnel('1 day', to_timestamp(t), e, ARRAY[s]) f
-                   FROM (VALUES (1, 1, '{first}', 'A'), (2, 2, '{second}', 'A'), (2, 3, '{deviating}', 'x')) r(g, t, s, e)
+                   FROM (VALUES (1, 1, '{first}', 'A'), (2, 2, '{second}', 'A'),
+                                (2, 3, '{deviating}', 'x')) r(g, t, s, e)
                   GROUP BY g) q"
             );
             assert_eq!(error_of(&query), "22023 steps must be the same for all rows of a group", "{query}");
@@ -192,7 +196,8 @@ mod tests {
         }
         // Of an outer row: the same call site, another configuration in each scan.
         let query = format!(
-            "SELECT string_agg((SELECT cardinality(tidemark.funnel(make_interval(secs => w), to_timestamp(t), e, ARRAY['A', s, 'C']))::text
+            "SELECT string_agg((SELECT cardinality(tidemark.funnel(make_interval(secs => w), to_timestamp(t), e,
+                                                                   ARRAY['A', s, 'C']))::text
                                   FROM {rows} WHERE t > w * 0), ',' ORDER BY w, s)
                FROM (VALUES (1, 'B'), (5, 'B'), (100, 'B'), (100, 'y')) o(w, s)"
         );

@@ -11,7 +11,8 @@ mod tests {
 
     fn table(stats: &str, names: &str) -> String {
         text(&format!(
-            "SELECT string_agg(concat_ws('|', step, name, entered, coalesce(pct_of_first::text, '-'), coalesce(pct_of_previous::text, '-'),
+            "SELECT string_agg(concat_ws('|', step, name, entered, coalesce(pct_of_first::text, '-'),
+                                         coalesce(pct_of_previous::text, '-'),
                 coalesce(median_seconds::text, '-'), coalesce(avg_seconds::text, '-')), E'\\n' ORDER BY step)
              FROM tidemark.funnel_table(({stats}){names})"
         ))
@@ -23,7 +24,8 @@ mod tests {
         let stats = format!("SELECT tidemark.funnel_stats(chain, 4) FROM {CHAINS}");
         assert_eq!(
             table(&stats, ""),
-            "1|step 1|3|100.00|-|-|-\n2|step 2|2|66.67|66.67|3.000|3.000\n3|step 3|1|33.33|50.00|3.000|3.000\n4|step 4|0|0.00|0.00|-|-"
+            "1|step 1|3|100.00|-|-|-\n2|step 2|2|66.67|66.67|3.000|3.000\n\
+             3|step 3|1|33.33|50.00|3.000|3.000\n4|step 4|0|0.00|0.00|-|-"
         );
         let named = table(&stats, ", ARRAY['view', NULL, 'buy']");
         assert_eq!(
@@ -32,7 +34,8 @@ mod tests {
         );
         assert_eq!(table("NULL::tidemark.funnel_stats", ""), "");
         let types = text(&format!(
-            "SELECT concat_ws(' ', pg_typeof(step), pg_typeof(name), pg_typeof(entered), pg_typeof(pct_of_first), pg_typeof(avg_seconds))
+            "SELECT concat_ws(' ', pg_typeof(step), pg_typeof(name), pg_typeof(entered), pg_typeof(pct_of_first),
+                              pg_typeof(avg_seconds))
              FROM tidemark.funnel_table(({stats})) LIMIT 1"
         ));
         assert_eq!(types.as_deref(), Some("integer text bigint numeric numeric"));
@@ -59,7 +62,9 @@ mod tests {
     #[pg_test]
     fn funnel_stats_stored_figures_merge_to_those_of_all_chains() {
         let merged = format!(
-            "SELECT (SELECT tidemark.funnel_stats_union_agg(s) FROM (SELECT tidemark.funnel_stats(chain, 3) s FROM {CHAINS} GROUP BY cardinality(chain)) p)::text
+            "SELECT (SELECT tidemark.funnel_stats_union_agg(s)
+                       FROM (SELECT tidemark.funnel_stats(chain, 3) s
+                               FROM {CHAINS} GROUP BY cardinality(chain)) p)::text
                   = (SELECT tidemark.funnel_stats(chain, 3) FROM {CHAINS})::text"
         );
         assert_eq!(text(&merged).as_deref(), Some("true"));
@@ -70,7 +75,8 @@ mod tests {
     fn funnel_stats_values_survive_every_way_in_and_out() {
         let one = format!("(SELECT tidemark.funnel_stats(chain, 3) FROM {CHAINS})");
         let same = format!(
-            "SELECT {one}::text = {one}::text::tidemark.funnel_stats::text AND {one}::bytea::tidemark.funnel_stats::text = {one}::text
+            "SELECT {one}::text = {one}::text::tidemark.funnel_stats::text
+                AND {one}::bytea::tidemark.funnel_stats::text = {one}::text
                 AND tidemark_internal.funnel_stats_send({one}) = {one}::bytea"
         );
         assert_eq!(text(&same).as_deref(), Some("true"));
@@ -107,7 +113,8 @@ mod tests {
             error("ARRAY[ARRAY[now()], ARRAY[now()]], 2"),
             "22023 chain must be a one-dimensional array"
         );
-        let union = "SELECT tidemark.funnel_stats_union_agg(s) FROM (SELECT tidemark.funnel_stats(NULL, n) s FROM (VALUES (2), (3)) v(n) GROUP BY n) p";
+        let union = "SELECT tidemark.funnel_stats_union_agg(s)
+                       FROM (SELECT tidemark.funnel_stats(NULL, n) s FROM (VALUES (2), (3)) v(n) GROUP BY n) p";
         assert_eq!(error_of(union), "22023 steps must be the same for all rows of a group");
         assert_eq!(
             error_of("SELECT * FROM tidemark.funnel_table((SELECT tidemark.funnel_stats(NULL, 1)), '{a,b}')"),
@@ -117,7 +124,8 @@ mod tests {
 
     #[pg_test]
     fn funnel_stats_the_answer_is_the_same_under_any_plan() {
-        let rows = "SELECT g AS k, (ARRAY[to_timestamp(i), to_timestamp(i + i % 7), to_timestamp(i + g)])[1:i % 4] AS chain
+        let rows = "SELECT g AS k,
+                           (ARRAY[to_timestamp(i), to_timestamp(i + i % 7), to_timestamp(i + g)])[1:i % 4] AS chain
                     FROM generate_series(1, 300) g, generate_series(1, 80) i";
         same_under_any_plan(rows, "tidemark.funnel_stats(chain, 3)");
         // Beyond the limit of exact durations.

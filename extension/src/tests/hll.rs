@@ -13,7 +13,8 @@ mod tests {
         {
             let count = |n: i32| {
                 let query = format!(
-                    "SELECT tidemark.approx_count_distinct({value}) FROM generate_series(1, {n}) v, generate_series(1, 2)"
+                    "SELECT tidemark.approx_count_distinct({value})
+                       FROM generate_series(1, {n}) v, generate_series(1, 2)"
                 );
                 text(&query).unwrap().parse::<f64>().unwrap()
             };
@@ -27,7 +28,8 @@ mod tests {
         for value in ["date '2026-01-01' + v", "timestamptz '2026-01-01Z' + v * interval '1 ms'", "v / 8.0"] {
             let count = |n: i32| {
                 let query = format!(
-                    "SELECT tidemark.approx_count_distinct({value}) FROM generate_series(1, {n}) v, generate_series(1, 2)"
+                    "SELECT tidemark.approx_count_distinct({value})
+                       FROM generate_series(1, {n}) v, generate_series(1, 2)"
                 );
                 text(&query).unwrap().parse::<f64>().unwrap()
             };
@@ -147,7 +149,8 @@ mod tests {
 
     #[pg_test]
     fn hll_the_answer_is_the_same_under_any_plan() {
-        let rows = "SELECT g AS k, (g * 31 + i * 17) % (g * 2) AS v FROM generate_series(1, 300) g, generate_series(1, 200) i";
+        let rows = "SELECT g AS k, (g * 31 + i * 17) % (g * 2) AS v
+                      FROM generate_series(1, 300) g, generate_series(1, 200) i";
         same_under_any_plan(rows, "tidemark.hll_agg(v)");
         same_under_any_plan(rows, "tidemark.hll_agg(v::text, 6)");
         let counts = same_under_any_plan(rows, "tidemark.approx_count_distinct(v::bigint)");

@@ -5,8 +5,8 @@ mod tests {
     use crate::tests::support_grouped::{error_of, text};
     use pgrx::prelude::*;
 
-    /// Two partitions of 2000 rows: v is 1 in one and 2 in the other. In a serial plan all rows come into one state, in a
-    /// partition-wise one each partition has its own, and the two are combined.
+    /// Two partitions of 2000 rows: v is 1 in one and 2 in the other. In a serial plan all rows come into one state, in
+    /// a partition-wise one each partition has its own, and the two are combined.
     fn table() {
         Spi::run(
             "CREATE TABLE two (v integer, t timestamptz) PARTITION BY LIST (v);
@@ -127,13 +127,16 @@ mod tests {
             format!("tidemark.sessions(t, {day})"),
             format!("tidemark.funnel({day}, t, true)"),
             format!("tidemark.window_funnel({day}, t, true)"),
-            "tidemark.cohort_member('day', CASE v WHEN 1 THEN '' ELSE 'on' END, 3, '2027-01-01', t, true, true)".to_owned(),
+            "tidemark.cohort_member('day', CASE v WHEN 1 THEN '' ELSE 'on' END, 3, '2027-01-01',
+                                    t, true, true)"
+                .to_owned(),
         ] {
             assert_eq!(both(&aggregate), ("no error".to_owned(), "no error".to_owned()), "{aggregate}");
         }
         assert_eq!(
             text(&format!(
-                "SELECT count(DISTINCT s) FROM (SELECT tidemark.sessionize(t, {day}) OVER (ORDER BY t) AS s FROM two) AS w"
+                "SELECT count(DISTINCT s)
+                   FROM (SELECT tidemark.sessionize(t, {day}) OVER (ORDER BY t) AS s FROM two) AS w"
             )),
             "1"
         );

@@ -26,7 +26,8 @@ mod tests {
     fn member(mode: &str, as_of: &str, returns: &str) -> String {
         text(&format!(
             "SELECT tidemark.cohort_member('week', '{mode}', 4, '{as_of}', t, n = 1, n > 1)
-               FROM unnest(ARRAY['2026-01-07 10:00Z'::timestamptz] || '{returns}'::timestamptz[]) WITH ORDINALITY AS x(t, n)"
+               FROM unnest(ARRAY['2026-01-07 10:00Z'::timestamptz] || '{returns}'::timestamptz[])
+                   WITH ORDINALITY AS x(t, n)"
         ))
     }
 
@@ -78,7 +79,8 @@ mod tests {
             ),
             (
                 "'day', 'often', 2, now(), now(), true, true",
-                "22023 unknown mode \"often\", expected on, on_or_after, first_time, recurring, calendar, rolling or rolling=DAYS",
+                "22023 unknown mode \"often\", \
+                 expected on, on_or_after, first_time, recurring, calendar, rolling or rolling=DAYS",
             ),
             ("'day', '', 0, now(), now(), true, true", "22023 number of periods must be 1 to 1000, not 0"),
             ("NULL, '', 2, now(), now(), true, true", "22004 period must not be NULL"),
@@ -111,7 +113,8 @@ mod tests {
     fn cohort_retention_adds_persons_up() {
         assert_eq!(
             text(
-                "SELECT tidemark.cohort_retention(r) FROM (VALUES ('{t,f,t,t}'::boolean[]), (NULL), ('{t,t,t,NULL}')) AS v(r)"
+                "SELECT tidemark.cohort_retention(r)
+                   FROM (VALUES ('{t,f,t,t}'::boolean[]), (NULL), ('{t,t,t,NULL}')) AS v(r)"
             ),
             "{2,1,2,NULL}"
         );
@@ -130,9 +133,11 @@ mod tests {
             text(
                 "SELECT string_agg(x::text, ' ' ORDER BY cohort) FROM (
                      SELECT m.cohort, tidemark.cohort_retention(m.retained) AS retained
-                       FROM (SELECT tidemark.cohort_member('week', '', 3, '2026-01-26Z', t, e = 'signup', true) AS members
-                               FROM (VALUES (1, '2026-01-05Z'::timestamptz, 'signup'), (1, '2026-01-12Z', 'view'), (2, '2026-01-06Z', 'signup'),
-                                            (3, '2026-01-13Z', 'signup'), (3, '2026-01-20Z', 'view'), (4, '2026-01-20Z', 'view')) AS v(person, t, e)
+                       FROM (SELECT tidemark.cohort_member('week', '', 3, '2026-01-26Z', t, e = 'signup',
+                                                           true) AS members
+                               FROM (VALUES (1, '2026-01-05Z'::timestamptz, 'signup'), (1, '2026-01-12Z', 'view'),
+                                            (2, '2026-01-06Z', 'signup'), (3, '2026-01-13Z', 'signup'),
+                                            (3, '2026-01-20Z', 'view'), (4, '2026-01-20Z', 'view')) AS v(person, t, e)
                               GROUP BY person) AS p, unnest(p.members) AS m
                       GROUP BY m.cohort) AS x"
             ),
@@ -146,7 +151,8 @@ mod tests {
             "CREATE SCHEMA silver;
              CREATE TABLE silver.events AS
              SELECT person, '2026-01-01 12:00Z'::timestamptz + day * interval '1 day' AS event_time
-               FROM (VALUES ('a', 0), ('a', 0), ('a', 1), ('a', 3), ('b', 1), ('b', 2), ('c', 3), (NULL, 2), ('a', 9)) AS v(person, day)",
+               FROM (VALUES ('a', 0), ('a', 0), ('a', 1), ('a', 3), ('b', 1), ('b', 2), ('c', 3), (NULL, 2),
+                            ('a', 9)) AS v(person, day)",
         )
         .unwrap();
         text(&format!(
@@ -160,7 +166,8 @@ mod tests {
         // a: days 0 1 3 9, b: days 1 2, c: day 3.
         assert_eq!(
             dashboard(include_str!("../../../sql/dashboards/lifecycle.sql")),
-            "(2026-01-01,1,0,0,0) (2026-01-02,1,1,0,0) (2026-01-03,0,1,0,-1) (2026-01-04,1,0,1,-1) (2026-01-05,0,0,0,-2) (2026-01-10,0,0,1,0)"
+            "(2026-01-01,1,0,0,0) (2026-01-02,1,1,0,0) (2026-01-03,0,1,0,-1) \
+             (2026-01-04,1,0,1,-1) (2026-01-05,0,0,0,-2) (2026-01-10,0,0,1,0)"
         );
     }
 
@@ -180,14 +187,17 @@ mod tests {
         assert!(rows.starts_with("(2025-12-29,3,33.3,0.0,"), "{rows}");
     }
 
-    const ROWS: &str = "SELECT n % 97 AS person, timestamptz '2026-01-01Z' + (n * 7919 % 5000) * interval '20 minutes' AS t, n * 31 % 11 AS e
+    const ROWS: &str = "SELECT n % 97 AS person,
+                               timestamptz '2026-01-01Z' + (n * 7919 % 5000) * interval '20 minutes' AS t,
+                               n * 31 % 11 AS e
         FROM generate_series(1, 20000) AS n";
 
     #[pg_test]
     fn retention_is_the_same_under_any_plan() {
         same_under_any_plan(
             ROWS,
-            "SELECT person AS key, tidemark.retention(e = 1 AND person % 2 = 0, e = 2, e = 12) AS answer FROM {t} GROUP BY person",
+            "SELECT person AS key, tidemark.retention(e = 1 AND person % 2 = 0, e = 2, e = 12) AS answer FROM {t}
+              GROUP BY person",
         );
     }
 
@@ -195,7 +205,8 @@ mod tests {
     fn cohort_member_is_the_same_under_any_plan() {
         same_under_any_plan(
             ROWS,
-            "SELECT person AS key, tidemark.cohort_member('week', 'recurring,rolling=3', 5, '2026-03-01Z', t, e = 1, e = 2) AS answer
+            "SELECT person AS key, tidemark.cohort_member('week', 'recurring,rolling=3', 5, '2026-03-01Z', t, e = 1,
+                                                          e = 2) AS answer
                FROM {t} GROUP BY person",
         );
     }
@@ -203,7 +214,8 @@ mod tests {
     #[pg_test]
     fn cohort_retention_is_the_same_under_any_plan() {
         same_under_any_plan(
-            "SELECT date '2026-01-05' + n % 12 AS cohort, ARRAY[true, n % 3 = 0, n % 5 = 0, CASE WHEN n % 12 < 7 THEN n % 7 = 0 END] AS retained
+            "SELECT date '2026-01-05' + n % 12 AS cohort,
+                    ARRAY[true, n % 3 = 0, n % 5 = 0, CASE WHEN n % 12 < 7 THEN n % 7 = 0 END] AS retained
                FROM generate_series(1, 20000) AS n",
             "SELECT cohort AS key, tidemark.cohort_retention(retained) AS answer FROM {t} GROUP BY cohort",
         );

@@ -8,7 +8,8 @@ mod tests {
     /// A visit: event names a second apart, asked with conditions a, b, c.
     fn visit(function: &str, pattern: &str, events: &str) -> String {
         text(&format!(
-            "SELECT tidemark.{function}('{pattern}', timestamptz '2026-01-01 00:00Z' + n * interval '1 second', e = 'a', e = 'b', e = 'c')
+            "SELECT tidemark.{function}('{pattern}', timestamptz '2026-01-01 00:00Z' + n * interval '1 second',
+                                        e = 'a', e = 'b', e = 'c')
                FROM regexp_split_to_table('{events}', '') WITH ORDINALITY AS x(e, n)"
         ))
     }
@@ -64,7 +65,8 @@ mod tests {
         );
         assert_eq!(
             error_of(
-                "SELECT tidemark.sequence_match('(?1)', now(), VARIADIC x) FROM (VALUES (ARRAY[true]), (ARRAY[true, true])) AS v(x)"
+                "SELECT tidemark.sequence_match('(?1)', now(), VARIADIC x)
+                   FROM (VALUES (ARRAY[true]), (ARRAY[true, true])) AS v(x)"
             ),
             "22023 the number of conditions must be the same for all rows of a group"
         );
@@ -79,7 +81,8 @@ mod tests {
             ),
             (
                 "sequence_count('(?2)', now(), true)",
-                "22023 invalid pattern \"(?2)\": condition 2 does not exist, expected a number from 1 to 1 at character 3",
+                "22023 invalid pattern \"(?2)\": \
+                 condition 2 does not exist, expected a number from 1 to 1 at character 3",
             ),
             ("sequence_match(NULL, now(), true)", "22004 pattern must not be NULL"),
             ("sequence_match('(?1)', 'infinity', true)", "22008 event_time must be finite"),
@@ -110,7 +113,8 @@ mod tests {
         );
         assert_eq!(
             error_of(
-                "SELECT tidemark.sequence_next_node('forward', b, now(), 'v', true, true) FROM (VALUES ('head'), ('first_match')) AS v(b)"
+                "SELECT tidemark.sequence_next_node('forward', b, now(), 'v', true, true)
+                   FROM (VALUES ('head'), ('first_match')) AS v(b)"
             ),
             "22023 direction and base must be the same for all rows of a group"
         );
@@ -125,7 +129,8 @@ mod tests {
                        FROM (VALUES ('(?1)'), ('(?2)'), ('.'), ('..')) AS v(p) GROUP BY p) AS x"
             ),
             text(
-                "SELECT string_agg(m, ' ' ORDER BY p) FROM (VALUES ('(?1)', 'true'), ('(?2)', 'false'), ('.', 'true'), ('..', 'false')) AS v(p, m)"
+                "SELECT string_agg(m, ' ' ORDER BY p)
+                   FROM (VALUES ('(?1)', 'true'), ('(?2)', 'false'), ('.', 'true'), ('..', 'false')) AS v(p, m)"
             )
         );
     }
@@ -134,9 +139,9 @@ mod tests {
     fn next(direction: &str, base: &str, conditions: &str) -> String {
         text(&format!(
             "SELECT tidemark.sequence_next_node('{direction}', '{base}', t, v, b, {conditions})
-               FROM (VALUES ('2026-01-05Z'::timestamptz, 'pay', true), ('2026-01-01Z', 'home', true), ('2026-01-02Z', 'basket', true),
-                            (NULL, 'lost', true), ('2026-01-03Z', 'home', true), ('2026-01-03 12:00Z', NULL, true),
-                            ('2026-01-04Z', 'basket', NULL)) AS x(t, v, b)"
+               FROM (VALUES ('2026-01-05Z'::timestamptz, 'pay', true), ('2026-01-01Z', 'home', true),
+                            ('2026-01-02Z', 'basket', true), (NULL, 'lost', true), ('2026-01-03Z', 'home', true),
+                            ('2026-01-03 12:00Z', NULL, true), ('2026-01-04Z', 'basket', NULL)) AS x(t, v, b)"
         ))
     }
 
@@ -159,14 +164,16 @@ mod tests {
         );
     }
 
-    const ROWS: &str = "SELECT n % 97 AS person, timestamptz '2026-01-01Z' + (hashint4(n) & 65535) % 5000 * interval '1 second' AS t,
+    const ROWS: &str = "SELECT n % 97 AS person,
+                               timestamptz '2026-01-01Z' + (hashint4(n) & 65535) % 5000 * interval '1 second' AS t,
         (ARRAY['a', 'b', 'c', NULL])[1 + (hashint4(n + 1000000) & 3)] AS e FROM generate_series(1, 20000) AS n";
 
     #[pg_test]
     fn sequence_match_is_the_same_under_any_plan() {
         let answers = same_under_any_plan(
             ROWS,
-            "SELECT person AS key, tidemark.sequence_match('(?1)(?t<=2)(?2)(?!3)(?1)', t, e = 'a', e = 'b', e = 'c') AS answer
+            "SELECT person AS key,
+                    tidemark.sequence_match('(?1)(?t<=2)(?2)(?!3)(?1)', t, e = 'a', e = 'b', e = 'c') AS answer
                FROM {t} GROUP BY person",
         );
         assert!(answers.contains("true") && answers.contains("false"), "{answers}");
@@ -185,7 +192,8 @@ mod tests {
     fn sequence_next_node_is_the_same_under_any_plan() {
         same_under_any_plan(
             ROWS,
-            "SELECT person AS key, tidemark.sequence_next_node('forward', 'first_match', t, e || n, true, e = 'a', e = 'b') AS answer
+            "SELECT person AS key,
+                    tidemark.sequence_next_node('forward', 'first_match', t, e || n, true, e = 'a', e = 'b') AS answer
                FROM (SELECT person, t, e, extract(second FROM t)::integer AS n FROM {t}) AS x GROUP BY person",
         );
     }

@@ -8,13 +8,15 @@ mod tests {
     /// Events at minutes of an hour.
     fn at(minutes: &str) -> String {
         format!(
-            "(SELECT timestamptz '2026-01-01 00:00Z' + m * interval '1 minute' AS t FROM unnest('{{{minutes}}}'::numeric[]) AS m) AS x"
+            "(SELECT timestamptz '2026-01-01 00:00Z' + m * interval '1 minute' AS t
+                FROM unnest('{{{minutes}}}'::numeric[]) AS m) AS x"
         )
     }
 
     fn sessions(minutes: &str, gap: &str) -> String {
         text(&format!(
-            "SELECT string_agg(to_char(s.started_at AT TIME ZONE 'UTC', 'HH24:MI') || '-' || to_char(s.ended_at AT TIME ZONE 'UTC', 'HH24:MI') || '/' || s.events, ' ')
+            "SELECT string_agg(to_char(s.started_at AT TIME ZONE 'UTC', 'HH24:MI') || '-'
+                               || to_char(s.ended_at AT TIME ZONE 'UTC', 'HH24:MI') || '/' || s.events, ' ')
                FROM unnest((SELECT tidemark.sessions(t{gap}) FROM {})) AS s",
             at(minutes)
         ))
@@ -108,7 +110,8 @@ mod tests {
             text(
                 "SELECT string_agg(person || ':' || x, ' ' ORDER BY person, t) FROM (
                      SELECT person, t, tidemark.session_number(t, '1 minute') OVER (PARTITION BY person ORDER BY t) AS x
-                       FROM (VALUES (1, now()), (1, now() + '1 hour'), (2, now() - interval '1 hour'), (2, now() - interval '59 minutes')) AS v(person, t)) AS y"
+                       FROM (VALUES (1, now()), (1, now() + '1 hour'), (2, now() - interval '1 hour'),
+                                    (2, now() - interval '59 minutes')) AS v(person, t)) AS y"
             ),
             "1:1 1:2 2:1 2:1"
         );
@@ -118,10 +121,17 @@ mod tests {
     fn windows_and_aggregates_agree() {
         assert_eq!(
             text(
-                "WITH e AS (SELECT n % 50 AS p, timestamptz '2026-01-01Z' + (n * 7919 % 10007) * interval '7 minutes' AS t FROM generate_series(1, 10000) AS n),
-                      s AS (SELECT p, u.started_at, u.events FROM (SELECT p, tidemark.sessions(t, '1 hour') AS s FROM e GROUP BY p) AS x, unnest(x.s) AS u),
-                      w AS (SELECT p, s, count(*) AS events FROM (SELECT p, tidemark.sessionize(t, '1 hour') OVER (PARTITION BY p ORDER BY t) AS s FROM e) AS x GROUP BY p, s)
-                 SELECT count(*) > 1000 AND NOT EXISTS (TABLE s EXCEPT TABLE w) AND NOT EXISTS (TABLE w EXCEPT TABLE s) FROM s"
+                "WITH e AS (SELECT n % 50 AS p,
+                                   timestamptz '2026-01-01Z' + (n * 7919 % 10007) * interval '7 minutes' AS t
+                              FROM generate_series(1, 10000) AS n),
+                      s AS (SELECT p, u.started_at, u.events
+                              FROM (SELECT p, tidemark.sessions(t, '1 hour') AS s FROM e GROUP BY p) AS x,
+                                   unnest(x.s) AS u),
+                      w AS (SELECT p, s, count(*) AS events
+                              FROM (SELECT p, tidemark.sessionize(t, '1 hour') OVER (PARTITION BY p ORDER BY t) AS s
+                                      FROM e) AS x GROUP BY p, s)
+                 SELECT count(*) > 1000 AND NOT EXISTS (TABLE s EXCEPT TABLE w) AND NOT EXISTS (TABLE w EXCEPT TABLE s)
+                   FROM s"
             ),
             "true"
         );
@@ -137,13 +147,16 @@ mod tests {
         assert_eq!(text("SELECT tidemark.session_id(NULL, now())"), "NULL");
         assert_eq!(
             text(
-                "SELECT count(DISTINCT tidemark.session_id('u' || n, timestamptz '2026-01-01Z' + n * interval '1 us')) FROM generate_series(1, 1000) AS n"
+                "SELECT count(DISTINCT tidemark.session_id('u' || n, timestamptz '2026-01-01Z' + n * interval '1 us'))
+                   FROM generate_series(1, 1000) AS n"
             ),
             "1000"
         );
     }
 
-    const ROWS: &str = "SELECT n % 97 AS person, timestamptz '2026-01-01Z' + (n * 7919 % 5000) * interval '10 minutes' AS t FROM generate_series(1, 20000) AS n";
+    const ROWS: &str = "SELECT n % 97 AS person,
+                               timestamptz '2026-01-01Z' + (n * 7919 % 5000) * interval '10 minutes' AS t
+                          FROM generate_series(1, 20000) AS n";
 
     #[pg_test]
     fn sessions_are_the_same_under_any_plan() {

@@ -19,7 +19,8 @@ mod tests {
         Spi::run(&format!(
             "SET LOCAL search_path = public, tidemark; DROP TABLE IF EXISTS held;
              CREATE TABLE held AS SELECT n, (SELECT {aggregate} FROM (
-                 SELECT g * 7 % 5 AS v FROM generate_series(1, 40 * (n % 4 + 1)) AS g WHERE g % 5 <= n % 4 ORDER BY g * (4 - n)) AS r) AS value
+                 SELECT g * 7 % 5 AS v FROM generate_series(1, 40 * (n % 4 + 1)) AS g
+                  WHERE g % 5 <= n % 4 ORDER BY g * (4 - n)) AS r) AS value
                FROM generate_series(0, 7) AS n;
              ANALYZE held"
         ))
@@ -31,21 +32,28 @@ mod tests {
         for (kind, aggregate) in VALUES {
             table(kind, aggregate);
             for settings in [
-                "enable_hashagg = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off",
-                "enable_hashagg = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = off",
-                "enable_hashagg = on; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = on",
+                "enable_hashagg = on; SET LOCAL enable_hashjoin = on;
+                 SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off",
+                "enable_hashagg = off; SET LOCAL enable_hashjoin = off;
+                 SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = off",
+                "enable_hashagg = on; SET LOCAL enable_hashjoin = off;
+                 SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = on",
             ] {
                 Spi::run(&format!("SET LOCAL {settings}")).unwrap();
                 let answers = [
                     ("SELECT count(*) FROM (SELECT value FROM held GROUP BY value) AS g", "4"),
                     ("SELECT count(DISTINCT value) FROM held", "4"),
                     ("SELECT count(*) FROM (SELECT value FROM held UNION SELECT value FROM held) AS u", "4"),
-                    ("SELECT count(*) FROM (SELECT value FROM held EXCEPT SELECT value FROM held WHERE n > 0) AS e", "0"),
+                    ("SELECT count(*)
+                        FROM (SELECT value FROM held EXCEPT SELECT value FROM held WHERE n > 0) AS e", "0"),
                     ("SELECT count(*) FROM held AS a JOIN held AS b USING (value)", "16"),
                     ("SELECT count(*) FROM held AS a, held AS b WHERE a.value IS DISTINCT FROM b.value", "48"),
-                    ("SELECT count(*) FROM held AS a, held AS b WHERE (a.value < b.value) <> (a.value::bytea < b.value::bytea)
-                         OR (a.value <= b.value) <> (a.value::bytea <= b.value::bytea) OR (a.value > b.value) <> (b.value < a.value)
-                         OR (a.value >= b.value) <> (b.value <= a.value) OR (a.value <> b.value) = (a.value = b.value)", "0"),
+                    ("SELECT count(*) FROM held AS a, held AS b
+                       WHERE (a.value < b.value) <> (a.value::bytea < b.value::bytea)
+                         OR (a.value <= b.value) <> (a.value::bytea <= b.value::bytea)
+                         OR (a.value > b.value) <> (b.value < a.value)
+                         OR (a.value >= b.value) <> (b.value <= a.value)
+                         OR (a.value <> b.value) = (a.value = b.value)", "0"),
                     ("SELECT bool_and(a = b) FROM (SELECT array_agg(value ORDER BY value) FROM held) AS x(a),
                         (SELECT array_agg(value ORDER BY value::bytea) FROM held) AS y(b)", "true"),
                 ];
@@ -81,7 +89,8 @@ mod tests {
                  INSERT INTO parts SELECT value FROM held"
             ))
             .unwrap();
-            let split = "SELECT count(*) FROM (SELECT value FROM parts GROUP BY value HAVING count(DISTINCT tableoid) > 1) AS s";
+            let split = "SELECT count(*)
+                           FROM (SELECT value FROM parts GROUP BY value HAVING count(DISTINCT tableoid) > 1) AS s";
             assert_eq!(text(split), "0", "{kind}: equal values are in one partition");
             Spi::run("DROP TABLE parts").unwrap();
         }
@@ -92,7 +101,8 @@ mod tests {
         assert_eq!(
             text(
                 "SELECT concat(count(*), ' ', bool_and(opcdefault AND amvalidate(oid))) FROM pg_opclass
-                  WHERE opcintype IN ('tidemark.hll'::regtype, 'tidemark.ddsketch'::regtype, 'tidemark.funnel_stats'::regtype)"
+                  WHERE opcintype IN ('tidemark.hll'::regtype, 'tidemark.ddsketch'::regtype,
+                                      'tidemark.funnel_stats'::regtype)"
             ),
             "6 t"
         );

@@ -13,7 +13,12 @@ pub fn text(query: &str) -> Option<String> {
 pub fn error_of(statement: &str) -> String {
     Spi::run(
         "CREATE OR REPLACE FUNCTION pg_temp.error_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
-         BEGIN EXECUTE statement; RETURN 'no error'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$",
+         BEGIN
+             EXECUTE statement;
+             RETURN 'no error';
+         EXCEPTION WHEN OTHERS THEN
+             RETURN SQLSTATE || ' ' || SQLERRM;
+         END $$",
     )
     .unwrap();
     Spi::get_one_with_args::<String>("SELECT pg_temp.error_of($1)", &[statement.into()]).unwrap().unwrap()

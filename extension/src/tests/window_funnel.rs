@@ -82,7 +82,8 @@ mod tests {
     #[pg_test]
     fn window_funnel_each_group_may_have_its_own_configuration() {
         let query = "SELECT string_agg(l::text, ',' ORDER BY g) FROM (
-             SELECT g, tidemark.window_funnel(make_interval(secs => g % 3 + 1), VARIADIC_MODE to_timestamp(t), e = 'A', e = 'B', e = 'C') l
+             SELECT g, tidemark.window_funnel(make_interval(secs => g % 3 + 1), VARIADIC_MODE to_timestamp(t),
+                                              e = 'A', e = 'B', e = 'C') l
              FROM (VALUES (1, 'A'), (2, 'x'), (3, 'B'), (4, 'C')) r(t, e), generate_series(1, 6) g GROUP BY g) s";
         let plain = text(&query.replace("VARIADIC_MODE", ""));
         assert_eq!(plain.as_deref(), Some("2,3,1,2,3,1"));
