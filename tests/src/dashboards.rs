@@ -1,6 +1,6 @@
 //! The queries of `sql/dashboards/metabase` and `sql/dashboards/grafana`: what their head comments promise, and their
-//! text as the tools would send it, with Metabase's optional clauses and field filters and Grafana's macros and variables
-//! replaced. What they must answer is in `tests/client/dashboards.rs`.
+//! text as the tools would send it, with Metabase's optional clauses and field filters and Grafana's macros and
+//! variables replaced. What they must answer is in `tests/client/dashboards.rs`.
 
 use crate::server;
 
@@ -68,8 +68,8 @@ pub fn metabase_variables(sql: &str) -> Vec<String> {
     parts.map(|part| part.split("}}").next().expect("the first part").trim().to_owned()).collect()
 }
 
-/// The query as Metabase sends it: `value` gives what stands for a variable, `None` for one that nobody set. An optional
-/// clause stays when all of its variables are set.
+/// The query as Metabase sends it: `value` gives what stands for a variable, `None` for one that nobody set. An
+/// optional clause stays when all of its variables are set.
 pub fn metabase(sql: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
     let mut sent = String::new();
     let mut rest = sql;

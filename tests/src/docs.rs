@@ -21,7 +21,8 @@
 //! * `<!-- not run: REASON -->`: cannot run in a test;
 //! * `<!-- not compared: REASON -->`: runs and must not fail, what it prints is not looked at;
 //! * `<!-- file: NAME -->`: a data block that is written into the working directory of the page;
-//! * `<!-- from: PATH -->`: lines of a file of the repository, in any language. They are not run, but must still stand there.
+//! * `<!-- from: PATH -->`: lines of a file of the repository, in any language. They are not run, but must still stand
+//!   there.
 //!
 //! Set-up that readers need not see is a block inside an HTML comment.
 //!
@@ -29,9 +30,10 @@
 //!
 //! A page has a database of its own, chosen by a comment: `<!-- database: empty -->`, `migrated` (the whole warehouse)
 //! or `shop` (with the small generated shop loaded, see `tests/docs.rs`); without one it is empty but for the
-//! extension. `TIDEMARK_DATABASE_URL` and the variables of libpq lead there, as the superuser. With `<!-- kafka: shop -->`
-//! there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the shop. `tidemark` and Postgres'
-//! programs are on PATH. The working directory is empty but for links to what the repository holds at its top.
+//! extension. `TIDEMARK_DATABASE_URL` and the variables of libpq lead there, as the superuser. With
+//! `<!-- kafka: shop -->` there is also a Kafka, in `TIDEMARK_BROKERS`, whose topic `events` has the events of the
+//! shop. `tidemark` and Postgres' programs are on PATH. The working directory is empty but for links to what the
+//! repository holds at its top.
 
 mod blocks;
 mod compare;
@@ -98,8 +100,8 @@ pub struct Place {
     brokers: Option<String>,
 }
 
-/// Programs that change the machine or take minutes. In a page's PATH stands a stub in their place, so that a block which
-/// nobody tagged fails at once instead of installing something.
+/// Programs that change the machine or take minutes. In a page's PATH stands a stub in their place, so that a block
+/// which nobody tagged fails at once instead of installing something.
 const BARRED: [&str; 6] = ["make", "cargo", "apt-get", "sudo", "systemctl", "shutdown"];
 
 /// What of the repository the working directory of a page has links to.

@@ -184,7 +184,8 @@ pub fn assert_books(database: &Database<'_>) {
             "positions that are not where the last range ends",
             "SELECT topic, partition, next_offset FROM loader.offsets AS o
               WHERE next_offset <> (SELECT coalesce(max(to_offset), 0) FROM loader.batch_ranges AS r
-                      WHERE (r.pipeline_id, r.topic, r.partition, r.run) = (o.pipeline_id, o.topic, o.partition, o.run))",
+                      WHERE (r.pipeline_id, r.topic, r.partition, r.run)
+                          = (o.pipeline_id, o.topic, o.partition, o.run))",
         ),
         (
             // A letter that was tried again names the batch that tried it last.

@@ -28,7 +28,8 @@ pub use server::{free_port, root};
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` holds, asking every few milliseconds, after a while less often: most conditions are a new
-/// connection to Postgres, and whoever is waited for needs the processor too. Panics after `limit` with what was waited for.
+/// connection to Postgres, and whoever is waited for needs the processor too. Panics after `limit` with what was waited
+/// for.
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {

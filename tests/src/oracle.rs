@@ -32,7 +32,10 @@ const IMPOSSIBLE: [(&str, &str); 10] = [
                         FROM loader.batch_ranges GROUP BY 1) AS r USING (batch_id)
           WHERE covered IS NULL OR n_read > covered",
     ),
-    ("I3: ranges without a batch", "SELECT batch_id FROM loader.batch_ranges EXCEPT SELECT batch_id FROM loader.batches"),
+    (
+        "I3: ranges without a batch",
+        "SELECT batch_id FROM loader.batch_ranges EXCEPT SELECT batch_id FROM loader.batches",
+    ),
     (
         "I3: batches with another number of rows than they say",
         "SELECT batch_id, n_loaded, n FROM loader.batches

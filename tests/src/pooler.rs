@@ -29,7 +29,8 @@ impl Pooler {
             name = database.name
         );
         std::fs::write(&path, settings).expect("cannot write to the directory for temporary files");
-        let find = "PATH=$PATH:/usr/sbin; [ \"$(id -u)\" != 0 ] || set -- -u \"${TIDEMARK_SERVER_USER:-postgres}\" \"$@\"; \
+        let find = "PATH=$PATH:/usr/sbin; \
+                    [ \"$(id -u)\" != 0 ] || set -- -u \"${TIDEMARK_SERVER_USER:-postgres}\" \"$@\"; \
                     exec pgbouncer -q \"$@\"";
         let child = Command::new("bash")
             .args(["-c", find, "pgbouncer"])

@@ -130,8 +130,8 @@ impl fmt::Display for Report {
         let [cancelled, ended, killed] = self.disturbed;
         write!(
             f,
-            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} cancelled={cancelled} terminated={ended} \
-             kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
+            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} cancelled={cancelled} \
+             terminated={ended} kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
             self.commits,

@@ -83,9 +83,9 @@ pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
     );
 }
 
-/// A port of 127.0.0.1 on which nobody listened just now. Not one that the system hands out to outgoing connections: one
-/// of those, or a client that tries again and again and meets itself, would sit on the port of a server that is to come
-/// back.
+/// A port of 127.0.0.1 on which nobody listened just now. Not one that the system hands out to outgoing connections:
+/// one of those, or a client that tries again and again and meets itself, would sit on the port of a server that is to
+/// come back.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first_outgoing: u32 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")

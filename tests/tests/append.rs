@@ -31,7 +31,8 @@ fn model(client: &mut Client, name: &str, filter: &str) {
     client
         .batch_execute(&format!(
             "SELECT tidemark.create_model('w.clean', '{{w.events}}', $query$
-                 SELECT id, event_date, {name} AS name FROM w.events WHERE event_date >= $1 AND event_date < $2 AND {filter}
+                 SELECT id, event_date, {name} AS name FROM w.events
+                  WHERE event_date >= $1 AND event_date < $2 AND {filter}
              $query$, '{{event_date, id}}')"
         ))
         .unwrap();
@@ -43,13 +44,16 @@ fn told(client: &mut Client, sql: &str) -> String {
     lines.join(", ")
 }
 
-/// Refreshes all there is and says, model by model and newest date first, how that went: rows inserted, updated, deleted.
+/// Refreshes all there is and says, model by model and newest date first, how that went: rows inserted, updated,
+/// deleted.
 fn refreshed(client: &mut Client) -> String {
     client.batch_execute("CALL tidemark.refresh()").unwrap();
     told(
         client,
-        "SELECT to_char(event_date, 'DD'), CASE WHEN appended THEN 'appended' ELSE 'computed' END, rows_inserted, rows_updated, rows_deleted
-           FROM tidemark_internal.refresh_log WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id",
+        "SELECT to_char(event_date, 'DD'), CASE WHEN appended THEN 'appended' ELSE 'computed' END, rows_inserted,
+                rows_updated, rows_deleted
+           FROM tidemark_internal.refresh_log
+          WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id",
     )
 }
 
@@ -112,7 +116,8 @@ fn changes(database: &Database<'_>) {
     // An UPDATE that moves a row to another date concerns both.
     run(
         c,
-        "INSERT INTO w.events VALUES (8, '2026-01-02', 'g'); UPDATE w.events SET event_date = '2026-01-01' WHERE id = 3",
+        "INSERT INTO w.events VALUES (8, '2026-01-02', 'g');
+         UPDATE w.events SET event_date = '2026-01-01' WHERE id = 3",
     );
     assert_eq!(refreshed(c), "02 computed 1 0 1, 01 computed 1 0 0");
     assert_eq!(clean(c), "01 1 Z, 01 3 B, 01 5 E, 01 6 F, 02 8 G");
@@ -123,7 +128,8 @@ fn unmarked(database: &Database<'_>) {
     let c = &mut world(database);
     run(
         c,
-        "ALTER TABLE w.events DISABLE TRIGGER USER; DELETE FROM w.events WHERE id = 1; ALTER TABLE w.events ENABLE TRIGGER USER",
+        "ALTER TABLE w.events DISABLE TRIGGER USER; DELETE FROM w.events WHERE id = 1;
+         ALTER TABLE w.events ENABLE TRIGGER USER",
     );
     run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c'), (9, '2026-01-01', 'd')");
     assert_eq!(refreshed(c), "01 computed 2 0 1");
@@ -159,7 +165,8 @@ fn above(c: &mut Client) {
         "SELECT tidemark.create_model('w.above', '{w.clean}',
              'SELECT event_date, id, name FROM w.clean WHERE event_date >= $1 AND event_date < $2', '{id}');
          SELECT tidemark.create_model('w.counts', '{w.clean}',
-             'SELECT event_date, count(*) AS n FROM w.clean WHERE event_date >= $1 AND event_date < $2 GROUP BY 1', '{event_date}')",
+             'SELECT event_date, count(*) AS n FROM w.clean WHERE event_date >= $1 AND event_date < $2 GROUP BY 1',
+             '{event_date}')",
     );
     refreshed(c);
 }
@@ -194,7 +201,8 @@ fn columns(database: &Database<'_>) {
     let c = &mut world(database);
     run(
         c,
-        "ALTER TABLE w.events ALTER COLUMN name TYPE text USING name || '!'; INSERT INTO w.events VALUES (4, '2026-01-01', 'c')",
+        "ALTER TABLE w.events ALTER COLUMN name TYPE text USING name || '!';
+         INSERT INTO w.events VALUES (4, '2026-01-01', 'c')",
     );
     assert_eq!(refreshed(c), "01 computed 2 1 0", "no longer junk, and with a mark");
     assert_eq!(clean(c), "01 1 A!, 01 2 JUNK!, 01 4 C, 02 3 B");
@@ -233,7 +241,8 @@ fn open_for_long(database: &Database<'_>) {
     let other = &mut database.connect();
     run(
         other,
-        "BEGIN; INSERT INTO w.events VALUES (4, '2026-01-01', 'old'); SAVEPOINT s; INSERT INTO w.events VALUES (5, '2026-01-01', 'old')",
+        "BEGIN; INSERT INTO w.events VALUES (4, '2026-01-01', 'old'); SAVEPOINT s;
+         INSERT INTO w.events VALUES (5, '2026-01-01', 'old')",
     );
     for id in 10..13 {
         run(c, &format!("INSERT INTO w.events VALUES ({id}, '2026-01-01', 'new')"));
@@ -273,9 +282,12 @@ fn computed_instead(database: &Database<'_>) {
     // Written as no table is that could be replaced.
     run(
         c,
-        "SELECT tidemark.create_model('w.whole', '{w.events}', 'SELECT * FROM (TABLE w.events) AS x WHERE event_date >= $1 AND event_date < $2', '{id}');
+        "SELECT tidemark.create_model('w.whole', '{w.events}',
+                                      'SELECT * FROM (TABLE w.events) AS x WHERE event_date >= $1 AND event_date < $2',
+                                      '{id}');
          SELECT tidemark.create_model('w.odd', '{w.events}',
-             'SELECT w.events.id, w.events.event_date, (SELECT w.events.name FROM (VALUES (7)) AS events(name)) AS name FROM w.events WHERE event_date >= $1 AND event_date < $2', '{id}');
+             'SELECT w.events.id, w.events.event_date, (SELECT w.events.name FROM (VALUES (7)) AS events(name)) AS name
+                FROM w.events WHERE event_date >= $1 AND event_date < $2', '{id}');
          CALL tidemark.refresh(); INSERT INTO w.events VALUES (20, '2026-01-01', 'y'); CALL tidemark.refresh()",
     );
     for model in ["whole", "odd"] {

@@ -1,6 +1,6 @@
 //! Every SQL block and every block of commands of README.md, CONTRIBUTING.md and docs/ runs, and prints what the page
-//! says; every link leads somewhere. `UPDATE_DOCS=1` rewrites outputs instead (read the diff), `DOCS=name` restricts the
-//! run to pages whose name contains this. What a block may look like is in `tidemark_tests::docs`.
+//! says; every link leads somewhere. `UPDATE_DOCS=1` rewrites outputs instead (read the diff), `DOCS=name` restricts
+//! the run to pages whose name contains this. What a block may look like is in `tidemark_tests::docs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 use std::collections::BTreeMap;
@@ -121,7 +121,8 @@ fn the_pages_say_what_the_server_says() {
         }
     }
     println!(
-        "docs: {} blocks ran ({} SQL, {} of commands), {} outputs compared, {} run and not compared, {} not run, {} files written, {} excerpts found in their files, {} wrong, in {:.0} s",
+        "docs: {} blocks ran ({} SQL, {} of commands), {} outputs compared, {} run and not compared, {} not run, \
+         {} files written, {} excerpts found in their files, {} wrong, in {:.0} s",
         all.sql + all.commands,
         all.sql,
         all.commands,

@@ -1,6 +1,6 @@
 //! Models under writers, refreshers and `kill -9`: a short race, proof that the race notices broken promises, and a
-//! refresher killed in the middle. `make race MINUTES=10` is the long form. Servers of their own, because `kill -9` of a
-//! backend makes Postgres restart under everybody.
+//! refresher killed in the middle. `make race MINUTES=10` is the long form. Servers of their own, because `kill -9` of
+//! a backend makes Postgres restart under everybody.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 use std::time::Duration;
@@ -27,7 +27,8 @@ fn models_and_live_views_are_right_in_a_race() {
     assert!(report.disturbed.iter().sum::<u64>() > 0, "{report}");
 }
 
-/// A race in which writers break the promise, up to the model `last`, without any disturbance that could be to blame instead.
+/// A race in which writers break the promise, up to the model `last`, without any disturbance that could be to blame
+/// instead.
 fn sabotaged(sabotage: Sabotage, last: &str, name: &str) {
     let mut options = Options::new(2, Duration::from_secs(6));
     options.disturb = false;

@@ -101,7 +101,8 @@ pub fn parse(page: &str) -> Result<Vec<Block>, String> {
                 ("error", "sql" | "sh" | "console") => block.error = true,
                 ("no-run" | "no-compare", "sql") => {
                     return Err(format!(
-                        "line {}: {word} without a reason; write <!-- not run: WHY --> or <!-- not compared: WHY --> above the block",
+                        "line {}: {word} without a reason; \
+                         write <!-- not run: WHY --> or <!-- not compared: WHY --> above the block",
                         at + 1
                     ));
                 }
@@ -133,7 +134,8 @@ pub fn parse(page: &str) -> Result<Vec<Block>, String> {
             (language, None) if DATA.contains(&language) => {}
             (language, None) => {
                 return Err(format!(
-                    "line {}: {language} is neither sql, sh nor console, which run, nor text, json, toml ..., which are shown",
+                    "line {}: {language} is neither sql, sh nor console, which run, \
+                     nor text, json, toml ..., which are shown",
                     at + 1
                 ));
             }

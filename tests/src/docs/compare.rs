@@ -1,5 +1,5 @@
-//! Whether what a command prints is what the page says, apart from what differs every time. Written and printed text are
-//! compared word by word, line by line; how many blanks are between words does not count. Two words that differ are
+//! Whether what a command prints is what the page says, apart from what differs every time. Written and printed text
+//! are compared word by word, line by line; how many blanks are between words does not count. Two words that differ are
 //! nevertheless alike when both are
 //!
 //! * a moment of wall clock time (`2026-11-21T07:12:01Z`, or a date and a time) and the printed one is of today or

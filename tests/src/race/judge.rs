@@ -158,7 +158,8 @@ fn settled(race: &Race<'_>) -> Client {
             for row in client.query("SELECT gid FROM pg_prepared_xacts", &[])? {
                 client.batch_execute(&format!("COMMIT PREPARED '{}'", row.get::<_, String>(0)))?;
             }
-            let busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('race-writer', 'race-refresher')
+            let busy = "SELECT count(*) FROM pg_stat_activity
+                         WHERE application_name IN ('race-writer', 'race-refresher')
                          AND datname = current_database() AND state <> 'idle'";
             client.query_one(busy, &[]).map(|row| row.get::<_, i64>(0))
         })();
@@ -222,7 +223,8 @@ fn refresh_all(race: &Race<'_>, client: &mut Client) {
 /// `verify_model` must agree with us.
 fn verify(race: &Race<'_>, client: &mut Client, model: Model) {
     let sql = format!(
-        "SELECT event_date, status, detail FROM tidemark.verify_model('race.{}', date '{FIRST_DAY}' - 3, date '{FIRST_DAY}' + {})",
+        "SELECT event_date, status, detail
+           FROM tidemark.verify_model('race.{}', date '{FIRST_DAY}' - 3, date '{FIRST_DAY}' + {})",
         model.name,
         DAYS + 2
     );
@@ -272,7 +274,8 @@ pub fn state(client: &mut Client) -> Vec<Vec<String>> {
     );
     for model in MODELS {
         let sql = format!(
-            "SELECT '{0}', count(*), md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",
+            "SELECT '{0}', count(*),
+                    md5(string_agg(tableoid || ' ' || ctid || ' ' || xmin, ',' ORDER BY tableoid, ctid)) FROM race.{0}",
             model.name
         );
         state.extend(rows(client, &sql));

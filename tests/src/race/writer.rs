@@ -256,7 +256,8 @@ impl Writer<'_> {
                     .map(|(person, at)| {
                         let amount = self.amount().map_or_else(|| "NULL".to_owned(), |a| a.to_string());
                         format!(
-                            "(timestamptz '{FIRST_DAY} 00:00:00+00' + interval '{at} seconds', 'person {person}', '{}', {amount}::bigint)",
+                            "(timestamptz '{FIRST_DAY} 00:00:00+00' + interval '{at} seconds', 'person {person}', '{}',
+                              {amount}::bigint)",
                             self.kind()
                         )
                     })
@@ -302,11 +303,13 @@ impl Writer<'_> {
             0 => {
                 let last = DAYS - 1;
                 format!(
-                    "event_time = CASE WHEN event_date - date '{FIRST_DAY}' + 5 <= {last} THEN event_time + interval '120 hours' ELSE event_time END"
+                    "event_time = CASE WHEN event_date - date '{FIRST_DAY}' + 5 <= {last}
+                                       THEN event_time + interval '120 hours' ELSE event_time END"
                 )
             }
             1 => format!(
-                "event_time = CASE WHEN event_date - date '{FIRST_DAY}' >= 5 THEN event_time - interval '120 hours' ELSE event_time END"
+                "event_time = CASE WHEN event_date - date '{FIRST_DAY}' >= 5
+                                   THEN event_time - interval '120 hours' ELSE event_time END"
             ),
             2 => "kind = CASE kind WHEN 'junk' THEN 'buy' ELSE 'junk' END".to_owned(),
             _ => format!("amount = {}", self.random.below(1000)),
@@ -376,8 +379,9 @@ fn days_of(events: &[Event]) -> BTreeSet<i32> {
 /// Marks these days of the events as days that rows were added to.
 pub(super) fn mark_loaded(client: &mut Client, days: &[i32]) -> Result<(), postgres::Error> {
     let sql = format!(
-        "SELECT tidemark.mark_loaded('race.events', array_agg(date '{FIRST_DAY}' + d), array_agg(1::bigint), array_agg(0::bigint),
-                array_agg(now()), array_agg(now())) FROM (SELECT DISTINCT unnest($1::int[])) AS x(d)"
+        "SELECT tidemark.mark_loaded('race.events', array_agg(date '{FIRST_DAY}' + d), array_agg(1::bigint),
+                                     array_agg(0::bigint), array_agg(now()), array_agg(now()))
+           FROM (SELECT DISTINCT unnest($1::int[])) AS x(d)"
     );
     client.execute(&sql, &[&days]).map(|_| ())
 }
@@ -385,7 +389,8 @@ pub(super) fn mark_loaded(client: &mut Client, days: &[i32]) -> Result<(), postg
 /// Marks these days of a source.
 pub(super) fn mark(client: &mut Client, source: &str, days: &[i32]) -> Result<(), postgres::Error> {
     let sql = format!(
-        "SELECT tidemark.mark_dirty('{source}'::regclass, ARRAY(SELECT date '{FIRST_DAY}' + d FROM unnest($1::int[]) AS d), 'race')"
+        "SELECT tidemark.mark_dirty('{source}'::regclass,
+                                    ARRAY(SELECT date '{FIRST_DAY}' + d FROM unnest($1::int[]) AS d), 'race')"
     );
     client.execute(&sql, &[&days]).map(|_| ())
 }

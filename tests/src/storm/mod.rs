@@ -145,7 +145,8 @@ impl Storm<'_> {
 
     /// Waits a moment for some loader to be in the middle of a batch: there a blow hurts most.
     fn await_transaction(&self) {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidemark' AND backend_xid IS NOT NULL";
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                    WHERE application_name = 'tidemark' AND backend_xid IS NOT NULL";
         let Some(mut client) = self.ask() else { return };
         for _ in 0..200 {
             let open = client.query_one(sql, &[]).map_or(1, |row| row.get::<_, i64>(0));

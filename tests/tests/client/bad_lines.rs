@@ -180,7 +180,8 @@ fn late_events_land_in_the_partition_of_their_own_day_and_make_it_dirty() {
     let mut expected = dates;
     expected.sort();
     expected.dedup();
-    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
+    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log
+                  WHERE source = 'bronze.events'::regclass ORDER BY 1";
     assert_eq!(database.column(dirty), expected);
 
     // Duplicates alone change nothing, so they make nothing dirty.

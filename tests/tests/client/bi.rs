@@ -1,5 +1,5 @@
-//! What a BI tool sees of the warehouse, through the JDBC driver that Metabase uses (`scripts/bi-check.sh`): parents and
-//! views, comments, plain types; and that the check finds what does not belong there. A missing java is a failure.
+//! What a BI tool sees of the warehouse, through the JDBC driver that Metabase uses (`scripts/bi-check.sh`): parents
+//! and views, comments, plain types; and that the check finds what does not belong there. A missing java is a failure.
 
 use std::process::{Command, Output};
 
@@ -20,7 +20,8 @@ fn warehouse() -> Database<'static> {
     let database = cluster::shared().database();
     let file = Generated::new("--events 500 --days 3 --users 30 --seed 5");
     tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
-    let made = "SELECT silver.create_event_table('searches', ARRAY['search_performed'], '{\"query\": \"text search.query\"}')";
+    let made = "SELECT silver.create_event_table('searches', ARRAY['search_performed'],
+                                                 '{\"query\": \"text search.query\"}')";
     connect(&database.admin_url()).batch_execute(made).unwrap();
     tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
     database
@@ -51,14 +52,16 @@ fn a_bi_tool_sees_parents_and_views_with_comments_and_plain_types() {
     for hidden in ["_p2026", "session_facts", "_stored", "payload"] {
         assert!(!printed.contains(hidden), "{hidden} in {printed}");
     }
-    let partitions = database.number("SELECT count(*) FROM pg_class WHERE relispartition AND relnamespace = 'silver_partitions'::regnamespace");
+    let partitions = database.number("SELECT count(*) FROM pg_class
+                                       WHERE relispartition AND relnamespace = 'silver_partitions'::regnamespace");
     assert!(partitions > 5, "{partitions} partitions are too few to hide");
 }
 
 #[test]
 fn what_does_not_belong_there_is_named() {
     let database = warehouse();
-    let day = "SELECT oid::regclass::text FROM pg_class WHERE relispartition AND relnamespace = 'silver_partitions'::regnamespace ORDER BY 1 LIMIT 1";
+    let day = "SELECT oid::regclass::text FROM pg_class
+                WHERE relispartition AND relnamespace = 'silver_partitions'::regnamespace ORDER BY 1 LIMIT 1";
     let partition = database.value(day);
     database
         .connect()

@@ -93,7 +93,8 @@ fn run_load_and_replay_read_the_same_sections() {
         event(3, "2026-09-29T11:00:00Z", 1),
         event(3, "2026-09-30T11:00:00Z", 1),
     ];
-    let sections = "[envelope]\nfields = ['event_id=/meta/id', 'event_time=/meta/at', 'event_type=/kind', 'user_id=/who/no']\n\
+    let sections = "[envelope]\n\
+                    fields = ['event_id=/meta/id', 'event_time=/meta/at', 'event_type=/kind', 'user_id=/who/no']\n\
                     [dedupe]\nfingerprint_exclude = ['/tag']\n[record]\nevent_time_floor = '2000-01-01'\n\
                     [target]\ntable = 'bronze.orders'\n[batch]\nmax_rows = 4\n";
     // Events 1 and 3 and the second date of 3; one duplicate; the other content and the one before the floor are dead.

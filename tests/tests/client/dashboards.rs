@@ -1,5 +1,6 @@
-//! The queries of `sql/dashboards`, run as a reader, as Metabase and Grafana would send them: without any filter, and with
-//! all of them. What they must answer is computed from bronze in plain SQL, without tidemark's functions, silver or gold.
+//! The queries of `sql/dashboards`, run as a reader, as Metabase and Grafana would send them: without any filter, and
+//! with all of them. What they must answer is computed from bronze in plain SQL, without tidemark's functions, silver
+//! or gold.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -29,21 +30,32 @@ const CHOSEN: [(&str, &str); 9] = [
 const ORACLE: &str = "
     CREATE SCHEMA oracle;
     CREATE TABLE oracle.events AS
-    SELECT event_time, received_at, (event_time AT TIME ZONE 'UTC')::date AS day, coalesce(user_id, anonymous_id) AS person,
+    SELECT event_time, received_at, (event_time AT TIME ZONE 'UTC')::date AS day,
+           coalesce(user_id, anonymous_id) AS person,
            event_type, payload #>> '{context,platform}' AS platform, payload #>> '{context,country}' AS country,
-           payload #>> '{context,page,path}' AS path, (payload #>> '{properties,performance,load_ms}')::numeric AS load_ms,
-           (payload #>> '{properties,order,total}')::numeric AS total, payload #>> '{properties,order,currency}' AS currency,
-           payload #> '{context,campaign}' IS NULL AND coalesce(payload #>> '{context,page,url}', '') !~ '[?&][a-z]+clid='
-               AND coalesce(split_part(payload #>> '{context,page,referrer}', '/', 3), 'shop.example') = 'shop.example' AS direct
+           payload #>> '{context,page,path}' AS path,
+           (payload #>> '{properties,performance,load_ms}')::numeric AS load_ms,
+           (payload #>> '{properties,order,total}')::numeric AS total,
+           payload #>> '{properties,order,currency}' AS currency,
+           payload #> '{context,campaign}' IS NULL
+               AND coalesce(payload #>> '{context,page,url}', '') !~ '[?&][a-z]+clid='
+               AND coalesce(split_part(payload #>> '{context,page,referrer}', '/', 3), 'shop.example') = 'shop.example'
+               AS direct
       FROM bronze.events;
     CREATE TABLE oracle.sessions AS
-    SELECT person, (min(event_time) AT TIME ZONE 'UTC')::date AS day, (array_agg(platform ORDER BY event_time))[1] AS platform,
-           (array_agg(country ORDER BY event_time))[1] AS country, CASE WHEN bool_and(direct) THEN 'Direct' END AS channel,
-           max(event_time) - min(event_time) <= interval '10 seconds' AND count(*) FILTER (WHERE event_type = 'page_viewed') < 2
+    SELECT person, (min(event_time) AT TIME ZONE 'UTC')::date AS day,
+           (array_agg(platform ORDER BY event_time))[1] AS platform,
+           (array_agg(country ORDER BY event_time))[1] AS country,
+           CASE WHEN bool_and(direct) THEN 'Direct' END AS channel,
+           max(event_time) - min(event_time) <= interval '10 seconds'
+               AND count(*) FILTER (WHERE event_type = 'page_viewed') < 2
                AND count(*) FILTER (WHERE event_type = 'purchase_completed') = 0 AS bounced,
            count(*) FILTER (WHERE event_type = 'purchase_completed') > 0 AS buying
       FROM (SELECT *, sum(cut::integer) OVER (PARTITION BY person ORDER BY event_time) AS number
-              FROM (SELECT *, coalesce(event_time - lag(event_time) OVER (PARTITION BY person ORDER BY event_time) > interval '30 minutes', true) AS cut
+              FROM (SELECT *,
+                           coalesce(event_time - lag(event_time)
+                                        OVER (PARTITION BY person ORDER BY event_time) > interval '30 minutes',
+                                        true) AS cut
                       FROM oracle.events) AS c) AS n
      GROUP BY person, number;
     CREATE TABLE oracle.actives AS
@@ -52,19 +64,25 @@ const ORACLE: &str = "
            (SELECT count(DISTINCT person) FROM oracle.events AS e WHERE e.day BETWEEN d.day - 27 AND d.day) AS mau
       FROM (SELECT day, count(DISTINCT person) AS persons FROM oracle.events GROUP BY day) AS d;
     CREATE TABLE oracle.entries AS
-    SELECT a.day, a.person, bool_or(EXISTS (SELECT FROM oracle.events AS b WHERE b.person = a.person AND b.event_type = 'product_viewed'
-                                               AND b.event_time > a.event_time AND b.event_time <= a.event_time + interval '1 day')) AS went_on
+    SELECT a.day, a.person,
+           bool_or(EXISTS (SELECT FROM oracle.events AS b
+                            WHERE b.person = a.person AND b.event_type = 'product_viewed'
+                              AND b.event_time > a.event_time
+                              AND b.event_time <= a.event_time + interval '1 day')) AS went_on
       FROM oracle.events AS a WHERE a.event_type = 'page_viewed' GROUP BY a.day, a.person;
     CREATE TABLE oracle.weeks AS
-    SELECT person, date_trunc('week', day::timestamp)::date AS day, min(date_trunc('week', day::timestamp)::date) OVER (PARTITION BY person) AS first
+    SELECT person, date_trunc('week', day::timestamp)::date AS day,
+           min(date_trunc('week', day::timestamp)::date) OVER (PARTITION BY person) AS first
       FROM oracle.events GROUP BY person, date_trunc('week', day::timestamp)::date;
     CREATE TABLE oracle.cohorts AS
-    SELECT first AS day, count(*) FILTER (WHERE day = first) AS persons, count(*) FILTER (WHERE day = first + 7) AS after_1,
+    SELECT first AS day, count(*) FILTER (WHERE day = first) AS persons,
+           count(*) FILTER (WHERE day = first + 7) AS after_1,
            count(*) FILTER (WHERE day = first + 14) AS after_2
       FROM oracle.weeks GROUP BY first;
     CREATE TABLE oracle.dormant AS
     SELECT a.person, a.day + 7 AS day FROM oracle.weeks AS a
-     WHERE a.day < (SELECT max(day) FROM oracle.weeks) AND NOT EXISTS (SELECT FROM oracle.weeks AS b WHERE b.person = a.person AND b.day = a.day + 7)";
+     WHERE a.day < (SELECT max(day) FROM oracle.weeks)
+       AND NOT EXISTS (SELECT FROM oracle.weeks AS b WHERE b.person = a.person AND b.day = a.day + 7)";
 
 /// A question that both tools ask.
 struct Question {
@@ -77,7 +95,8 @@ struct Question {
     filters: [&'static str; 2],
 }
 
-const SESSIONS: &str = "SELECT sum(sessions), sum(round(sessions * pct_bounced / 100)), sum(round(sessions * pct_buying / 100)) FROM q";
+const SESSIONS: &str = "SELECT sum(sessions), sum(round(sessions * pct_bounced / 100)),
+                               sum(round(sessions * pct_buying / 100)) FROM q";
 const SESSIONS_EXPECTED: &str =
     "SELECT count(*), sum(bounced::integer), sum(buying::integer) FROM oracle.sessions WHERE {filters}";
 const FUNNEL: &str = "SELECT max(entries) FILTER (WHERE step = 1), max(entries) FILTER (WHERE step = 2),
@@ -123,39 +142,53 @@ const QUESTIONS: [Question; 15] = [
         name: "freshness",
         looks: [FRESHNESS; 2],
         // One date of bronze was marked: each model waits for it and for those around it that it also reads.
-        expected: "SELECT count(*), sum(1 + lookback_days + lookahead_days), min(date '2026-09-08' - lookahead_days) FROM tidemark_internal.models WHERE {filters}",
+        expected: "SELECT count(*), sum(1 + lookback_days + lookahead_days), min(date '2026-09-08' - lookahead_days)
+                     FROM tidemark_internal.models WHERE {filters}",
         filters: ["name = 'silver.events'", "true"],
     },
     Question {
         name: "funnel",
         looks: [FUNNEL; 2],
-        expected: "SELECT count(*), sum(went_on::integer), round(100.0 * sum(went_on::integer) / count(*), 1), 5 FROM oracle.entries WHERE {filters}",
+        expected: "SELECT count(*), sum(went_on::integer), round(100.0 * sum(went_on::integer) / count(*), 1), 5
+                     FROM oracle.entries WHERE {filters}",
         filters: ["{week}"; 2],
     },
     Question {
         name: "latency",
         looks: [
             "SELECT count(*), sum(page_views), bool_and(p50_ms <= p95_ms AND p95_ms <= p99_ms),
-                    bool_and(abs(p95_ms - (SELECT (array_agg(v.load_ms ORDER BY v.load_ms))[1 + floor(0.95 * (count(*) - 1))::integer] FROM silver.page_views AS v
-                                            WHERE v.event_date = q.event_date AND v.platform = q.platform)) <= 0.5 + 0.011 * p95_ms) FROM q",
-            "SELECT 3 * count(*), sum((SELECT d.page_views FROM gold.latency_daily AS d WHERE d.event_date = (q.time AT TIME ZONE 'UTC')::date)),
+                    bool_and(abs(p95_ms - (SELECT (array_agg(v.load_ms ORDER BY v.load_ms))
+                                                      [1 + floor(0.95 * (count(*) - 1))::integer]
+                                             FROM silver.page_views AS v
+                                            WHERE v.event_date = q.event_date
+                                              AND v.platform = q.platform)) <= 0.5 + 0.011 * p95_ms) FROM q",
+            "SELECT 3 * count(*),
+                    sum((SELECT d.page_views FROM gold.latency_daily AS d
+                          WHERE d.event_date = (q.time AT TIME ZONE 'UTC')::date)),
                     bool_and(p50 <= p95 AND p95 <= p99),
-                    bool_and(abs(p95 - (SELECT (array_agg(v.load_ms ORDER BY v.load_ms))[1 + floor(0.95 * (count(*) - 1))::integer] FROM silver.page_views AS v
-                                         WHERE v.event_date = (q.time AT TIME ZONE 'UTC')::date)) <= 0.5 + 0.011 * p95) FROM q",
+                    bool_and(abs(p95 - (SELECT (array_agg(v.load_ms ORDER BY v.load_ms))
+                                                   [1 + floor(0.95 * (count(*) - 1))::integer]
+                                          FROM silver.page_views AS v
+                                         WHERE v.event_date = (q.time AT TIME ZONE 'UTC')::date)) <= 0.5 + 0.011 * p95)
+               FROM q",
         ],
-        expected: "SELECT count(DISTINCT (day, platform)), count(*), true, true FROM oracle.events WHERE load_ms IS NOT NULL AND {filters}",
+        expected: "SELECT count(DISTINCT (day, platform)), count(*), true, true FROM oracle.events
+                    WHERE load_ms IS NOT NULL AND {filters}",
         filters: ["{week} AND platform = 'web'", "{week}"],
     },
     Question {
         name: "lateness",
         looks: [LATENESS; 2],
-        expected: "SELECT count(*), count(*) FILTER (WHERE received_at - event_time >= interval '1 hour'), 100.00 FROM oracle.events WHERE {filters}",
+        expected: "SELECT count(*), count(*) FILTER (WHERE received_at - event_time >= interval '1 hour'), 100.00
+                     FROM oracle.events WHERE {filters}",
         filters: ["{week}"; 2],
     },
     Question {
         name: "lifecycle",
-        looks: ["SELECT sum(new_persons), sum(new_persons + returning_persons + resurrected_persons), sum(dormant_persons) FROM q"; 2],
-        expected: "SELECT count(*) FILTER (WHERE day = first), count(*), (SELECT -count(*) FROM oracle.dormant WHERE {filters})
+        looks: ["SELECT sum(new_persons), sum(new_persons + returning_persons + resurrected_persons),
+                        sum(dormant_persons) FROM q"; 2],
+        expected: "SELECT count(*) FILTER (WHERE day = first), count(*),
+                          (SELECT -count(*) FROM oracle.dormant WHERE {filters})
                      FROM oracle.weeks WHERE {filters}",
         filters: ["{week}"; 2],
     },
@@ -174,7 +207,8 @@ const QUESTIONS: [Question; 15] = [
             "SELECT sum(purchases), sum(revenue), count(DISTINCT currency) FROM q",
             "SELECT sum(purchases), sum(revenue), count(DISTINCT metric) FROM q",
         ],
-        expected: "SELECT count(*), sum(total), count(DISTINCT currency) FROM oracle.events WHERE event_type = 'purchase_completed' AND {filters}",
+        expected: "SELECT count(*), sum(total), count(DISTINCT currency) FROM oracle.events
+                    WHERE event_type = 'purchase_completed' AND {filters}",
         filters: ["{week} AND currency = 'EUR'"; 2],
     },
     Question {
@@ -195,7 +229,8 @@ const QUESTIONS: [Question; 15] = [
     Question {
         name: "stickiness",
         looks: ["SELECT sum(pct_of_weekly), sum(pct_of_monthly) FROM q"; 2],
-        expected: "SELECT sum(round(100.0 * dau / wau, 1)), sum(round(100.0 * dau / mau, 1)) FROM oracle.actives WHERE {filters}",
+        expected: "SELECT sum(round(100.0 * dau / wau, 1)), sum(round(100.0 * dau / mau, 1)) FROM oracle.actives
+                    WHERE {filters}",
         filters: ["{week}"; 2],
     },
     Question {
@@ -207,7 +242,8 @@ const QUESTIONS: [Question; 15] = [
     },
 ];
 
-/// A shop of three weeks from Tuesday, 2026-09-01, to Sunday, refreshed; then one date is marked. All tests only read it.
+/// A shop of three weeks from Tuesday, 2026-09-01, to Sunday, refreshed; then one date is marked. All tests only read
+/// it.
 fn shop() -> &'static Database<'static> {
     static SHOP: OnceLock<Database<'static>> = OnceLock::new();
     SHOP.get_or_init(|| {
@@ -408,8 +444,10 @@ fn the_queries_for_psql_fit_a_screen() {
         assert!(report.contains(&format!(" {number} ")), "{what}, {number}, are missing in\n{report}");
     }
     // With names of up to 17 characters, that is.
-    let table = "SELECT t.* FROM (SELECT tidemark.funnel_stats_union_agg(stats) AS stats FROM gold_storage.funnel_facts) AS f,
-        tidemark.funnel_table(f.stats, ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase finished']) AS t";
+    let table = "SELECT t.*
+                   FROM (SELECT tidemark.funnel_stats_union_agg(stats) AS stats FROM gold_storage.funnel_facts) AS f,
+                        tidemark.funnel_table(f.stats, ARRAY['page viewed', 'product viewed', 'product added',
+                                                             'checkout started', 'purchase finished']) AS t";
     let output = Command::new(program("psql"))
         .args(["-Xq", "-P", "pager=off", "-d", &database.superuser_url(), "-c", table])
         .output()

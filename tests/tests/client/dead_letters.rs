@@ -210,7 +210,8 @@ fn only_who_may_decide_about_letters_can() {
     assert_eq!(database.number("SELECT count(*) FROM loader.dead_letters WHERE status = 'open'"), 2);
     let discarded = letters(&database, &[&discard[..], &["--yes"]].concat()).ok();
     assert!(discarded.stdout.contains("discarded 1 "), "{}", discarded.stdout);
-    let sql = "SELECT \"offset\", status, note, resolved_by LIKE 'e2e_admin%', encode(payload, 'escape') FROM loader.dead_letters
+    let sql = "SELECT \"offset\", status, note, resolved_by LIKE 'e2e_admin%', encode(payload, 'escape')
+                 FROM loader.dead_letters
                 WHERE status <> 'open'";
     assert_eq!(database.rows(sql), [["1", "discarded", "not ours", "t", "x"]]);
     // What was discarded is not tried again.

@@ -32,14 +32,16 @@ fn by_offsets_every_record_is_loaded_once_whatever_its_id() {
                  partition_unique => NULL);
              DO $$ DECLARE i regclass; BEGIN
                  FOR i IN SELECT indexrelid FROM pg_index
-                           WHERE indisunique AND indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bronze.events'::regclass)
+                           WHERE indisunique AND indrelid IN (SELECT inhrelid FROM pg_inherits
+                                                               WHERE inhparent = 'bronze.events'::regclass)
                  LOOP EXECUTE format('DROP INDEX %s', i); END LOOP; END $$",
         )
         .unwrap();
     let topic = topic_of(&events::file([same.as_str(), &same, &same].join("\n").as_bytes()), "1");
     assert_eq!(outcome(&catch_up(&database, &topic, &offsets)), (3, 0, 0));
     assert_eq!(catch_up(&database, &topic, &offsets).read, 0);
-    let sql = "SELECT count(*), count(DISTINCT event_id), count(DISTINCT (source_partition, source_offset)) FROM bronze.events";
+    let sql = "SELECT count(*), count(DISTINCT event_id), count(DISTINCT (source_partition, source_offset))
+                 FROM bronze.events";
     assert_eq!(database.rows(sql), [["3", "1", "3"]]);
     // And the other modes are refused there: they would load everything twice.
     assert!(load(&database, &[same], &[]).refused(78).contains("--dedupe offsets"));

@@ -95,7 +95,8 @@ fn a_run_that_was_killed_in_the_middle_of_a_topic_goes_on_exactly() {
     // Nothing that was committed is read again. What a killed process had committed but not reported counts as done.
     assert_eq!(counts.read as i64, lines - done);
     assert_exact(&database, &file.path);
-    let sql = "SELECT count(*), count(DISTINCT event_id), (SELECT count(*) FROM loader.dead_letters) FROM bronze.events";
+    let sql = "SELECT count(*), count(DISTINCT event_id), (SELECT count(*) FROM loader.dead_letters)
+                 FROM bronze.events";
     let events = file.number("events").to_string();
     assert_eq!(database.rows(sql), [[events.clone(), events, file.number("malformed").to_string()]]);
 }

@@ -106,7 +106,8 @@ fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
     load(&database, &[line_received(4, "u", "2025-01-04T23:59:59Z", "2025-01-05T00:00:01Z")], &[]);
     tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
     assert_eq!(database.rows(STATUS), [["2024-12-28 23:59:59+00", "1", "0"]]);
-    let gold = "SELECT d.received_after_day, l.received_after_day FROM gold.daily_actives AS d, gold.daily_actives_live AS l";
+    let gold = "SELECT d.received_after_day, l.received_after_day
+                  FROM gold.daily_actives AS d, gold.daily_actives_live AS l";
     assert_eq!(database.rows(gold), [["1", "1"]]);
     assert_books(&database);
 }
@@ -281,7 +282,8 @@ fn merging_moves_each_diverted_event_exactly_once() {
 
     database.connect().batch_execute("DELETE FROM tidemark_internal.dirty_log").unwrap();
     let url = database.admin_url();
-    let merge = "SELECT coalesce(sum(merged), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM loader.merge_late_events('2026-09-01', '2026-09-01')";
+    let merge = "SELECT coalesce(sum(merged), 0)::bigint, coalesce(sum(duplicates), 0)::bigint
+                   FROM loader.merge_late_events('2026-09-01', '2026-09-01')";
     let mut moved = (0, 0);
     std::thread::scope(|scope| {
         let workers: Vec<_> =
@@ -301,7 +303,9 @@ fn merging_moves_each_diverted_event_exactly_once() {
         "the other date, and the conflict, stay"
     );
     assert_eq!(database.value("SELECT user_id FROM bronze.events WHERE event_id::text LIKE '%008'"), "v");
-    let marks = "SELECT event_date, rows, late_rows, max_event_time, lateness FROM tidemark_internal.dirty_log WHERE rows IS NOT NULL";
+    let marks =
+        "SELECT event_date, rows, late_rows, max_event_time, lateness FROM tidemark_internal.dirty_log
+          WHERE rows IS NOT NULL";
     assert_eq!(
         database.rows(marks),
         [["2026-09-01", "500", "500", "2026-09-01 10:00:00+00", "{0,0,0,0,0,0,0,0,0,500,0,0}"]]
@@ -348,9 +352,11 @@ fn an_id_that_comes_with_another_content_is_a_dead_letter() {
     let paths = "SELECT DISTINCT write_path FROM loader.batches ORDER BY 1";
     assert_eq!(database.column(paths), ["direct", "probed", "staged"]);
 
-    let letters = "SELECT event_id, count(*) FROM loader.dead_letters WHERE reason = 'duplicate_id_conflict' GROUP BY 1 ORDER BY 1";
+    let letters = "SELECT event_id, count(*) FROM loader.dead_letters WHERE reason = 'duplicate_id_conflict'
+                    GROUP BY 1 ORDER BY 1";
     assert_eq!(database.rows(letters), [[id(1), "2".to_owned()], [id(2), "1".to_owned()]]);
-    let kept = "SELECT payload->'context'->'page'->>'path' FROM bronze.events WHERE event_id = '00000000-0000-4000-8000-000000000001'";
+    let kept = "SELECT payload->'context'->'page'->>'path' FROM bronze.events
+                 WHERE event_id = '00000000-0000-4000-8000-000000000001'";
     assert_eq!(database.value(kept), "/", "the first one is kept");
     // A row from before there were fingerprints counts as equal.
     database.connect().batch_execute("UPDATE bronze.events SET payload_hash = NULL").unwrap();
@@ -366,8 +372,10 @@ fn a_retired_date_costs_its_own_events_only() {
     database
         .connect()
         .batch_execute(
-            "INSERT INTO tidemark_internal.retired_dates (parent, event_date, partition, state, from_time, to_time, retention_action)
-             VALUES ('bronze.events', '2026-09-01', 'bronze_partitions.gone', 'dropped', '2026-09-01', '2026-09-02', 'drop');
+            "INSERT INTO tidemark_internal.retired_dates (parent, event_date, partition, state, from_time, to_time,
+                                                          retention_action)
+             VALUES ('bronze.events', '2026-09-01', 'bronze_partitions.gone', 'dropped', '2026-09-01',
+                     '2026-09-02', 'drop');
              DO $$ DECLARE p regclass; BEGIN
                  SELECT partition INTO p FROM tidemark.partitions('bronze.events') WHERE from_date = '2026-09-01';
                  EXECUTE format('ALTER TABLE bronze.events DETACH PARTITION %s', p);
@@ -402,8 +410,11 @@ fn a_retired_date_costs_its_own_events_only() {
 fn lateness_is_counted_in_the_buckets_of_the_extension() {
     let database = cluster::shared().database();
     // Each bound of each bucket, and a microsecond to both sides of it.
-    let sql = "SELECT to_char((timestamp '2026-09-30 12:00:00' - b.to_lateness + make_interval(secs => d / 1e6)), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
-                 FROM tidemark.lateness_buckets() b CROSS JOIN (VALUES (-1), (0), (1)) AS v(d) WHERE b.to_lateness IS NOT NULL";
+    let sql =
+        "SELECT to_char((timestamp '2026-09-30 12:00:00' - b.to_lateness + make_interval(secs => d / 1e6)),
+                        'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+           FROM tidemark.lateness_buckets() b CROSS JOIN (VALUES (-1), (0), (1)) AS v(d)
+          WHERE b.to_lateness IS NOT NULL";
     let mut times = database.column(sql);
     assert_eq!(times.len(), 33);
     // One before its receipt.
@@ -411,10 +422,13 @@ fn lateness_is_counted_in_the_buckets_of_the_extension() {
     let lines: Vec<String> =
         (1..).zip(&times).map(|(n, time)| line_received(n, "u", time, RECEIVED)).collect();
     assert_eq!(load(&database, &lines, &["--batch-rows", "7"]).loaded, 34);
-    let counted = "SELECT event_date, bucket, events FROM tidemark.lateness WHERE source = 'bronze.events'::regclass ORDER BY 1, 2";
-    let expected = "SELECT e.event_date, b.bucket, count(*) FROM bronze.events e JOIN tidemark.lateness_buckets() b
-                        ON e.received_at - e.event_time >= coalesce(b.from_lateness, '-1 day') AND e.received_at - e.event_time < coalesce(b.to_lateness, '9999 days')
-                     GROUP BY 1, 2 ORDER BY 1, 2";
+    let counted = "SELECT event_date, bucket, events FROM tidemark.lateness
+                    WHERE source = 'bronze.events'::regclass ORDER BY 1, 2";
+    let expected =
+        "SELECT e.event_date, b.bucket, count(*) FROM bronze.events e
+           JOIN tidemark.lateness_buckets() b ON e.received_at - e.event_time >= coalesce(b.from_lateness, '-1 day')
+            AND e.received_at - e.event_time < coalesce(b.to_lateness, '9999 days')
+          GROUP BY 1, 2 ORDER BY 1, 2";
     assert_eq!(database.rows(counted), database.rows(expected));
 }
 
@@ -434,7 +448,8 @@ fn a_refresh_that_takes_long_keeps_nobodys_marks() {
         second.batch_execute("CALL tidemark.refresh()").unwrap();
         let log = "SELECT count(*) FROM tidemark_internal.dirty_log";
         assert_eq!(database.number(log), 0, "all marks are passed on");
-        let status = "SELECT events_loaded, watermark FROM tidemark.source_status WHERE source = 'bronze.events'::regclass";
+        let status = "SELECT events_loaded, watermark FROM tidemark.source_status
+                       WHERE source = 'bronze.events'::regclass";
         assert_eq!(database.rows(status), [["2", "2026-09-23 11:00:00+00"]]);
         assert_eq!(database.number("SELECT events_loaded FROM tidemark_internal.watermarks"), 2);
         blocker.batch_execute("ROLLBACK").unwrap();

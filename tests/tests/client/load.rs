@@ -49,7 +49,8 @@ fn a_generated_file_ends_up_exactly_as_its_summary_says() {
     expected.sort();
     assert_eq!(database.column(reasons), expected);
 
-    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log WHERE source = 'bronze.events'::regclass ORDER BY 1";
+    let dirty = "SELECT DISTINCT event_date FROM tidemark_internal.dirty_log
+                  WHERE source = 'bronze.events'::regclass ORDER BY 1";
     assert_eq!(
         database.column(dirty),
         database.column("SELECT DISTINCT event_date FROM bronze.events ORDER BY 1")

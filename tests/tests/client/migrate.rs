@@ -6,8 +6,10 @@ use tidemark_tests::process::tidemark;
 /// Everything that a migration could change, as text.
 fn schema(database: &Database<'_>) -> Vec<Vec<String>> {
     database.rows(
-        "SELECT c.oid::regclass, c.oid, c.xmin, c.relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') ORDER BY 1;
+        "SELECT c.oid::regclass, c.oid, c.xmin, c.relkind FROM pg_class AS c
+           JOIN pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal')
+          ORDER BY 1;
          SELECT oid::regprocedure, xmin FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'tidemark%' ORDER BY 1;
          SELECT * FROM loader.schema_history ORDER BY 1;
          SELECT * FROM loader.repeatable_scripts ORDER BY 1;
@@ -63,6 +65,7 @@ fn a_migration_that_was_killed_is_finished_by_the_next() {
     let whole = cluster::shared().database();
     let objects =
         "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') ORDER BY 1";
+         WHERE n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal')
+         ORDER BY 1";
     assert_eq!(database.column(objects), whole.column(objects));
 }

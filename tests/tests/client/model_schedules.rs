@@ -19,10 +19,12 @@ fn shop(database: &Database<'_>) {
         INSERT INTO s.events SELECT '2026-01-01'::date + i % 10, i % 7, i FROM generate_series(1, 200) AS i;
         SELECT tidemark.create_model('s.daily', '{s.events}', $q$
             SELECT event_date, person, count(*) AS events, sum(amount) AS amount FROM s.events
-             WHERE event_date >= $1 AND event_date < $2 GROUP BY event_date, person $q$, '{event_date,person}', live => true);
+             WHERE event_date >= $1 AND event_date < $2
+             GROUP BY event_date, person $q$, '{event_date,person}', live => true);
         SELECT tidemark.create_model('s.around', '{s.daily}', $q$
             SELECT d::date AS event_date, sum(x.events) AS events, sum(x.amount) AS amount
-              FROM generate_series($1::timestamp, $2::timestamp - interval '1 day', interval '1 day') AS d JOIN s.daily x ON x.event_date BETWEEN d::date - 1 AND d::date + 1
+              FROM generate_series($1::timestamp, $2::timestamp - interval '1 day', interval '1 day') AS d
+              JOIN s.daily x ON x.event_date BETWEEN d::date - 1 AND d::date + 1
              GROUP BY 1 $q$, '{event_date}', 1, 1, true)";
     database.connect().batch_execute(sql).unwrap();
 }
@@ -65,7 +67,8 @@ fn refresh(client: &mut Client) {
 /// A late event with its mark, in the transaction that is open.
 fn write(client: &mut Client, date: &str) {
     let sql = format!(
-        "INSERT INTO s.events VALUES ('{date}', 3, 1000); SELECT tidemark.mark_dirty('s.events', ARRAY['{date}']::date[])"
+        "INSERT INTO s.events VALUES ('{date}', 3, 1000);
+         SELECT tidemark.mark_dirty('s.events', ARRAY['{date}']::date[])"
     );
     rows(client, &sql);
 }
@@ -155,11 +158,15 @@ fn writers_refreshers_and_kills_leave_nothing_wrong() {
                 client.batch_execute(&format!("SELECT setseed(0.{seed}1)")).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     // Inserts, updates, deletes and moves to another date, each with the marks of what it touched.
-                    let sql = "WITH gone AS (DELETE FROM s.events WHERE event_date = '2026-01-01'::date + (random() * 9)::integer
+                    let sql = "WITH gone AS (DELETE FROM s.events
+                                             WHERE event_date = '2026-01-01'::date + (random() * 9)::integer
                                                AND person = (random() * 6)::integer RETURNING event_date),
-                             come AS (INSERT INTO s.events SELECT '2026-01-01'::date + (random() * 9)::integer, (random() * 6)::integer, (random() * 99)::integer
+                             come AS (INSERT INTO s.events
+                                      SELECT '2026-01-01'::date + (random() * 9)::integer,
+                                             (random() * 6)::integer, (random() * 99)::integer
                                         FROM generate_series(1, 3) RETURNING event_date)
-                         SELECT tidemark.mark_dirty('s.events', array_agg(event_date)) FROM (SELECT * FROM gone UNION ALL SELECT * FROM come) AS x";
+                         SELECT tidemark.mark_dirty('s.events', array_agg(event_date))
+                           FROM (SELECT * FROM gone UNION ALL SELECT * FROM come) AS x";
                     match client.simple_query(sql) {
                         Ok(_) => {}
                         Err(e) if e.code().is_some_and(|code| code.code() == "40P01") => {}
@@ -188,7 +195,11 @@ fn writers_refreshers_and_kills_leave_nothing_wrong() {
             looks += 1;
             if looks % 5 == 0 {
                 killer
-                    .simple_query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'refresher' AND datname = current_database() ORDER BY random() LIMIT 1")
+                    .simple_query(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                          WHERE application_name = 'refresher' AND datname = current_database()
+                          ORDER BY random() LIMIT 1",
+                    )
                     .unwrap();
             }
         }
@@ -199,9 +210,11 @@ fn writers_refreshers_and_kills_leave_nothing_wrong() {
     });
     refresh(&mut database.connect());
     assert_stored(&database);
-    let verified = "SELECT DISTINCT status FROM unnest('{s.daily,s.around}'::text[]) AS m, tidemark.verify_model(m, '2025-12-30', '2026-01-12')";
+    let verified = "SELECT DISTINCT status FROM unnest('{s.daily,s.around}'::text[]) AS m,
+                           tidemark.verify_model(m, '2025-12-30', '2026-01-12')";
     assert_eq!(database.column(verified), ["ok"]);
-    let worked = "SELECT count(*) > 20, bool_or(rows_deleted > 0), bool_or(rows_updated > 0) FROM tidemark_internal.refresh_log";
+    let worked = "SELECT count(*) > 20, bool_or(rows_deleted > 0), bool_or(rows_updated > 0)
+                    FROM tidemark_internal.refresh_log";
     assert_eq!(database.rows(worked), [["t", "t", "t"]], "the refreshers did too little to prove anything");
 }
 
@@ -250,7 +263,9 @@ fn a_superusers_refresh_runs_as_the_owner() {
              PERFORM pg_catalog.set_config('search_path', 'm', false);
              RETURN 1;
          END $f$;
-         SELECT tidemark.create_model('m.trap', '{{m.events}}', 'SELECT event_date, m.trap() AS x FROM m.events WHERE event_date >= $1 AND event_date < $2', '{{event_date}}', live => true);
+         SELECT tidemark.create_model('m.trap', '{{m.events}}',
+             'SELECT event_date, m.trap() AS x FROM m.events WHERE event_date >= $1 AND event_date < $2',
+             '{{event_date}}', live => true);
          RESET ROLE"
     );
     superuser.batch_execute(&sql).unwrap();
@@ -296,7 +311,8 @@ fn a_source_that_is_loaded_without_a_pause_keeps_no_model_waiting() {
         CREATE TRIGGER load AFTER INSERT ON s.daily EXECUTE FUNCTION s.load()";
     client.batch_execute(sql).unwrap();
     refresh(&mut client);
-    let times = "SELECT m.name, m.refresh_count, s.dirty_dates FROM tidemark_internal.models m JOIN tidemark.model_status s ON s.model = m.name ORDER BY 1";
+    let times = "SELECT m.name, m.refresh_count, s.dirty_dates FROM tidemark_internal.models m
+                   JOIN tidemark.model_status s ON s.model = m.name ORDER BY 1";
     // 10 dates with events, 12 around them; what came in meanwhile makes one date stale, and the three around it.
     let expected = [["s.around", "12", "3"], ["s.daily", "10", "1"]];
     assert_eq!(rows(&mut client, times), expected);

@@ -28,12 +28,14 @@ fn refresh(client: &mut Client) {
 /// Sessions as everybody writes them: LAG for the gap, SUM for the number.
 const SESSIONS: &str = "
     SELECT (min(event_time) AT TIME ZONE 'UTC')::date AS event_date, person, min(event_time) AS started_at,
-           max(event_time) AS ended_at, extract(epoch FROM max(event_time) - min(event_time))::numeric(12, 3) AS duration_seconds,
+           max(event_time) AS ended_at,
+           extract(epoch FROM max(event_time) - min(event_time))::numeric(12, 3) AS duration_seconds,
            count(*) AS events, count(*) FILTER (WHERE event_type = 'page_viewed') AS page_views,
            count(*) FILTER (WHERE event_type = 'purchase_completed') AS purchases
       FROM (SELECT *, sum(cut) OVER (PARTITION BY person ORDER BY event_time ROWS UNBOUNDED PRECEDING) AS number
               FROM (SELECT coalesce(user_id, anonymous_id) AS person, event_time, event_type,
-                           CASE WHEN event_time - lag(event_time) OVER (PARTITION BY coalesce(user_id, anonymous_id) ORDER BY event_time)
+                           CASE WHEN event_time - lag(event_time)
+                               OVER (PARTITION BY coalesce(user_id, anonymous_id) ORDER BY event_time)
                                      <= interval '30 minutes' THEN 0 ELSE 1 END AS cut
                       FROM bronze.events WHERE coalesce(user_id, anonymous_id) IS NOT NULL) AS a) AS b
      GROUP BY person, number";

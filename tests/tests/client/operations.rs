@@ -139,7 +139,12 @@ fn check_says_what_is_wrong_and_what_to_do() {
     assert!(problem(&of(&url), "position").contains("behind the end"));
     client.batch_execute("UPDATE loader.pipelines SET cluster_id = 'another'").unwrap();
     assert!(problem(&of(&url), "position").contains("cluster another"));
-    client.batch_execute("INSERT INTO loader.schema_history SELECT version + 1000, name, applied_on, checksum FROM loader.schema_history ORDER BY version DESC LIMIT 1").unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO loader.schema_history SELECT version + 1000, name, applied_on, checksum
+               FROM loader.schema_history ORDER BY version DESC LIMIT 1",
+        )
+        .unwrap();
     assert!(problem(&of(&url), "schema").ends_with("use the newer tidemark"));
     let run = tidemark(&["run", "--brokers", &broker.address, "--topic", &topic, "--until-caught-up"])
         .database(&url)
@@ -208,7 +213,8 @@ fn what_check_wants_granted_is_all_that_loading_needs() {
     assert!(granted > 20, "{list}");
     check(&url, &broker.address, &topic, &[]).ok();
 
-    // Everything that a loader does: new rows, duplicates, conflicts, dead letters, late rows, the ledger, a gap, a pause.
+    // Everything that a loader does: new rows, duplicates, conflicts, dead letters, late rows, the ledger, a gap, a
+    // pause.
     let run = |group: &str, more: &[&str]| {
         let mut arguments = vec!["run", "--brokers", &broker.address, "--topic", &topic, "--group", group];
         arguments.extend(["--until-caught-up", "--maintain-every", "off", "--batch-rows", "2"]);

@@ -30,7 +30,8 @@ const AGGREGATES: [(&str, &str, &str); 3] = [
 fn shop(database: &Database<'_>) {
     let file = Generated::new("--events 30000 --days 6 --users 60 --seed 61 --malformed 0");
     tidemark(&["load", file.path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
-    let sql = "ANALYZE bronze.events; CREATE TABLE shuffled AS SELECT * FROM bronze.events ORDER BY md5(event_id::text); ANALYZE shuffled";
+    let sql = "ANALYZE bronze.events; CREATE TABLE shuffled AS SELECT * FROM bronze.events ORDER BY md5(event_id::text);
+               ANALYZE shuffled";
     database.connect().batch_execute(sql).unwrap();
 }
 
@@ -64,7 +65,8 @@ fn answers_do_not_depend_on_plan_order_or_memory() {
                 assert_eq!(plan.contains("Partial "), partial, "{name} with {settings}:\n{plan}");
             }
             let sql = format!(
-                "SELECT count(*), md5(string_agg(concat(user_id, ' ', answer), E'\\n' ORDER BY user_id NULLS FIRST)) FROM ({by_user}) AS q"
+                "SELECT count(*), md5(string_agg(concat(user_id, ' ', answer), E'\\n' ORDER BY user_id NULLS FIRST))
+                   FROM ({by_user}) AS q"
             );
             rows(&mut client, &sql)
         };

@@ -22,7 +22,8 @@ fn rows_with_sketches_are_updated_and_deleted_on_a_subscriber_by_their_whole_con
             .connect()
             .batch_execute(
                 "CREATE EXTENSION tidemark;
-                 CREATE TABLE rollups (day integer, people tidemark.hll, times tidemark.ddsketch, funnel tidemark.funnel_stats);
+                 CREATE TABLE rollups (day integer, people tidemark.hll, times tidemark.ddsketch,
+                                       funnel tidemark.funnel_stats);
                  ALTER TABLE rollups REPLICA IDENTITY FULL",
             )
             .unwrap();
@@ -37,7 +38,8 @@ fn rows_with_sketches_are_updated_and_deleted_on_a_subscriber_by_their_whole_con
     subscriber
         .connect()
         .batch_execute(&format!(
-            "CREATE SUBSCRIPTION rollups CONNECTION '{}' PUBLICATION rollups WITH (create_slot = false, slot_name = 'rollups', copy_data = false)",
+            "CREATE SUBSCRIPTION rollups CONNECTION '{}' PUBLICATION rollups
+                 WITH (create_slot = false, slot_name = 'rollups', copy_data = false)",
             publisher.superuser_url()
         ))
         .unwrap();
@@ -48,7 +50,8 @@ fn rows_with_sketches_are_updated_and_deleted_on_a_subscriber_by_their_whole_con
     publisher.connect().batch_execute(&format!("INSERT INTO rollups {rows}")).unwrap();
     wait(&subscriber, "SELECT count(*)::text FROM rollups", "3");
 
-    let counts = "SELECT string_agg(day || ':' || tidemark.ddsketch_count(times), ' ' ORDER BY tidemark.ddsketch_count(times)) FROM rollups";
+    let counts = "SELECT string_agg(day || ':' || tidemark.ddsketch_count(times), ' '
+                                    ORDER BY tidemark.ddsketch_count(times)) FROM rollups";
     publisher
         .connect()
         .batch_execute(
@@ -63,7 +66,10 @@ fn rows_with_sketches_are_updated_and_deleted_on_a_subscriber_by_their_whole_con
 
     subscriber
         .connect()
-        .batch_execute("ALTER SUBSCRIPTION rollups DISABLE; ALTER SUBSCRIPTION rollups SET (slot_name = NONE); DROP SUBSCRIPTION rollups")
+        .batch_execute(
+            "ALTER SUBSCRIPTION rollups DISABLE; ALTER SUBSCRIPTION rollups SET (slot_name = NONE);
+             DROP SUBSCRIPTION rollups",
+        )
         .unwrap();
     wait(&publisher, "SELECT bool_or(active)::text FROM pg_replication_slots", "false");
     publisher.connect().batch_execute("SELECT pg_drop_replication_slot('rollups')").unwrap();

@@ -331,7 +331,8 @@ fn no_log_ever_holds_a_payload() {
         let more = ["--pipeline", &pipeline, "--log-format", format];
         let running = Running::start(&database.loader_url(), &topic, &more, &[("TIDEMARK_LOG", "trace")]);
         let read = format!(
-            "SELECT coalesce(sum(n_read), 0) FROM loader.batches JOIN loader.pipelines USING (pipeline_id) WHERE name = '{pipeline}'"
+            "SELECT coalesce(sum(n_read), 0) FROM loader.batches JOIN loader.pipelines USING (pipeline_id)
+              WHERE name = '{pipeline}'"
         );
         wait_until("all to be loaded", PATIENCE, || database.number(&read) == 11);
         let finished = running.stop();

@@ -1,5 +1,5 @@
-//! What others do to a database must not hold up whose models these are: a role without any right, a role with models of
-//! its own, sessions that register models and stay in their transaction, servers that apply what others publish.
+//! What others do to a database must not hold up whose models these are: a role without any right, a role with models
+//! of its own, sessions that register models and stay in their transaction, servers that apply what others publish.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ const WAREHOUSE: &str = "
     CREATE SCHEMA s;
     CREATE TABLE s.src (event_date date NOT NULL, v integer NOT NULL);
     INSERT INTO s.src SELECT date '2026-01-01' + i % 3, i FROM generate_series(1, 30) AS i;
-    SELECT tidemark.create_model('s.m', '{s.src}', 'SELECT event_date, sum(v) AS v FROM s.src WHERE event_date >= $1 AND event_date < $2 GROUP BY 1',
+    SELECT tidemark.create_model('s.m', '{s.src}',
+        'SELECT event_date, sum(v) AS v FROM s.src WHERE event_date >= $1 AND event_date < $2 GROUP BY 1',
         '{event_date}', live => true);
     CREATE MATERIALIZED VIEW s.total AS SELECT 1 AS one, sum(v) AS v FROM s.m;
     CREATE UNIQUE INDEX ON s.total (one);
@@ -25,7 +26,8 @@ const WAREHOUSE: &str = "
 /// Everything in the catalogs, as text.
 fn catalogs(database: &Database<'_>) -> Vec<String> {
     let tables = database.column(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r' ORDER BY 1",
+        "SELECT oid::regclass::text FROM pg_class
+          WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r' ORDER BY 1",
     );
     assert!(tables.len() > 8, "{tables:?}");
     tables
@@ -52,9 +54,11 @@ fn work_goes_on(database: &Database<'_>, when: &str) {
     for sql in [
         "INSERT INTO s.src VALUES ('2026-01-02', 5)",
         "SELECT tidemark.mark_dirty('s.src', '{2026-01-02}')",
-        "SELECT tidemark.mark_loaded('s.src', '{2026-01-03}', '{1}', '{0}', '{2026-01-03 12:00Z}', '{2026-01-03 12:00Z}')",
+        "SELECT tidemark.mark_loaded('s.src', '{2026-01-03}', '{1}', '{0}', '{2026-01-03 12:00Z}',
+                                     '{2026-01-03 12:00Z}')",
         "SELECT count(*) FROM s.m_live",
-        "SELECT tidemark.create_model('s.n', '{s.m}', 'SELECT event_date, v * 2 AS v FROM s.m WHERE event_date >= $1 AND event_date < $2', '{event_date}')",
+        "SELECT tidemark.create_model('s.n', '{s.m}',
+             'SELECT event_date, v * 2 AS v FROM s.m WHERE event_date >= $1 AND event_date < $2', '{event_date}')",
         "CALL tidemark.refresh()",
         "SELECT tidemark.drop_model('s.n', true)",
         "CALL tidemark.refresh_materialized_views()",
@@ -81,7 +85,8 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
 
     // Tables: he may not read, write or lock a single one.
     let tables = database.column(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r'",
+        "SELECT oid::regclass::text FROM pg_class
+          WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r'",
     );
     let ours = [
         "models",
@@ -111,9 +116,12 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
     }
     // Functions: all that there are, with nothing, with what is his, with what is not.
     let functions = "SELECT p.oid::regproc::text, p.oid::regprocedure::text,
-                            array_to_string(ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS x(t, n) ORDER BY n), ';')
+                            array_to_string(ARRAY(SELECT format_type(t, NULL)
+                                                    FROM unnest(p.proargtypes) WITH ORDINALITY AS x(t, n)
+                                                   ORDER BY n), ';')
                        FROM pg_proc AS p
-                      WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind = 'f' AND p.provariadic = 0
+                      WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace)
+                        AND p.prokind = 'f' AND p.provariadic = 0
                         AND p.prorettype NOT IN ('trigger'::regtype, 'internal'::regtype)
                         AND NOT p.proargtypes::oid[] && ARRAY['internal'::regtype, 'cstring'::regtype]::oid[]";
     let mut refused = 0;
@@ -121,7 +129,12 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
         let types: Vec<&str> = function[2].split(';').filter(|t| !t.is_empty()).collect();
         for table in ["NULL", "'mine'", "'seen'", "$$s.src$$", "$$s.m$$", "$$s.total$$"] {
             // He has no right on the schema, so he says it by number.
-            let table = table.replace("$$s.", "(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $$s$$ AND c.relname = $$");
+            let table = table.replace(
+                "$$s.",
+                "(SELECT c.oid FROM pg_class c
+                    JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = $$s$$ AND c.relname = $$",
+            );
             let table = if table.starts_with('(') { format!("{table})") } else { table };
             let arguments: Vec<String> = types
                 .iter()
@@ -146,13 +159,18 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
         "CALL tidemark.refresh()",
         "CALL tidemark.refresh('s.m')",
         "CALL tidemark.refresh_materialized_views()",
-        "SELECT tidemark.mark_loaded('mine', ARRAY['2026-01-01']::date[], ARRAY[9223372036854775807], ARRAY[0], ARRAY[now()], ARRAY[now()])",
-        "SELECT tidemark.create_model('pg_temp.mine', ARRAY['mine'::regclass], 'SELECT event_date FROM mine', '{event_date}')",
-        "SELECT tidemark.create_model('public.mine', ARRAY['mine'::regclass], 'SELECT event_date FROM mine', '{event_date}')",
+        "SELECT tidemark.mark_loaded('mine', ARRAY['2026-01-01']::date[], ARRAY[9223372036854775807], ARRAY[0],
+                                     ARRAY[now()], ARRAY[now()])",
+        "SELECT tidemark.create_model('pg_temp.mine', ARRAY['mine'::regclass], 'SELECT event_date FROM mine',
+                                      '{event_date}')",
+        "SELECT tidemark.create_model('public.mine', ARRAY['mine'::regclass], 'SELECT event_date FROM mine',
+                                      '{event_date}')",
         "SELECT tidemark.track_changes('mine')",
-        "CREATE TRIGGER t AFTER INSERT ON mine REFERENCING NEW TABLE AS tidemark_new FOR EACH STATEMENT EXECUTE FUNCTION tidemark_internal.mark_changes('event_time');
+        "CREATE TRIGGER t AFTER INSERT ON mine REFERENCING NEW TABLE AS tidemark_new FOR EACH STATEMENT
+             EXECUTE FUNCTION tidemark_internal.mark_changes('event_time');
          INSERT INTO mine VALUES (now())",
-        "CREATE TRIGGER r AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION tidemark_internal.mark_replicated('event_time');
+        "CREATE TRIGGER r AFTER INSERT ON mine FOR EACH ROW
+             EXECUTE FUNCTION tidemark_internal.mark_replicated('event_time');
          SET session_replication_role = replica",
         "CREATE FUNCTION tidemark.mine() RETURNS integer LANGUAGE sql RETURN 1",
         "CREATE FUNCTION tidemark_internal.mine() RETURNS integer LANGUAGE sql RETURN 1",
@@ -178,7 +196,10 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
 
     // And all locks that he can get, for as long as he likes.
     stranger.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
-    for view in database.column("SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'tidemark'::regnamespace AND relkind = 'v'") {
+    for view in database.column(
+        "SELECT oid::regclass::text FROM pg_class
+          WHERE relnamespace = 'tidemark'::regnamespace AND relkind = 'v'",
+    ) {
         stranger.batch_execute(&format!("SAVEPOINT x; SELECT count(*) FROM {view}")).unwrap();
         for mode in ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"] {
             stranger.batch_execute("SAVEPOINT y").unwrap();
@@ -191,7 +212,8 @@ fn a_role_with_connect_and_temp_disturbs_nobody() {
         .batch_execute(
             "SELECT pg_advisory_lock(c.oid::bigint) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname LIKE 'tidemark%' OR n.nspname = 's';
-             SELECT pg_advisory_xact_lock(c.oid::integer, c.oid::integer) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             SELECT pg_advisory_xact_lock(c.oid::integer, c.oid::integer) FROM pg_class c
+               JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname LIKE 'tidemark%' OR n.nspname = 's'",
         )
         .unwrap();
@@ -225,10 +247,12 @@ fn a_model_that_is_being_registered_holds_up_no_mark_and_loses_none() {
     client.batch_execute("SET lock_timeout = '2s'").unwrap();
     client.batch_execute("CALL tidemark.refresh()").unwrap();
     let register = "BEGIN; SELECT tidemark.create_model('own.m', '{s.src}',
-         'SELECT event_date, count(*) AS n FROM s.src WHERE event_date >= $1 AND event_date < $2 GROUP BY 1', '{event_date}', live => true)";
+         'SELECT event_date, count(*) AS n FROM s.src WHERE event_date >= $1 AND event_date < $2 GROUP BY 1',
+         '{event_date}', live => true)";
     let write = |client: &mut Client, date: &str| {
         let sql = format!(
-            "BEGIN; INSERT INTO s.src VALUES ('{date}', 1); SELECT tidemark.mark_dirty('s.src', '{{{date}}}'); COMMIT; CALL tidemark.refresh()"
+            "BEGIN; INSERT INTO s.src VALUES ('{date}', 1); SELECT tidemark.mark_dirty('s.src', '{{{date}}}'); COMMIT;
+             CALL tidemark.refresh()"
         );
         for statement in sql.split("; ") {
             client
@@ -284,10 +308,13 @@ fn a_slow_model_that_fails_and_takes_locks_leaves_the_others_their_turn() {
         .batch_execute(
             "CREATE TABLE own.src AS SELECT date '2026-01-01' + n AS event_date, n FROM generate_series(0, 9) AS n;
              CREATE FUNCTION own.slow(n integer) RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN
-                 PERFORM pg_sleep(0.3), pg_advisory_lock('tidemark_internal.models'::regclass::oid::bigint), pg_advisory_lock('tidemark_internal.watermarks'::regclass::oid::bigint);
+                 PERFORM pg_sleep(0.3), pg_advisory_lock('tidemark_internal.models'::regclass::oid::bigint),
+                        pg_advisory_lock('tidemark_internal.watermarks'::regclass::oid::bigint);
                  LOCK TABLE own.src IN ACCESS EXCLUSIVE MODE;
                  RETURN n / (n - 9); END $f$;
-             SELECT tidemark.create_model('own.a', '{own.src}', 'SELECT event_date, own.slow(n) AS n FROM own.src WHERE event_date >= $1 AND event_date < $2', '{event_date}')",
+             SELECT tidemark.create_model('own.a', '{own.src}',
+                 'SELECT event_date, own.slow(n) AS n FROM own.src WHERE event_date >= $1 AND event_date < $2',
+                 '{event_date}')",
         )
         .unwrap();
     let mut client = database.connect();
@@ -300,8 +327,8 @@ fn a_slow_model_that_fails_and_takes_locks_leaves_the_others_their_turn() {
         "SELECT model || ' ' || refresh_count || ' ' || dirty_dates FROM tidemark.model_status ORDER BY 1";
     let done = database.column(times);
     assert!(done[0].starts_with("own.a ") && done[1] == "s.m 3 0", "{done:?}");
-    // In another session its query hangs, since the first one has the locks that it took. That call is lost; the next one
-    // leaves it to the end.
+    // In another session its query hangs, since the first one has the locks that it took. That call is lost; the next
+    // one leaves it to the end.
     let mut other = database.connect();
     other.batch_execute("SET statement_timeout = '3s'").unwrap();
     assert_eq!(sqlstate(other.batch_execute("CALL tidemark.refresh()")), "57014");
@@ -323,13 +350,15 @@ fn a_materialized_view_that_fails_holds_up_no_other() {
     let mut client = database.connect();
     client.batch_execute(WAREHOUSE).unwrap();
     client.batch_execute("CALL tidemark.refresh()").unwrap();
-    let sql = "CREATE MATERIALIZED VIEW s.broken AS SELECT 1 AS one, 1 / (SELECT count(*) FROM s.src) AS x WITH NO DATA; CREATE UNIQUE INDEX ON s.broken (one);
+    let sql = "CREATE MATERIALIZED VIEW s.broken AS SELECT 1 AS one, 1 / (SELECT count(*) FROM s.src) AS x WITH NO DATA;
+               CREATE UNIQUE INDEX ON s.broken (one);
                SELECT tidemark.manage_materialized_view('s.broken', '{s.m,s.m}')";
     client.batch_execute(sql).unwrap();
     // Not populated, so it cannot be refreshed concurrently.
     assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh_materialized_views()")), "P0001");
     assert_eq!(database.number("SELECT v - (SELECT sum(v) FROM s.src) FROM s.total"), 0);
-    let status = "SELECT view || ' ' || models::text || ' ' || stale || ' ' || refresh_count FROM tidemark.materialized_views ORDER BY 1";
+    let status = "SELECT view || ' ' || models::text || ' ' || stale || ' ' || refresh_count
+                    FROM tidemark.materialized_views ORDER BY 1";
     assert_eq!(database.column(status), ["s.broken {s.m} true 0", "s.total {s.m} false 1"]);
 }
 
@@ -340,7 +369,10 @@ fn rows_that_a_subscription_applies_are_marked() {
     let table = "CREATE TABLE public.ev (event_time timestamptz, v integer)";
     publisher
         .connect()
-        .batch_execute(&format!("{table}; INSERT INTO ev VALUES ('2026-01-01 12:00Z', 0); ALTER TABLE ev REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR TABLE ev"))
+        .batch_execute(&format!(
+            "{table}; INSERT INTO ev VALUES ('2026-01-01 12:00Z', 0);
+             ALTER TABLE ev REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR TABLE ev"
+        ))
         .unwrap();
     let slot = "SELECT pg_create_logical_replication_slot('slot_s', 'pgoutput')";
     publisher.connect().batch_execute(slot).unwrap();
@@ -355,7 +387,8 @@ fn rows_that_a_subscription_applies_are_marked() {
         publisher.superuser_url()
     );
     client.batch_execute(&subscribe).unwrap();
-    let marks = "SELECT concat_ws(' ', event_date, only_added, count(*)) FROM tidemark_internal.dirty_log GROUP BY event_date, only_added ORDER BY 1";
+    let marks = "SELECT concat_ws(' ', event_date, only_added, count(*)) FROM tidemark_internal.dirty_log
+                  GROUP BY event_date, only_added ORDER BY 1";
     wait_until("the first copy", Duration::from_secs(60), || {
         subscriber.number("SELECT count(*) FROM ev") == 1
     });

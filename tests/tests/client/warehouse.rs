@@ -46,7 +46,8 @@ fn sessionized(relation: &str, person: &str) -> String {
         "SELECT person, row_number() OVER (PARTITION BY person ORDER BY started_at) AS session_number, started_at,
                 max(event_time) AS ended_at, count(*) AS events
            FROM (SELECT {person} AS person, event_time,
-                        tidemark.sessionize(event_time, interval '30 minutes') OVER (PARTITION BY {person} ORDER BY event_time) AS started_at
+                        tidemark.sessionize(event_time, interval '30 minutes')
+                            OVER (PARTITION BY {person} ORDER BY event_time) AS started_at
                    FROM {relation} WHERE {person} IS NOT NULL) AS s
           GROUP BY person, started_at"
     )
@@ -154,7 +155,8 @@ fn live_views_show_before_a_refresh_what_the_others_show_after_it() {
     maintain(&database);
     let views = database.column(
         "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname IN ('silver', 'gold', 'gold_storage') AND c.relkind IN ('r', 'p', 'v') AND to_regclass(c.oid::regclass::text || '_live') IS NOT NULL
+          WHERE n.nspname IN ('silver', 'gold', 'gold_storage') AND c.relkind IN ('r', 'p', 'v')
+            AND to_regclass(c.oid::regclass::text || '_live') IS NOT NULL
           ORDER BY 1",
     );
     assert!(views.len() >= 14, "only {views:?} have a live view");
@@ -256,7 +258,8 @@ fn malformed_properties_become_null_and_fail_no_date() {
     rows(
         &mut admin,
         r#"SELECT silver.create_event_table('typed', ARRAY['typed'],
-            '{"n":"numeric","b":"boolean","i":"bigint","i4":"integer i","f":"double","t":"text","d":"date","z":"timestamptz"}')"#,
+            '{"n":"numeric","b":"boolean","i":"bigint","i4":"integer i",'
+            '"f":"double","t":"text","d":"date","z":"timestamptz"}')"#,
     );
     maintain(&database);
     let total = database.number("SELECT count(*) FROM bronze.events");
@@ -293,7 +296,8 @@ fn a_type_of_ones_own_takes_one_statement() {
         '{"query": "text search.query|query", "results": "integer search.results"}')"#;
     assert_eq!(rows(&mut admin, create), [["silver.searches"]]);
     maintain(&database);
-    let expected = "SELECT event_id, payload #>> '{properties,search,query}', (payload #>> '{properties,search,results}')::int
+    let expected = "SELECT event_id, payload #>> '{properties,search,query}',
+                           (payload #>> '{properties,search,results}')::int
                       FROM bronze.events WHERE event_type = 'search_performed'";
     assert!(database.number(&format!("SELECT count(*) FROM ({expected}) AS e")) > 50);
     assert_same(&database, "SELECT event_id, query, results FROM silver.searches", expected);
@@ -318,14 +322,16 @@ fn a_type_of_ones_own_takes_one_statement() {
     assert_same(
         &database,
         "SELECT event_id, words FROM silver.searches WHERE words IS NOT NULL",
-        "SELECT event_id, payload #>> '{properties,search,query}' FROM bronze.events WHERE event_type = 'search_performed'",
+        "SELECT event_id, payload #>> '{properties,search,query}' FROM bronze.events
+          WHERE event_type = 'search_performed'",
     );
 
     // Readers get it, comments included, and cannot make one themselves.
     let mut reader = connect(&database.reader_url());
     assert!(rows(&mut reader, "SELECT count(*) FROM silver.searches_live")[0][0] != "0");
     assert_eq!(sqlstate(reader.simple_query(create)), "42501");
-    let bare = "SELECT count(*) FROM pg_attribute WHERE attrelid IN ('silver.searches'::regclass, 'silver.searches_live'::regclass)
+    let bare = "SELECT count(*) FROM pg_attribute
+                 WHERE attrelid IN ('silver.searches'::regclass, 'silver.searches_live'::regclass)
                    AND attnum > 0 AND col_description(attrelid, attnum) IS NULL";
     assert_eq!(database.number(bare), 0);
 
@@ -352,12 +358,14 @@ fn a_type_of_ones_own_takes_one_statement() {
     // Names and paths that look like SQL are nothing but text.
     rows(
         &mut admin,
-        r#"SELECT silver.create_event_table('odd', ARRAY['it''s', '%s $1'], '{"a": "text it''s.%s.$1"}', partitioned => true)"#,
+        r#"SELECT silver.create_event_table('odd', ARRAY['it''s', '%s $1'], '{"a": "text it''s.%s.$1"}',
+                                            partitioned => true)"#,
     );
     load(&database, &event(2, "v", "2026-09-02T11:00:00Z", "it's", r#"{"it's":{"%s":{"$1":"here"}}}"#, "{}"));
     maintain(&database);
     assert_eq!(database.column("SELECT a FROM silver.odd"), ["here"]);
-    let partition = "SELECT count(*) FROM pg_class WHERE relnamespace = 'silver_partitions'::regnamespace AND relname = 'odd_p20260902'";
+    let partition = "SELECT count(*) FROM pg_class
+                      WHERE relnamespace = 'silver_partitions'::regnamespace AND relname = 'odd_p20260902'";
     assert_eq!(database.number(partition), 1);
 }
 
@@ -370,7 +378,8 @@ fn figures_across_dates_are_what_the_events_say() {
     let person = "coalesce(user_id, anonymous_id)";
 
     let by = format!(
-        "SELECT event_date, payload #>> '{{context,platform}}' AS platform, payload #>> '{{context,country}}' AS country, count(*) AS events, count(DISTINCT {person})
+        "SELECT event_date, payload #>> '{{context,platform}}' AS platform,
+                payload #>> '{{context,country}}' AS country, count(*) AS events, count(DISTINCT {person})
            FROM bronze.events GROUP BY 1, 2, 3"
     );
     assert_same(
@@ -381,9 +390,11 @@ fn figures_across_dates_are_what_the_events_say() {
 
     // Retention by weeks, as joins; the last week is not over, unless the last date is a Sunday.
     let retention = format!(
-        "WITH weeks AS (SELECT DISTINCT {person} AS person, date_trunc('week', event_date::timestamp)::date AS week FROM bronze.events),
+        "WITH weeks AS (SELECT DISTINCT {person} AS person, date_trunc('week', event_date::timestamp)::date AS week
+                          FROM bronze.events),
               cohort AS (SELECT person, min(week) AS cohort FROM weeks GROUP BY person)
-         SELECT c.cohort, ((w.week - c.cohort) / 7)::int, (SELECT count(*) FROM cohort AS x WHERE x.cohort = c.cohort), count(*)
+         SELECT c.cohort, ((w.week - c.cohort) / 7)::int,
+                (SELECT count(*) FROM cohort AS x WHERE x.cohort = c.cohort), count(*)
            FROM cohort AS c JOIN weeks AS w USING (person)
           WHERE w.week = c.cohort OR w.week + 7 <= (SELECT max(event_date) + 1 FROM bronze.events)
           GROUP BY c.cohort, w.week"
@@ -400,7 +411,8 @@ fn figures_across_dates_are_what_the_events_say() {
 
     for (view, days, unit) in [("gold.lifecycle_daily", 1, "day"), ("gold.lifecycle_weekly", 7, "week")] {
         let active = format!(
-            "SELECT date_trunc('{unit}', event_date::timestamp)::date AS period, count(DISTINCT {person}) AS n FROM bronze.events GROUP BY 1"
+            "SELECT date_trunc('{unit}', event_date::timestamp)::date AS period, count(DISTINCT {person}) AS n
+               FROM bronze.events GROUP BY 1"
         );
         assert_same(
             &database,
@@ -410,7 +422,8 @@ fn figures_across_dates_are_what_the_events_say() {
         assert_same(
             &database,
             &format!(
-                "SELECT period - {days}, returning_persons + dormant_persons FROM {view} WHERE period > (SELECT min(period) FROM {view})"
+                "SELECT period - {days}, returning_persons + dormant_persons FROM {view}
+                  WHERE period > (SELECT min(period) FROM {view})"
             ),
             &format!(
                 "SELECT period, n FROM ({active}) AS a WHERE period < (SELECT max(period) FROM ({active}) AS b)"
@@ -431,7 +444,8 @@ fn figures_across_dates_are_what_the_events_say() {
         write!(chain, ", t{n}").unwrap();
         write!(
             joins,
-            " LEFT JOIN LATERAL (SELECT min(x.event_time) AS t{n} FROM public.e AS x WHERE x.person = e1.person AND x.event_type = '{step}'
+            " LEFT JOIN LATERAL (SELECT min(x.event_time) AS t{n} FROM public.e AS x
+                                  WHERE x.person = e1.person AND x.event_type = '{step}'
                 AND x.event_time >= {} AND x.event_time <= e1.event_time + interval '1 day') AS s{n} ON true",
             if n == 2 { "e1.event_time".to_owned() } else { format!("t{}", n - 1) }
         )
@@ -442,7 +456,12 @@ fn figures_across_dates_are_what_the_events_say() {
          CREATE INDEX ON public.e (person, event_type, event_time); ANALYZE public.e"
     ));
     let levels: Vec<String> = (1..=5)
-        .map(|step| format!("SELECT event_date, {step} AS step, count(DISTINCT person) AS persons FROM c WHERE t{step} IS NOT NULL GROUP BY 1"))
+        .map(|step| {
+            format!(
+                "SELECT event_date, {step} AS step, count(DISTINCT person) AS persons FROM c
+                  WHERE t{step} IS NOT NULL GROUP BY 1"
+            )
+        })
         .collect();
     assert_same(
         &database,
@@ -462,7 +481,8 @@ fn figures_across_dates_are_what_the_events_say() {
     let slow = format!(
         "SELECT count(*) FROM gold.latency_daily AS l
            JOIN (SELECT event_date, count(*) AS n, array_agg(load ORDER BY load) AS v
-                   FROM (SELECT event_date, (payload #>> '{{properties,performance,load_ms}}')::numeric AS load FROM bronze.events WHERE event_type = 'page_viewed') AS e
+                   FROM (SELECT event_date, (payload #>> '{{properties,performance,load_ms}}')::numeric AS load
+                           FROM bronze.events WHERE event_type = 'page_viewed') AS e
                   GROUP BY 1) AS t USING (event_date)
           WHERE l.page_views <> t.n OR {} OR {} OR {}",
         off("0.5", "p50_ms"),
@@ -472,7 +492,8 @@ fn figures_across_dates_are_what_the_events_say() {
     assert_eq!(database.number(&slow), 0, "percentiles are off");
     assert_eq!(database.number("SELECT count(*) FROM gold.latency_daily"), 24);
 
-    let revenue = "SELECT event_date, payload #>> '{properties,order,currency}', count(*), sum((payload #>> '{properties,order,total}')::numeric)
+    let revenue = "SELECT event_date, payload #>> '{properties,order,currency}', count(*),
+                          sum((payload #>> '{properties,order,total}')::numeric)
                      FROM bronze.events WHERE event_type = 'purchase_completed' GROUP BY 1, 2";
     assert_same(
         &database,
@@ -480,7 +501,10 @@ fn figures_across_dates_are_what_the_events_say() {
         revenue,
     );
 
-    let monthly = format!("SELECT count(*) FROM gold.stickiness AS s WHERE active_persons_28d <>
-        (SELECT tidemark.approx_count_distinct({person}) FROM bronze.events AS e WHERE e.event_date BETWEEN s.event_date - 27 AND s.event_date)");
+    let monthly = format!(
+        "SELECT count(*) FROM gold.stickiness AS s
+          WHERE active_persons_28d <> (SELECT tidemark.approx_count_distinct({person}) FROM bronze.events AS e
+                                        WHERE e.event_date BETWEEN s.event_date - 27 AND s.event_date)"
+    );
     assert_eq!(database.number(&monthly), 0);
 }

@@ -212,14 +212,16 @@ fn fill(database: &Database<'_>) {
          INSERT INTO shop.events SELECT '2026-09-01'::timestamptz + n * interval '1 minute', 'p' || n % 97,
                 (ARRAY['view', 'cart', 'buy'])[n % 3 + 1] FROM generate_series(0, 7000) AS n;
          CREATE TABLE shop.rollup AS
-             SELECT event_date, tidemark.hll_agg(person) AS persons, tidemark.ddsketch_agg(extract(epoch FROM event_time)::float8) AS times
+             SELECT event_date, tidemark.hll_agg(person) AS persons,
+                    tidemark.ddsketch_agg(extract(epoch FROM event_time)::float8) AS times
                FROM shop.events GROUP BY event_date;
          CREATE TABLE shop.funnel AS
              SELECT tidemark.funnel_stats(chain, 3) AS stats
                FROM (SELECT tidemark.funnel('1 day', event_time, kind = 'view', kind = 'cart', kind = 'buy') AS chain
                        FROM shop.events GROUP BY person) AS p;
          SELECT tidemark.create_model('shop.daily', ARRAY['shop.events']::regclass[],
-                'SELECT event_date, count(*) AS events FROM shop.events WHERE event_date >= $1 AND event_date < $2 GROUP BY event_date',
+                'SELECT event_date, count(*) AS events FROM shop.events
+                  WHERE event_date >= $1 AND event_date < $2 GROUP BY event_date',
                 ARRAY['event_date']::name[], live => true);
          SELECT tidemark.mark_dirty('shop.events', ARRAY['2026-09-05']::date[], 'once more')",
     );
@@ -230,9 +232,12 @@ fn fill(database: &Database<'_>) {
 /// The same as text, and every row that the extension keeps, without columns that came later.
 fn stored(database: &Database<'_>) -> Vec<Vec<String>> {
     let columns = "SELECT format('SELECT %L, %s FROM %s AS t ORDER BY t::text', c.oid::regclass,
-                          string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attname <> 'note'), c.oid::regclass)
-                     FROM pg_extension AS e, pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                    WHERE e.extname = 'tidemark' AND c.oid = ANY (e.extconfig) AND c.relkind = 'r' AND c.relname <> 'notes'
+                          string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attnum)
+                              FILTER (WHERE a.attname <> 'note'), c.oid::regclass)
+                     FROM pg_extension AS e, pg_class AS c
+                     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                    WHERE e.extname = 'tidemark' AND c.oid = ANY (e.extconfig) AND c.relkind = 'r'
+                      AND c.relname <> 'notes'
                     GROUP BY c.oid ORDER BY c.oid::regclass::text";
     let own = [
         "SELECT event_date, persons, persons::bytea, tidemark.hll_cardinality(persons), times, times::bytea,
@@ -261,7 +266,8 @@ fn what_is_stored_survives_an_upgrade_and_goes_on() {
          GRANT TRUNCATE ON tidemark_internal.partition_config TO pg_monitor",
     );
     let rights = "SELECT p.proacl::text || c.relacl::text FROM pg_proc AS p, pg_class AS c
-                   WHERE p.oid = 'tidemark.bar(numeric, numeric, integer)'::regprocedure AND c.oid = 'tidemark_internal.partition_config'::regclass";
+                   WHERE p.oid = 'tidemark.bar(numeric, numeric, integer)'::regprocedure
+                     AND c.oid = 'tidemark_internal.partition_config'::regclass";
     let rights_before = database.value(rights);
     assert_eq!(rights_before.matches("pg_monitor").count(), 2, "{rights_before}");
     let before = stored(&database);
@@ -277,6 +283,7 @@ fn what_is_stored_survives_an_upgrade_and_goes_on() {
         database.rows("SELECT * FROM shop.daily ORDER BY 1"),
         database.rows("SELECT event_date, count(*) FROM shop.events GROUP BY 1 ORDER BY 1")
     );
-    let sql = "SELECT count(*) FROM tidemark.verify_model('shop.daily', '2026-09-01', '2026-09-05') WHERE status <> 'ok'";
+    let sql = "SELECT count(*) FROM tidemark.verify_model('shop.daily', '2026-09-01', '2026-09-05')
+                WHERE status <> 'ok'";
     assert_eq!(database.number(sql), 0);
 }

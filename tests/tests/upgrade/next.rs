@@ -30,7 +30,8 @@ COMMENT ON TYPE tidemark.pair IS 'Two values.';
 COMMENT ON COLUMN tidemark.pair.first IS 'The first value.';
 CREATE TYPE tidemark.size AS ENUM ('small', 'large');
 COMMENT ON TYPE tidemark.size IS 'How large.';
-CREATE OPERATOR tidemark.## (LEFTARG = integer, RIGHTARG = integer, FUNCTION = tidemark.answer, COMMUTATOR = OPERATOR(tidemark.##));
+CREATE OPERATOR tidemark.## (LEFTARG = integer, RIGHTARG = integer, FUNCTION = tidemark.answer,
+                             COMMUTATOR = OPERATOR(tidemark.##));
 COMMENT ON OPERATOR tidemark.## (integer, integer) IS 'The sum.';
 CREATE FUNCTION tidemark.pair_text(tidemark.pair) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp RETURN ($1).second;
@@ -55,7 +56,8 @@ CREATE FUNCTION tidemark.notes_stamp() RETURNS trigger LANGUAGE plpgsql SET sear
 AS 'BEGIN NEW.written_at := now(); RETURN NEW; END';
 COMMENT ON FUNCTION tidemark.notes_stamp() IS 'Stamps a note.';
 CREATE TRIGGER stamp BEFORE INSERT ON tidemark.notes FOR EACH ROW EXECUTE FUNCTION tidemark.notes_stamp();
-CREATE VIEW tidemark.noted WITH (security_invoker = true) AS SELECT n.parent, pg_catalog.count(*) AS notes FROM tidemark.notes AS n GROUP BY n.parent;
+CREATE VIEW tidemark.noted WITH (security_invoker = true) AS SELECT n.parent, pg_catalog.count(*) AS notes
+  FROM tidemark.notes AS n GROUP BY n.parent;
 COMMENT ON VIEW tidemark.noted IS 'How many notes.';
 GRANT SELECT ON tidemark.noted TO PUBLIC;
 ";
@@ -84,7 +86,8 @@ pub fn fresh(script: &str) -> String {
 /// The right script to it.
 pub fn upgrade() -> String {
     format!(
-        "CREATE OR REPLACE {CHANGED}ALTER TABLE tidemark_internal.partition_config ADD COLUMN {COLUMN};\n{COLUMN_COMMENT}{ADDED}"
+        "CREATE OR REPLACE {CHANGED}ALTER TABLE tidemark_internal.partition_config ADD COLUMN {COLUMN};\n\
+         {COLUMN_COMMENT}{ADDED}"
     )
 }
 

@@ -7,8 +7,10 @@ use tidemark_tests::root;
 
 /// All of the schema `tidemark`: what people call and read. What these need in turn is in `tidemark_internal`.
 const PUBLIC: &str = "
-    SELECT CASE p.prokind WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window function' WHEN 'p' THEN 'procedure' ELSE 'function' END
-           || format(' tidemark.%s(%s)', p.proname, pg_get_function_arguments(p.oid)) || coalesce(' -> ' || pg_get_function_result(p.oid), '')
+    SELECT CASE p.prokind WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window function' WHEN 'p' THEN 'procedure'
+               ELSE 'function' END
+           || format(' tidemark.%s(%s)', p.proname, pg_get_function_arguments(p.oid))
+               || coalesce(' -> ' || pg_get_function_result(p.oid), '')
       FROM pg_proc AS p
      WHERE p.pronamespace = 'tidemark'::regnamespace
     UNION
@@ -23,9 +25,11 @@ const PUBLIC: &str = "
     SELECT format('type tidemark.%s', t.typname) FROM pg_type AS t
      WHERE t.typnamespace = 'tidemark'::regnamespace AND obj_description(t.oid, 'pg_type') IS NOT NULL
     UNION
-    SELECT format('operator %s -> %s', o.oid::regoperator, o.oprresult::regtype) FROM pg_operator AS o WHERE o.oprnamespace = 'tidemark'::regnamespace
+    SELECT format('operator %s -> %s', o.oid::regoperator, o.oprresult::regtype) FROM pg_operator AS o
+     WHERE o.oprnamespace = 'tidemark'::regnamespace
     UNION
-    SELECT format('cast %s -> %s', c.castsource::regtype, c.casttarget::regtype) FROM pg_cast AS c JOIN pg_type AS t ON t.oid IN (c.castsource, c.casttarget)
+    SELECT format('cast %s -> %s', c.castsource::regtype, c.casttarget::regtype) FROM pg_cast AS c
+      JOIN pg_type AS t ON t.oid IN (c.castsource, c.casttarget)
      WHERE t.typnamespace = 'tidemark'::regnamespace
     ORDER BY 1";
 

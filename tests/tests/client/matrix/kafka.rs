@@ -255,7 +255,8 @@ fn row_15_a_partition_that_ends_with_nothing_for_us_has_no_lag() {
     let gone = lines(901..903);
     let values: Vec<&[u8]> = gone.iter().map(|line| line.as_bytes()).collect();
     let received = Record::default().unix_millis;
-    // Each transaction ends with a marker, which has an offset too. Nothing but what was taken back, before anything else was ever read.
+    // Each transaction ends with a marker, which has an offset too. Nothing but what was taken back, before anything
+    // else was ever read.
     broker.transaction(&topic, &values, received, false);
     let run = Run::new(&database, &topic);
     let mut process = run.start();
