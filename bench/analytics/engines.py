@@ -40,7 +40,8 @@ class Postgres:
 
     def load(self, events: Events, ids: str) -> None:
         self.db.execute("DROP TABLE IF EXISTS events")
-        self.db.execute(f"CREATE TABLE events (user_id {ids} NOT NULL, event_time timestamptz NOT NULL, event_type text NOT NULL, value float8 NOT NULL)")
+        self.db.execute(f"CREATE TABLE events (user_id {ids} NOT NULL, event_time timestamptz NOT NULL, "
+                        "event_type text NOT NULL, value float8 NOT NULL)")
         with self.db.cursor().copy("COPY events FROM STDIN") as copy:
             for rows in _copy_rows(events, ids):
                 copy.write(rows)
@@ -55,7 +56,8 @@ class Postgres:
     def memory(self, sql: str, work_mem: str):
         """Private memory of a fresh backend at its highest during the query, less what it held before; and its temp files."""
         with psycopg.connect(self.url, autocommit=True) as db:
-            pid = db.execute(f"SELECT pg_backend_pid() FROM (SELECT set_config('work_mem', '{work_mem}', false)) AS s").fetchone()[0]
+            pid = db.execute("SELECT pg_backend_pid() "
+                             f"FROM (SELECT set_config('work_mem', '{work_mem}', false)) AS s").fetchone()[0]
             db.execute("SET max_parallel_workers_per_gather = 0")
             db.execute("SET timezone = 'UTC'")
             temporary = "SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"
@@ -103,7 +105,8 @@ class ClickHouse:
         self.session.query("CREATE DATABASE IF NOT EXISTS bench ENGINE = Atomic")
         self.session.query("USE bench")
         self.session.query("DROP TABLE IF EXISTS events SYNC")
-        self.session.query(f"CREATE TABLE events (user_id {kind}, event_time UInt64, event_type LowCardinality(String), value Float64) ENGINE = MergeTree ORDER BY event_time")
+        self.session.query(f"CREATE TABLE events (user_id {kind}, event_time UInt64, "
+                           "event_type LowCardinality(String), value Float64) ENGINE = MergeTree ORDER BY event_time")
         path = "/dev/shm/tidemark-bench.tsv"
         try:
             with open(path, "w") as file:
@@ -111,7 +114,8 @@ class ClickHouse:
                     part = slice(start, start + 200_000)
                     file.write("".join(f"{u}\t{t}\t{TYPES[k]}\t{v}\n" for u, t, k, v in
                                        zip(users[part].tolist(), events.time[part].tolist(), events.type[part].tolist(), events.value[part].tolist())))
-            self.session.query(f"INSERT INTO events SELECT * FROM file('{path}', 'TSV', 'user_id {kind}, event_time UInt64, event_type String, value Float64')")
+            self.session.query(f"INSERT INTO events SELECT * FROM file('{path}', 'TSV', "
+                               f"'user_id {kind}, event_time UInt64, event_type String, value Float64')")
         finally:
             if os.path.exists(path):
                 os.unlink(path)
@@ -138,7 +142,9 @@ class DuckDB:
         # Without a time zone: its differences of TIMESTAMPTZ go through ICU and would take ten times as long.
         self.db.execute("DROP TABLE IF EXISTS events")
         self.db.register("columns", columns)
-        self.db.execute(f"CREATE TABLE events AS SELECT user_id::{kind} AS user_id, make_timestamp(event_time) AS event_time, event_type::VARCHAR AS event_type, value FROM columns")
+        self.db.execute(f"CREATE TABLE events AS SELECT user_id::{kind} AS user_id, "
+                        "make_timestamp(event_time) AS event_time, event_type::VARCHAR AS event_type, value "
+                        "FROM columns")
         self.db.unregister("columns")
 
     def run(self, sql: str):

@@ -22,9 +22,11 @@ from runs import Servers
 
 GOLD = "SELECT coalesce(sum(events), 0)::bigint FROM gold.daily_actives"
 # All that a dashboard shows of it, so that nothing is left out of the computation.
-LIVE = """SELECT coalesce(sum(events), 0)::bigint, sum(active_persons), sum(page_views), sum(purchases), max(last_event_at)
+LIVE = """SELECT coalesce(sum(events), 0)::bigint, sum(active_persons), sum(page_views), sum(purchases),
+                 max(last_event_at)
             FROM gold.daily_actives_live WHERE event_date >= (now() AT TIME ZONE 'UTC')::date - 1"""
-SILVER = "SELECT coalesce(sum(rows_inserted - rows_deleted), 0)::bigint FROM tidemark.refresh_log WHERE model = 'silver.events'"
+SILVER = """SELECT coalesce(sum(rows_inserted - rows_deleted), 0)::bigint FROM tidemark.refresh_log
+             WHERE model = 'silver.events'"""
 
 
 def progress(text: str) -> None:
@@ -84,7 +86,8 @@ def run(servers: Servers, live: bool) -> None:
         told = began
         while True:
             # A record that waits for one partition holds up the count of those behind it in the others: the slowest counts.
-            offsets = dict(db.execute("SELECT partition, next_offset FROM loader.offsets WHERE topic = %s", (pace.topic,)).fetchall())
+            offsets = dict(db.execute("SELECT partition, next_offset FROM loader.offsets WHERE topic = %s",
+                                      (pace.topic,)).fetchall())
             bronze.saw(min(offsets.get(p, 0) for p in range(PARTITIONS)) * PARTITIONS if not pace.done.is_set() else sum(offsets.values()))
             if not live:
                 silver.saw(db.execute(SILVER).fetchone()[0])
@@ -112,7 +115,8 @@ def run(servers: Servers, live: bool) -> None:
             print(f"* the {len(answers)} answers of the live view took {min(answers):.1f} to {max(answers):.1f} s")
         if not live:
             print("\n| model | refreshes | mean s | last s |\n|---|---:|---:|---:|")
-            for row in db.execute("""SELECT model, count(*), avg(seconds)::float8, (array_agg(seconds ORDER BY id DESC))[1]::float8 FROM tidemark.refresh_log
+            for row in db.execute("""SELECT model, count(*), avg(seconds)::float8,
+                                            (array_agg(seconds ORDER BY id DESC))[1]::float8 FROM tidemark.refresh_log
                                       WHERE id > %s GROUP BY 1 ORDER BY sum(seconds) DESC""", (logged,)):
                 print("| `{}` | {} | {:.2f} | {:.2f} |".format(*row))
         sys.stdout.flush()

@@ -20,7 +20,8 @@ def latency(servers, rate: int, seconds: int) -> None:
     seen, waits = [0] * PARTITIONS, []
     with psycopg.connect(servers.url("bench_latency"), autocommit=True) as db:
         while not (pace.done.is_set() and sum(seen) == len(pace.times)):
-            rows = db.execute("SELECT partition, next_offset FROM loader.offsets WHERE topic = %s", (pace.topic,)).fetchall()
+            rows = db.execute("SELECT partition, next_offset FROM loader.offsets WHERE topic = %s",
+                              (pace.topic,)).fetchall()
             now = time.monotonic()
             for partition, next_offset in rows:
                 for offset in range(seen[partition], next_offset):

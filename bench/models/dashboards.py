@@ -16,9 +16,11 @@ QUERIES = {
         SELECT d, count(*) FROM (SELECT DISTINCT (event_time AT TIME ZONE 'UTC')::date AS d, user_id FROM bench.events
             WHERE event_time >= '{from90} 00:00Z' AND event_time < '{end} 00:00Z') AS x GROUP BY d ORDER BY d"""),
     "weekly actives of 90 days": ("""
-        SELECT date_trunc('week', event_date)::date, tidemark.hll_cardinality(tidemark.hll_union_agg(users)) FROM bench.daily
+        SELECT date_trunc('week', event_date)::date, tidemark.hll_cardinality(tidemark.hll_union_agg(users))
+          FROM bench.daily
          WHERE grain = 'total' AND event_date BETWEEN '{from90}' AND '{to}' GROUP BY 1 ORDER BY 1""", """
-        SELECT w, count(*) FROM (SELECT DISTINCT date_trunc('week', event_time AT TIME ZONE 'UTC')::date AS w, user_id FROM bench.events
+        SELECT w, count(*)
+          FROM (SELECT DISTINCT date_trunc('week', event_time AT TIME ZONE 'UTC')::date AS w, user_id FROM bench.events
             WHERE event_time >= '{from90} 00:00Z' AND event_time < '{end} 00:00Z') AS x GROUP BY w ORDER BY w"""),
     "distinct users of 90 days, one number": ("""
         SELECT 1, tidemark.hll_cardinality(tidemark.hll_union_agg(users)) FROM bench.daily
@@ -31,12 +33,15 @@ QUERIES = {
                  WHERE w.grain = 'total' AND w.event_date BETWEEN d.event_date - 6 AND d.event_date),
                (SELECT tidemark.hll_cardinality(tidemark.hll_union_agg(m.users)) FROM bench.daily m
                  WHERE m.grain = 'total' AND m.event_date BETWEEN d.event_date - 27 AND d.event_date)
-          FROM bench.daily d WHERE d.grain = 'total' AND d.event_date BETWEEN '{from28}' AND '{to}' ORDER BY 1""", None),
+          FROM bench.daily d WHERE d.grain = 'total' AND d.event_date BETWEEN '{from28}' AND '{to}'
+         ORDER BY 1""", None),
     "top 10 countries of 28 days by users": ("""
         SELECT value, tidemark.hll_cardinality(tidemark.hll_union_agg(users)) AS n, sum(events) FROM bench.daily
-         WHERE grain = 'country' AND event_date BETWEEN '{from28}' AND '{to}' GROUP BY 1 ORDER BY n DESC LIMIT 10""", """
+         WHERE grain = 'country' AND event_date BETWEEN '{from28}' AND '{to}'
+         GROUP BY 1 ORDER BY n DESC LIMIT 10""", """
         SELECT country, count(*) AS n FROM (SELECT DISTINCT country, user_id FROM bench.events
-            WHERE event_time >= '{from28} 00:00Z' AND event_time < '{end} 00:00Z') AS x GROUP BY 1 ORDER BY n DESC LIMIT 10"""),
+            WHERE event_time >= '{from28} 00:00Z' AND event_time < '{end} 00:00Z') AS x
+            GROUP BY 1 ORDER BY n DESC LIMIT 10"""),
     "top event types of 7 days": ("""
         SELECT value, sum(events)::bigint AS n, tidemark.hll_cardinality(tidemark.hll_union_agg(users)) FROM bench.daily
          WHERE grain = 'type' AND event_date BETWEEN '{from7}' AND '{to}' GROUP BY 1 ORDER BY n DESC""", """
@@ -53,9 +58,11 @@ QUERIES = {
     "drill down: a type on a platform by day, 28 days": ("""
         SELECT event_date, tidemark.hll_cardinality(tidemark.hll_union_agg(users)), sum(events),
                tidemark.ddsketch_quantile(tidemark.ddsketch_union_agg(latency), 0.95) FROM bench.fine
-         WHERE event_type = '{type}' AND platform = '{platform}' AND event_date BETWEEN '{from28}' AND '{to}' GROUP BY 1 ORDER BY 1""", """
+         WHERE event_type = '{type}' AND platform = '{platform}' AND event_date BETWEEN '{from28}' AND '{to}'
+         GROUP BY 1 ORDER BY 1""", """
         SELECT d, count(*) FROM (SELECT DISTINCT (event_time AT TIME ZONE 'UTC')::date AS d, user_id FROM bench.events
-            WHERE event_type = '{type}' AND platform = '{platform}' AND event_time >= '{from28} 00:00Z' AND event_time < '{end} 00:00Z') AS x
+            WHERE event_type = '{type}' AND platform = '{platform}' AND event_time >= '{from28} 00:00Z'
+              AND event_time < '{end} 00:00Z') AS x
          GROUP BY d ORDER BY d"""),
 }
 
@@ -74,7 +81,8 @@ def refresh(db, models: list) -> None:
         db.execute(f"CALL tidemark.refresh('{model}')")
         seconds = time.monotonic() - began
         db.execute(f"VACUUM ANALYZE {model}")
-        dates, rows, size = db.execute(f"SELECT count(DISTINCT event_date), count(*), pg_total_relation_size('{model}') FROM {model}").fetchone()
+        dates, rows, size = db.execute("SELECT count(DISTINCT event_date), count(*), "
+                                       f"pg_total_relation_size('{model}') FROM {model}").fetchone()
         print(f"| `{model}` | {dates} | {rows:,} | {seconds:,.1f} | {size / 2**20:,.1f} |", flush=True)
 
 

@@ -19,8 +19,9 @@ def progress(text: str) -> None:
 
 def create(db, table: str) -> None:
     db.execute("CREATE SCHEMA IF NOT EXISTS bench")
-    db.execute(f"""CREATE TABLE {table} (event_time timestamptz NOT NULL, user_id integer NOT NULL, latency_ms real NOT NULL,
-                       event_type text NOT NULL, country text NOT NULL, platform text NOT NULL) PARTITION BY RANGE (event_time)""")
+    db.execute(f"""CREATE TABLE {table} (event_time timestamptz NOT NULL, user_id integer NOT NULL,
+                       latency_ms real NOT NULL, event_type text NOT NULL, country text NOT NULL,
+                       platform text NOT NULL) PARTITION BY RANGE (event_time)""")
 
 
 def fill(db, table: str, date: datetime.date, events: int, users: int, seed: int) -> None:
@@ -36,7 +37,8 @@ def fill(db, table: str, date: datetime.date, events: int, users: int, seed: int
                    (ARRAY{list(TYPES)!r})[1 + floor({len(TYPES)} * power(random(), 1.8))::integer], country, platform
               FROM (SELECT %(from)s::timestamptz + interval '85000 seconds' * n / %(sessions)s AS started,
                            floor(%(users)s * power(random(), 1.6))::integer AS user_id,
-                           (ARRAY['US','DE','GB','FR','IN','BR','JP','ES','IT','NL','PL','SE','CA','AU','MX','KR','TR','ID','ZA','CH'])[1 + floor(20 * power(random(), 2))::integer] AS country,
+                           (ARRAY['US','DE','GB','FR','IN','BR','JP','ES','IT','NL','PL','SE','CA','AU','MX','KR','TR',
+                                  'ID','ZA','CH'])[1 + floor(20 * power(random(), 2))::integer] AS country,
                            (ARRAY['web','ios','android'])[1 + floor(3 * power(random(), 1.3))::integer] AS platform
                       FROM generate_series(0, %(sessions)s - 1) AS n OFFSET 0) AS s
              CROSS JOIN generate_series(1, {PER_SESSION}) AS step
@@ -53,6 +55,7 @@ def generate(db, table: str, events: int, days: int, users: int, seed: int) -> N
         if n % 10 == 9:
             progress(f"    {table}: {n + 1} of {days} dates, {events * (n + 1) // days:,} events, {time.monotonic() - began:.0f} s")
     db.execute(f"VACUUM (ANALYZE, FREEZE, SKIP_LOCKED) {table}")
-    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark_internal.partition_bounds(%s::regclass)", (table,)).fetchone()[0]
+    size = db.execute("SELECT sum(pg_total_relation_size(partition)) "
+                      "FROM tidemark_internal.partition_bounds(%s::regclass)", (table,)).fetchone()[0]
     print(f"\n`{table}`: {events:,} events of {days} dates, {users:,} users, {size / 2**20:,.0f} MiB, {size / events:.0f} bytes a row; "
           f"made in {time.monotonic() - began:.0f} s", flush=True)

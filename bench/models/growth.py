@@ -16,13 +16,23 @@ def questions(end: str) -> dict:
     return {
         "count(*)": f"SELECT count(*) {where}",
         "count(*) GROUP BY user_id": f"SELECT count(*) FROM (SELECT count(*) {where} GROUP BY user_id) AS x",
-        "tidemark.session_count": f"SELECT sum(n) FROM (SELECT tidemark.session_count(event_time, {GAP}) AS n {where} GROUP BY user_id) AS x",
-        "tidemark.sessions": f"SELECT sum(cardinality(s)) FROM (SELECT tidemark.sessions(event_time, {GAP}) AS s {where} GROUP BY user_id) AS x",
-        "tidemark.funnel, 3 steps": f"SELECT count(*) FILTER (WHERE cardinality(f) = 3) FROM (SELECT tidemark.funnel(interval '7 days', event_time, {STEPS}) AS f {where} GROUP BY user_id) AS x",
-        "tidemark.retention, 3 periods": f"""SELECT count(*) FILTER (WHERE r[3]) FROM (SELECT tidemark.retention(event_time < {cuts[0]},
-            event_time >= {cuts[0]} AND event_time < {cuts[1]}, event_time >= {cuts[1]}) AS r {where} GROUP BY user_id) AS x""",
-        "tidemark.hll_agg by date and type": f"SELECT sum(n) FROM (SELECT tidemark.hll_cardinality(tidemark.hll_agg(user_id)) AS n {where} GROUP BY (event_time AT TIME ZONE 'UTC')::date, event_type) AS x",
-        "count(DISTINCT user_id) by date and type": f"SELECT sum(n) FROM (SELECT count(DISTINCT user_id) AS n {where} GROUP BY (event_time AT TIME ZONE 'UTC')::date, event_type) AS x",
+        "tidemark.session_count": f"SELECT sum(n) FROM (SELECT tidemark.session_count(event_time, {GAP}) AS n {where} "
+                                  "GROUP BY user_id) AS x",
+        "tidemark.sessions": "SELECT sum(cardinality(s)) "
+                             f"FROM (SELECT tidemark.sessions(event_time, {GAP}) AS s {where} GROUP BY user_id) AS x",
+        "tidemark.funnel, 3 steps": "SELECT count(*) FILTER (WHERE cardinality(f) = 3) FROM ("
+                                    f"SELECT tidemark.funnel(interval '7 days', event_time, {STEPS}) AS f {where} "
+                                    "GROUP BY user_id) AS x",
+        "tidemark.retention, 3 periods": f"""SELECT count(*) FILTER (WHERE r[3])
+              FROM (SELECT tidemark.retention(event_time < {cuts[0]},
+                               event_time >= {cuts[0]} AND event_time < {cuts[1]}, event_time >= {cuts[1]}) AS r
+                      {where} GROUP BY user_id) AS x""",
+        "tidemark.hll_agg by date and type": f"""SELECT sum(n)
+              FROM (SELECT tidemark.hll_cardinality(tidemark.hll_agg(user_id)) AS n {where}
+                     GROUP BY (event_time AT TIME ZONE 'UTC')::date, event_type) AS x""",
+        "count(DISTINCT user_id) by date and type": f"""SELECT sum(n)
+              FROM (SELECT count(DISTINCT user_id) AS n {where}
+                     GROUP BY (event_time AT TIME ZONE 'UTC')::date, event_type) AS x""",
     }
 
 
@@ -38,7 +48,8 @@ def growth(db, args) -> None:
     heads = []
     for days in sizes:
         end = str(START + datetime.timedelta(days))
-        events, users = db.execute(f"SELECT count(*), count(DISTINCT user_id) FROM bench.events WHERE event_time < '{end} 00:00Z'").fetchone()
+        events, users = db.execute("SELECT count(*), count(DISTINCT user_id) FROM bench.events "
+                                   f"WHERE event_time < '{end} 00:00Z'").fetchone()
         heads.append((days, events, users))
         for title, sql in questions(end).items():
             if not any(part.strip() in title for part in args.questions.split(",")):

@@ -1,4 +1,5 @@
-"""What a refresh costs beside the same query in a plain INSERT ... SELECT, for one big date and for a month of dates."""
+"""What a refresh costs beside the same query in a plain INSERT ... SELECT, for one big date and for a month of
+dates."""
 
 import datetime
 import statistics
@@ -29,17 +30,21 @@ def dates_of(days: int) -> list:
 
 
 def write_by_hand(db, model: str, table: str, query: str, dates: list, delete: bool) -> None:
-    columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''", (model,)).fetchone()[0]
+    columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+                         "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+                         (model,)).fetchone()[0]
     for date in dates:
         with db.transaction():
             if delete:
                 db.execute(f"DELETE FROM {table} WHERE event_date = '{date}'")
-            db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({literal(query, date)}) AS q WHERE q.event_date = '{date}'")
+            db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({literal(query, date)}) AS q "
+                       f"WHERE q.event_date = '{date}'")
 
 
 def shares(db, name: str, date) -> str:
     """Where the time of a refresh that changes nothing goes, by EXPLAIN (ANALYZE) of the statement that it runs."""
-    statement = db.execute("SELECT tidemark_internal.model_statement(m, 'diff') FROM tidemark_internal.models m WHERE m.name = %s", (name,)).fetchone()[0]
+    statement = db.execute("SELECT tidemark_internal.model_statement(m, 'diff') FROM tidemark_internal.models m "
+                           "WHERE m.name = %s", (name,)).fetchone()[0]
     with db.transaction(force_rollback=True):
         plan = db.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {literal(statement, date)}").fetchone()[0][0]
     parts = {node["Subplan Name"]: node["Actual Total Time"] for node in plan["Plan"]["Plans"] if "Subplan Name" in node}
@@ -87,7 +92,8 @@ def one(db, shape: str, days: int, kind: str, rounds: int) -> None:
         note("refresh with nothing to do", refresh)
         where = shares(db, model, late)
         rows = db.execute(f"SELECT count(*) FROM {model}").fetchone()[0]
-        wrong = db.execute("SELECT count(*) FROM tidemark.verify_model(%s, %s, %s) WHERE status <> 'ok'", (model, late, late)).fetchone()[0]
+        wrong = db.execute("SELECT count(*) FROM tidemark.verify_model(%s, %s, %s) WHERE status <> 'ok'",
+                           (model, late, late)).fetchone()[0]
         if wrong:
             raise SystemExit(f"{model} is not what its query returns")
         db.execute("SELECT tidemark.drop_model(%s, true)", (model,))

@@ -30,11 +30,17 @@ def load(at) -> float:
 
 def by_hand(db, model: str, date) -> tuple:
     """Seconds of the model's query for a date alone (serial, as in an INSERT), and of the INSERT into an empty equal table."""
-    query, target = db.execute("SELECT query, target::text FROM tidemark.model_status WHERE model = %s", (model,)).fetchone()
-    columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''", (target,)).fetchone()[0]
+    query, target = db.execute("SELECT query, target::text FROM tidemark.model_status WHERE model = %s",
+                               (model,)).fetchone()
+    columns = db.execute("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+                         "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+                         (target,)).fetchone()[0]
     selected = f"SELECT {columns} FROM ({literal(query, date)}\n) AS q WHERE q.event_date = '{date}'"
-    indexes = db.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = COALESCE((SELECT partition FROM tidemark_internal.partition_bounds(%s::regclass) "
-                         "WHERE from_time = %s::date::timestamp AT TIME ZONE 'UTC'), %s::regclass)", (target, date, target)).fetchall()
+    indexes = db.execute("SELECT pg_get_indexdef(indexrelid) FROM pg_index "
+                         "WHERE indrelid = COALESCE((SELECT partition "
+                         "FROM tidemark_internal.partition_bounds(%s::regclass) "
+                         "WHERE from_time = %s::date::timestamp AT TIME ZONE 'UTC'), %s::regclass)",
+                         (target, date, target)).fetchall()
     with db.transaction(force_rollback=True):
         db.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         alone = timed(lambda: db.execute(f"EXPLAIN (ANALYZE, TIMING off) {selected}"))
@@ -71,15 +77,18 @@ def warehouse(at, args) -> None:
         END LOOP; END $$""")
     second, again = refreshed(db)
     progress(f"    nothing changed in {second:.0f} s")
-    middle = db.execute("SELECT event_date FROM (SELECT DISTINCT event_date FROM bronze.events) AS d ORDER BY 1 OFFSET %s LIMIT 1",
+    middle = db.execute("SELECT event_date FROM (SELECT DISTINCT event_date FROM bronze.events) AS d "
+                        "ORDER BY 1 OFFSET %s LIMIT 1",
                         (args.warehouse_days // 2,)).fetchone()[0]
     hand = {model: by_hand(db, model, middle) for model in build}
     db.execute("""INSERT INTO bronze.events (event_id, event_time, event_type, user_id, received_at, payload)
-                  SELECT gen_random_uuid(), %s::date + time '12:00', 'page_viewed', 'u000001', now(), '{}'""", (middle,))
+                  SELECT gen_random_uuid(), %s::date + time '12:00', 'page_viewed', 'u000001', now(), '{}'""",
+               (middle,))
     db.execute("SELECT tidemark.mark_dirty('bronze.events', %s)", ([middle],))
     late, after = refreshed(db)
     rate = args.warehouse_events / args.warehouse_days
-    print(f"\n| model | first build: dates | rows | s | again, nothing changed: s | late event: dates | s | {middle}: query alone, s | µs an event | INSERT by hand, s |\n"
+    print("\n| model | first build: dates | rows | s | again, nothing changed: s | late event: dates | s | "
+          f"{middle}: query alone, s | µs an event | INSERT by hand, s |\n"
           "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for model, (dates, rows, spent) in build.items():
         alone, inserted = hand[model]
@@ -87,5 +96,6 @@ def warehouse(at, args) -> None:
         print(f"| `{model}` | {dates} | {rows:,} | {spent:.2f} | {again[model][2]:.2f} | {late_dates} | {late_spent:.2f} | {alone:.2f} | {alone / rate * 1e6:.1f} | {inserted:.2f} |")
     print(f"| all | {sum(b[0] for b in build.values())} | | {first:.2f} | {second:.2f} | {sum(a[0] for a in after.values())} | {late:.2f} | "
           f"{sum(h[0] for h in hand.values()):.2f} | {sum(h[0] for h in hand.values()) / rate * 1e6:.1f} | {sum(h[1] for h in hand.values()):.2f} |")
-    size = db.execute("SELECT sum(pg_total_relation_size(partition)) FROM tidemark_internal.partition_bounds('bronze.events')").fetchone()[0]
+    size = db.execute("SELECT sum(pg_total_relation_size(partition)) "
+                      "FROM tidemark_internal.partition_bounds('bronze.events')").fetchone()[0]
     print(f"\nLoaded in {took:.0f} s; bronze.events has {size / 2**20:,.0f} MiB.", flush=True)

@@ -46,10 +46,12 @@ BEGIN
         bytes := valid[1 + floor(random() * cardinality(valid))::integer];
         IF kind < 0.25 THEN
             words := md5(random()::text) || md5(i::text);
-            bytes := substr(bytes, 1, floor(random() * 6)::integer) || decode(substr(words, 1, 2 * floor(random() * 33)::integer), 'hex');
+            bytes := substr(bytes, 1, floor(random() * 6)::integer)
+                || decode(substr(words, 1, 2 * floor(random() * 33)::integer), 'hex');
         ELSIF kind < 0.8 THEN
             FOR j IN 1 .. 1 + floor(random() * 3)::integer LOOP
-                bytes := set_byte(bytes, CASE WHEN random() < 0.3 THEN least(floor(random() * 4)::integer, length(bytes) - 1)
+                bytes := set_byte(bytes, CASE WHEN random() < 0.3 THEN least(floor(random() * 4)::integer,
+                                                                             length(bytes) - 1)
                     ELSE floor(random() * length(bytes))::integer END, floor(random() * 256)::integer);
             END LOOP;
         ELSIF kind < 0.9 THEN
@@ -70,7 +72,8 @@ BEGIN
             IF reading THEN refused := refused + 1; END IF;
             IF NOT reading OR SQLSTATE !~ '^22' THEN
                 odd := odd + 1;
-                example := SQLSTATE || ' ' || SQLERRM || CASE WHEN reading THEN ' on ' ELSE ' after accepting ' END || encode(bytes, 'hex');
+                example := SQLSTATE || ' ' || SQLERRM || CASE WHEN reading THEN ' on ' ELSE ' after accepting ' END
+                    || encode(bytes, 'hex');
             END IF;
         END;
     END LOOP;
@@ -79,7 +82,8 @@ END $body$
 CAST = "sketch := bytes::tidemark.{type};"
 TEXT = """words := '\\x' || encode(bytes, 'hex');
             IF random() < 0.3 THEN
-                words := overlay(words PLACING chr(33 + floor(random() * 90)::integer) FROM 1 + floor(random() * length(words))::integer FOR 1);
+                words := overlay(words PLACING chr(33 + floor(random() * 90)::integer)
+                                 FROM 1 + floor(random() * length(words))::integer FOR 1);
             END IF;
             sketch := words::tidemark.{type};"""
 

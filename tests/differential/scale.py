@@ -37,7 +37,8 @@ def memory_of_groups(report, postgres, quick):
 
     def theirs(groups):
         return (
-            "SELECT sum(peer.hll_cardinality(s)) FROM (SELECT peer.hll_add_agg(peer.hll_hash_integer(x), 14, 6, 128, 1) AS s "
+            "SELECT sum(peer.hll_cardinality(s)) "
+            "FROM (SELECT peer.hll_add_agg(peer.hll_hash_integer(x), 14, 6, 128, 1) AS s "
             f"FROM (SELECT generate_series(0, {groups * 3 - 1})) AS r (x) GROUP BY x % {groups}) AS q"
         )
 
@@ -68,7 +69,9 @@ def one_group(report, postgres, quick):
         f"(SELECT generate_series(0, {events - 1})) AS r (i)) AS e"
     )
     # The same events in another order: the factor has no divisor in common with their number.
-    shuffled = rows.replace("AS r (i)", f"AS o (o), LATERAL (SELECT ((o * 7654321::bigint) % {events})::integer) AS r (i)")
+    shuffled = rows.replace(
+        "AS r (i)", f"AS o (o), LATERAL (SELECT ((o * 7654321::bigint) % {events})::integer) AS r (i)"
+    )
     steps = "k = 0, k = 1, k = 2"
     whole = (
         ("session_count", "tidemark.session_count(t, interval '30 minutes')", events // 10000),

@@ -108,7 +108,8 @@ def compare_next_node(report, postgres, clickhouse, random, groups):
                     report,
                     "SELECT g, "
                     + ", ".join(
-                        f"coalesce(tidemark.sequence_next_node('{direction}', '{base}', t, value::text, c1, {mine}), '0')"
+                        f"coalesce(tidemark.sequence_next_node('{direction}', '{base}', "
+                        f"t, value::text, c1, {mine}), '0')"
                         for direction, base in BASES
                     )
                     + f" FROM {source} GROUP BY g ORDER BY g",
@@ -127,7 +128,8 @@ def compare_retention(report, postgres, clickhouse, random, groups):
     for conditions in (2, 3, 4, 5):
         theirs = table_of(
             clickhouse.csv(
-                f"SELECT g, arrayStringConcat(arrayMap(x -> toString(x), retention({rows.conditions(conditions)})))::UInt32"
+                "SELECT g, "
+                f"arrayStringConcat(arrayMap(x -> toString(x), retention({rows.conditions(conditions)})))::UInt32"
                 " FROM differential.retained GROUP BY g ORDER BY g"
             ),
             2,

@@ -46,11 +46,14 @@ def compare_peer(report, postgres, random, count):
         report.note("LEFT OUT: postgresql-hll is not installed; nothing was compared with it")
         return
     prepare(postgres, random, count)
-    postgres.run("CREATE UNLOGGED TABLE built (id integer, p integer, kind integer, ours tidemark.hll, theirs peer.hll)")
+    postgres.run(
+        "CREATE UNLOGGED TABLE built (id integer, p integer, kind integer, ours tidemark.hll, theirs peer.hll)"
+    )
     for number, kind in enumerate(TYPES):
         postgres.run(
             f"INSERT INTO built SELECT id, p, kind, tidemark.hll_agg({typed(kind, 'v')}, p), "
-            f"coalesce(peer.hll_add_agg(peer.hll_hash_{kind}({typed(kind, 'v')}), p, 5, 128, 1), peer.hll_empty(p, 5, 128, 1)) "
+            f"coalesce(peer.hll_add_agg(peer.hll_hash_{kind}({typed(kind, 'v')}), p, 5, 128, 1), "
+            "peer.hll_empty(p, 5, 128, 1)) "
             f"FROM item WHERE kind = {number} GROUP BY id, p, kind"
         )
         count_wrong(report, postgres, f"hll bytes equal postgresql-hll, {kind}", f"kind = {number}",
@@ -97,9 +100,11 @@ def sizes(report, postgres):
         for start in (0, 10_000_000, -5_000_000_000):
             postgres.run(
                 f"INSERT INTO sized SELECT {log2m}, {start}, n, tidemark.hll_agg(i, {log2m}), "
-                f"coalesce(peer.hll_add_agg(peer.hll_hash_bigint(i), {log2m}, 5, 128, 1), peer.hll_empty({log2m}, 5, 128, 1)) "
+                f"coalesce(peer.hll_add_agg(peer.hll_hash_bigint(i), {log2m}, 5, 128, 1), "
+                f"peer.hll_empty({log2m}, 5, 128, 1)) "
                 f"FROM unnest(ARRAY[{', '.join(map(str, SIZES))}]) AS n "
-                f"LEFT JOIN LATERAL (SELECT {start}::bigint + g AS i FROM generate_series(1, n) AS g) AS v ON true GROUP BY n"
+                f"LEFT JOIN LATERAL (SELECT {start}::bigint + g AS i FROM generate_series(1, n) AS g) AS v ON true "
+                "GROUP BY n"
             )
     theirs = "peer.hll_cardinality(ours::bytea::peer.hll)"
     back = "tidemark.hll_cardinality(theirs::text::bytea::tidemark.hll)"
@@ -122,7 +127,9 @@ def sizes(report, postgres):
 
 def encodings(report, postgres):
     seen = dict(
-        postgres.run("SELECT get_byte(theirs::text::bytea, 0) & 15, count(*) FROM built GROUP BY 1 ORDER BY 1").fetchall()
+        postgres.run(
+            "SELECT get_byte(theirs::text::bytea, 0) & 15, count(*) FROM built GROUP BY 1 ORDER BY 1"
+        ).fetchall()
     )
     names = ((1, "EMPTY"), (2, "EXPLICIT"), (3, "SPARSE"), (4, "FULL"))
     sizes = postgres.one("SELECT string_agg(p::text, ' ' ORDER BY p) FROM (SELECT DISTINCT p FROM built) AS s")
@@ -136,7 +143,9 @@ def count_wrong(report, postgres, name, where, holds, source="built"):
     ).fetchone()
     report.line(name, total, wrong)
     if wrong:
-        for row in postgres.run(f"SELECT * FROM {source} WHERE {where} AND ({holds}) IS NOT TRUE ORDER BY 1, 2 LIMIT 1"):
+        for row in postgres.run(
+            f"SELECT * FROM {source} WHERE {where} AND ({holds}) IS NOT TRUE ORDER BY 1, 2 LIMIT 1"
+        ):
             report.note(" | ".join(str(value)[:200] for value in row))
 
 
@@ -152,7 +161,8 @@ def foreign_parameters(report, postgres):
         count_wrong(
             report, postgres, f"hll reads postgresql-hll regwidth={width} expthresh={cutoff} sparse={sparse}", "true",
             "abs(tidemark.hll_cardinality(theirs::text::bytea::tidemark.hll) - n) <= 1 + 6 * 1.04 / sqrt(2.0 ^ p) * n"
-            " AND peer.hll_cardinality(theirs::text::bytea::tidemark.hll::bytea::peer.hll) = peer.hll_cardinality(theirs)",
+            " AND peer.hll_cardinality(theirs::text::bytea::tidemark.hll::bytea::peer.hll)"
+            " = peer.hll_cardinality(theirs)",
             "other",
         )
 
@@ -166,7 +176,8 @@ def unions(report, postgres):
     for number, kind in enumerate(TYPES):
         postgres.run("DROP TABLE IF EXISTS pair")
         postgres.run(
-            f"CREATE UNLOGGED TABLE pair AS SELECT a.id, b.id AS other, a.p AS pa, b.p AS pb, {log2m} AS log2m, a.ours AS a, b.ours AS b, "
+            f"CREATE UNLOGGED TABLE pair AS SELECT a.id, b.id AS other, a.p AS pa, b.p AS pb, {log2m} AS log2m, "
+            "a.ours AS a, b.ours AS b, "
             "a.theirs AS ta, b.theirs AS tb FROM (SELECT *, row_number() OVER (ORDER BY id) AS k FROM built "
             f"WHERE kind = {number}) AS a JOIN (SELECT *, row_number() OVER (ORDER BY md5(id::text)) AS k FROM built "
             f"WHERE kind = {number}) AS b USING (k) JOIN sketch AS x ON x.id = a.id JOIN sketch AS y ON y.id = b.id"
@@ -210,7 +221,8 @@ def estimate(report, postgres, quick):
             "SELECT avg(e), sqrt(avg(e * e)) FROM (SELECT ("
             "SELECT tidemark.approx_count_distinct(x) FROM "
             f"(SELECT generate_series(o, o + {size - 1})) AS s (x)) / {size}.0::float8 - 1 AS e "
-            f"FROM (SELECT {offset}::bigint + i::bigint * {size} AS o FROM generate_series(0, {runs - 1}) AS i) AS o) AS r"
+            f"FROM (SELECT {offset}::bigint + i::bigint * {size} AS o "
+            f"FROM generate_series(0, {runs - 1}) AS i) AS o) AS r"
         ).fetchone()
         offset += size * runs
         report.note(f"{size:>9} {runs:>5} {bias * 100:>+8.3f} {error * 100:>7.3f} {deviation * 100:>15.3f}")
