@@ -26,11 +26,13 @@ $$;
 CREATE SCHEMA bronze AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA bronze IS 'Raw events as produced: append-only, never updated';
 CREATE SCHEMA bronze_partitions AUTHORIZATION tidemark_admin;
-COMMENT ON SCHEMA bronze_partitions IS 'Daily partitions of the bronze tables; query the parents in schema bronze instead';
+COMMENT ON SCHEMA bronze_partitions IS
+    'Daily partitions of the bronze tables; query the parents in schema bronze instead';
 CREATE SCHEMA silver AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA silver IS 'Cleaned and typed events: silver.events and one table per high-value event type';
 CREATE SCHEMA silver_partitions AUTHORIZATION tidemark_admin;
-COMMENT ON SCHEMA silver_partitions IS 'Daily partitions of the silver tables; query the parents in schema silver instead';
+COMMENT ON SCHEMA silver_partitions IS
+    'Daily partitions of the silver tables; query the parents in schema silver instead';
 CREATE SCHEMA gold AUTHORIZATION tidemark_admin;
 COMMENT ON SCHEMA gold IS 'What dashboards read: sessions, daily actives, funnels, retention';
 -- A schema of its own: tools that list a schema without asking for privileges, as most do over JDBC and ODBC, then show
@@ -46,7 +48,8 @@ COMMENT ON TABLE loader.schema_history IS 'Versioned migrations that were applie
 COMMENT ON COLUMN loader.schema_history.version IS 'Number of the migration';
 COMMENT ON COLUMN loader.schema_history.name IS 'Its name';
 COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied';
-COMMENT ON COLUMN loader.schema_history.checksum IS 'Checksum of its text; another text under the same number is refused';
+COMMENT ON COLUMN loader.schema_history.checksum IS
+    'Checksum of its text; another text under the same number is refused';
 
 -- The extension makes its schemas itself, so none is named here.
 CREATE EXTENSION IF NOT EXISTS tidemark;

@@ -20,14 +20,16 @@ ALTER TABLE bronze.events OWNER TO tidemark_admin;
 COMMENT ON TABLE bronze.events IS
     'Every accepted event as it was produced, one partition per UTC day of event_time; an event_id occurs once per day';
 COMMENT ON COLUMN bronze.events.event_id IS
-    'The producer''s messageId; one that is no UUID is mapped to a UUIDv5, an event without one gets the UUIDv5 of its source coordinates and bytes';
+    'The producer''s messageId; one that is no UUID is mapped to a UUIDv5, '
+    'an event without one gets the UUIDv5 of its source coordinates and bytes';
 COMMENT ON COLUMN bronze.events.event_time IS 'When it happened, as the producer says; the partition key';
 COMMENT ON COLUMN bronze.events.event_date IS 'UTC date of event_time';
 COMMENT ON COLUMN bronze.events.event_type IS 'The event''s name (event), or its type where it has no name';
 COMMENT ON COLUMN bronze.events.user_id IS 'Known user, NULL before login';
 COMMENT ON COLUMN bronze.events.anonymous_id IS 'Device or browser identity before login';
 COMMENT ON COLUMN bronze.events.received_at IS
-    'When the broker got it (Kafka record timestamp; receivedAt for files); lateness = received_at - event_time. The event time itself where nobody knows the receipt, so the lateness is 0';
+    'When the broker got it (Kafka record timestamp; receivedAt for files); lateness = received_at - event_time. '
+    'The event time itself where nobody knows the receipt, so the lateness is 0';
 COMMENT ON COLUMN bronze.events.loaded_at IS 'Start of the transaction that committed it to Postgres';
 COMMENT ON COLUMN bronze.events.source_topic IS 'loader.topics.topic_id of the Kafka topic or file that it came from';
 COMMENT ON COLUMN bronze.events.source_partition IS 'Kafka partition; 0 for files';

@@ -37,13 +37,15 @@ CREATE TABLE loader.offsets (
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (pipeline_id, topic, partition)
 ) WITH (fillfactor = 20);
-COMMENT ON TABLE loader.offsets IS 'The truth about position: advanced in the transaction that loads the events before it';
+COMMENT ON TABLE loader.offsets IS
+    'The truth about position: advanced in the transaction that loads the events before it';
 COMMENT ON COLUMN loader.offsets.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.offsets.topic IS 'As in loader.topics.name';
 COMMENT ON COLUMN loader.offsets.partition IS 'Kafka partition; 0 for files';
 COMMENT ON COLUMN loader.offsets.next_offset IS 'First offset not yet loaded; for files the number of lines done';
 COMMENT ON COLUMN loader.offsets.run IS 'Raised by one each time the position was set by hand or reset';
-COMMENT ON COLUMN loader.offsets.epoch IS 'Raised by one with each claim; a loader holding an older epoch can commit nothing';
+COMMENT ON COLUMN loader.offsets.epoch IS
+    'Raised by one with each claim; a loader holding an older epoch can commit nothing';
 COMMENT ON COLUMN loader.offsets.owner IS 'Process that claimed it last: host, process id and a random part';
 COMMENT ON COLUMN loader.offsets.owner_pid IS 'Postgres backend that made the claim';
 COMMENT ON COLUMN loader.offsets.last_batch_id IS 'Batch that moved it last; NULL before the first';
@@ -79,7 +81,9 @@ COMMENT ON COLUMN loader.batches.batch_id IS 'Key, from loader.batch_ids; also i
 COMMENT ON COLUMN loader.batches.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.batches.owner IS 'Process that loaded it';
 COMMENT ON COLUMN loader.batches.committed_at IS 'Start of its transaction, equal to loaded_at of its events';
-COMMENT ON COLUMN loader.batches.write_path IS 'direct: COPY into bronze.events; probed: the same after taking known ids out; staged: in pieces, with a temporary table where needed';
+COMMENT ON COLUMN loader.batches.write_path IS
+    'direct: COPY into bronze.events; '
+    'probed: the same after taking known ids out; staged: in pieces, with a temporary table where needed';
 COMMENT ON COLUMN loader.batches.row_retries IS 'How often the batch was written again because Postgres refused a row';
 COMMENT ON COLUMN loader.batches.n_read IS 'Records read, the sum of the following';
 COMMENT ON COLUMN loader.batches.n_loaded IS 'Now in bronze.events';
@@ -151,7 +155,8 @@ COMMENT ON COLUMN loader.dead_letters.batch_id IS 'loader.batches.batch_id that 
 COMMENT ON COLUMN loader.dead_letters.received_at IS 'As in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.key IS 'Kafka key, raw; NULL when there was none';
 COMMENT ON COLUMN loader.dead_letters.headers IS
-    'Kafka headers, raw: for each one the length of its name, the name, the length of its value or -1, the value (lengths as 4 bytes, big-endian)';
+    'Kafka headers, raw: for each one the length of its name, '
+    'the name, the length of its value or -1, the value (lengths as 4 bytes, big-endian)';
 COMMENT ON COLUMN loader.dead_letters.payload IS 'The record, raw; only its beginning when payload_truncated';
 COMMENT ON COLUMN loader.dead_letters.payload_truncated IS 'Longer than the size limit, so only its beginning is kept';
 COMMENT ON COLUMN loader.dead_letters.payload_sha256 IS 'SHA-256 of the whole record';
@@ -159,7 +164,8 @@ COMMENT ON COLUMN loader.dead_letters.stage IS 'Where it failed: decode, envelop
 COMMENT ON COLUMN loader.dead_letters.reason IS 'Why, as a fixed word';
 COMMENT ON COLUMN loader.dead_letters.detail IS 'Why, in words';
 COMMENT ON COLUMN loader.dead_letters.sqlstate IS 'Error code where Postgres refused it; else NULL';
-COMMENT ON COLUMN loader.dead_letters.event_id IS 'As it would have been in bronze.events; NULL when unknown or none was given';
+COMMENT ON COLUMN loader.dead_letters.event_id IS
+    'As it would have been in bronze.events; NULL when unknown or none was given';
 COMMENT ON COLUMN loader.dead_letters.event_time IS 'As it would have been in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.event_type IS 'As it would have been in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.status IS 'open, replayed or discarded';
@@ -186,7 +192,9 @@ COMMENT ON COLUMN loader.offset_gaps.topic IS 'Kafka topic';
 COMMENT ON COLUMN loader.offset_gaps.partition IS 'Kafka partition';
 COMMENT ON COLUMN loader.offset_gaps.expected IS 'Offset at which loading should have continued';
 COMMENT ON COLUMN loader.offset_gaps.resumed_at IS 'Offset at which it did';
-COMMENT ON COLUMN loader.offset_gaps.cause IS 'retention: deleted by the broker before it was read; topic_recreated: the broker''s end lies before our position; manual';
+COMMENT ON COLUMN loader.offset_gaps.cause IS
+    'retention: deleted by the broker before it was read; '
+    'topic_recreated: the broker''s end lies before our position; manual';
 COMMENT ON COLUMN loader.offset_gaps.recorded_at IS 'When it was noticed';
 COMMENT ON COLUMN loader.offset_gaps.acknowledged_by IS 'Who took note of it; NULL until then';
 
@@ -195,7 +203,8 @@ CREATE TABLE loader.repeatable_scripts (
     sha256 bytea NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE loader.repeatable_scripts IS 'The warehouse scripts that tidemark migrate has applied, run again when they change';
+COMMENT ON TABLE loader.repeatable_scripts IS
+    'The warehouse scripts that tidemark migrate has applied, run again when they change';
 COMMENT ON COLUMN loader.repeatable_scripts.name IS 'Path below sql/';
 COMMENT ON COLUMN loader.repeatable_scripts.sha256 IS 'SHA-256 of the script as applied';
 COMMENT ON COLUMN loader.repeatable_scripts.applied_at IS 'When it was applied last';
