@@ -13,8 +13,8 @@ pub const COLUMNS: &str = "batch_id, event_time, received_at, source_topic, sour
                            payload_hash, event_id, event_type, user_id, anonymous_id, payload";
 /// The same with types, for the staging table.
 pub const TYPED_COLUMNS: &str = "batch_id bigint, event_time timestamptz, received_at timestamptz, \
-     source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, event_id uuid, event_type text, \
-     user_id text, anonymous_id text, payload jsonb";
+     source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, event_id uuid, \
+     event_type text, user_id text, anonymous_id text, payload jsonb";
 /// What a row usually needs beside its payload.
 pub const ROW_OVERHEAD: usize = 200;
 

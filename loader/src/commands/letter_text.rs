@@ -13,7 +13,8 @@ use crate::envelope::preset::headers;
 /// What both forms are made of, up to a WHERE.
 pub const SELECT: &str = "
     SELECT p.name AS pipeline, d.topic, d.partition, d.\"offset\", d.stage, d.reason, d.detail, d.sqlstate, d.status,
-           d.attempts, d.batch_id, to_char(d.received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS received_at,
+           d.attempts, d.batch_id,
+           to_char(d.received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS received_at,
            to_char(d.quarantined_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS quarantined_at,
            to_char(d.resolved_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS resolved_at,
            d.resolved_by, d.note, d.event_id::text AS event_id,

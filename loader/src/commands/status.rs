@@ -49,8 +49,8 @@ const SECTIONS: &[(&str, &str)] = &[
     (
         "Models",
         "SELECT model, dirty_dates, oldest_dirty_date, newest_dirty_date, frozen_dirty_dates,
-                coalesce(to_char(last_refreshed_at, 'YYYY-MM-DD HH24:MI:SS'), 'never') AS last_refreshed_utc, freshness_seconds,
-                nullif(array_to_string(missing_sources, ', '), '') AS missing_sources, last_error,
+                coalesce(to_char(last_refreshed_at, 'YYYY-MM-DD HH24:MI:SS'), 'never') AS last_refreshed_utc,
+                freshness_seconds, nullif(array_to_string(missing_sources, ', '), '') AS missing_sources, last_error,
                 to_char(last_error_at, 'YYYY-MM-DD HH24:MI:SS') AS last_error_utc
            FROM tidemark.model_status ORDER BY model",
     ),
