@@ -28,7 +28,8 @@ build() {
         cargo build --locked --release --target "$HOST" --manifest-path fuzz/Cargo.toml "${targets[@]/#/--bin=}"
 }
 step "build the fuzz targets" quietly fuzz-build \
-    "read the first error above; a lock file that is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" build
+    "read the first error above; a lock file that is behind: cargo update --workspace --manifest-path fuzz/Cargo.toml" \
+    build
 
 # fuzz TARGET ARGUMENT...: a failure of the target ends it with another code than 0.
 fuzz() {
