@@ -2,7 +2,8 @@
 -- tells an event sent twice from two events with one id.
 ALTER TABLE bronze.events ADD COLUMN payload_hash bigint;
 COMMENT ON COLUMN bronze.events.payload_hash IS
-    'Hash of the event without sentAt and receivedAt: the same id with another hash is another event. NULL in rows from before there was one, which count as equal';
+    'Hash of the event without sentAt and receivedAt: the same id with another hash is another event. '
+    'NULL in rows from before there was one, which count as equal';
 
 -- Few rows, read by date only when they are merged: one table, not partitioned.
 CREATE TABLE bronze.late_events (
@@ -25,7 +26,8 @@ CREATE TABLE bronze.late_events (
 CREATE INDEX late_events_event_date ON bronze.late_events (event_date);
 ALTER TABLE bronze.late_events OWNER TO tidemark_admin;
 COMMENT ON TABLE bronze.late_events IS
-    'Events that came later than allowed and were diverted; no model reads them until loader.merge_late_events moves them to bronze.events';
+    'Events that came later than allowed and were diverted; '
+    'no model reads them until loader.merge_late_events moves them to bronze.events';
 COMMENT ON COLUMN bronze.late_events.event_id IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.event_time IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.event_date IS 'As in bronze.events';
@@ -68,7 +70,8 @@ BEGIN
             -- Rows whose id is there already stay behind for the DELETE to judge.
             WITH moved AS (
                 INSERT INTO bronze.events (event_id, event_time, event_type, user_id, anonymous_id, received_at,
-                                           source_topic, source_partition, source_offset, batch_id, payload, payload_hash)
+                                           source_topic, source_partition, source_offset, batch_id, payload,
+                                           payload_hash)
                 SELECT l.event_id, l.event_time, l.event_type, l.user_id, l.anonymous_id, l.received_at,
                        l.source_topic, l.source_partition, l.source_offset, l.batch_id, l.payload, l.payload_hash
                   FROM bronze.late_events l WHERE l.event_date = merge_late_events.event_date
@@ -90,8 +93,9 @@ BEGIN
                AND (e.payload_hash = l.payload_hash) IS NOT FALSE;
             GET DIAGNOSTICS removed = ROW_COUNT;
             IF merged > 0 THEN
-                PERFORM tidemark.mark_loaded('bronze.events'::regclass, ARRAY[merge_late_events.event_date], ARRAY[merged], ARRAY[merged],
-                                             ARRAY[first_time], ARRAY[last_time], buckets);
+                PERFORM tidemark.mark_loaded('bronze.events'::regclass, ARRAY[merge_late_events.event_date],
+                                             ARRAY[merged], ARRAY[merged], ARRAY[first_time], ARRAY[last_time],
+                                             buckets);
             END IF;
         EXCEPTION WHEN object_not_in_prerequisite_state THEN
             merged := 0;
@@ -109,7 +113,9 @@ END
 $$;
 ALTER FUNCTION loader.merge_late_events(date, date) OWNER TO tidemark_admin;
 COMMENT ON FUNCTION loader.merge_late_events(date, date) IS
-    'Moves diverted events of these UTC dates (both inclusive, NULL: no bound) from bronze.late_events to bronze.events, each exactly once, and marks the dates. One row a date: moved, dropped as duplicates, and left behind with the reason (date retired, or another event has the id). Needs tidemark_admin';
+    'Moves diverted events of these UTC dates (both inclusive, NULL: no bound) from bronze.late_events '
+    'to bronze.events, each exactly once, and marks the dates. One row a date: moved, dropped as duplicates, '
+    'and left behind with the reason (date retired, or another event has the id). Needs tidemark_admin';
 
 GRANT INSERT ON bronze.late_events TO tidemark_loader;
 -- To tell whether an id is there already, and with the same content.

@@ -1,5 +1,5 @@
--- Where everything goes: `tidemark` holds what users call, `tidemark_internal` what these call in turn: catalogs, support
--- functions of aggregates and types, the steps of refreshes and maintenance.
+-- Where everything goes: `tidemark` holds what users call, `tidemark_internal` what these call in turn: catalogs,
+-- support functions of aggregates and types, the steps of refreshes and maintenance.
 
 -- Both schemas are made here, so they are the extension's own: whoever had one before could have left functions in it
 -- that internal calls would then find.
@@ -11,10 +11,12 @@ BEGIN
     IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
         RAISE EXCEPTION 'database "%" is encoded in %, tidemark needs UTF8', pg_catalog.current_database(),
             pg_catalog.getdatabaseencoding()
-            USING ERRCODE = '0A000', HINT = 'Texts are hashed and compared as UTF-8. CREATE DATABASE ... ENCODING ''UTF8''.';
+            USING ERRCODE = '0A000',
+                  HINT = 'Texts are hashed and compared as UTF-8. CREATE DATABASE ... ENCODING ''UTF8''.';
     ELSIF taken IS NOT NULL THEN
         RAISE EXCEPTION 'schema % exists already', taken
-            USING ERRCODE = '42P06', HINT = 'tidemark makes this schema itself. Look at what is in it, then rename or drop it.';
+            USING ERRCODE = '42P06',
+                  HINT = 'tidemark makes this schema itself. Look at what is in it, then rename or drop it.';
     END IF;
 END
 $$;

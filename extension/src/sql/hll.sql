@@ -65,8 +65,9 @@ rows give the empty sketch. Sketches of different log2m fold to the
 smallest.';
 
 -- One signature for each type: of a polymorphic one Citus's workers would not know the type. What is hashed are the
--- bytes of the value: its own for those that postgresql-hll hashes so; for date, timestamptz and numeric what their send
--- functions give, which no release changes (a hash operator class may change). Of a numeric without trailing zeros.
+-- bytes of the value: its own for those that postgresql-hll hashes so; for date, timestamptz and numeric what their
+-- send functions give, which no release changes (a hash operator class may change). Of a numeric without trailing
+-- zeros.
 DO $$
 DECLARE
     kind regtype;
