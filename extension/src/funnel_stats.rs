@@ -77,9 +77,9 @@ unsafe fn add(slot: &mut Slot<Stats>, fcinfo: FunctionCallInfo) {
             check_same(false, "steps");
         }
         let Some(chain) = array::elements(fcinfo, 1, "chain", Element::TIMESTAMPTZ) else { return };
-        // One time too many is enough for an error.
+        // One time too many is enough for an error; then none of them is looked at.
         let (mut times, found) = ([None; MAX_STEPS + 1], chain.len());
-        for (place, time) in times.iter_mut().zip(chain) {
+        for (place, time) in times.iter_mut().take(if found > MAX_STEPS { 0 } else { found }).zip(chain) {
             *place = time.map(|time| time.value() as i64);
             if let Some(i64::MIN | i64::MAX) = *place {
                 raise(

@@ -39,10 +39,10 @@ impl Names<ContextAlloc> {
     pub unsafe fn read(fcinfo: FunctionCallInfo, index: usize, alloc: ContextAlloc) -> Self {
         // SAFETY: see above. Copies everything into `alloc`, so that nothing points into the row.
         unsafe {
-            let mut names = Self::sent(&[], alloc);
-            names.written.extend_from_slice(not_null(args::bytes(fcinfo, index), "steps"));
             let elements = not_null(array::elements(fcinfo, index, "steps", Element::TEXT), "steps");
             check_count(elements.len(), 1, "step");
+            let mut names = Self::sent(&[], alloc);
+            names.written.extend_from_slice(not_null(args::bytes(fcinfo, index), "steps"));
             for (step, name) in elements.enumerate() {
                 let Some(name) = name else {
                     raise(

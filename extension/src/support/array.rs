@@ -35,25 +35,67 @@ impl Element {
     }
 }
 
-/// The elements of an array argument, NULL as `None`; `None` when the array is NULL, an ERROR when it has more than
-/// one dimension. They lie in the current memory context.
+/// The elements of an array argument, NULL as `None`. How many there are is known from the array's header: they are
+/// taken apart, which for the largest arrays takes a gigabyte and seconds that nothing interrupts, once the first is
+/// asked for.
+pub struct Elements {
+    array: *mut pg_sys::ArrayType,
+    of: Element,
+    apart: Option<(*mut Datum, *mut bool)>,
+    next: usize,
+    len: usize,
+}
+
+/// The elements of an array argument; `None` when the array is NULL, an ERROR when it has more than one dimension. They
+/// lie in the current memory context.
 ///
 /// # Safety
-/// The argument must be an array of such elements.
-pub unsafe fn elements(
-    fcinfo: FunctionCallInfo,
-    index: usize,
-    name: &str,
-    of: Element,
-) -> Option<impl ExactSizeIterator<Item = Option<Datum>>> {
-    // SAFETY: see above; both arrays that Postgres makes have `len` elements.
+/// The argument must be an array of such elements; the result must not outlive the call.
+pub unsafe fn elements(fcinfo: FunctionCallInfo, index: usize, name: &str, of: Element) -> Option<Elements> {
+    // SAFETY: see above; the length of a dimension follows the header.
     unsafe {
         let datum = args::datum(fcinfo, index)?;
         let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        if (*array).ndim > 1 {
-            raise(INVALID, format!("{name} must be a one-dimensional array"));
+        let len = match (*array).ndim {
+            0 => 0,
+            1 => array.add(1).cast::<c_int>().read(),
+            _ => raise(INVALID, format!("{name} must be a one-dimensional array")),
+        };
+        Some(Elements { array, of, apart: None, next: 0, len: len.max(0) as usize })
+    }
+}
+
+impl Iterator for Elements {
+    type Item = Option<Datum>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.len {
+            return None;
         }
-        let (mut datums, mut nulls, mut len) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let (array, of) = (self.array, self.of);
+        // SAFETY: `elements` was told what the array holds; both arrays that Postgres makes have `len` elements.
+        unsafe {
+            let (datums, nulls) = *self.apart.get_or_insert_with(|| take_apart(array, of));
+            let (datum, is_null) = (*datums.add(self.next), *nulls.add(self.next));
+            self.next += 1;
+            Some((!is_null).then_some(datum))
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len - self.next, Some(self.len - self.next))
+    }
+}
+
+impl ExactSizeIterator for Elements {}
+
+/// # Safety
+/// The array must have such elements.
+unsafe fn take_apart(array: *mut pg_sys::ArrayType, of: Element) -> (*mut Datum, *mut bool) {
+    let (mut datums, mut nulls, mut len) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+    // SAFETY: see above.
+    unsafe {
         pg_sys::deconstruct_array(
             array,
             of.oid,
@@ -64,8 +106,8 @@ pub unsafe fn elements(
             &mut nulls,
             &mut len,
         );
-        Some((0..len.max(0) as usize).map(move |i| (!*nulls.add(i)).then(|| *datums.add(i))))
     }
+    (datums, nulls)
 }
 
 /// An array in the current memory context; `None` becomes a NULL element.

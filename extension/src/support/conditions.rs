@@ -10,7 +10,7 @@ use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::event::MAX_CONDITIONS;
 
 use super::args::{self, type_name};
-use super::array::{Element, elements};
+use super::array::{Element, Elements, elements};
 use super::call_site::CallSite;
 use super::error::{check_same, invalid_argument, raise_hint};
 
@@ -117,10 +117,7 @@ impl Conditions {
 
     /// # Safety
     /// As for `bits`, of a call with an array.
-    unsafe fn in_array(
-        self,
-        fcinfo: FunctionCallInfo,
-    ) -> Option<impl ExactSizeIterator<Item = Option<pg_sys::Datum>>> {
+    unsafe fn in_array(self, fcinfo: FunctionCallInfo) -> Option<Elements> {
         // SAFETY: see above.
         unsafe { elements(fcinfo, self.first, "conditions", Element::BOOL) }
     }
