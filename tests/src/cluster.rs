@@ -93,6 +93,13 @@ impl Cluster {
         server::script_with("pg.sh", &["start".as_ref(), self.directory.as_os_str(), port.as_ref()]);
     }
 
+    /// Starts it again where it was; each of its processes has so many kilobytes of address space.
+    pub fn start_again_under(&self, kilobytes: u64) {
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        let arguments = ["start".as_ref(), self.directory.as_os_str(), port.as_ref()];
+        server::script_under(kilobytes, "pg.sh", &arguments);
+    }
+
     /// The superuser's URL of a database.
     pub fn url(&self, database: &str) -> String {
         format!("{}/{database}", self.superuser)

@@ -73,14 +73,20 @@ pub(crate) fn script(script: &str, command: &str, directory: &Path) {
 /// Runs a script that must succeed.
 pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
     let path = root().join("scripts").join(script);
-    let output =
-        Command::new(&path).args(arguments).env("KAFKA_TIMEOUT", "180").stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|e| panic!("cannot run {}: {e}", path.display()));
-    assert!(
-        output.status.success(),
-        "{script} {arguments:?} failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    run(Command::new(&path).args(arguments));
+}
+
+/// Runs a script that must succeed; it and what it starts have so many kilobytes of address space each.
+pub(crate) fn script_under(kilobytes: u64, script: &str, arguments: &[&std::ffi::OsStr]) {
+    let path = root().join("scripts").join(script);
+    let shell = ["-c", "ulimit -v \"$0\" && exec \"$@\""];
+    run(Command::new("bash").args(shell).arg(kilobytes.to_string()).arg(path).args(arguments));
+}
+
+fn run(command: &mut Command) {
+    let output = command.env("KAFKA_TIMEOUT", "180").stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A port of 127.0.0.1 on which nobody listened just now. Not one that the system hands out to outgoing connections:
