@@ -3,6 +3,7 @@
 # how many tests passed and failed, and the seconds. Exit 1 when anything failed.
 #
 #   MATRIX="17 18"       only these; "15 16 17 18" unless told
+#   MATRIX_TESTS="walk"  only these programs of the client tests, and no other stage
 #   MATRIX_DIR=DIR       where the chroots are kept, /var/tmp/tidemark-matrix unless told
 #
 # The version of this machine's own server is tested here. Each other one is tested in a chroot of the distribution
@@ -18,6 +19,7 @@ in_namespace "$0" "$@"
 cd "$ROOT"
 
 MATRIX=${MATRIX:-15 16 17 18}
+MATRIX_TESTS=${MATRIX_TESTS:-}
 PREBUILT=$RUN/prebuilt
 
 # What the chroots do not build themselves: the loader and the client test programs, and cargo-pgrx. They were linked
@@ -35,9 +37,16 @@ prebuild() {
     cargo test --no-run --locked -p tidemark-tests --message-format=json >"$PREBUILT/messages"
     sed -nE 's/.*"target":\{"kind":\["test"\].*"name":"([a-z_]+)".*"executable":"([^"]+)".*/\1 \2/p' \
         "$PREBUILT/messages" |
-        while read -r program file; do cp "$file" "$PREBUILT/test-$program"; done
+        while read -r program file; do
+            if [[ -z "$MATRIX_TESTS" || " $MATRIX_TESTS " == *" $program "* ]]; then
+                cp "$file" "$PREBUILT/test-$program"
+            fi
+        done
     ls "$PREBUILT"/test-* >/dev/null
 }
+
+# The stages of scripts/test.sh: the named ones only if all tests are wanted.
+stages() { if [ -n "$MATRIX_TESTS" ]; then echo install prebuilt; else echo "$@" install prebuilt; fi; }
 
 # In its own process: a failure ends it and not the matrix.
 test_in_chroot() {
@@ -55,12 +64,11 @@ test_in_chroot() {
     in_chroot "$CHROOT" env CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 \
         TIDEMARK_CHROOT="$version" TIDEMARK_PREBUILT="$PREBUILT" \
         PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" \
-        "$ROOT/scripts/test.sh" pgrx deb install prebuilt
-    mkdir -p dist
-    cp "$CHROOT$ROOT"/dist/*.deb dist/
+        "$ROOT/scripts/test.sh" $(stages pgrx deb)
+    [ -n "$MATRIX_TESTS" ] || { mkdir -p dist && cp "$CHROOT$ROOT"/dist/*.deb dist/; }
 }
 
-test_here() { TIDEMARK_PREBUILT=$PREBUILT PG_CONFIG=$HERE "$ROOT/scripts/test.sh" pgrx install prebuilt; }
+test_here() { TIDEMARK_PREBUILT=$PREBUILT PG_CONFIG=$HERE "$ROOT/scripts/test.sh" $(stages pgrx); }
 
 HERE=$(find_pg_config || true)
 here_version=$([ -z "$HERE" ] || "$HERE" --version | sed -nE 's/^PostgreSQL ([0-9]+).*/\1/p')
