@@ -138,7 +138,7 @@ const WORLD: &str = "CREATE TABLE events (event_time timestamptz NOT NULL, event
     PARTITION BY RANGE (event_time);
     CREATE TABLE plain (event_date date, id integer); CREATE VIEW a_view AS SELECT * FROM plain;
     SELECT tidemark.manage_partitions('events', 2);
-    SELECT tidemark.ensure_partitions('events', '2026-01-05', '2026-01-07');
+    SELECT tidemark.ensure_partitions('events', '{2026-01-05,2026-01-06,2026-01-07}');
     GRANT SELECT ON plain, one TO PUBLIC;
     SELECT tidemark.create_model('public.m', '{events}',
         'SELECT event_date, id FROM public.events WHERE event_date >= $1 AND event_date < $2', '{event_date,id}');
