@@ -27,6 +27,8 @@ CREATE TABLE loader.offsets (
     topic text NOT NULL,
     partition integer NOT NULL,
     next_offset bigint NOT NULL CHECK (next_offset >= 0),
+    leader_epoch integer,
+    kafka_topic_id text,
     run integer NOT NULL DEFAULT 1,
     epoch bigint NOT NULL,
     owner text NOT NULL,
@@ -43,6 +45,10 @@ COMMENT ON COLUMN loader.offsets.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.offsets.topic IS 'As in loader.topics.name';
 COMMENT ON COLUMN loader.offsets.partition IS 'Kafka partition; 0 for files';
 COMMENT ON COLUMN loader.offsets.next_offset IS 'First offset not yet loaded; for files the number of lines done';
+COMMENT ON COLUMN loader.offsets.leader_epoch IS
+    'Kafka''s leader epoch of the record before it: the log was cut if that record now has another; NULL when unknown';
+COMMENT ON COLUMN loader.offsets.kafka_topic_id IS
+    'Id that Kafka gave the topic: one made anew has another; NULL for files and for brokers before 2.8';
 COMMENT ON COLUMN loader.offsets.run IS 'Raised by one each time the position was set by hand or reset';
 COMMENT ON COLUMN loader.offsets.epoch IS
     'Raised by one with each claim; a loader holding an older epoch can commit nothing';
@@ -181,7 +187,7 @@ CREATE TABLE loader.offset_gaps (
     partition integer NOT NULL,
     expected bigint NOT NULL,
     resumed_at bigint NOT NULL,
-    cause text NOT NULL CHECK (cause IN ('retention', 'topic_recreated', 'manual')),
+    cause text NOT NULL CHECK (cause IN ('retention', 'topic_recreated', 'log_truncated', 'manual')),
     recorded_at timestamptz NOT NULL DEFAULT now(),
     acknowledged_by text
 );
@@ -193,8 +199,8 @@ COMMENT ON COLUMN loader.offset_gaps.partition IS 'Kafka partition';
 COMMENT ON COLUMN loader.offset_gaps.expected IS 'Offset at which loading should have continued';
 COMMENT ON COLUMN loader.offset_gaps.resumed_at IS 'Offset at which it did';
 COMMENT ON COLUMN loader.offset_gaps.cause IS
-    'retention: deleted by the broker before it was read; '
-    'topic_recreated: the broker''s end lies before our position; manual';
+    'retention: deleted by the broker before it was read; topic_recreated: another topic of that name; '
+    'log_truncated: the log was cut below our position, as after an unclean leader election; manual';
 COMMENT ON COLUMN loader.offset_gaps.recorded_at IS 'When it was noticed';
 COMMENT ON COLUMN loader.offset_gaps.acknowledged_by IS 'Who took note of it; NULL until then';
 

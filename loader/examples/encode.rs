@@ -41,6 +41,7 @@ fn main() {
             topic: &topic,
             partition: 0,
             offset,
+            leader_epoch: None,
             received_at: None,
             key: None,
             headers: None,

@@ -36,6 +36,8 @@ pub struct Slot {
     pub from: i64,
     /// Last offset, exclusive.
     pub to: i64,
+    /// Kafka's leader epoch of the record before that; `None` when unknown.
+    pub leader_epoch: Option<i32>,
 }
 
 /// What a record is before anybody has looked into it.

@@ -128,6 +128,7 @@ mod tests {
                 run: 1,
                 from: 0,
                 to: 1,
+                leader_epoch: None,
             })
             .to_vec()
     }

@@ -76,8 +76,16 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let sink = Sink::new(config, 1, "test".into(), Patience::For(Duration::ZERO), stopped);
         let lane = start(sink, Encoder::new(Limits::default(), None), |_, _| {});
-        let slot =
-            Slot { topic: Arc::from("t"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 1 };
+        let slot = Slot {
+            topic: Arc::from("t"),
+            topic_id: 1,
+            partition: 0,
+            epoch: 1,
+            run: 1,
+            from: 0,
+            to: 1,
+            leader_epoch: None,
+        };
         let mut raw = RawBatch::default();
         raw.slots.push(slot);
         lane.batches.send(raw).await.unwrap();

@@ -185,6 +185,15 @@ async fn slot(client: &Client, raw: &mut RawBatch, key: &Key) -> Result<usize, P
     }
     let topic_id = position::topic_id(client, &key.topic).await?;
     let topic: Arc<str> = key.topic.as_str().into();
-    raw.slots.push(Slot { topic, topic_id, partition: key.partition, epoch: 0, run: 0, from: 0, to: 0 });
+    raw.slots.push(Slot {
+        topic,
+        topic_id,
+        partition: key.partition,
+        epoch: 0,
+        run: 0,
+        from: 0,
+        to: 0,
+        leader_epoch: None,
+    });
     Ok(raw.slots.len() - 1)
 }

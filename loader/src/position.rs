@@ -1,10 +1,22 @@
-//! Position in Postgres: pipelines, topics, claims with an epoch, and the advance that fences stale owners off. The
-//! rest of the batch transaction is in `transaction`.
+//! Position in Postgres: pipelines, topics, claims with an epoch, the advance that fences stale owners off, and the jump
+//! that notes a gap. The rest of the batch transaction is in `transaction`; whether a position still means what it
+//! meant is for `kafka::change` to say.
 
 use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, Counts, Slot};
 use crate::pg::PgTime;
+
+/// A place in a log, and what tells that log from another one of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// First offset not yet loaded.
+    pub next_offset: i64,
+    /// Leader epoch of the record before that; `None` when unknown.
+    pub leader_epoch: Option<i32>,
+    /// Kafka's id of the topic; `None` for files and for brokers that have none.
+    pub topic_id: Option<String>,
+}
 
 /// What a claim of one partition gave.
 #[derive(Clone, Copy, Debug)]
@@ -58,62 +70,76 @@ pub async fn topic_id(client: &Client, name: &str) -> Result<i32, PgError> {
     Ok(client.query_one(find, &[&name]).await?.get(0))
 }
 
-/// The first offset not yet loaded; `None` when the partition was never claimed.
-pub async fn next_offset(
+/// Where a partition stands; `None` when it was never claimed.
+pub async fn find(
     client: &Client,
     pipeline_id: i32,
     topic: &str,
     partition: i32,
-) -> Result<Option<i64>, PgError> {
-    let sql =
-        "SELECT next_offset FROM loader.offsets WHERE pipeline_id = $1 AND topic = $2 AND partition = $3";
-    Ok(client.query_opt(sql, &[&pipeline_id, &topic, &partition]).await?.map(|row| row.get(0)))
+) -> Result<Option<Position>, PgError> {
+    let sql = "SELECT next_offset, leader_epoch, kafka_topic_id FROM loader.offsets
+                WHERE pipeline_id = $1 AND topic = $2 AND partition = $3";
+    let row = client.query_opt(sql, &[&pipeline_id, &topic, &partition]).await?;
+    Ok(row.map(|row| Position { next_offset: row.get(0), leader_epoch: row.get(1), topic_id: row.get(2) }))
 }
 
 /// Takes a partition over from whoever holds it. Waits for an owner that is just committing, and then gives the
-/// position after that commit. `first_offset` is where a partition starts that nobody claimed before.
+/// position after that commit. `first` is where a partition starts that nobody claimed before.
 pub async fn claim(
     client: &Client,
     pipeline_id: i32,
     topic: &str,
     partition: i32,
-    first_offset: i64,
+    first: &Position,
     owner: &str,
-) -> Result<Claim, PgError> {
+) -> Result<(Claim, Position), PgError> {
     let sql = "INSERT INTO loader.offsets AS o
-                   (pipeline_id, topic, partition, next_offset, epoch, owner, owner_pid)
-               VALUES ($1, $2, $3, $4, 1, $5, pg_backend_pid())
+                   (pipeline_id, topic, partition, next_offset, leader_epoch, kafka_topic_id, epoch, owner, owner_pid)
+               VALUES ($1, $2, $3, $4, $5, $6, 1, $7, pg_backend_pid())
                ON CONFLICT (pipeline_id, topic, partition) DO UPDATE
                   SET epoch = o.epoch + 1, owner = excluded.owner, owner_pid = excluded.owner_pid,
-                      claimed_at = now(), updated_at = now()
-               RETURNING epoch, next_offset, run";
-    let row = client.query_one(sql, &[&pipeline_id, &topic, &partition, &first_offset, &owner]).await?;
-    Ok(Claim { epoch: row.get(0), next_offset: row.get(1), run: row.get(2) })
+                      claimed_at = now(), updated_at = now(),
+                      kafka_topic_id = coalesce(o.kafka_topic_id, excluded.kafka_topic_id)
+               RETURNING epoch, next_offset, run, leader_epoch, kafka_topic_id";
+    let Position { next_offset, leader_epoch, topic_id } = first;
+    let row = client
+        .query_one(sql, &[&pipeline_id, &topic, &partition, next_offset, leader_epoch, topic_id, &owner])
+        .await?;
+    let claim = Claim { epoch: row.get(0), next_offset: row.get(1), run: row.get(2) };
+    Ok((claim, Position { next_offset: claim.next_offset, leader_epoch: row.get(3), topic_id: row.get(4) }))
 }
 
-/// Moves a position that the broker can no longer serve and records the gap. Returns the claim at the new position,
-/// or `None` when somebody else has claimed the partition since.
+/// Moves a claimed position elsewhere than to where its records have led, and notes the gap: the one way in which that
+/// happens, whoever wants it. Returns the claim at the new position, or `None` when somebody else has claimed the
+/// partition since.
 pub async fn jump(
     client: &Client,
     pipeline_id: i32,
     topic: &str,
     partition: i32,
     claim: Claim,
-    to: i64,
+    to: &Position,
     cause: &str,
 ) -> Result<Option<Claim>, PgError> {
     let sql = "WITH moved AS (
-                   UPDATE loader.offsets SET next_offset = $6, run = run + 1, updated_at = now()
+                   UPDATE loader.offsets
+                      SET next_offset = $6, leader_epoch = $7, kafka_topic_id = $8, run = run + 1, updated_at = now()
                     WHERE pipeline_id = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5
                    RETURNING run),
                gap AS (
-                   INSERT INTO loader.offset_gaps (pipeline_id, topic, partition, expected, resumed_at, cause)
-                   SELECT $1, $2, $3, $5, $6, $7 FROM moved)
+                   INSERT INTO loader.offset_gaps
+                          (pipeline_id, topic, partition, expected, resumed_at, cause, acknowledged_by)
+                   SELECT $1, $2, $3, $5, $6, $9, CASE WHEN $9 = 'manual' THEN session_user END FROM moved)
                SELECT run FROM moved";
+    let Claim { epoch, next_offset, .. } = claim;
+    let Position { next_offset: offset, leader_epoch, topic_id } = to;
     let row = client
-        .query_opt(sql, &[&pipeline_id, &topic, &partition, &claim.epoch, &claim.next_offset, &to, &cause])
+        .query_opt(
+            sql,
+            &[&pipeline_id, &topic, &partition, &epoch, &next_offset, offset, leader_epoch, topic_id, &cause],
+        )
         .await?;
-    Ok(row.map(|row| Claim { epoch: claim.epoch, next_offset: to, run: row.get(0) }))
+    Ok(row.map(|row| Claim { epoch, next_offset: *offset, run: row.get(0) }))
 }
 
 /// What people, or loaders, have ordered about a pipeline.
@@ -167,6 +193,7 @@ struct SlotColumns<'a> {
     runs: Vec<i32>,
     from: Vec<i64>,
     to: Vec<i64>,
+    leader_epochs: Vec<Option<i32>>,
 }
 
 fn columns(slots: &[Slot]) -> SlotColumns<'_> {
@@ -177,6 +204,7 @@ fn columns(slots: &[Slot]) -> SlotColumns<'_> {
         runs: slots.iter().map(|s| s.run).collect(),
         from: slots.iter().map(|s| s.from).collect(),
         to: slots.iter().map(|s| s.to).collect(),
+        leader_epochs: slots.iter().map(|s| s.leader_epoch).collect(),
     }
 }
 
@@ -213,10 +241,12 @@ pub async fn advance(
     let received: Vec<Option<PgTime>> =
         (0..slots.len()).map(|i| batch.last_received(i).map(PgTime)).collect();
     let sql = "UPDATE loader.offsets AS o
-                  SET next_offset = v.to_offset, last_batch_id = $2, updated_at = clock_timestamp(),
+                  SET next_offset = v.to_offset, leader_epoch = v.leader_epoch, last_batch_id = $2,
+                      updated_at = clock_timestamp(),
                       last_received_at = coalesce(v.received_at, o.last_received_at)
-                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
-                      AS v (topic, partition, epoch, from_offset, to_offset, received_at)
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[],
+                             $10::int[])
+                      AS v (topic, partition, epoch, from_offset, to_offset, received_at, leader_epoch)
                 WHERE o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition
                   AND o.epoch = v.epoch AND o.next_offset = v.from_offset
                   -- Two owners have the same epoch where a crash took the claim of the first back.
@@ -234,6 +264,7 @@ pub async fn advance(
                 &c.to,
                 &received,
                 &owner,
+                &c.leader_epochs,
             ],
         )
         .await?;

@@ -11,7 +11,16 @@ use tidemark_loader::late::{BOUNDS, LatePolicy, Statistics};
 use tidemark_loader::time::parse_rfc3339;
 
 fn slot() -> Slot {
-    Slot { topic: Arc::from("t"), topic_id: 7, partition: 3, epoch: 1, run: 1, from: 0, to: 0 }
+    Slot {
+        topic: Arc::from("t"),
+        topic_id: 7,
+        partition: 3,
+        epoch: 1,
+        run: 1,
+        from: 0,
+        to: 0,
+        leader_epoch: None,
+    }
 }
 
 fn batch_of(lines: &[Vec<u8>]) -> RawBatch {

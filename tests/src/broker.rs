@@ -104,6 +104,30 @@ impl Broker {
         server::script("kafka.sh", "kill", &self.directory);
     }
 
+    /// Stops it in order.
+    pub fn stop(&self) {
+        server::script("kafka.sh", "stop", &self.directory);
+    }
+
+    /// Keeps a copy of partition 0 of a topic as it is on the disk. The broker must have been stopped.
+    pub fn save(&self, topic: &str) {
+        copy(&self.partition(topic), &self.saved(topic));
+    }
+
+    /// Puts that copy back.
+    pub fn restore(&self, topic: &str) {
+        std::fs::remove_dir_all(self.partition(topic)).expect("a partition can be deleted");
+        copy(&self.saved(topic), &self.partition(topic));
+    }
+
+    fn partition(&self, topic: &str) -> PathBuf {
+        self.directory.join("data").join(format!("{topic}-0"))
+    }
+
+    fn saved(&self, topic: &str) -> PathBuf {
+        self.directory.join(format!("{topic}-0.saved"))
+    }
+
     /// Starts it again where it was.
     pub fn start_again(&self) {
         let port = self.address.rsplit(':').next().unwrap_or_default();
@@ -349,6 +373,15 @@ pub fn send(producer: &BaseProducer, topic: &str, record: &Record<'_>) -> bool {
         Ok(()) => true,
         Err((e, _)) if e.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull) => false,
         Err((e, _)) => panic!("cannot produce: {e}"),
+    }
+}
+
+/// Copies a directory of files.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory can be made");
+    for file in std::fs::read_dir(from).expect("a directory can be read") {
+        let file = file.expect("a directory can be read");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("a file can be copied");
     }
 }
 

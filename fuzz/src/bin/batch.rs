@@ -86,6 +86,7 @@ fn raw(input: &Input<'_>) -> RawBatch {
             run: 0,
             from: 0,
             to: 9,
+            leader_epoch: None,
         });
     }
     for (offset, record) in input.records.iter().enumerate() {

@@ -69,7 +69,7 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
         options::lanes(&config).and_then(|lanes| options::batch_limits(&config, lanes)).is_ok(),
         kafka_options::kafka(&config).is_ok(),
         kafka_options::topics(&config).is_ok(),
-        kafka_options::out_of_range(&config).is_ok(),
+        kafka_options::on_data_loss(&config).is_ok(),
         kafka_options::group(&config),
     );
     assert!(made.0 && made.4 && made.8, "single values are checked when they are read");

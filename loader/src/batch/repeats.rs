@@ -181,7 +181,16 @@ mod tests {
     fn one_id(dedupe: Dedupe, events: &[(&str, u32)]) -> Batch {
         let mut raw = RawBatch::default();
         let to = events.len() as i64;
-        let slot = Slot { topic: Arc::from("t"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to };
+        let slot = Slot {
+            topic: Arc::from("t"),
+            topic_id: 1,
+            partition: 0,
+            epoch: 1,
+            run: 1,
+            from: 0,
+            to,
+            leader_epoch: None,
+        };
         raw.slots.push(slot);
         for (offset, (user, day)) in (0..).zip(events) {
             let value = format!(

@@ -8,7 +8,10 @@ use super::kafka_options::{self, Options};
 use super::{migrate, options};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::{pg, pooler, position};
+use crate::kafka::Kafka;
+use crate::kafka::bounded::Range;
+use crate::position::{self, Position};
+use crate::{pg, pooler};
 
 /// Arguments of `tidemark check`.
 #[derive(Debug, clap::Args)]
@@ -166,9 +169,13 @@ async fn check_all(config: &Config, report: &mut Report) {
     };
     let mut cluster = None;
     for topic in topics {
-        let (asked, wanted) = (kafka.clone(), vec![topic.clone()]);
-        let survey = match tokio::task::spawn_blocking(move || asked.survey(&wanted, true)).await {
-            Ok(Ok(survey)) => survey,
+        let (asked, wanted) = (kafka.clone(), topic.clone());
+        let question = move || {
+            let cluster = asked.survey(std::slice::from_ref(&wanted), false)?.cluster_id;
+            Ok::<_, Error>((cluster, asked.ranges(&wanted, None)?))
+        };
+        let (id, logs) = match tokio::task::spawn_blocking(question).await {
+            Ok(Ok(found)) => found,
             Ok(Err(e)) if e.kind == Kind::Unavailable => return report.error("kafka", &e),
             Ok(Err(e)) => {
                 report.error("topic", &e);
@@ -177,16 +184,16 @@ async fn check_all(config: &Config, report: &mut Report) {
             Err(e) => return report.error("kafka", &Error::bug("cannot ask Kafka", e)),
         };
         if cluster.is_none() {
-            cluster = survey.cluster_id.clone();
+            cluster = id.clone();
             report.ok(
                 "kafka",
                 format!("{}, cluster {}", kafka.brokers, cluster.as_deref().unwrap_or("unknown")),
             );
         }
-        let records: i64 = survey.ends.iter().map(|end| end.high).sum();
-        report.ok("topic", format!("{topic}: {} partitions, ends add up to {records}", survey.ends.len()));
+        let records: i64 = logs.iter().map(|log| log.high).sum();
+        report.ok("topic", format!("{topic}: {} partitions, ends add up to {records}", logs.len()));
         if let Some(client) = &books {
-            check_positions(client, pipeline, &survey, report).await;
+            check_positions(client, pipeline, &kafka, &topic, (id, logs), report).await;
         }
     }
 }
@@ -363,38 +370,52 @@ async fn check_partition(client: &Client, report: &mut Report) -> Result<(), PgE
 async fn check_positions(
     client: &Client,
     pipeline: &str,
-    survey: &crate::kafka::Survey,
+    kafka: &Kafka,
+    topic: &str,
+    (cluster, logs): (Option<String>, Vec<Range>),
     report: &mut Report,
 ) {
     let sql = "SELECT pipeline_id, cluster_id FROM loader.pipelines WHERE name = $1";
     let Ok(Some(row)) = client.query_opt(sql, &[&pipeline]).await else { return };
     let (id, known): (i32, Option<String>) = (row.get(0), row.get(1));
-    if let (Some(known), Some(cluster)) = (&known, &survey.cluster_id)
+    if let (Some(known), Some(cluster)) = (&known, &cluster)
         && known != cluster
     {
         let what = format!("pipeline {pipeline} belongs to Kafka cluster {known}, not to {cluster}");
         report.problem("position", what, "correct kafka.brokers, or choose another pipeline.name");
         return;
     }
-    let (mut behind, mut beyond) = (0, Vec::new());
-    for end in &survey.ends {
-        match position::next_offset(client, id, &end.topic, end.partition).await {
-            Ok(Some(next)) if next > end.high => {
-                beyond.push(format!("[{}] {next} of {}", end.partition, end.high))
-            }
-            Ok(next) => behind += end.high - next.unwrap_or(0),
+    let mut behind = 0;
+    let mut lost = Vec::new();
+    for log in logs {
+        let at = match position::find(client, id, topic, log.partition).await {
+            Ok(Some(at)) => at,
+            Ok(None) => Position { next_offset: log.low, ..Position::default() },
             Err(_) => return,
+        };
+        behind += (log.high - at.next_offset).max(0);
+        let (asked, name, next, partition) = (kafka.clone(), topic.to_owned(), at.next_offset, log.partition);
+        match tokio::task::spawn_blocking(move || asked.change(&name, &at, &log)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(change))) => lost.push(format!("[{partition}] at offset {next}: {}", change.why)),
+            Ok(Err(e)) => return report.error("position", &e),
+            Err(e) => return report.error("position", &Error::bug("cannot ask Kafka", e)),
         }
     }
-    let topic = survey.ends.first().map_or("", |end| end.topic.as_str());
-    if beyond.is_empty() {
-        report.ok("position", format!("{topic}: at most {behind} records to load"));
-    } else {
-        let what = format!("{topic}: the position lies behind the end: {}", beyond.join(", "));
-        report.problem(
-            "position",
-            what,
-            "the topic was made anew: choose on_offset_out_of_range = \"earliest\", or another pipeline.name",
-        );
+    if !lost.is_empty() {
+        let what = format!("{topic} cannot be continued: {}", lost.join(", "));
+        let next = "choose on_data_loss = \"earliest\" or \"latest\", or another pipeline.name";
+        return report.problem("position", what, next);
     }
+    let sql = "SELECT count(*), coalesce(string_agg(DISTINCT cause, ', '), '') FROM loader.offset_gaps
+                WHERE pipeline_id = $1 AND topic = $2 AND acknowledged_by IS NULL";
+    let Ok(row) = client.query_one(sql, &[&id, &topic]).await else { return };
+    let gaps = match row.get(0) {
+        0i64 => String::new(),
+        n => format!(
+            "; {n} gaps in loader.offset_gaps that nobody has acknowledged: {}",
+            row.get::<_, &str>(1)
+        ),
+    };
+    report.ok("position", format!("{topic}: at most {behind} records to load{gaps}"));
 }

@@ -6,7 +6,7 @@ use super::events::{Events, word};
 use super::options::{choice, shares};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kafka::plan::OutOfRange;
+use crate::kafka::plan::OnDataLoss;
 use crate::kafka::{Kafka, parse_setting};
 
 /// Options that override the configuration.
@@ -28,9 +28,9 @@ pub struct Options {
     /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off [default: 10s]
     #[arg(long, value_name = "TIME|off")]
     maintain_every: Option<String>,
-    /// What to do when Kafka no longer has the records at our position: fail, earliest or latest [default: fail]
+    /// What to do when Kafka no longer has the log that our position is in: fail, earliest or latest [default: fail]
     #[arg(long, value_enum)]
-    on_offset_out_of_range: Option<OutOfRange>,
+    on_data_loss: Option<OnDataLoss>,
     /// Connections that write at the same time, each the batches of partitions of its own [default: 1]
     #[arg(long, value_name = "N")]
     lanes: Option<u32>,
@@ -58,7 +58,7 @@ impl Options {
         set("pipeline.name", self.pipeline.clone())?;
         set("kafka.group_id", self.group.clone())?;
         set("maintenance.every", self.maintain_every.clone())?;
-        set("kafka.on_offset_out_of_range", self.on_offset_out_of_range.and_then(word))?;
+        set("kafka.on_data_loss", self.on_data_loss.and_then(word))?;
         set("postgres.lanes", self.lanes.map(|n| n.to_string()))?;
         set("batch.max_delay", self.batch_delay_ms.map(|n| format!("{n}ms")))?;
         set("http.listen", self.listen.clone())?;
@@ -136,9 +136,9 @@ fn fetching(share: usize) -> [(String, String); 4] {
     .map(|(key, value)| (key.to_owned(), value.to_string()))
 }
 
-/// What to do when Kafka no longer has the records at our position.
-pub fn out_of_range(config: &Config) -> Result<OutOfRange> {
-    choice(config, "kafka.on_offset_out_of_range")
+/// What to do when Kafka no longer has the log that our position is in.
+pub fn on_data_loss(config: &Config) -> Result<OnDataLoss> {
+    choice(config, "kafka.on_data_loss")
 }
 
 /// Topics to read.
@@ -167,7 +167,7 @@ mod tests {
     fn defaults_are_those_of_the_modules() {
         let config = config(&[]);
         assert_eq!(group(&config), "tidemark-web");
-        assert!(matches!(out_of_range(&config), Ok(OutOfRange::Fail)));
+        assert!(matches!(on_data_loss(&config), Ok(OnDataLoss::Fail)));
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl Load {
         };
         let (pipeline_id, _) = position::pipeline(&client, &self.pipeline).await.map_err(explain)?;
         if let Some(identity) = &identity {
-            let done = position::next_offset(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
-            if done.is_some_and(|done| done >= identity.lines as i64) {
+            let done = position::find(&client, pipeline_id, &topic, 0).await.map_err(explain)?;
+            if done.is_some_and(|done| done.next_offset >= identity.lines as i64) {
                 say!("{}: all {} lines are loaded already, nothing to do", file.display(), identity.lines);
                 return Ok(None);
             }
@@ -129,7 +129,9 @@ impl Load {
         }
         self.target.check(&client, config).await?;
         let topic_id = position::topic_id(&client, &topic).await.map_err(explain)?;
-        let claim = position::claim(&client, pipeline_id, &topic, 0, 0, &owner).await.map_err(explain)?;
+        let first = position::Position::default();
+        let (claim, _) =
+            position::claim(&client, pipeline_id, &topic, 0, &first, &owner).await.map_err(explain)?;
         drop(client);
         if claim.next_offset > 0 {
             eprintln!(
@@ -151,6 +153,7 @@ impl Load {
             run: claim.run,
             from: claim.next_offset,
             to: claim.next_offset,
+            leader_epoch: None,
         };
         let mut reader = Reader {
             lines: Lines::new(open(file).await?, limits.max_bytes),
@@ -425,8 +428,16 @@ mod tests {
     #[test]
     fn lines_appended_while_loading_are_left_for_the_next_load() {
         let input: Input = Box::new(&b"a\nb\nc\nappended\n"[..]);
-        let slot =
-            Slot { topic: Arc::from("f"), topic_id: 1, partition: 0, epoch: 1, run: 1, from: 0, to: 0 };
+        let slot = Slot {
+            topic: Arc::from("f"),
+            topic_id: 1,
+            partition: 0,
+            epoch: 1,
+            run: 1,
+            from: 0,
+            to: 0,
+            leader_epoch: None,
+        };
         let batches = BatchLimits { rows: 2, bytes: 1000, delay: Duration::ZERO, keep: 100 };
         let mut reader =
             Reader { lines: Lines::new(input, 100), line: 0, end: 3, slot, batches, failed: None };

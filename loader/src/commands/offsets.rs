@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kafka::bounded::Range;
 use crate::kafka::{Kafka, parse_setting};
 use crate::pg;
+use crate::position::{self, Position};
 use crate::time::Micros;
 
 /// Arguments of `tidemark offsets`.
@@ -111,7 +112,7 @@ async fn show(args: Show) -> Result<()> {
     let sql = format!(
         "SELECT p.name, o.topic, o.partition, o.next_offset, o.run, o.epoch, o.owner, {ALIVE},
                 to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-                round(extract(epoch FROM now() - o.last_received_at))::bigint
+                round(extract(epoch FROM now() - o.last_received_at))::bigint, o.leader_epoch, o.kafka_topic_id
            FROM loader.offsets AS o JOIN loader.pipelines AS p USING (pipeline_id)
           WHERE ($1::text IS NULL OR p.name = $1) AND ($2::text IS NULL OR o.topic = $2)
             AND ($3 OR o.topic !~ '^(file|stdin):')
@@ -151,6 +152,8 @@ async fn show(args: Show) -> Result<()> {
         "owner_alive",
         "updated_at",
         "seconds_behind_receipt",
+        "leader_epoch",
+        "kafka_topic_id",
     ];
     let table: Vec<Vec<Option<String>>> = rows
         .iter()
@@ -171,6 +174,8 @@ async fn show(args: Show) -> Result<()> {
                 Some(row.get::<_, bool>(7).to_string()),
                 Some(row.get(8)),
                 row.get::<_, Option<i64>>(9).map(|s| s.to_string()),
+                row.get::<_, Option<i32>>(10).map(|epoch| epoch.to_string()),
+                row.get(11),
             ]
         })
         .collect();
@@ -183,6 +188,7 @@ struct Move {
     partition: i32,
     from: Option<i64>,
     to: i64,
+    topic_id: Option<String>,
 }
 
 async fn set(args: Set) -> Result<()> {
@@ -226,7 +232,7 @@ async fn set(args: Set) -> Result<()> {
         };
         let from = current.get(&range.partition).copied();
         if from != Some(to) {
-            moves.push(Move { partition: range.partition, from, to });
+            moves.push(Move { partition: range.partition, from, to, topic_id: range.topic_id.clone() });
         }
     }
     if moves.is_empty() {
@@ -303,23 +309,21 @@ async fn commit(
         let why = format!("partition {} has moved meanwhile", m.partition);
         return Err(Error::new(Kind::Temporary, what, why, "stop whoever loads it, then try again"));
     }
+    let owner: String =
+        client.query_one("SELECT 'set by ' || session_user", &[]).await.map_err(explain)?.get(0);
     for m in moves {
-        let sql = "INSERT INTO loader.offsets AS o
-                       (pipeline_id, topic, partition, next_offset, epoch, owner, owner_pid)
-                   VALUES ($1, $2, $3, $4, 1, 'set by ' || session_user, NULL)
-                   ON CONFLICT (pipeline_id, topic, partition) DO UPDATE
-                      SET next_offset = excluded.next_offset, epoch = o.epoch + 1, run = o.run + 1,
-                          owner = excluded.owner, owner_pid = NULL, claimed_at = now(), updated_at = now()";
-        client.execute(sql, &[&pipeline_id, &topic, &m.partition, &m.to]).await.map_err(explain)?;
-        if let Some(from) = m.from {
-            let sql = "INSERT INTO loader.offset_gaps
-                           (pipeline_id, topic, partition, expected, resumed_at, cause, acknowledged_by)
-                       VALUES ($1, $2, $3, $4, $5, 'manual', session_user)";
-            client
-                .execute(sql, &[&pipeline_id, &topic, &m.partition, &from, &m.to])
+        let to = Position { next_offset: m.to, leader_epoch: None, topic_id: m.topic_id.clone() };
+        let partition = m.partition;
+        let (claim, _) =
+            position::claim(client, pipeline_id, topic, partition, &to, &owner).await.map_err(explain)?;
+        if m.from.is_some() {
+            position::jump(client, pipeline_id, topic, partition, claim, &to, "manual")
                 .await
                 .map_err(explain)?;
         }
     }
+    let nobody =
+        "UPDATE loader.offsets SET owner_pid = NULL WHERE pipeline_id = $1 AND topic = $2 AND owner = $3";
+    client.execute(nobody, &[&pipeline_id, &topic, &owner]).await.map_err(explain)?;
     client.batch_execute("COMMIT").await.map_err(explain)
 }

@@ -19,7 +19,7 @@ use crate::config::Config as Configuration;
 use crate::error::{Error, Kind, Result};
 use crate::kafka::Kafka;
 use crate::kafka::bounded::{Range, Read, Stretch};
-use crate::position::{self, Claim};
+use crate::position::{self, Position};
 use crate::sink::{Patience, Sink, SinkError};
 use crate::target::{Dedupe, Target};
 use crate::time::Micros;
@@ -121,10 +121,19 @@ pub async fn run(args: Args) -> Result<()> {
     let owner = super::owner();
     let topic_id = position::topic_id(&client, &args.topic).await.map_err(explain)?;
     let mut stretches = Vec::new();
-    for range in &ranges {
-        let claim = claim(&client, &args, pipeline_id, range, &owner).await.map_err(explain)?;
-        if claim.next_offset < range.high {
-            stretches.push(Stretch { partition: range.partition, claim, end: range.high });
+    for (log, wanted) in &ranges {
+        let (partition, topic_id) = (wanted.partition, log.topic_id.clone());
+        let first = Position { next_offset: wanted.low, leader_epoch: None, topic_id: topic_id.clone() };
+        let topic = &args.topic;
+        let claimed = position::claim(&client, pipeline_id, topic, partition, &first, &owner).await;
+        let (mut claim, at) = claimed.map_err(explain)?;
+        if let Some((cause, to)) = correction(&args, &kafka, at, log, wanted).await? {
+            let to = Position { next_offset: to, ..first };
+            let moved = position::jump(&client, pipeline_id, topic, partition, claim, &to, cause).await;
+            claim = moved.map_err(explain)?.unwrap_or(claim);
+        }
+        if claim.next_offset < wanted.high {
+            stretches.push(Stretch { partition, claim, topic_id, end: wanted.high });
         }
     }
     drop(client);
@@ -153,8 +162,8 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What is to be read, as far as the broker has it: `low` and `high` are the first offset and the end. And the cluster.
-async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<Range>, Option<String>)> {
+/// What the broker has, and what of it is to be read: `low` and `high` are the first offset and the end. And the cluster.
+async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<(Range, Range)>, Option<String>)> {
     let (kafka, topic, partition) = (kafka.clone(), args.topic.clone(), args.partition);
     let (from_time, to_time) = (args.from_time, args.to_time);
     let asked = tokio::task::spawn_blocking(move || {
@@ -183,28 +192,37 @@ async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<Range>, Option<String
             );
         }
         let high = high.min(range.high);
-        Range { partition: range.partition, low: low.max(range.low).min(high), high }
+        let wanted = Range { low: low.max(range.low).min(high), high, ..range.clone() };
+        (range, wanted)
     };
     Ok((ranges.into_iter().map(cut).collect(), cluster))
 }
 
-/// Claims a partition for the replay, at its beginning if it is to start again or the broker no longer has the position.
-async fn claim(
-    client: &Client,
+/// Where a replay goes on instead of at its position, and why: at its beginning if it is to start again, or at the oldest
+/// record it has not read where the log is not the same any more.
+async fn correction(
     args: &Args,
-    pipeline_id: i32,
-    range: &Range,
-    owner: &str,
-) -> Result<Claim, tokio_postgres::Error> {
-    let (topic, partition) = (&args.topic, range.partition);
-    let claim = position::claim(client, pipeline_id, topic, partition, range.low, owner).await?;
-    let lost = claim.next_offset < range.low;
-    if !(lost || args.restart && claim.next_offset != range.low) {
-        return Ok(claim);
+    kafka: &Kafka,
+    at: Position,
+    log: &Range,
+    wanted: &Range,
+) -> Result<Option<(&'static str, i64)>> {
+    let next = at.next_offset;
+    if args.restart {
+        return Ok((next != wanted.low).then_some(("manual", wanted.low)));
     }
-    let cause = if lost && !args.restart { "retention" } else { "manual" };
-    let moved = position::jump(client, pipeline_id, topic, partition, claim, range.low, cause).await?;
-    Ok(moved.unwrap_or(claim))
+    let (kafka, topic, partition) = (kafka.clone(), args.topic.clone(), log.partition);
+    let log = log.clone();
+    let asked = tokio::task::spawn_blocking(move || kafka.change(&topic, &at, &log)).await;
+    if let Some(change) = asked.map_err(|e| Error::bug("cannot ask Kafka", e))?? {
+        let to = change.earliest.max(wanted.low);
+        eprintln!(
+            "tidemark: {} [{partition}] goes on at offset {to} instead of {next}: {}",
+            args.topic, change.why
+        );
+        return Ok(Some((change.cause, to)));
+    }
+    Ok((next < wanted.low).then_some(("manual", wanted.low)))
 }
 
 /// A table like bronze.events with partitions made by tidemark, for whoever may do that.

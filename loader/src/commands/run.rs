@@ -113,7 +113,7 @@ pub async fn run(args: Args) -> Result<()> {
         limits,
         health: health.clone(),
         end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
-        out_of_range: kafka_options::out_of_range(&config)?,
+        on_data_loss: kafka_options::on_data_loss(&config)?,
         until: bounded.then_some(survey.ends),
     });
     let result = sessions(&settings, &reading, &stop, &supervisor).await;

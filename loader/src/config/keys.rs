@@ -88,10 +88,10 @@ pub const KEYS: &[Key] = &[
         "Consumer group; loaders that share one share the partitions. Without it, tidemark- and the name of the pipeline",
     ),
     key(
-        "kafka.on_offset_out_of_range",
+        "kafka.on_data_loss",
         Kind::Choice(&["fail", "earliest", "latest"]),
         "fail",
-        "What to do when Kafka no longer has the records at our position: stop, or go on at the oldest or behind the newest record and note the gap in loader.offset_gaps",
+        "What to do when Kafka no longer has the log that our position is in, because records were deleted, the topic was made anew or its log was cut: stop, or go on at the oldest record that was not loaded or behind the newest, and note the gap in loader.offset_gaps",
     ),
     key(
         "kafka.security_protocol",

@@ -18,6 +18,8 @@ pub struct Record<'a> {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
+    /// Epoch of the leader that wrote it.
+    pub leader_epoch: Option<i32>,
     /// The broker's or producer's time.
     pub received_at: Option<Micros>,
     /// Its key.
@@ -89,6 +91,7 @@ impl Books {
             run: claim.run,
             from: claim.next_offset,
             to: claim.next_offset,
+            leader_epoch: None,
         };
         let key = (topic, partition);
         let lane = match self.held.get(&key) {
@@ -159,19 +162,20 @@ impl Books {
         };
         let Filling { batch, since } = &mut self.filling[lane];
         since.get_or_insert_with(Instant::now);
-        batch.slots[index].to = to;
+        (batch.slots[index].to, batch.slots[index].leader_epoch) = (to, record.leader_epoch);
         let kind = if record.value.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
         let value = record.value.unwrap_or_default();
         batch.push(index, record.offset, record.received_at, kind, record.key, record.headers, value, keep);
         Taken::Yes(lane)
     }
 
-    /// Notes that nothing more comes before `offset`: transaction markers and compacted records have offsets too.
-    pub fn reached(&mut self, topic: &str, partition: i32, offset: i64) {
+    /// Notes that nothing more comes before `offset`: transaction markers and compacted records have offsets too. What
+    /// lies directly before it has that leader epoch.
+    pub fn reached(&mut self, topic: &str, partition: i32, offset: i64, leader_epoch: Option<i32>) {
         if let Some((lane, index)) = self.slot(topic, partition, offset) {
             let Filling { batch, since } = &mut self.filling[lane];
             since.get_or_insert_with(Instant::now);
-            batch.slots[index].to = offset;
+            (batch.slots[index].to, batch.slots[index].leader_epoch) = (offset, leader_epoch);
         }
     }
 
@@ -208,6 +212,7 @@ mod tests {
             topic: "t",
             partition,
             offset,
+            leader_epoch: Some(offset as i32 / 16),
             received_at: None,
             key: None,
             headers: None,
@@ -217,6 +222,10 @@ mod tests {
 
     fn ranges(batch: &RawBatch) -> Vec<(i32, i64, i64)> {
         batch.slots.iter().map(|s| (s.partition, s.from, s.to)).collect()
+    }
+
+    fn leader_epochs(batch: &RawBatch) -> Vec<Option<i32>> {
+        batch.slots.iter().map(|s| s.leader_epoch).collect()
     }
 
     #[test]
@@ -229,9 +238,12 @@ mod tests {
         assert_eq!(books.take(&record(0, 15), 100), Taken::Yes(0));
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 10, 16), (1, 0, 1)]);
         assert_eq!(books.take(&record(0, 20), 100), Taken::Yes(0));
-        books.reached("t", 1, 5);
+        books.reached("t", 1, 5, None);
         assert_eq!(books.position("t", 1), Some(5));
-        assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 16, 21), (1, 1, 5)]);
+        let batch = books.hand_out(0).unwrap();
+        assert_eq!(ranges(&batch), [(0, 16, 21), (1, 1, 5)]);
+        // Of the record before the end, where one was read.
+        assert_eq!(leader_epochs(&batch), [Some(1), None]);
         assert!(books.hand_out(0).is_none());
     }
 

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use super::books::{Books, Taken};
-use super::{Kafka, record};
+use super::{Kafka, identity, record};
 use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::position::Claim;
@@ -27,6 +27,28 @@ pub struct Range {
     pub low: i64,
     /// Offset behind the newest record that a committed transaction wrote.
     pub high: i64,
+    /// Kafka's id of the topic.
+    pub topic_id: Option<String>,
+    /// Epoch of the leader that the partition has now.
+    pub leader_epoch: Option<i32>,
+}
+
+impl Range {
+    /// Asks for what the broker has of a partition. The id of its topic must have been asked for before: of a topic that is
+    /// made anew in between, the ends then come under the old id, which is noticed before anything of it is loaded.
+    pub(super) fn ask<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        topic: &str,
+        partition: i32,
+        topic_id: Option<String>,
+    ) -> KafkaResult<Range> {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
+        let mut question = TopicPartitionList::new();
+        question.add_partition_offset(topic, partition, Offset::End)?;
+        let answer = consumer.offsets_for_times(question, TIMEOUT)?;
+        let leader_epoch = identity::leader_epoch_in(&answer, topic, partition);
+        Ok(Range { partition, low, high, topic_id, leader_epoch })
+    }
 }
 
 /// A part of a partition to be read.
@@ -36,6 +58,8 @@ pub struct Stretch {
     pub partition: i32,
     /// Our claim of it; reading begins at its position.
     pub claim: Claim,
+    /// Kafka's id of the topic at that time.
+    pub topic_id: Option<String>,
     /// Offset to stop before. The broker's end must have been there already.
     pub end: i64,
 }
@@ -71,15 +95,11 @@ impl Kafka {
             ));
         }
         let client = self.questioner()?;
+        let explain = |e: KafkaError| self.explain("cannot read the ends of a partition", &e);
+        let topic_id = identity::topic_ids(client.client(), &[topic], TIMEOUT).map_err(explain)?;
+        let topic_id = topic_id.into_values().next().flatten();
         let wanted = all.into_iter().filter(|p| partitions.is_none_or(|wanted| wanted.contains(p)));
-        wanted
-            .map(|partition| {
-                let (low, high) = client
-                    .fetch_watermarks(topic, partition, TIMEOUT)
-                    .map_err(|e| self.explain("cannot read the ends of a partition", &e))?;
-                Ok(Range { partition, low, high })
-            })
-            .collect()
+        wanted.map(|p| Range::ask(&client, topic, p, topic_id.clone()).map_err(explain)).collect()
     }
 
     /// Moves each offset to the first record of its partition whose time is `at` or later: the end if there is none.
@@ -106,13 +126,21 @@ impl Kafka {
     }
 
     /// A consumer that reads these partitions from these offsets, tells where they end, and belongs to no group.
-    fn reader(&self, topic: &str, from: &[(i32, i64)]) -> Result<BaseConsumer> {
+    pub(super) fn reader(
+        &self,
+        topic: &str,
+        from: &[(i32, i64)],
+        settings: &[(&str, &str)],
+    ) -> Result<BaseConsumer> {
         let explain = |e: KafkaError| self.explain("cannot read the topic", &e);
         // librdkafka wants a name although nobody joins anything.
         let mut config = self.consumer_config(&format!("tidemark-bounded-{}", uuid::Uuid::new_v4().simple()));
         config.set("enable.partition.eof", "true");
         // No group waits for us: a slow database must not end the reading.
         config.set("max.poll.interval.ms", "86400000");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         let consumer: BaseConsumer = config.create().map_err(explain)?;
         let mut list = TopicPartitionList::new();
         for (partition, offset) in from {
@@ -125,7 +153,7 @@ impl Kafka {
     /// Whether a partition has no record for us from this offset up to its end: what is there was compacted away, or
     /// belongs to transactions that were aborted. `None` when the broker does not say in time.
     pub fn tail_is_empty(&self, topic: &str, partition: i32, from: i64, limit: Duration) -> Option<bool> {
-        let consumer = self.reader(topic, &[(partition, from)]).ok()?;
+        let consumer = self.reader(topic, &[(partition, from)], &[]).ok()?;
         let started = Instant::now();
         while started.elapsed() < limit {
             match consumer.poll(Duration::from_millis(100)) {
@@ -148,9 +176,11 @@ impl Kafka {
         batches: &mpsc::Sender<RawBatch>,
     ) -> Result<Read> {
         let from: Vec<(i32, i64)> = stretches.iter().map(|s| (s.partition, s.claim.next_offset)).collect();
-        let consumer = self.reader(topic, &from)?;
+        let consumer = self.reader(topic, &from, &[])?;
         let mut books = Books::new(1, limits.bytes);
         let mut left: HashMap<i32, i64> = HashMap::new();
+        let known = stretches.iter().find_map(|s| Some((topic.to_owned(), s.topic_id.clone()?)));
+        let known: HashMap<String, String> = known.into_iter().collect();
         for stretch in stretches {
             books.hold(topic, topic_id, stretch.partition, stretch.claim);
             left.insert(stretch.partition, stretch.end);
@@ -164,6 +194,16 @@ impl Kafka {
             let full = limits.reached(&books.filling(0).batch);
             if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
                 filling_since = Instant::now();
+                // Only what came before this question is handed out, so it is of the topic that was claimed.
+                let anew = identity::made_anew(consumer.client(), &known, TIMEOUT);
+                if anew.map_err(|e| self.explain("cannot ask for the topic", &e))?.is_some() {
+                    return Err(Error::new(
+                        Kind::Temporary,
+                        format!("cannot go on reading {topic}"),
+                        "the topic was made anew meanwhile",
+                        "run the same command again: it begins with the new one",
+                    ));
+                }
                 if let Some(batch) = books.hand_out(0)
                     && batches.blocking_send(batch).is_err()
                 {
@@ -207,7 +247,7 @@ impl Kafka {
             if let Some(partition) = ended
                 && let Some(end) = left.remove(&partition)
             {
-                books.reached(topic, partition, end);
+                books.reached(topic, partition, end, None);
                 let mut list = TopicPartitionList::new();
                 list.add_partition(topic, partition);
                 // Only to save what it would fetch in vain.

@@ -1,7 +1,7 @@
 //! What happens when Kafka gives partitions to a session or takes them away: claims in Postgres, the check of the
 //! broker's offsets, and draining before a partition is given up. Reading is in `session`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,21 @@ use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 use super::books::Books;
+use super::bounded::Range;
+use super::identity;
 use super::in_flight::{InFlight, locked};
-use super::plan::{Ended, OutOfRange, Settings};
+use super::plan::{Ended, OnDataLoss, Settings};
 use crate::batch::RawBatch;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::pg_errors::{Class, classify};
-use crate::position::{self, Claim};
+use crate::position::{self, Claim, Position};
 use crate::{fencing, metrics, pg};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
-const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a question about the ids of topics may hold up the thread that polls.
+pub(super) const QUESTION: Duration = Duration::from_secs(2);
 
 /// Where batches go in, as the reading thread sees it.
 pub struct Entrance {
@@ -56,6 +60,8 @@ pub(super) struct State {
     pub(super) joined: bool,
     /// When partitions came last.
     pub(super) assigned: Option<Instant>,
+    /// Kafka's ids of the topics as they were claimed.
+    pub(super) topics: HashMap<String, String>,
 }
 
 /// What there is of a lane on this side of its entrance, beside the batch being filled.
@@ -81,6 +87,7 @@ impl State {
             closing: false,
             joined: false,
             assigned: None,
+            topics: HashMap::new(),
         }
     }
 
@@ -147,13 +154,28 @@ impl Context {
     fn assigned(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) {
         let partitions: Vec<(String, i32)> =
             tpl.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        let topics: HashSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let ids = match identity::topic_ids(consumer.client(), &topics, DRAIN) {
+            Ok(ids) => ids,
+            Err(e) => return locked(&self.state).end(Ended::Restart(format!("cannot ask for topics: {e}"))),
+        };
         for (topic, partition) in partitions {
-            match self.claim(consumer, &topic, partition) {
-                Ok((topic_id, claim)) => {
+            let id = ids.get(&topic).cloned().flatten();
+            if let Some(id) = &id {
+                let mut state = locked(&self.state);
+                if state.topics.insert(topic.clone(), id.clone()).is_some_and(|known| known != *id) {
+                    return state.end(Ended::Restart(format!("topic {topic} was made anew")));
+                }
+            }
+            match self.claim(consumer, &topic, partition, id) {
+                Ok((topic_id, claim, leader_epoch)) => {
                     let offset = Offset::Offset(claim.next_offset);
                     if let Err(e) = tpl.set_partition_offset(&topic, partition, offset) {
                         locked(&self.state).end(Ended::Restart(format!("cannot set the position: {e}")));
                     }
+                    // For librdkafka, which compares it when the leader changes before anything was read.
+                    identity::set_leader_epoch(tpl, &topic, partition, leader_epoch);
                     tracing::info!(%topic, partition, offset = claim.next_offset, epoch = claim.epoch, "partition claimed");
                     self.settings.health.hold(&topic, partition, claim);
                     let mut state = locked(&self.state);
@@ -176,103 +198,111 @@ impl Context {
         self.settings.health.joined();
     }
 
+    /// Claims a partition, once its log was found to be the one that the position is in, or the policy says how to go on
+    /// in another one. Returns the number of the topic, and the leader epoch of the position.
     fn claim(
         &self,
         consumer: &BaseConsumer<Self>,
         topic: &str,
         partition: i32,
-    ) -> Result<(i32, Claim), Ended> {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition, WATERMARK_TIMEOUT)
+        id: Option<String>,
+    ) -> Result<(i32, Claim, Option<i32>), Ended> {
+        let settings = &self.settings;
+        let log = Range::ask(consumer, topic, partition, id)
             .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))?;
+        let place =
+            |next_offset| Position { next_offset, leader_epoch: None, topic_id: log.topic_id.clone() };
+        let what = format!("cannot claim {topic} [{partition}]");
+        let first = place(log.low);
+        let (number, claim, at) =
+            self.in_postgres(&what, async |client| self.claim_once(client, topic, partition, &first).await)?;
+        let change =
+            settings.kafka.change(topic, &at, &log).map_err(|e| Ended::Restart(format!("{what}: {e}")))?;
+        let Some(change) = change else { return Ok((number, claim, at.leader_epoch)) };
+        let to = match settings.on_data_loss {
+            OnDataLoss::Earliest => place(change.earliest),
+            OnDataLoss::Latest => place(log.high),
+            OnDataLoss::Fail => {
+                return Err(Ended::Failed(Error::new(
+                    Kind::Config,
+                    format!("cannot continue {topic} [{partition}] at offset {}", claim.next_offset),
+                    change.why,
+                    "choose --on-data-loss earliest or latest to go on and note the gap, or another --pipeline",
+                )));
+            }
+        };
+        let (from, goes_on, why) = (claim.next_offset, to.next_offset, change.why);
+        tracing::warn!("{topic} [{partition}] goes on at offset {goes_on} instead of {from}: {why}");
+        let id = settings.pipeline_id;
+        let moved = self.in_postgres(&what, async |client| {
+            position::jump(client, id, topic, partition, claim, &to, change.cause).await
+        })?;
+        let by_another = || Ended::Restart(format!("{topic} [{partition}] was claimed by another loader"));
+        Ok((number, moved.ok_or_else(by_another)?, None))
+    }
+
+    /// Does something over the connection for claims, and tries again for a while.
+    fn in_postgres<T>(
+        &self,
+        what: &str,
+        work: impl AsyncFn(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Ended> {
+        let postgres = &self.settings.postgres;
         let started = Instant::now();
         loop {
             self.settings.health.polled();
-            match self.handle.block_on(self.claim_once(topic, partition, low, high)) {
-                Ok(Ok(claim)) => return Ok(claim),
-                Ok(Err(error)) => return Err(Ended::Failed(error)),
+            let once = self.handle.block_on(async {
+                let lent = locked(&self.claims).take().filter(|c| !c.is_closed());
+                let client = match lent {
+                    Some(client) => client,
+                    None => pg::connect(postgres).await?,
+                };
+                let done = work(&client).await?;
+                *locked(&self.claims) = Some(client);
+                Ok(done)
+            });
+            match once {
+                Ok(done) => return Ok(done),
                 Err(e) if classify(&e) != Class::Retry => {
-                    let what = format!("cannot claim {topic} [{partition}]");
-                    return Err(Ended::Failed(pg::explain(&what, &self.settings.postgres, &e)));
+                    return Err(Ended::Failed(pg::explain(what, postgres, &e)));
                 }
                 Err(e) if started.elapsed() > DRAIN || *self.stop.borrow() => {
-                    let why = pg::full_message(&e);
-                    return Err(Ended::Restart(format!("cannot claim {topic} [{partition}]: {why}")));
+                    return Err(Ended::Restart(format!("{what}: {}", pg::full_message(&e))));
                 }
                 Err(e) => {
-                    tracing::warn!("cannot claim {topic} [{partition}] yet: {}", pg::full_message(&e));
+                    tracing::warn!("{what} yet: {}", pg::full_message(&e));
                     std::thread::sleep(Duration::from_millis(500));
                 }
             }
         }
     }
 
-    /// The outer error is Postgres's, the inner one is for a person.
     async fn claim_once(
         &self,
+        client: &Client,
         topic: &str,
         partition: i32,
-        low: i64,
-        high: i64,
-    ) -> Result<Result<(i32, Claim)>, tokio_postgres::Error> {
+        first: &Position,
+    ) -> Result<(i32, Claim, Position), tokio_postgres::Error> {
         let settings = &self.settings;
-        let lent = locked(&self.claims).take().filter(|c| !c.is_closed());
-        let client = match lent {
-            Some(client) => client,
-            None => pg::connect(&settings.postgres).await?,
-        };
         let known = locked(&self.topic_ids).get(topic).copied();
         let topic_id = match known {
             Some(id) => id,
             None => {
-                let id = position::topic_id(&client, topic).await?;
+                let id = position::topic_id(client, topic).await?;
                 locked(&self.topic_ids).insert(topic.to_owned(), id);
                 id
             }
         };
-        let pipeline_id = settings.pipeline_id;
+        let (pipeline_id, owner) = (settings.pipeline_id, &settings.owner);
         if settings.end_stuck_writers {
-            let ended =
-                fencing::end_stuck_writers(&client, pipeline_id, topic, partition, &settings.owner).await?;
+            let ended = fencing::end_stuck_writers(client, pipeline_id, topic, partition, owner).await?;
             if ended > 0 {
                 tracing::warn!(topic, partition, "ended {ended} stuck connections of the owner before");
             }
         }
-        let mut claim = position::claim(&client, pipeline_id, topic, partition, low, &settings.owner).await?;
-        if claim.next_offset < low || claim.next_offset > high {
-            let (cause, why) = if claim.next_offset < low {
-                let lost = low - claim.next_offset;
-                (
-                    "retention",
-                    format!("its {lost} records before offset {low} were deleted before they were loaded"),
-                )
-            } else {
-                ("topic_recreated", format!("it ends at offset {high}, before our position"))
-            };
-            let to = match settings.out_of_range {
-                OutOfRange::Earliest => low,
-                OutOfRange::Latest => high,
-                OutOfRange::Fail => {
-                    return Ok(Err(Error::new(
-                        Kind::Config,
-                        format!("cannot continue {topic} [{partition}] at offset {}", claim.next_offset),
-                        why,
-                        "choose --on-offset-out-of-range earliest or latest to go on and note the gap, or another --pipeline",
-                    )));
-                }
-            };
-            tracing::warn!(
-                "{topic} [{partition}] goes on at offset {to} instead of {}: {why}",
-                claim.next_offset
-            );
-            match position::jump(&client, pipeline_id, topic, partition, claim, to, cause).await? {
-                Some(moved) => claim = moved,
-                // Somebody claimed it in this very moment; the next advance would be fenced, which restarts us.
-                None => tracing::warn!("{topic} [{partition}] was claimed by another loader meanwhile"),
-            }
-        }
-        *locked(&self.claims) = Some(client);
-        Ok(Ok((topic_id, claim)))
+        let (claim, at) = position::claim(client, pipeline_id, topic, partition, first, owner).await?;
+        Ok((topic_id, claim, at))
     }
 
     /// Drains first: work in flight must not be thrown away by the next owner's claim.
@@ -296,7 +326,7 @@ impl Context {
             let state = locked(&self.state);
             (0..self.lanes.len()).filter(|l| lane(&state, *l)).collect()
         };
-        if !self.drain(&concerned, Instant::now() + DRAIN) {
+        if !self.drain(consumer, &concerned, Instant::now() + DRAIN) {
             locked(&self.state).end(Ended::Restart("a rebalance could not wait for Postgres".to_owned()));
         }
         let mut state = locked(&self.state);
@@ -315,18 +345,20 @@ impl Context {
 
     /// Sends everything that was read for some lanes and waits for its commit. Returns false at the deadline or when one
     /// of them ended.
-    pub(super) fn drain(&self, lanes: &[usize], deadline: Instant) -> bool {
+    pub(super) fn drain(&self, consumer: &BaseConsumer<Self>, lanes: &[usize], deadline: Instant) -> bool {
         loop {
             self.settings.health.polled();
             let mut state = locked(&self.state);
-            let all_sent =
-                lanes.iter().filter(|lane| self.send(&mut state, **lane, true)).count() == lanes.len();
+            let all_sent = lanes.iter().filter(|lane| self.send(consumer, &mut state, **lane, true)).count()
+                == lanes.len();
+            let ended = state.ended.is_some();
             drop(state);
             let busy = lanes.iter().map(|lane| &self.lanes[*lane]).find(|lane| lane.in_flight.count() > 0);
             if all_sent && busy.is_none() {
                 return true;
             }
-            if lanes.iter().any(|lane| self.lanes[*lane].batches.is_closed()) || Instant::now() > deadline {
+            let closed = lanes.iter().any(|lane| self.lanes[*lane].batches.is_closed());
+            if ended || closed || Instant::now() > deadline {
                 return false;
             }
             match busy {
@@ -337,16 +369,25 @@ impl Context {
     }
 
     /// The same for all lanes.
-    pub(super) fn drain_all(&self, deadline: Instant) -> bool {
-        self.drain(&(0..self.lanes.len()).collect::<Vec<_>>(), deadline)
+    pub(super) fn drain_all(&self, consumer: &BaseConsumer<Self>, deadline: Instant) -> bool {
+        self.drain(consumer, &(0..self.lanes.len()).collect::<Vec<_>>(), deadline)
     }
 
     /// Hands batches to a lane as far as it has room: the pending one, then with `flush` the one being filled.
     /// Returns whether none is left.
-    pub(super) fn send(&self, state: &mut State, lane: usize, flush: bool) -> bool {
+    pub(super) fn send(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        state: &mut State,
+        lane: usize,
+        flush: bool,
+    ) -> bool {
         let entrance = &self.lanes[lane];
         loop {
             if state.queues[lane].pending.is_none() && flush {
+                if !self.proved(consumer, state, lane) {
+                    return false;
+                }
                 state.queues[lane].pending = state.books.hand_out(lane);
             }
             let Some(batch) = state.queues[lane].pending.take() else { return true };
@@ -361,6 +402,35 @@ impl Context {
                     }
                 };
                 return state.queues[lane].pending.is_none();
+            }
+        }
+    }
+    /// Whether what was read for a lane is of the topics that were claimed. An id never comes back: if it is still the same,
+    /// everything that came before the question is of that topic. Nothing is handed out that was not proved, so that no
+    /// record of a topic that was made anew is ever loaded under a position in the old one.
+    fn proved(&self, consumer: &BaseConsumer<Self>, state: &mut State, lane: usize) -> bool {
+        let slots = state.books.filling(lane).batch.slots.iter();
+        let topics = slots.filter_map(|s| state.topics.get_key_value(s.topic.as_ref()));
+        let topics = topics.map(|(name, id)| (name.clone(), id.clone())).collect();
+        self.same(consumer, state, &topics)
+    }
+
+    /// Asks whether topics are still those that were claimed; ends the session if they are not. False when nobody knows.
+    pub(super) fn same(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        state: &mut State,
+        topics: &HashMap<String, String>,
+    ) -> bool {
+        match identity::made_anew(consumer.client(), topics, QUESTION) {
+            Ok(None) => true,
+            Ok(Some(topic)) => {
+                state.end(Ended::Restart(format!("topic {topic} was made anew")));
+                false
+            }
+            Err(e) => {
+                tracing::debug!("cannot ask for the ids of topics: {e}");
+                false
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Kafka: settings, and what has to be known about topics before reading them. Reading is in `session`, the books
-//! that it keeps in `books`, rebalances in `membership`.
+//! that it keeps in `books`, rebalances in `membership`, whether a log is the one it was in `change`.
 
 pub mod books;
 pub mod bounded;
+pub mod change;
+pub mod identity;
 pub mod in_flight;
 pub mod membership;
 pub mod plan;

@@ -7,12 +7,12 @@ use crate::batch::BatchLimits;
 use crate::error::Error;
 use crate::health::Health;
 
-/// What to do when Kafka no longer has the records at our position.
+/// What to do when Kafka no longer has the log that our position is in: see `change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OutOfRange {
+pub enum OnDataLoss {
     /// Stop with an error
     Fail,
-    /// Go on at the oldest record and note the gap in loader.offset_gaps
+    /// Go on at the oldest record that was not loaded and note the gap in loader.offset_gaps
     Earliest,
     /// Go on behind the newest record and note the gap in loader.offset_gaps
     Latest,
@@ -40,8 +40,8 @@ pub struct Settings {
     pub health: Arc<Health>,
     /// Whether connections of the owner before are ended that are stuck in a transaction.
     pub end_stuck_writers: bool,
-    /// What to do about retention gaps.
-    pub out_of_range: OutOfRange,
+    /// What to do when records at our position are gone.
+    pub on_data_loss: OnDataLoss,
     /// Stop once these ends are reached; `None` runs for ever.
     pub until: Option<Vec<End>>,
 }

@@ -4,6 +4,7 @@ use rdkafka::Timestamp;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::books::Record;
+use super::identity;
 use crate::time;
 
 /// Borrows a record. Its headers are encoded into `headers`, as `loader.dead_letters.headers` has them.
@@ -24,6 +25,7 @@ pub fn borrow<'a>(message: &'a BorrowedMessage<'_>, headers: &'a mut Vec<u8>) ->
         topic: message.topic(),
         partition: message.partition(),
         offset: message.offset(),
+        leader_epoch: identity::leader_epoch(message),
         received_at,
         key: message.key(),
         headers,

@@ -18,7 +18,7 @@ use super::books::Taken;
 use super::in_flight::locked;
 use super::membership::{Context, DRAIN, Entrance, State};
 use super::plan::{Ended, Settings};
-use super::record;
+use super::{identity, record};
 use crate::batch::RawBatch;
 use crate::health::LaneLoad;
 use crate::{pg, position};
@@ -32,6 +32,10 @@ const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(2);
 
 /// Most records taken before anything else is looked at.
 const AT_ONCE: usize = 64;
+
+/// How often a session asks whether its topics are still the same. What is handed out is proved in any case; this is for
+/// topics of which nothing comes.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How long nothing must have come before the end of a partition is looked at.
 const QUIET: Duration = Duration::from_secs(2);
@@ -77,7 +81,7 @@ pub fn run(
     }
     let cx = consumer.context();
     if matches!(ended, Ended::Stopped | Ended::CaughtUp | Ended::Paused) {
-        cx.drain_all(Instant::now() + DRAIN);
+        cx.drain_all(&consumer, Instant::now() + DRAIN);
         commit_to_kafka(&consumer, &cx.lanes, CommitMode::Sync);
     }
     consumer.unsubscribe();
@@ -130,6 +134,7 @@ impl Session<'_> {
     fn read(&mut self) -> Ended {
         let mut last_check = Instant::now();
         let mut last_look = Instant::now();
+        let mut last_question = Instant::now();
         loop {
             let health = &self.cx.settings.health;
             health.polled();
@@ -149,6 +154,12 @@ impl Session<'_> {
             }
             if self.cx.lanes.iter().any(|lane| lane.batches.is_closed()) {
                 return Ended::LaneEnded;
+            }
+            if last_question.elapsed() >= LOOK {
+                last_question = Instant::now();
+                let mut state = locked(&self.cx.state);
+                let topics = state.topics.clone();
+                self.cx.same(self.consumer, &mut state, &topics);
             }
             turn.resume.iter().for_each(|lane| self.pause(*lane, false));
             turn.pause.iter().for_each(|lane| self.pause(*lane, true));
@@ -198,7 +209,7 @@ impl Session<'_> {
             let full = limits.reached(&filling.batch);
             let age = filling.since.map(|since| now.saturating_duration_since(since));
             let due = full || age.is_some_and(|age| age >= limits.delay);
-            let sent = self.cx.send(state, lane, due);
+            let sent = self.cx.send(self.consumer, state, lane, due);
             let wait = age.map_or(turn.wait, |age| limits.delay.saturating_sub(age));
             // A batch that is due but has no room yet must not make this a busy loop.
             let least = Duration::from_millis(if sent { 0 } else { 5 });
@@ -302,8 +313,10 @@ impl Session<'_> {
         let Ok(positions) = self.consumer.position() else { return };
         for passed in positions.elements() {
             let Offset::Offset(offset) = passed.offset() else { continue };
-            if state.books.position(passed.topic(), passed.partition()).is_some_and(|at| at < offset) {
-                state.books.reached(passed.topic(), passed.partition(), offset);
+            let (topic, partition) = (passed.topic(), passed.partition());
+            if state.books.position(topic, partition).is_some_and(|at| at < offset) {
+                let epoch = identity::leader_epoch_in(&positions, topic, partition);
+                state.books.reached(topic, partition, offset, epoch);
             }
         }
     }
@@ -339,7 +352,7 @@ impl Session<'_> {
             match (empty, end) {
                 (Some(true), Some(end)) if same => {
                     tracing::info!(%topic, partition, from = at, to = end.high, "no record is left up to the end");
-                    state.books.reached(topic, *partition, end.high);
+                    state.books.reached(topic, *partition, end.high, None);
                 }
                 _ => all = false,
             }
@@ -371,7 +384,7 @@ impl Session<'_> {
             .collect();
         drop(state);
         let behind = !lagging.is_empty() && !self.pass_empty_tails(ends, &lagging);
-        if behind || !self.cx.drain_all(Instant::now() + DRAIN) {
+        if behind || !self.cx.drain_all(self.consumer, Instant::now() + DRAIN) {
             return false;
         }
         let settings = &self.cx.settings;
@@ -386,9 +399,8 @@ impl Session<'_> {
             };
             let mut done = true;
             for end in ends {
-                let next =
-                    position::next_offset(&client, settings.pipeline_id, &end.topic, end.partition).await;
-                done &= matches!(next, Ok(Some(next)) if next >= end.high);
+                let next = position::find(&client, settings.pipeline_id, &end.topic, end.partition).await;
+                done &= matches!(next, Ok(Some(next)) if next.next_offset >= end.high);
             }
             *locked(&self.cx.claims) = Some(client);
             done

@@ -231,7 +231,7 @@ fn what_check_wants_granted_is_all_that_loading_needs() {
         .unwrap();
     run(&group(3), &["--dedupe", "id_window", "--dedupe-window-days", "1"]).ok();
     client.batch_execute("UPDATE loader.offsets SET next_offset = 1000").unwrap();
-    run(&group(4), &["--on-offset-out-of-range", "earliest"]).ok();
+    run(&group(4), &["--on-data-loss", "earliest"]).ok();
     tidemark(&["pause", "web"]).database(&url).run().ok();
     tidemark(&["resume", "web", "--accept-dead-letters"]).database(&url).run().ok();
     run(&group(5), &[]).ok();

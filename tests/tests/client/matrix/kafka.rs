@@ -47,7 +47,7 @@ fn refused_until_told_otherwise(database: &Database<'_>, run: &Run) -> (String, 
     let refused = run.clone().group("fail").with(&["--until-caught-up"]).start().wait();
     assert_eq!(refused.code, Some(78), "{}", refused.stderr);
     assert_eq!(position(database), before);
-    let counts = run.clone().group("go").with(&["--on-offset-out-of-range", "earliest"]).catch_up();
+    let counts = run.clone().group("go").with(&["--on-data-loss", "earliest"]).catch_up();
     (refused.stderr, counts.loaded)
 }
 

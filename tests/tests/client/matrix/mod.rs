@@ -4,6 +4,7 @@
 
 mod kafka;
 mod kills;
+mod log_changes;
 mod outages;
 mod poison;
 mod rest;
