@@ -1,7 +1,7 @@
 //! Reading a stretch of a topic from here to there, without a consumer group: `assign`, so that nobody who subscribes
 //! notices. And questions about the ends of partitions and about offsets at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -96,7 +96,7 @@ impl Kafka {
         }
         let client = self.questioner()?;
         let explain = |e: KafkaError| self.explain("cannot read the ends of a partition", &e);
-        let topic_id = identity::topic_ids(client.client(), &[topic], TIMEOUT).map_err(explain)?;
+        let topic_id = identity::topic_ids(client.client(), &[topic], None, TIMEOUT).map_err(explain)?;
         let topic_id = topic_id.into_values().next().flatten();
         let wanted = all.into_iter().filter(|p| partitions.is_none_or(|wanted| wanted.contains(p)));
         wanted.map(|p| Range::ask(&client, topic, p, topic_id.clone()).map_err(explain)).collect()
@@ -185,7 +185,7 @@ impl Kafka {
             books.hold(topic, topic_id, stretch.partition, stretch.claim);
             left.insert(stretch.partition, stretch.end);
         }
-        let mut headers = Vec::new();
+        let (mut headers, mut brokers) = (Vec::new(), BTreeSet::new());
         let mut filling_since = Instant::now();
         loop {
             if *stop.borrow() {
@@ -195,7 +195,8 @@ impl Kafka {
             if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
                 filling_since = Instant::now();
                 // Only what came before this question is handed out, so it is of the topic that was claimed.
-                let anew = identity::made_anew(consumer.client(), &known, TIMEOUT);
+                let anew = identity::made_anew(consumer.client(), &known, &brokers, TIMEOUT);
+                brokers.clear();
                 if anew.map_err(|e| self.explain("cannot ask for the topic", &e))?.is_some() {
                     return Err(Error::new(
                         Kind::Temporary,
@@ -219,6 +220,7 @@ impl Kafka {
             let ended = match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     let record = record::borrow(&message, &mut headers);
+                    brokers.insert(identity::broker(&message));
                     let (partition, offset) = (record.partition, record.offset);
                     let end = left.get(&partition).copied().unwrap_or(i64::MIN);
                     if offset < end && books.take(&record, limits.keep) == Taken::NotOurs {

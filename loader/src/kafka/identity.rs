@@ -1,7 +1,7 @@
 //! What tells a log from another one of the same name: ids of topics, and the leader epochs of records. librdkafka knows
 //! both; the safe API shows neither, so this is where its C interface is called.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
@@ -25,16 +25,26 @@ impl<T> Drop for Owned<T> {
 }
 
 /// The ids of those topics that exist now, as Kafka writes them: `None` from brokers before 2.8. A topic that is made
-/// anew has another one. Blocks.
+/// anew has another one. Asks this broker, or the leader of a partition of the first. Blocks.
 pub fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
+    broker: Option<i32>,
     timeout: Duration,
 ) -> KafkaResult<HashMap<String, Option<String>>> {
     let mut found = HashMap::new();
-    if topics.is_empty() {
-        return Ok(found);
-    }
+    let Some(first) = topics.first() else { return Ok(found) };
+    // librdkafka would ask the controller, of which there need not be any that answers clients.
+    let broker = match broker {
+        Some(broker) => broker,
+        None => {
+            let metadata = client.fetch_metadata(Some(first), timeout)?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            let leader = partitions.map(|partition| partition.leader()).find(|leader| *leader >= 0);
+            let any = || metadata.brokers().first().map(|broker| broker.id());
+            leader.or_else(any).ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?
+        }
+    };
     let names: Vec<CString> = topics.iter().map(|t| CString::new(*t)).collect::<Result<_, _>>()?;
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
@@ -47,6 +57,7 @@ pub fn topic_ids<C: ClientContext>(
         let api = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = Owned(c::rd_kafka_AdminOptions_new(rk, api), c::rd_kafka_AdminOptions_destroy);
         c::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, ptr::null_mut(), 0);
+        c::rd_kafka_AdminOptions_set_broker(options.0, broker, ptr::null_mut(), 0);
         let names = c::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let names = Owned(names, c::rd_kafka_TopicCollection_destroy);
         c::rd_kafka_DescribeTopics(rk, names.0, options.0, queue.0);
@@ -87,17 +98,34 @@ pub fn topic_ids<C: ClientContext>(
     Ok(found)
 }
 
-/// The first of these topics, given with their ids, that is another one now. One that is gone is not another one.
-/// Blocks.
+/// The first of these topics, given with their ids, that is another one now. One that is gone is not another one. Asks
+/// those brokers that records came from, since a broker knows of a topic before it serves it, and others may not know yet;
+/// another in place of one that does not answer. Blocks.
 pub fn made_anew<C: ClientContext>(
     client: &Client<C>,
     topics: &HashMap<String, String>,
+    brokers: &BTreeSet<i32>,
     timeout: Duration,
 ) -> KafkaResult<Option<String>> {
     let names: Vec<&str> = topics.keys().map(String::as_str).collect();
-    let now = topic_ids(client, &names, timeout)?;
-    let other = topics.iter().find(|(name, id)| matches!(now.get(*name), Some(Some(now)) if now != *id));
-    Ok(other.map(|(name, _)| name.clone()))
+    let any = brokers.is_empty().then_some(None);
+    for broker in brokers.iter().copied().map(Some).chain(any) {
+        let now = match topic_ids(client, &names, broker, timeout) {
+            Err(_) if broker.is_some() => topic_ids(client, &names, None, timeout),
+            now => now,
+        }?;
+        let other = topics.iter().find(|(name, id)| matches!(now.get(*name), Some(Some(now)) if now != *id));
+        if let Some((name, _)) = other {
+            return Ok(Some(name.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The broker that a record came from.
+pub fn broker(message: &BorrowedMessage<'_>) -> i32 {
+    // SAFETY: the message is alive as long as it is borrowed.
+    unsafe { c::rd_kafka_message_broker_id(message.ptr()) }
 }
 
 /// The epoch in which a record was written.

@@ -1,7 +1,7 @@
 //! What happens when Kafka gives partitions to a session or takes them away: claims in Postgres, the check of the
 //! broker's offsets, and draining before a partition is given up. Reading is in `session`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(super) struct Queue {
     pub(super) incomplete: bool,
     /// Since when the lane can take no more records.
     pub(super) blocked: Option<Instant>,
+    /// The brokers that what fills its batch came from.
+    pub(super) brokers: BTreeSet<i32>,
 }
 
 impl State {
@@ -156,7 +158,7 @@ impl Context {
             tpl.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         let topics: HashSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let ids = match identity::topic_ids(consumer.client(), &topics, DRAIN) {
+        let ids = match identity::topic_ids(consumer.client(), &topics, None, DRAIN) {
             Ok(ids) => ids,
             Err(e) => return locked(&self.state).end(Ended::Restart(format!("cannot ask for topics: {e}"))),
         };
@@ -412,7 +414,12 @@ impl Context {
         let slots = state.books.filling(lane).batch.slots.iter();
         let topics = slots.filter_map(|s| state.topics.get_key_value(s.topic.as_ref()));
         let topics = topics.map(|(name, id)| (name.clone(), id.clone())).collect();
-        self.same(consumer, state, &topics)
+        let brokers = std::mem::take(&mut state.queues[lane].brokers);
+        let proved = self.same(consumer, state, &topics, &brokers);
+        if !proved {
+            state.queues[lane].brokers = brokers;
+        }
+        proved
     }
 
     /// Asks whether topics are still those that were claimed; ends the session if they are not. False when nobody knows.
@@ -421,8 +428,9 @@ impl Context {
         consumer: &BaseConsumer<Self>,
         state: &mut State,
         topics: &HashMap<String, String>,
+        brokers: &BTreeSet<i32>,
     ) -> bool {
-        match identity::made_anew(consumer.client(), topics, QUESTION) {
+        match identity::made_anew(consumer.client(), topics, brokers, QUESTION) {
             Ok(None) => true,
             Ok(Some(topic)) => {
                 state.end(Ended::Restart(format!("topic {topic} was made anew")));

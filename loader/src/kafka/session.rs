@@ -2,7 +2,7 @@
 //! from Postgres alone; what is committed to Kafka is for the eyes of other tools. Claims and rebalances are in
 //! `membership`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ impl Session<'_> {
                 last_question = Instant::now();
                 let mut state = locked(&self.cx.state);
                 let topics = state.topics.clone();
-                self.cx.same(self.consumer, &mut state, &topics);
+                self.cx.same(self.consumer, &mut state, &topics, &BTreeSet::new());
             }
             turn.resume.iter().for_each(|lane| self.pause(*lane, false));
             turn.pause.iter().for_each(|lane| self.pause(*lane, true));
@@ -268,7 +268,10 @@ impl Session<'_> {
         let mut state = locked(&self.cx.state);
         self.last_record = Instant::now();
         match state.books.take(&record, limits.keep) {
-            Taken::Yes(lane) => !limits.reached(&state.books.filling(lane).batch),
+            Taken::Yes(lane) => {
+                state.queues[lane].brokers.insert(identity::broker(message));
+                !limits.reached(&state.books.filling(lane).batch)
+            }
             Taken::NotOurs => true,
         }
     }

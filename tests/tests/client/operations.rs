@@ -136,7 +136,7 @@ fn check_says_what_is_wrong_and_what_to_do() {
     assert!(line.contains("a broken sign-up form (") || line.contains("a broken sign-up form;"), "{line}");
     assert!(line.ends_with("tidemark resume web"), "{line}");
     client.batch_execute("UPDATE loader.offsets SET next_offset = next_offset + 100000").unwrap();
-    assert!(problem(&of(&url), "position").contains("behind the end"));
+    assert!(problem(&of(&url), "position").contains("before our position"));
     client.batch_execute("UPDATE loader.pipelines SET cluster_id = 'another'").unwrap();
     assert!(problem(&of(&url), "position").contains("cluster another"));
     client
