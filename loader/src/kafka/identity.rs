@@ -90,8 +90,9 @@ pub fn topic_ids<C: ClientContext>(
             let none = id.is_null()
                 || c::rd_kafka_Uuid_most_significant_bits(id) == 0
                     && c::rd_kafka_Uuid_least_significant_bits(id) == 0;
-            let id = (!none)
-                .then(|| CStr::from_ptr(c::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned());
+            // As `kafka-topics --describe` prints it, which has the alphabet for URLs.
+            let text = || CStr::from_ptr(c::rd_kafka_Uuid_base64str(id)).to_string_lossy();
+            let id = (!none).then(|| text().replace('+', "-").replace('/', "_"));
             found.insert(name, id);
         }
     }
