@@ -71,7 +71,7 @@ fn without_unique_index(database: &Database<'_>) {
         .connect()
         .batch_execute(
             "SELECT tidemark.manage_partitions('bronze.events', partition_schema => 'bronze_partitions',
-                 partition_unique => NULL);
+                 partition_unique => '{}');
              DO $$ DECLARE i regclass; BEGIN
                  FOR i IN SELECT indexrelid FROM pg_index
                            WHERE indisunique AND indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bronze.events'::regclass)
