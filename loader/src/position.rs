@@ -1,5 +1,5 @@
-//! Position in Postgres: pipelines, topics, claims with an epoch, the advance that fences stale owners off, and the jump
-//! that notes a gap. The rest of the batch transaction is in `transaction`; whether a position still means what it
+//! Position in Postgres: pipelines, topics, claims with an epoch, the advance that fences stale owners off, and the
+//! jump that notes a gap. The rest of the batch transaction is in `transaction`; whether a position still means what it
 //! meant is for `kafka::change` to say.
 
 use tokio_postgres::{Client, Error as PgError};

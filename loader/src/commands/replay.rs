@@ -1,5 +1,5 @@
-//! `tidemark replay`: a stretch of a topic once more, into bronze (where known ids are duplicates) or into another table
-//! of the same shape. A pipeline of its own with positions of its own and no consumer group, so that the daemon's
+//! `tidemark replay`: a stretch of a topic once more, into bronze (where known ids are duplicates) or into another
+//! table of the same shape. A pipeline of its own with positions of its own and no consumer group, so that the daemon's
 //! positions never move; interrupted, it goes on where it stopped.
 
 use std::io::IsTerminal;
@@ -162,7 +162,8 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What the broker has, and what of it is to be read: `low` and `high` are the first offset and the end. And the cluster.
+/// What the broker has, and what of it is to be read: `low` and `high` are the first offset and the end. And the
+/// cluster.
 async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<(Range, Range)>, Option<String>)> {
     let (kafka, topic, partition) = (kafka.clone(), args.topic.clone(), args.partition);
     let (from_time, to_time) = (args.from_time, args.to_time);
@@ -198,8 +199,8 @@ async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<(Range, Range)>, Opti
     Ok((ranges.into_iter().map(cut).collect(), cluster))
 }
 
-/// Where a replay goes on instead of at its position, and why: at its beginning if it is to start again, or at the oldest
-/// record it has not read where the log is not the same any more.
+/// Where a replay goes on instead of at its position, and why: at its beginning if it is to start again, or at the
+/// oldest record it has not read where the log is not the same any more.
 async fn correction(
     args: &Args,
     kafka: &Kafka,

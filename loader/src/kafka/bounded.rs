@@ -34,8 +34,9 @@ pub struct Range {
 }
 
 impl Range {
-    /// Asks for what the broker has of a partition. The id of its topic must have been asked for before: of a topic that is
-    /// made anew in between, the ends then come under the old id, which is noticed before anything of it is loaded.
+    /// Asks for what the broker has of a partition. The id of its topic must have been asked for before: of a topic
+    /// that is made anew in between, the ends then come under the old id, which is noticed before anything of it is
+    /// loaded.
     pub(super) fn ask<C: ConsumerContext>(
         consumer: &BaseConsumer<C>,
         topic: &str,

@@ -58,8 +58,8 @@ impl Kafka {
     }
 
     /// The first record before an offset that was written after the log had been cut below it; `None` if there is none.
-    /// The brokers know where the epoch of the record before that offset ended. librdkafka asks them when it is to seek,
-    /// and goes to where it ended if that is before.
+    /// The brokers know where the epoch of the record before that offset ended. librdkafka asks them when it is to
+    /// seek, and goes to where it ended if that is before.
     fn cut(&self, topic: &str, partition: i32, next: i64, epoch: i32) -> Result<Option<i64>> {
         let explain = |e: KafkaError| self.explain("cannot compare the log with the position", &e);
         let consumer = self.reader(topic, &[(partition, next)], &[("auto.offset.reset", "earliest")])?;

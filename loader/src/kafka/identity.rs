@@ -1,5 +1,5 @@
-//! What tells a log from another one of the same name: ids of topics, and the leader epochs of records. librdkafka knows
-//! both; the safe API shows neither, so this is where its C interface is called.
+//! What tells a log from another one of the same name: ids of topics, and the leader epochs of records. librdkafka
+//! knows both; the safe API shows neither, so this is where its C interface is called.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
@@ -49,8 +49,8 @@ pub fn topic_ids<C: ClientContext>(
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
     let failed = |code: RDKafkaErrorCode| KafkaError::MetadataFetch(code);
-    // SAFETY: the client outlives this call, the names outlive the collection, which copies them, and what belongs to an
-    // event is read before the event is given back. Values are dropped in the opposite order of their creation.
+    // SAFETY: the client outlives this call, the names outlive the collection, which copies them, and what belongs to
+    // an event is read before the event is given back. Values are dropped in the opposite order of their creation.
     unsafe {
         let rk = client.native_ptr();
         let queue = Owned(c::rd_kafka_queue_new(rk), c::rd_kafka_queue_destroy);
@@ -100,8 +100,8 @@ pub fn topic_ids<C: ClientContext>(
 }
 
 /// The first of these topics, given with their ids, that is another one now. One that is gone is not another one. Asks
-/// those brokers that records came from, since a broker knows of a topic before it serves it, and others may not know yet;
-/// another in place of one that does not answer. Blocks.
+/// those brokers that records came from, since a broker knows of a topic before it serves it, and others may not know
+/// yet; another in place of one that does not answer. Blocks.
 pub fn made_anew<C: ClientContext>(
     client: &Client<C>,
     topics: &HashMap<String, String>,

@@ -200,8 +200,8 @@ impl Context {
         self.settings.health.joined();
     }
 
-    /// Claims a partition, once its log was found to be the one that the position is in, or the policy says how to go on
-    /// in another one. Returns the number of the topic, and the leader epoch of the position.
+    /// Claims a partition, once its log was found to be the one that the position is in, or the policy says how to go
+    /// on in another one. Returns the number of the topic, and the leader epoch of the position.
     fn claim(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -345,8 +345,8 @@ impl Context {
         }
     }
 
-    /// Sends everything that was read for some lanes and waits for its commit. Returns false at the deadline or when one
-    /// of them ended.
+    /// Sends everything that was read for some lanes and waits for its commit. Returns false at the deadline or when
+    /// one of them ended.
     pub(super) fn drain(&self, consumer: &BaseConsumer<Self>, lanes: &[usize], deadline: Instant) -> bool {
         loop {
             self.settings.health.polled();
@@ -407,9 +407,9 @@ impl Context {
             }
         }
     }
-    /// Whether what was read for a lane is of the topics that were claimed. An id never comes back: if it is still the same,
-    /// everything that came before the question is of that topic. Nothing is handed out that was not proved, so that no
-    /// record of a topic that was made anew is ever loaded under a position in the old one.
+    /// Whether what was read for a lane is of the topics that were claimed. An id never comes back: if it is still the
+    /// same, everything that came before the question is of that topic. Nothing is handed out that was not proved, so
+    /// that no record of a topic that was made anew is ever loaded under a position in the old one.
     fn proved(&self, consumer: &BaseConsumer<Self>, state: &mut State, lane: usize) -> bool {
         let slots = state.books.filling(lane).batch.slots.iter();
         let topics = slots.filter_map(|s| state.topics.get_key_value(s.topic.as_ref()));
@@ -422,7 +422,8 @@ impl Context {
         proved
     }
 
-    /// Asks whether topics are still those that were claimed; ends the session if they are not. False when nobody knows.
+    /// Asks whether topics are still those that were claimed; ends the session if they are not. False when nobody
+    /// knows.
     pub(super) fn same(
         &self,
         consumer: &BaseConsumer<Self>,

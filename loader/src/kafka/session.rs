@@ -1,5 +1,5 @@
-//! One membership in a consumer group, on a thread of its own: fills batches and hands them to the lanes. Position comes
-//! from Postgres alone; what is committed to Kafka is for the eyes of other tools. Claims and rebalances are in
+//! One membership in a consumer group, on a thread of its own: fills batches and hands them to the lanes. Position
+//! comes from Postgres alone; what is committed to Kafka is for the eyes of other tools. Claims and rebalances are in
 //! `membership`.
 
 use std::collections::{BTreeSet, HashMap};
@@ -23,8 +23,8 @@ use crate::batch::RawBatch;
 use crate::health::LaneLoad;
 use crate::{pg, position};
 
-/// How long a full lane may keep the thread from polling before its partitions are paused. Pausing throws fetched records
-/// away, so it must stay rare.
+/// How long a full lane may keep the thread from polling before its partitions are paused. Pausing throws fetched
+/// records away, so it must stay rare.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same while there are lanes with room, which get nothing as long as nobody polls.
@@ -33,8 +33,8 @@ const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(2);
 /// Most records taken before anything else is looked at.
 const AT_ONCE: usize = 64;
 
-/// How often a session asks whether its topics are still the same. What is handed out is proved in any case; this is for
-/// topics of which nothing comes.
+/// How often a session asks whether its topics are still the same. What is handed out is proved in any case; this is
+/// for topics of which nothing comes.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How long nothing must have come before the end of a partition is looked at.

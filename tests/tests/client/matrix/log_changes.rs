@@ -1,5 +1,5 @@
-//! Row 14: the log is not the one our position was in. A topic made anew, a log cut and filled again, a position that the
-//! log does not reach: with a loader that is down meanwhile and with one that runs, under each policy.
+//! Row 14: the log is not the one our position was in. A topic made anew, a log cut and filled again, a position that
+//! the log does not reach: with a loader that is down meanwhile and with one that runs, under each policy.
 
 use std::time::Duration;
 
@@ -177,8 +177,8 @@ fn row_14_a_replay_does_not_go_on_in_the_middle_of_another_topic() {
     assert_loaded(&database, (1..101).chain(1001..1401), "replay");
 }
 
-/// A broker whose disk goes back to what it was, under another leader epoch, as after an unclean election: of the records
-/// up to 100 it has those up to 60 only, and others follow.
+/// A broker whose disk goes back to what it was, under another leader epoch, as after an unclean election: of the
+/// records up to 100 it has those up to 60 only, and others follow.
 struct Cut {
     broker: Broker,
 }
