@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Release builds, one cargo call for both artifacts, so that they share what they have in common.
+# Release builds, one cargo call for all artifacts, so that they share what they have in common.
 #
-#   scripts/build.sh             libtidemark.so and tidemark, in release/ of cargo's target directory
-#   scripts/build.sh demo        the same, the loader without its heavy features (loader/Cargo.toml): no Kafka
+#   scripts/build.sh             libtidemark.so, tidemark and tidemark-shop, in release/ of cargo's target directory
+#   scripts/build.sh demo        the same without what is heavy (loader/Cargo.toml): no Kafka
 #   scripts/build.sh extension   the extension alone
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -10,9 +10,9 @@ set -euo pipefail
 use_postgres
 cd "$ROOT"
 
-what=(-p tidemark -p tidemark-loader --lib --bin tidemark) features=tidemark/$PGFEATURE
+what=(-p tidemark -p tidemark-cli -p tidemark-shop --lib --bin tidemark --bin tidemark-shop) features=tidemark/$PGFEATURE
 case ${1:-all} in
-    all) features+=,tidemark-loader/default ;;
+    all) features+=,tidemark-cli/default,tidemark-shop/default ;;
     demo) ;;
     extension) what=(-p tidemark --lib) ;;
     *) die "unknown target \"$1\"" "scripts/build.sh [demo|extension]" ;;

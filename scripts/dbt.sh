@@ -76,7 +76,7 @@ SQL
 
 generate() {
     mkdir "$WORK/events"
-    "$TIDEMARK_BIN" generate --events 6000 --days 12 --users 250 --seed 7 --start 2026-03-01 --out "$WORK/all.ndjson" 2>/dev/null
+    "$TIDEMARK_BIN-shop" generate --events 6000 --days 12 --users 250 --seed 7 --start 2026-03-01 --out "$WORK/all.ndjson" 2>/dev/null
     awk -v first=1 -v out="$WORK/events" -f "$PROJECT/events/deal.awk" "$WORK/all.ndjson"
 }
 

@@ -78,7 +78,7 @@ extension() {
 loader() {
     local tree=$WORK/loader script
     step "build the loader" quietly build-loader "read the first error above" \
-        cargo build --release --locked -p tidemark-loader --bin tidemark
+        cargo build --release --locked -p tidemark-cli
     install -D -m 755 "$(target_dir)/release/tidemark" "$tree/usr/bin/tidemark"
     strip --strip-unneeded "$tree/usr/bin/tidemark"
     install -D -m 644 packaging/tidemark.toml "$tree/etc/tidemark/tidemark.toml"

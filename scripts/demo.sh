@@ -71,7 +71,7 @@ SQL
 }
 
 generate() {
-    "$TIDEMARK" generate --events "$EVENTS" --days "$DAYS" --users "$USERS" --seed "$SEED" --out "$EVENT_FILE"
+    "$TIDEMARK-shop" generate --events "$EVENTS" --days "$DAYS" --users "$USERS" --seed "$SEED" --out "$EVENT_FILE"
     say "    $(wc -l <"$EVENT_FILE") lines, $(($(stat -c %s "$EVENT_FILE") / 1024 / 1024)) MiB in $EVENT_FILE"
 }
 
@@ -84,7 +84,7 @@ start_kafka() {
     address=$("$ROOT/scripts/kafka.sh" start "$KAFKA_DIR")
     say "    Kafka listens on $address"
 }
-produce() { "$TIDEMARK" produce "$EVENT_FILE" --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" --partitions 4; }
+produce() { "$TIDEMARK-shop" produce "$EVENT_FILE" --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" --partitions 4; }
 consume() {
     with_loader "$TIDEMARK" run --brokers "127.0.0.1:$(cat "$KAFKA_DIR/port")" --topic "$TOPIC" \
         --until-caught-up --maintain-every off

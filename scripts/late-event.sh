@@ -47,7 +47,7 @@ create_database() {
 
 # Through a pipe: ten million lines need not be on the disk twice.
 load_all() {
-    "$TIDEMARK" generate --events "$EVENTS" --days "$DAYS" --users "$USERS" --seed "$SEED" | tidemark load -
+    "$TIDEMARK-shop" generate --events "$EVENTS" --days "$DAYS" --users "$USERS" --seed "$SEED" | tidemark load -
 }
 
 # timed NAME COMMAND...: the seconds it took go to the variable.

@@ -73,8 +73,8 @@ while IFS=$'\t' read -r kind text <&3; do
         sh,"make install"*) [ -n "$prepared" ] || prepare ;;
         sh,"tidemark load"*)
             # The shop that the README's topic holds.
-            tidemark generate --events 20000 --days 30 --users 800 --seed 42 >"$WORK/shop.ndjson" 2>/dev/null
-            tidemark produce "$WORK/shop.ndjson" --topic events --partitions 2 >/dev/null 2>&1
+            tidemark-shop generate --events 20000 --days 30 --users 800 --seed 42 >"$WORK/shop.ndjson" 2>/dev/null
+            tidemark-shop produce "$WORK/shop.ndjson" --topic events --partitions 2 >/dev/null 2>&1
             ;;
     esac
     case $kind in

@@ -32,7 +32,7 @@ prebuild() {
     "$ROOT/scripts/kafka.sh" libs
     "$ROOT/scripts/bi-check.sh" libs
     "$ROOT/scripts/deb.sh" loader
-    cp "$(target_dir)/release/tidemark" dist/tidemark-loader_*.deb "$PREBUILT/"
+    cp "$(target_dir)"/release/tidemark{,-shop} dist/tidemark-loader_*.deb "$PREBUILT/"
     # The names of the programs end with a hash.
     cargo test --no-run --locked -p tidemark-tests --message-format=json >"$PREBUILT/messages"
     sed -nE 's/.*"target":\{"kind":\["test"\].*"name":"([a-z_]+)".*"executable":"([^"]+)".*/\1 \2/p' \

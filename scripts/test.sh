@@ -35,8 +35,8 @@ stage_fmt() {
 
 stage_clippy() {
     quietly clippy "$broken_build; cargo clippy shows them all" cargo clippy --locked --workspace --all-targets \
-        --no-default-features --features "tidemark/$PGFEATURE,tidemark/pg_test,tidemark-loader/default" -- -D warnings
-    quietly clippy-demo "$broken_build" cargo clippy --locked -p tidemark-loader --no-default-features -- -D warnings
+        --no-default-features --features "tidemark/$PGFEATURE,tidemark/pg_test,tidemark-cli/default,tidemark-shop/default" -- -D warnings
+    quietly clippy-demo "$broken_build" cargo clippy --locked -p tidemark-cli -p tidemark-shop --no-default-features -- -D warnings
 }
 
 # tested LOG COMMAND...: cargo's output, shown and kept; the kept one is counted at the end.
@@ -46,7 +46,7 @@ tested() {
     "$@" 2>&1 </dev/null | tee "$log"
 }
 
-stage_unit() { tested unit cargo test --locked -p tidemark-core -p tidemark-loader; }
+stage_unit() { tested unit cargo test --locked -p tidemark-core -p tidemark-loader -p tidemark-cli -p tidemark-shop; }
 
 # The tests inside Postgres. pgrx installs a test build of the extension; the release stage puts the real one back.
 stage_pgrx() {

@@ -9,9 +9,9 @@ from refresh import literal, timed
 
 
 
-def run(at, *command: str, **more):
+def run(at, *command: str, program: str = "", **more):
     environment = dict(os.environ, TIDEMARK_DATABASE_URL=at.url)
-    return subprocess.Popen([at.args.tidemark, *command], env=environment, stderr=subprocess.DEVNULL, **more)
+    return subprocess.Popen([at.args.tidemark + program, *command], env=environment, stderr=subprocess.DEVNULL, **more)
 
 
 def load(at) -> float:
@@ -20,11 +20,11 @@ def load(at) -> float:
         raise SystemExit("tidemark migrate failed")
     began = time.monotonic()
     generator = run(at, "generate", "--events", str(args.warehouse_events), "--days", str(args.warehouse_days),
-                    "--users", str(max(1000, args.warehouse_events // 50)), "--seed", str(args.seed), stdout=subprocess.PIPE)
+                    "--users", str(max(1000, args.warehouse_events // 50)), "--seed", str(args.seed), stdout=subprocess.PIPE, program="-shop")
     loader = run(at, "load", "-", stdin=generator.stdout, stdout=subprocess.DEVNULL)
     generator.stdout.close()
     if loader.wait() or generator.wait():
-        raise SystemExit("tidemark generate | tidemark load failed")
+        raise SystemExit("tidemark-shop generate | tidemark load failed")
     return time.monotonic() - began
 
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use tidemark_loader::batch::Encoder;
-use tidemark_loader::envelope::Limits;
+use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::kafka::books::{Books, Record};
-use tidemark_loader::position::Claim;
+use tidemark_loader::postgres::position::Claim;
 
 const ROWS: usize = 20_000;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot};
-use tidemark_loader::copy::Chunks;
-use tidemark_loader::dead_letter::Reason;
-use tidemark_loader::envelope::{Limits, sha256};
-use tidemark_loader::late::{BOUNDS, LatePolicy, Statistics};
-use tidemark_loader::time::parse_rfc3339;
+use tidemark_loader::batch::copy::Chunks;
+use tidemark_loader::batch::{BOUNDS, Batch, Encoder, RawBatch, RecordKind, Slot, Statistics};
+use tidemark_loader::event::dead_letter::Reason;
+use tidemark_loader::event::envelope::{Limits, sha256};
+use tidemark_loader::event::late::LatePolicy;
+use tidemark_loader::event::time::parse_rfc3339;
 
 fn slot() -> Slot {
     Slot {
@@ -130,7 +130,7 @@ fn dead_letters_keep_the_bytes_and_where_they_came_from() {
 #[test]
 fn rejected_rows_become_dead_letters_and_the_rest_stays() {
     let mut batch = encode(&[line(1, 1, 1), line(2, 2, 1), line(3, 2, 1), line(4, 3, 1)]);
-    let rejection = tidemark_loader::dead_letter::Rejection::new(Reason::PartitionSealed, "sealed");
+    let rejection = tidemark_loader::event::dead_letter::Rejection::new(Reason::PartitionSealed, "sealed");
     let day = batch.rows[1].day;
     batch.reject_day(day, &rejection);
     assert_eq!(batch.rows.len(), 2);

@@ -1,8 +1,8 @@
 //! Which events are accepted, and what the columns say; every class of bad input with its reason.
 
-use tidemark_loader::dead_letter::Reason;
-use tidemark_loader::envelope::{Coordinates, Event, Limits, parse};
-use tidemark_loader::time::{self, parse_rfc3339};
+use tidemark_loader::event::dead_letter::Reason;
+use tidemark_loader::event::envelope::{Coordinates, Event, Limits, parse};
+use tidemark_loader::event::time::{self, parse_rfc3339};
 
 const AT: Coordinates<'_> = Coordinates { topic: "events", partition: 3, offset: 42, bytes: b"{}" };
 const GOOD: &str = r#"{"messageId":"018f2f0e-0000-4000-8000-000000000001","type":"track","event":"page_viewed",

@@ -1,7 +1,7 @@
 //! The fingerprint of an event: the same for each sending of it, another one for another event, and fixed for ever.
 
 use proptest::prelude::*;
-use tidemark_loader::fingerprint::{Fingerprint, fingerprint, member};
+use tidemark_loader::event::fingerprint::{Fingerprint, fingerprint, member};
 
 fn of(text: &str) -> i64 {
     fingerprint(text.as_bytes())

@@ -1,5 +1,5 @@
 //! A private Apache Kafka, one for the whole test process, and what only an administrator or a producer of odd records
-//! needs of it. Ordinary events are produced with `tidemark produce`.
+//! needs of it. Ordinary events are produced with `tidemark-shop produce`.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::process::tidemark;
+use crate::process::shop;
 use crate::server;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,9 +29,7 @@ pub struct Broker {
 /// Writes a file into a topic line by line, which makes the topic if it is not there.
 pub fn produce_file(path: &Path, brokers: &str, topic: &str, partitions: &str) {
     let path = path.to_str().expect("the path is UTF-8");
-    tidemark(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions])
-        .run()
-        .ok();
+    shop(&["produce", path, "--brokers", brokers, "--topic", topic, "--partitions", partitions]).run().ok();
 }
 
 /// Writes a file into a new topic of the shared broker.

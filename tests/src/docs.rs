@@ -90,7 +90,7 @@ impl Outcome {
 /// Where the blocks of a page run.
 pub struct Place {
     directory: PathBuf,
-    /// Holds a link to the binary `tidemark`.
+    /// Holds links to the binaries `tidemark` and `tidemark-shop`.
     bin: &'static Path,
     /// Holds Postgres' programs.
     postgres: PathBuf,
@@ -115,6 +115,7 @@ fn programs() -> &'static Path {
         let bin = server::scratch().join("bin");
         std::fs::create_dir_all(&bin).expect("cannot create a directory for programs");
         link(&process::binary(), &bin.join("tidemark"));
+        link(&process::shop_binary(), &bin.join("tidemark-shop"));
         let stub = bin.join("barred");
         let text = concat!(
             "#!/bin/sh\n",

@@ -55,12 +55,12 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Generates a file. `arguments` are those of `tidemark generate`, as one text.
+    /// Generates a file. `arguments` are those of `tidemark-shop generate`, as one text.
     pub fn new(arguments: &str) -> Generated {
         let path = file(b"");
         let mut all = vec!["generate", "--out", path.to_str().expect("paths of temporary files are text")];
         all.extend(arguments.split_whitespace());
-        let finished = process::tidemark(&all).run().ok();
+        let finished = process::shop(&all).run().ok();
         let line = finished.stderr.lines().find_map(|line| line.strip_prefix("generated "));
         let line = line.unwrap_or_else(|| panic!("the generator printed no summary: {}", finished.stderr));
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));

@@ -1,7 +1,7 @@
 //! The `tidemark` binary as a process: run to its end, or in the background with signals.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,15 +27,27 @@ pub fn binary() -> PathBuf {
         .max();
     match newest {
         Some((_, path)) => path,
-        None => panic!(
-            "there is no binary to test; run `cargo build --release -p tidemark-loader`, or set TIDEMARK_BIN"
-        ),
+        None => panic!("there is no binary to test; run `scripts/build.sh`, or set TIDEMARK_BIN"),
     }
+}
+
+/// The program that makes events, beside it.
+pub fn shop_binary() -> PathBuf {
+    binary().with_file_name("tidemark-shop")
 }
 
 /// A command line of the binary, to be run.
 pub fn tidemark(arguments: &[&str]) -> Invocation {
-    let mut command = Command::new(binary());
+    invoke(&binary(), arguments)
+}
+
+/// A command line of the program that makes events, to be run.
+pub fn shop(arguments: &[&str]) -> Invocation {
+    invoke(&shop_binary(), arguments)
+}
+
+fn invoke(program: &Path, arguments: &[&str]) -> Invocation {
+    let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     // Only what the test says counts.
     for (name, _) in std::env::vars_os() {
@@ -44,7 +56,7 @@ pub fn tidemark(arguments: &[&str]) -> Invocation {
             command.env_remove(name);
         }
     }
-    Invocation { command, name: format!("tidemark {}", arguments.join(" ")) }
+    Invocation { command, name: format!("{} {}", program.display(), arguments.join(" ")) }
 }
 
 /// A command line that was not run yet.
@@ -67,7 +79,7 @@ impl Invocation {
     }
 
     /// Reads this file as standard input.
-    pub fn stdin(mut self, path: &std::path::Path) -> Self {
+    pub fn stdin(mut self, path: &Path) -> Self {
         let file = File::open(path).unwrap_or_else(|e| panic!("cannot open {}: {e}", path.display()));
         self.command.stdin(file);
         self

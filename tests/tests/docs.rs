@@ -13,7 +13,7 @@ use tidemark_tests::broker;
 use tidemark_tests::cluster::{Cluster, Database};
 use tidemark_tests::docs::{self, Outcome, Place};
 use tidemark_tests::events::Generated;
-use tidemark_tests::process::tidemark;
+use tidemark_tests::process::{shop, tidemark};
 
 #[path = "docs/itself.rs"]
 mod itself;
@@ -57,7 +57,7 @@ impl<'a> Templates<'a> {
         static BROKERS: OnceLock<&str> = OnceLock::new();
         BROKERS.get_or_init(|| {
             let brokers = broker::shared().address.as_str();
-            tidemark(&["produce", events(), "--brokers", brokers, "--topic", "events"]).run().ok();
+            shop(&["produce", events(), "--brokers", brokers, "--topic", "events"]).run().ok();
             brokers
         })
     }

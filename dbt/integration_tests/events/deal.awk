@@ -1,4 +1,4 @@
-# Deals the events of `tidemark generate` out into four batches, three days of event time each. Every ninth event comes one
+# Deals the events of `tidemark-shop generate` out into four batches, three days of event time each. Every ninth event comes one
 # or two batches late, every fortieth one comes twice. Lines without a time (malformed ones) go with the first batch.
 # All dates must be of one month. Use: awk -v first=1 -v out=DIR -f deal.awk events.ndjson
 {

@@ -4,7 +4,7 @@
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::seeds;
-use tidemark_loader::commands::Cli;
+use tidemark_cli::Cli;
 
 const EXAMPLES: [&str; 8] = [
     "dead-letters\nlist\n--letter\nfile:abc:0:17\n--since\n2h\n--event-date=2026-09-01",

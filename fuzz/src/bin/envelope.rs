@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tidemark_fuzz::{bounded, joined, parts, seeds};
-use tidemark_loader::envelope::preset::{Format, Preset, headers, parse_part};
-use tidemark_loader::envelope::{Coordinates, Limits};
-use tidemark_loader::fingerprint::Fingerprint;
-use tidemark_loader::screen::{MAX_DEPTH, screen};
+use tidemark_loader::event::envelope::preset::{Format, Preset, headers, parse_part};
+use tidemark_loader::event::envelope::{Coordinates, Limits};
+use tidemark_loader::event::fingerprint::Fingerprint;
+use tidemark_loader::event::screen::{MAX_DEPTH, screen};
 
 static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
     let own =

@@ -4,11 +4,11 @@
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::{bounded, seeds};
 use tidemark_loader::config::keys::reserved;
-use tidemark_loader::envelope::pointer::Pointer;
-use tidemark_loader::envelope::preset::parse_part;
-use tidemark_loader::fingerprint::member;
+use tidemark_loader::event::envelope::pointer::Pointer;
+use tidemark_loader::event::envelope::preset::parse_part;
+use tidemark_loader::event::fingerprint::member;
 use tidemark_loader::kafka::parse_setting;
-use tidemark_loader::target::{Dedupe, Target};
+use tidemark_loader::postgres::target::{Dedupe, Target};
 
 const EXAMPLES: [&str; 8] = [
     "/a~1b/~0/0/",

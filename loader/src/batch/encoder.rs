@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::repeats::Repeat;
 use super::{Batch, Dead, RawBatch, RecordKind, Row, Slot};
-use crate::copy;
-use crate::dead_letter::{Reason, Rejection};
-use crate::envelope::preset::Format;
-use crate::envelope::{self, Coordinates, Limits};
-use crate::fingerprint::Fingerprint;
-use crate::late::{LatePolicy, lateness};
-use crate::target::Dedupe;
-use crate::time::{self, Micros};
+use crate::batch::copy;
+use crate::event::dead_letter::{Reason, Rejection};
+use crate::event::dedupe::Dedupe;
+use crate::event::envelope::preset::Format;
+use crate::event::envelope::{self, Coordinates, Limits};
+use crate::event::fingerprint::Fingerprint;
+use crate::event::late::{LatePolicy, lateness};
+use crate::event::time::{self, Micros};
 
 /// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! would be lost because it came behind a bad one.
 
 use super::{Batch, Dead, Known, RawBatch, Row, conflict};
-use crate::dead_letter::Rejection;
+use crate::event::dead_letter::Rejection;
 
 /// A record with the id of an earlier one of the batch.
 #[derive(Debug)]
@@ -173,9 +173,9 @@ mod tests {
 
     use super::super::{Encoder, RawBatch, RecordKind, Slot};
     use super::*;
-    use crate::dead_letter::Reason;
-    use crate::envelope::Limits;
-    use crate::target::Dedupe;
+    use crate::event::dead_letter::Reason;
+    use crate::event::dedupe::Dedupe;
+    use crate::event::envelope::Limits;
 
     /// A batch of events with one id, each with its user and the day of the month.
     fn one_id(dedupe: Dedupe, events: &[(&str, u32)]) -> Batch {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time;
+use crate::event::time;
 
 /// What a value must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use keys::{KEYS, Kind};
 use toml::{Table, Value};
 
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::time::{self, Micros};
+use crate::event::time::{self, Micros};
 
 /// Prefix of variables of the environment.
 const PREFIX: &str = "TIDEMARK__";

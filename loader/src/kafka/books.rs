@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::{Pool, RawBatch, RecordKind, Slot};
-use crate::position::Claim;
-use crate::time::Micros;
+use crate::event::time::Micros;
+use crate::postgres::position::Claim;
 
 /// A record that Kafka delivered, borrowed.
 #[derive(Clone, Copy, Debug)]

@@ -13,8 +13,8 @@ use super::books::{Books, Taken};
 use super::{Kafka, identity, record};
 use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
-use crate::position::Claim;
-use crate::time::{self, Micros};
+use crate::event::time::{self, Micros};
+use crate::postgres::position::Claim;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 

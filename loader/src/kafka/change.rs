@@ -9,7 +9,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::bounded::Range;
 use super::{Kafka, identity};
 use crate::error::{Error, Kind, Result};
-use crate::position::Position;
+use crate::postgres::position::Position;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -20,9 +20,11 @@ use super::in_flight::{InFlight, locked};
 use super::plan::{Ended, OnDataLoss, Settings};
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind};
-use crate::pg_errors::{Class, classify};
-use crate::position::{self, Claim, Position};
-use crate::{fencing, metrics, pg};
+use crate::operations::metrics;
+use crate::postgres::connection;
+use crate::postgres::fencing;
+use crate::postgres::position::{self, Claim, Position};
+use crate::postgres::retry::{Class, classify};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
@@ -257,7 +259,7 @@ impl Context {
                 let lent = locked(&self.claims).take().filter(|c| !c.is_closed());
                 let client = match lent {
                     Some(client) => client,
-                    None => pg::connect(postgres).await?,
+                    None => connection::connect(postgres).await?,
                 };
                 let done = work(&client).await?;
                 *locked(&self.claims) = Some(client);
@@ -266,13 +268,13 @@ impl Context {
             match once {
                 Ok(done) => return Ok(done),
                 Err(e) if classify(&e) != Class::Retry => {
-                    return Err(Ended::Failed(pg::explain(what, postgres, &e)));
+                    return Err(Ended::Failed(connection::explain(what, postgres, &e)));
                 }
                 Err(e) if started.elapsed() > DRAIN || *self.stop.borrow() => {
-                    return Err(Ended::Restart(format!("{what}: {}", pg::full_message(&e))));
+                    return Err(Ended::Restart(format!("{what}: {}", connection::full_message(&e))));
                 }
                 Err(e) => {
-                    tracing::warn!("{what} yet: {}", pg::full_message(&e));
+                    tracing::warn!("{what} yet: {}", connection::full_message(&e));
                     std::thread::sleep(Duration::from_millis(500));
                 }
             }

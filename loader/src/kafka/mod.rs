@@ -147,7 +147,7 @@ impl Kafka {
                     Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None => "no such topic".to_owned(),
                     Some(code) => code.to_string(),
                 };
-                let next = "create it (`tidemark produce` does) or correct --topic";
+                let next = "create it or correct --topic";
                 return Err(Error::new(Kind::Config, format!("cannot read topic {topic}"), why, next));
             };
             for partition in found.partitions().iter().filter(|_| with_offsets) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{End, Kafka};
 use crate::batch::BatchLimits;
 use crate::error::Error;
-use crate::health::Health;
+use crate::operations::health::Health;
 
 /// What to do when Kafka no longer has the log that our position is in: see `change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,7 +27,7 @@ pub struct Settings {
     /// Topics to subscribe to.
     pub topics: Vec<String>,
     /// Where Postgres is.
-    pub postgres: crate::pg::Config,
+    pub postgres: crate::postgres::connection::Config,
     /// `loader.pipelines.pipeline_id`.
     pub pipeline_id: i32,
     /// Who we are.

@@ -5,7 +5,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::books::Record;
 use super::identity;
-use crate::time;
+use crate::event::time;
 
 /// Borrows a record. Its headers are encoded into `headers`, as `loader.dead_letters.headers` has them.
 pub fn borrow<'a>(message: &'a BorrowedMessage<'_>, headers: &'a mut Vec<u8>) -> Record<'a> {

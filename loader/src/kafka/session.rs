@@ -20,8 +20,9 @@ use super::membership::{Context, DRAIN, Entrance, State};
 use super::plan::{Ended, Settings};
 use super::{identity, record};
 use crate::batch::RawBatch;
-use crate::health::LaneLoad;
-use crate::{pg, position};
+use crate::operations::health::LaneLoad;
+use crate::postgres::connection;
+use crate::postgres::position;
 
 /// How long a full lane may keep the thread from polling before its partitions are paused. Pausing throws fetched
 /// records away, so it must stay rare.
@@ -395,7 +396,7 @@ impl Session<'_> {
         self.cx.handle.block_on(async {
             let client = match lent.filter(|c| !c.is_closed()) {
                 Some(client) => client,
-                None => match pg::connect(&settings.postgres).await {
+                None => match connection::connect(&settings.postgres).await {
                     Ok(client) => client,
                     Err(_) => return false,
                 },

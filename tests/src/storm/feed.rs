@@ -1,4 +1,4 @@
-//! Produces the storm's file line by line through `tidemark produce`, never further than the storm allows.
+//! Produces the storm's file line by line through `tidemark-shop produce`, never further than the storm allows.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::process::binary;
+use crate::process::shop_binary;
 
 pub(super) struct Feed {
     allowed: Arc<AtomicU64>,
@@ -20,14 +20,14 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn start(path: &Path, brokers: &str, topic: &str, lines: u64) -> Feed {
-        let child = Command::new(binary())
+        let child = Command::new(shop_binary())
             .args(["produce", "-", "--brokers", brokers, "--topic", topic])
             .env_remove("TIDEMARK_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
-            .expect("cannot run tidemark produce");
+            .expect("cannot run tidemark-shop produce");
         let file =
             BufReader::with_capacity(1 << 18, File::open(path).expect("cannot read the generated file"));
         let (allowed, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

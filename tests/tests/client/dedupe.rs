@@ -29,7 +29,7 @@ fn by_offsets_every_record_is_loaded_once_whatever_its_id() {
         .connect()
         .batch_execute(
             "SELECT tidemark.manage_partitions('bronze.events', partition_schema => 'bronze_partitions',
-                 partition_unique => NULL);
+                 partition_unique => '{}');
              DO $$ DECLARE i regclass; BEGIN
                  FOR i IN SELECT indexrelid FROM pg_index
                            WHERE indisunique AND indrelid IN (SELECT inhrelid FROM pg_inherits

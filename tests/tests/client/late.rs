@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemark_tests::broker;
 use tidemark_tests::cluster::{self, Database, connect, sqlstate};
 use tidemark_tests::events::{self, assert_books, id, line, line_received};
-use tidemark_tests::process::{Counts, tidemark};
+use tidemark_tests::process::{Counts, shop, tidemark};
 use tidemark_tests::wait_until;
 
 const RECEIVED: &str = "2026-09-30T12:00:00Z";
@@ -82,7 +82,7 @@ fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
     let old: Vec<String> = (1..=3).map(|n| unreceived(n, &format!("2025-01-0{n}T23:59:59Z"))).collect();
     let path = file(&old);
     let path = path.to_str().unwrap();
-    tidemark(&["produce", path, "--brokers", address, "--topic", &topic, "--partitions", "1"]).run().ok();
+    shop(&["produce", path, "--brokers", address, "--topic", &topic, "--partitions", "1"]).run().ok();
     let run =
         ["run", "--brokers", address, "--topic", &topic, "--maintain-every", "off", "--until-caught-up"];
     for (command, policy) in
@@ -219,18 +219,9 @@ fn a_replay_and_a_topic_classify_like_the_file() {
     let path = file(&lines());
     let topic = broker::shared().topic();
     let brokers = &broker::shared().address;
-    tidemark(&[
-        "produce",
-        path.to_str().unwrap(),
-        "--brokers",
-        brokers,
-        "--topic",
-        &topic,
-        "--partitions",
-        "1",
-    ])
-    .run()
-    .ok();
+    shop(&["produce", path.to_str().unwrap(), "--brokers", brokers, "--topic", &topic, "--partitions", "1"])
+        .run()
+        .ok();
     for policy in ["divert", "refuse"] {
         let (by_file, again, by_kafka) =
             (cluster::shared().database(), cluster::shared().database(), cluster::shared().database());

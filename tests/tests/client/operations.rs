@@ -7,7 +7,7 @@ use tidemark_tests::broker::{self, Secure};
 use tidemark_tests::cluster::{self, Cluster, Database};
 use tidemark_tests::events::{self, Generated, assert_exact, line_received};
 use tidemark_tests::pooler::Pooler;
-use tidemark_tests::process::{Finished, Invocation, tidemark};
+use tidemark_tests::process::{Finished, Invocation, shop, tidemark};
 
 fn topic_of(file: &Generated, brokers: &str) -> String {
     let topic = broker::shared().topic();
@@ -189,7 +189,7 @@ fn what_check_wants_granted_is_all_that_loading_needs() {
         "--partitions",
         "1",
     ];
-    tidemark(&arguments).run().ok();
+    shop(&arguments).run().ok();
     let finished = check(&url, &broker.address, &topic, &[]);
     let line = problem(&finished, "grants");
     let (_, list) = line.split_once("bare lacks ").unwrap();

@@ -3,7 +3,7 @@
 use tidemark_tests::broker;
 use tidemark_tests::cluster;
 use tidemark_tests::events::{self, line};
-use tidemark_tests::process::{Finished, tidemark};
+use tidemark_tests::process::{Finished, shop, tidemark};
 
 fn load(url: &str) -> Finished {
     let path = events::file(line(1, "u", "2026-09-01T10:00:00Z").as_bytes());
@@ -13,11 +13,10 @@ fn load(url: &str) -> Finished {
 #[test]
 fn a_missing_file_is_named() {
     let database = cluster::shared().database();
-    for command in [
-        &["load", "/nowhere/events.ndjson"][..],
-        &["produce", "/nowhere/events.ndjson", "--brokers", "127.0.0.1:1", "--topic", "t"],
-    ] {
-        let finished = tidemark(command).database(&database.loader_url()).run();
+    let load = tidemark(&["load", "/nowhere/events.ndjson"]).database(&database.loader_url());
+    let produce = shop(&["produce", "/nowhere/events.ndjson", "--brokers", "127.0.0.1:1", "--topic", "t"]);
+    for command in [load, produce] {
+        let finished = command.run();
         assert!(finished.refused(66).contains("/nowhere/events.ndjson"), "{}", finished.stderr);
     }
     let directory = std::env::temp_dir();

@@ -1,0 +1,67 @@
+//! The `tidemark` command: reads the command line, runs the command, turns an error into one line and an exit code.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidemark_cli::Cli;
+use tidemark_loader::error::{Error, Kind};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+fn main() -> ExitCode {
+    return_large_blocks();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            // Help and version are no errors.
+            return if e.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(e) = cli.log().and_then(|(level, json)| start_log(&level, json)) {
+        return failed(&e);
+    }
+    match tidemark_cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failed(&e),
+    }
+}
+
+/// Large blocks come from the kernel and go back to it at once. Left alone, glibc raises the limit from which on that holds
+/// to the size of any large block that is freed; then what librdkafka unpacks lies in the heaps, of which each thread may have
+/// one, and leaves holes there.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn return_large_blocks() {
+    const LARGE: libc::c_int = 256 << 10;
+    // SAFETY: mallopt takes plain numbers, and no other thread runs yet.
+    #[expect(unsafe_code, reason = "std has no way to say this")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * LARGE);
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn return_large_blocks() {}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("tidemark: {error}");
+    ExitCode::from(error.kind.exit_code())
+}
+
+fn start_log(level: &str, json: bool) -> Result<(), Error> {
+    let filter: Targets = level.parse().map_err(|e| {
+        let next = "correct level in [log] of the configuration, or TIDEMARK_LOG; info is one";
+        Error::new(Kind::Config, format!("cannot use the log level {level}"), e, next)
+    })?;
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    if json {
+        log.with(lines.json().flatten_event(true)).init();
+    } else {
+        log.with(lines.with_ansi(std::io::stderr().is_terminal())).init();
+    }
+    Ok(())
+}

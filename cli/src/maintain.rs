@@ -1,0 +1,144 @@
+//! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, the materialized views below
+//! which a model changed, and partitions past their retention. What is done to partitions is in `postgres/partitions` of the
+//! loader.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+use super::Database;
+use tidemark_loader::error::{Error, Result};
+use tidemark_loader::postgres::connection::{self, Config};
+use tidemark_loader::postgres::partitions::{self, Work};
+
+/// Arguments of `tidemark maintain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    database: Database,
+    /// Print what would be done to partitions, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Does one round and prints what it did to standard output; what failed is said at its end.
+pub async fn run(args: Args) -> Result<()> {
+    let config = args.database.config()?;
+    let mut client = connection::connect_once(&config).await?;
+    if args.dry_run {
+        let plan = partitions::plan(&client).await;
+        for line in plan.map_err(|e| connection::explain("cannot plan maintenance", &config, &e))? {
+            say!("{line}");
+        }
+        return Ok(());
+    }
+    // Without the extension everything would fail, one by one, for the same reason.
+    let there = client.batch_execute("SELECT FROM tidemark.model_status LIMIT 0").await;
+    there.map_err(|e| connection::explain("cannot maintain", &config, &e))?;
+    let done = round(&mut client, &config).await;
+    say!("partitions created: {}", done.created);
+    say!("partitions retired: {}", done.retired);
+    say!("dates that a model still needs: {}", done.refused);
+    say!("dates of models recomputed: {}", done.dates);
+    say!("materialized views refreshed: {}", done.views);
+    let mut failures = done.failures.into_iter();
+    let first = failures.next();
+    for failure in failures {
+        tracing::warn!("{failure}");
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Does a round every now and then until told to stop. What fails is logged and tried again the next time: loading
+/// goes on without it.
+pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<bool>) {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut client: Option<Client> = None;
+    // The first tick comes at once; nothing is loaded yet then.
+    timer.tick().await;
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let mut open = match client.take().filter(|c| !c.is_closed()) {
+            Some(open) => open,
+            None => match connection::connect(&config).await {
+                Ok(open) => open,
+                Err(e) => {
+                    let why = connection::full_message(&e);
+                    tracing::warn!("maintenance failed, next try in {} s: {why}", period.as_secs());
+                    continue;
+                }
+            },
+        };
+        let done = round(&mut open, &config).await;
+        tracing::debug!(
+            created = done.created,
+            retired = done.retired,
+            refused = done.refused,
+            dates = done.dates,
+            views = done.views,
+            "maintained"
+        );
+        for failure in &done.failures {
+            tracing::warn!("{failure}; next try in {} s", period.as_secs());
+        }
+        // A connection on which something failed is not used again.
+        client = done.failures.is_empty().then_some(open);
+    }
+}
+
+#[derive(Default)]
+struct Done {
+    created: i64,
+    retired: i64,
+    refused: i64,
+    dates: i64,
+    views: i64,
+    failures: Vec<Error>,
+}
+
+/// Everything that is due, through the extension; what fails stops nothing else. Retention comes last, when the models
+/// have read what they were waiting for. The procedures commit within, so none of this stands in a transaction; what an
+/// interrupted round leaves undone, the next one finds.
+async fn round(client: &mut Client, config: &Config) -> Done {
+    let mut done = Done::default();
+    partitions::maintain(client, config, &[Work::Create], &mut done.created, &mut done.failures).await;
+
+    let before = counters(client).await.ok();
+    for (what, sql) in [
+        ("refreshing models failed", "CALL tidemark.refresh(NULL, NULL)"),
+        ("refreshing materialized views failed", "CALL tidemark.refresh_materialized_views()"),
+    ] {
+        if let Err(error) = client.batch_execute(sql).await {
+            done.failures.push(connection::explain(what, config, &error));
+        }
+    }
+    match (before, counters(client).await) {
+        (Some((dates, views)), Ok((dates_after, views_after))) => {
+            done.dates = dates_after - dates;
+            done.views = views_after - views;
+        }
+        (_, Err(error)) => done.failures.push(connection::explain("counting failed", config, &error)),
+        (None, Ok(_)) => {}
+    }
+
+    let retention = [Work::Retire, Work::Drop];
+    partitions::maintain(client, config, &retention, &mut done.retired, &mut done.failures).await;
+    match partitions::refused(client).await {
+        Ok(refused) => done.refused = refused,
+        Err(error) => done.failures.push(connection::explain("looking at retention failed", config, &error)),
+    }
+    done
+}
+
+/// How many dates of models and how many materialized views have been refreshed in all.
+async fn counters(client: &Client) -> Result<(i64, i64), tokio_postgres::Error> {
+    let sql = "SELECT (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.model_status), \
+               (SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.materialized_views)";
+    let row = client.query_one(sql, &[]).await?;
+    Ok((row.get(0), row.get(1)))
+}

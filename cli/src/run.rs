@@ -1,0 +1,309 @@
+//! `tidemark run`: from Kafka into bronze until it is told to stop. Starts sessions (`kafka::session`) one after the
+//! other, each with lanes of its own, and handles signals.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::kafka_options::{self, Options};
+use super::{load, maintain, migrate, options};
+use tidemark_loader::batch::Encoder;
+use tidemark_loader::config::Config;
+use tidemark_loader::error::{Error, Kind, Result};
+use tidemark_loader::kafka::in_flight::InFlight;
+use tidemark_loader::kafka::membership::Entrance;
+use tidemark_loader::kafka::plan::{Ended, Settings};
+use tidemark_loader::kafka::session;
+use tidemark_loader::lanes::lane;
+use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
+use tidemark_loader::operations::breaker::Breaker;
+use tidemark_loader::operations::health::Health;
+use tidemark_loader::operations::http;
+use tidemark_loader::operations::notify;
+use tidemark_loader::operations::supervisor::Supervisor;
+use tidemark_loader::postgres::connection;
+use tidemark_loader::postgres::pooler;
+use tidemark_loader::postgres::position;
+use tidemark_loader::postgres::target::Target;
+
+/// Arguments of `tidemark run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Stop once everything is loaded that the topics held at the start
+    #[arg(long)]
+    until_caught_up: bool,
+}
+
+/// How events are read and where they go.
+struct Reading {
+    encoder: Encoder,
+    target: Target,
+}
+
+impl Args {
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Config> {
+        self.options.load()
+    }
+}
+
+/// Loads until a signal comes, or until it has caught up; then prints a summary to standard output.
+pub async fn run(args: Args) -> Result<()> {
+    let config = args.config()?;
+    let postgres = options::postgres(&config)?;
+    let kafka = kafka_options::kafka(&config)?;
+    let topics = kafka_options::topics(&config)?;
+    let name = config.get("pipeline.name").unwrap_or("web").to_owned();
+    let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
+    let lanes = options::lanes(&config)?;
+    let limits = options::batch_limits(&config, lanes)?;
+    // Before anything that takes time: who is asked to leave while it starts leaves in peace.
+    let stop = watch_signals(config.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
+    let started = Instant::now();
+    let bounded = args.until_caught_up;
+    let (asked, wanted) = (kafka.clone(), topics.clone());
+    let survey = tokio::task::spawn_blocking(move || asked.survey(&wanted, bounded)).await;
+    let survey = survey.map_err(|e| Error::bug("cannot ask Kafka", e))??;
+
+    let client = connection::connect_once(&postgres).await?;
+    pooler::refuse(&client, &postgres).await?;
+    migrate::expect_current(&client, &postgres).await?;
+    let explain = |e: tokio_postgres::Error| connection::explain("cannot open the pipeline", &postgres, &e);
+    let (pipeline_id, known_cluster) = position::pipeline(&client, &name).await.map_err(explain)?;
+    if let Some(cluster) = &survey.cluster_id {
+        match known_cluster {
+            None => position::set_cluster(&client, pipeline_id, cluster).await.map_err(explain)?,
+            Some(known) if known != *cluster => {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("cannot continue pipeline {name}"),
+                    format!("it belongs to Kafka cluster {known}, and {} is {cluster}", kafka.brokers),
+                    "correct --brokers, or start another --pipeline",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    reading.target.check(&client, &postgres).await?;
+    let owner = super::owner();
+    let health = Arc::new(Health::new(&name, &owner));
+    let breaker = Breaker::new(options::breaker(&config)?);
+    let supervisor = Arc::new(Supervisor::new(health.clone(), breaker, &name, pipeline_id, &owner));
+    supervisor.begin(&client).await.map_err(explain)?;
+    drop(client);
+
+    if let Some(listen) = config.get("http.listen") {
+        let address = http::serve(listen, health.clone(), http::count()?).await?;
+        tracing::info!("listening on http://{address}");
+    }
+    tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
+    if let Some(every) = config.time("maintenance.every")? {
+        tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));
+    }
+    tokio::spawn(notify::watchdog(health.clone()));
+    notify::notify("READY=1");
+    let settings = Arc::new(Settings {
+        group: kafka_options::group(&config),
+        kafka,
+        topics,
+        postgres,
+        pipeline_id,
+        owner,
+        lanes,
+        limits,
+        health: health.clone(),
+        end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
+        on_data_loss: kafka_options::on_data_loss(&config)?,
+        until: bounded.then_some(survey.ends),
+    });
+    let result = sessions(&settings, &reading, &stop, &supervisor).await;
+    notify::notify("STOPPING=1");
+    if result.is_ok() {
+        load::print_summary(&health.counts(), started.elapsed());
+    }
+    result
+}
+
+async fn sessions(
+    settings: &Arc<Settings>,
+    reading: &Reading,
+    stop: &watch::Receiver<bool>,
+    supervisor: &Arc<Supervisor>,
+) -> Result<()> {
+    let health = &supervisor.health;
+    let mut pause = Duration::from_millis(500);
+    loop {
+        if let Some(why) = health.paused() {
+            if settings.until.is_some() {
+                let next = "see tidemark resume --help";
+                return Err(Error::new(
+                    Kind::Temporary,
+                    "cannot load",
+                    format!("the pipeline is paused: {why}"),
+                    next,
+                ));
+            }
+            if !wait(health, stop, Duration::from_millis(500)).await {
+                return Ok(());
+            }
+            continue;
+        }
+        let began = Instant::now();
+        let why = match session(settings, reading, stop, supervisor).await? {
+            Ended::Stopped | Ended::CaughtUp => return Ok(()),
+            Ended::Paused => continue,
+            Ended::Failed(error) => return Err(error),
+            Ended::Restart(why) => why,
+            Ended::LaneEnded => return Err(Error::bug("loading stopped", "a lane ended without a reason")),
+        };
+        if *stop.borrow() {
+            return Ok(());
+        }
+        if began.elapsed() > Duration::from_secs(60) {
+            pause = Duration::from_millis(500);
+        }
+        tracing::warn!("joining the group again in {} ms: {why}", pause.as_millis());
+        if !wait(health, stop, pause).await {
+            return Ok(());
+        }
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// Waits, alive. Returns false when we are told to stop.
+async fn wait(health: &Health, stop: &watch::Receiver<bool>, time: Duration) -> bool {
+    let mut stopped = stop.clone();
+    let until = Instant::now() + time;
+    loop {
+        health.polled();
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left.min(Duration::from_secs(5))) => {}
+            _ = stopped.wait_for(|stop| *stop) => return false,
+        }
+    }
+}
+
+/// One session and its lanes, from start to end.
+async fn session(
+    settings: &Arc<Settings>,
+    reading: &Reading,
+    stop: &watch::Receiver<bool>,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Ended> {
+    let (mut entrances, mut running) = (Vec::new(), Vec::new());
+    for number in 0..settings.lanes {
+        let lane = start_lane(number, settings, reading, stop, supervisor);
+        entrances.push(lane.0);
+        running.push(lane.1);
+    }
+    let (ended, ends) = tokio::sync::oneshot::channel();
+    let (settings, handle, stopped) = (settings.clone(), tokio::runtime::Handle::current(), stop.clone());
+    std::thread::Builder::new()
+        .name("kafka".to_owned())
+        .spawn(move || {
+            let _ = ended.send(session::run(settings, handle, stopped, entrances));
+        })
+        .map_err(|e| Error::new(Kind::Temporary, "cannot start a thread", e, "free some resources"))?;
+    let ended = ends.await.map_err(|e| Error::bug("the reading thread died", e))?;
+    // The reading thread is gone; while the last batches wait for Postgres, it is for us to be alive. Each lane comes to
+    // its own end: one that has failed does not take from the others what they have in hand.
+    let mut alive = tokio::time::interval(Duration::from_secs(5));
+    let mut done = futures_util::future::join_all(running);
+    let done = loop {
+        tokio::select! {
+            done = &mut done => break done,
+            _ = alive.tick() => supervisor.health.polled(),
+        }
+    };
+    let mut errors = Vec::new();
+    for result in done {
+        if let Err(error) = result.map_err(|e| Error::bug("a writing task died", e))? {
+            errors.push(error);
+        }
+    }
+    Ok(outcome(ended, errors))
+}
+
+/// Starts the lane of this number.
+fn start_lane(
+    number: usize,
+    settings: &Settings,
+    reading: &Reading,
+    stop: &watch::Receiver<bool>,
+    supervisor: &Arc<Supervisor>,
+) -> (Entrance, JoinHandle<Result<(), SinkError>>) {
+    let sink = Sink::new(
+        settings.postgres.clone(),
+        settings.pipeline_id,
+        settings.owner.clone(),
+        Patience::Forever,
+        stop.clone(),
+    );
+    let in_flight = Arc::new(InFlight::default());
+    let (heard, health) = (in_flight.clone(), supervisor.health.clone());
+    let sink = sink.supervised(supervisor.clone()).into_target(reading.target.clone());
+    let lane = lane::start(sink, reading.encoder.clone(), move |written, slots| {
+        health.lane_committed(number, written.batch_id);
+        heard.committed(slots);
+    });
+    (Entrance { batches: lane.batches, in_flight }, lane.done)
+}
+
+/// What became of a session, given how reading ended and why lanes failed. The reason that counts is the one that is
+/// hardest to cure.
+fn outcome(ended: Ended, errors: Vec<SinkError>) -> Ended {
+    let weight = |error: &SinkError| match error {
+        SinkError::Fatal(_) => 4,
+        SinkError::Paused => 3,
+        SinkError::Stopped => 2,
+        SinkError::WentBack(_) => 1,
+        SinkError::Fenced => 0,
+    };
+    match errors.into_iter().max_by_key(weight) {
+        None => ended,
+        Some(SinkError::Fenced) => {
+            Ended::Restart("another loader has claimed one of our partitions".to_owned())
+        }
+        Some(SinkError::WentBack(why)) => Ended::Restart(why),
+        Some(SinkError::Stopped) => Ended::Stopped,
+        Some(SinkError::Paused) => Ended::Paused,
+        Some(SinkError::Fatal(error)) => Ended::Failed(error),
+    }
+}
+
+/// The first SIGTERM or SIGINT asks to stop, the second one ends the process, and so does the deadline after the
+/// first: closing a Kafka consumer can hang, and a killed loader loses nothing.
+pub(super) fn watch_signals(deadline: Duration) -> Result<watch::Receiver<bool>> {
+    let failed = |e| Error::new(Kind::Temporary, "cannot watch for signals", e, "try again");
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (sender, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        notify::notify("STOPPING=1");
+        tracing::info!("stopping: finishing the batches in flight");
+        let _ = sender.send(true);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = tokio::time::sleep(deadline) => {
+                eprintln!(
+                    "tidemark: stopped the hard way: batches in flight did not finish within {} s; \
+                     they were rolled back and will be read again",
+                    deadline.as_secs()
+                );
+            }
+        }
+        std::process::exit(i32::from(Kind::Temporary.exit_code()));
+    });
+    Ok(stop)
+}

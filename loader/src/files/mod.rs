@@ -1,0 +1,4 @@
+//! Files of events: bytes that may be compressed, and the lines in them.
+
+pub mod input;
+pub mod lines;

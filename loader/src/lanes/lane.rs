@@ -1,0 +1,95 @@
+//! A lane: one encoder thread and one connection, joined by queues of one batch, so that a batch is encoded while the
+//! one before is written. Batches of a lane are committed in the order in which they came.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::batch::{Encoder, RawBatch, Slot};
+use crate::lanes::sink::{Sink, SinkError};
+use crate::operations::metrics;
+use crate::postgres::transaction::Written;
+
+/// The entrance of a lane. Dropping `batches` lets the lane finish what it holds and end.
+pub struct Lane {
+    /// Takes batches; blocks or refuses while the lane is busy.
+    pub batches: mpsc::Sender<RawBatch>,
+    /// Ends when all batches are committed, or with the first that cannot be.
+    pub done: JoinHandle<Result<(), SinkError>>,
+}
+
+/// Starts a lane on the current runtime. `committed` hears of each batch after its commit.
+pub fn start(
+    mut sink: Sink,
+    mut encoder: Encoder,
+    mut committed: impl FnMut(&Written, &[Slot]) + Send + 'static,
+) -> Lane {
+    let (batches, mut raw) = mpsc::channel::<RawBatch>(1);
+    let (encoded, mut ready) = mpsc::channel(1);
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        loop {
+            // The writer may fail while no batch comes: the entrance must close then, or nobody hears of it.
+            let next = handle.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = encoded.closed() => None,
+                    batch = raw.recv() => batch,
+                }
+            });
+            let Some(batch) = next else { return };
+            metrics::consumed(&batch, batch.bytes());
+            let started = Instant::now();
+            let batch = encoder.encode(batch);
+            metrics::phase("encode", started.elapsed());
+            if encoded.blocking_send(batch).is_err() {
+                return;
+            }
+        }
+    });
+    let done = tokio::spawn(async move {
+        while let Some(mut batch) = ready.recv().await {
+            let written = sink.write(&mut batch).await?;
+            committed(&written, batch.slots());
+        }
+        Ok(())
+    });
+    Lane { batches, done }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::event::envelope::Limits;
+    use crate::lanes::sink::Patience;
+
+    #[tokio::test]
+    async fn a_lane_that_cannot_write_closes_though_no_further_batch_comes() {
+        // Nobody listens there.
+        let config = crate::postgres::connection::parse_url("postgresql://nobody@127.0.0.1:1/none").unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let sink = Sink::new(config, 1, "test".into(), Patience::For(Duration::ZERO), stopped);
+        let lane = start(sink, Encoder::new(Limits::default(), None), |_, _| {});
+        let slot = Slot {
+            topic: Arc::from("t"),
+            topic_id: 1,
+            partition: 0,
+            epoch: 1,
+            run: 1,
+            from: 0,
+            to: 1,
+            leader_epoch: None,
+        };
+        let mut raw = RawBatch::default();
+        raw.slots.push(slot);
+        lane.batches.send(raw).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), lane.batches.closed()).await.unwrap();
+        assert!(matches!(lane.done.await.unwrap(), Err(SinkError::Fatal(_))));
+    }
+}

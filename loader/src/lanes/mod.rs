@@ -1,0 +1,4 @@
+//! Lanes: from records in memory to committed transactions, several side by side.
+
+pub mod lane;
+pub mod sink;

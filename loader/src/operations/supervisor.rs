@@ -1,0 +1,202 @@
+//! Watches over one pipeline of this process: whether somebody paused it, whether Postgres answers, and whether so many
+//! records are bad that it must pause itself. What it learns is in `health`; the rule for bad records is in `breaker`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::{Client, Error as PgError};
+
+use crate::batch::Batch;
+use crate::operations::breaker::Breaker;
+use crate::operations::health::Health;
+use crate::operations::metrics;
+use crate::operations::notify;
+use crate::postgres::connection::{self, Config};
+use crate::postgres::position::{self, Pause};
+use crate::postgres::transaction::Written;
+
+/// How often loader.pipelines is read.
+const PERIOD: Duration = Duration::from_secs(2);
+/// A Postgres that takes longer for one row does not answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shared by the lanes, the reading thread and the task that asks Postgres.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// What is known.
+    pub health: Arc<Health>,
+    breaker: Mutex<Breaker>,
+    /// Why we must pause, until Postgres has it.
+    unannounced: Mutex<Option<String>>,
+    pipeline: String,
+    pipeline_id: i32,
+    owner: String,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Supervisor {
+    /// Of a process that starts to load.
+    pub fn new(health: Arc<Health>, breaker: Breaker, pipeline: &str, pipeline_id: i32, owner: &str) -> Self {
+        Supervisor {
+            health,
+            breaker: Mutex::new(breaker),
+            unannounced: Mutex::new(None),
+            pipeline: pipeline.to_owned(),
+            pipeline_id,
+            owner: owner.to_owned(),
+        }
+    }
+
+    /// Whether this batch must not be committed, to be asked as the last thing before its COMMIT. If so, the pipeline
+    /// is paused from now on.
+    pub fn refuses(&self, batch: &Batch) -> bool {
+        let Some(why) = locked(&self.breaker).judge(batch.slots(), batch.judged()).open else { return false };
+        let reason = format!("{why}; {}", commonest(batch));
+        let mut unannounced = locked(&self.unannounced);
+        if unannounced.is_none() && self.health.paused().is_none() {
+            metrics::circuit_opened();
+            tracing::error!(
+                "pipeline {0} is paused, its position does not move: {reason}. Correct the producer or the \
+                 configuration and run `tidemark resume {0}`; or let them become dead letters: \
+                 `tidemark resume {0} --accept-dead-letters`",
+                self.pipeline
+            );
+        }
+        self.health.set_paused(Some(reason.clone()));
+        unannounced.get_or_insert(reason);
+        true
+    }
+
+    /// A batch was committed.
+    pub fn committed(&self, batch: &Batch, written: &Written, took: Duration) {
+        let mut breaker = locked(&self.breaker);
+        let was_armed = breaker.is_armed();
+        let verdict = breaker.judge(batch.slots(), batch.judged());
+        breaker.accept(verdict);
+        if breaker.is_armed() && !was_armed {
+            tracing::info!(
+                "what comes is good again: the pipeline pauses again when too many records are not"
+            );
+        }
+        drop(breaker);
+        metrics::committed(batch, written);
+        self.health.committed(batch, written);
+        let n = written.counts;
+        tracing::info!(
+            batch_id = written.batch_id,
+            path = ?written.path,
+            read = n.read,
+            loaded = n.loaded,
+            duplicate = n.duplicate,
+            late = n.late,
+            dead = n.dead,
+            bytes = batch.bytes(),
+            milliseconds = took.as_millis() as u64,
+            "batch committed"
+        );
+    }
+
+    /// Asks Postgres once and takes over what it says.
+    pub async fn refresh(&self, client: &Client) -> Result<(), PgError> {
+        let unannounced = locked(&self.unannounced).clone();
+        if let Some(reason) = unannounced {
+            position::pause(client, self.pipeline_id, &self.owner, &reason).await?;
+            *locked(&self.unannounced) = None;
+        }
+        let found = position::pause_of(client, self.pipeline_id).await?;
+        let accept = found.accept_dead_letters && !found.paused;
+        self.take_over(found);
+        if accept && locked(&self.breaker).is_armed() {
+            position::expect_good(client, self.pipeline_id).await?;
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, found: Pause) {
+        let unannounced = locked(&self.unannounced);
+        if unannounced.is_some() {
+            // It came up since; Postgres does not know yet.
+            return;
+        }
+        let reason = found.paused.then(|| {
+            let by = found.by.as_deref().unwrap_or("somebody");
+            format!("{} (by {by})", found.reason.as_deref().unwrap_or("no reason was given"))
+        });
+        match (self.health.paused(), &reason) {
+            (Some(_), None) => {
+                locked(&self.breaker).reset(!found.accept_dead_letters);
+                tracing::info!("pipeline {} is resumed", self.pipeline);
+            }
+            (None, Some(reason)) => tracing::warn!("pipeline {} is paused: {reason}", self.pipeline),
+            _ => {}
+        }
+        self.health.set_paused(reason);
+    }
+
+    /// Before the first batch: what was ordered before this process began.
+    pub async fn begin(&self, client: &Client) -> Result<(), PgError> {
+        let found = position::pause_of(client, self.pipeline_id).await?;
+        locked(&self.breaker).reset(!found.accept_dead_letters);
+        self.take_over(found);
+        Ok(())
+    }
+
+    /// Goes on asking until told to stop.
+    pub async fn watch(self: Arc<Self>, config: Config, mut stop: watch::Receiver<bool>) {
+        let mut open: Option<Client> = None;
+        let mut status = String::new();
+        loop {
+            let asked = tokio::time::timeout(TIMEOUT, async {
+                let client = match open.take().filter(|c| !c.is_closed()) {
+                    Some(client) => client,
+                    None => connection::connect(&config).await?,
+                };
+                self.refresh(&client).await?;
+                Ok::<_, PgError>(client)
+            });
+            let failure = match asked.await {
+                Ok(Ok(client)) => {
+                    open = Some(client);
+                    None
+                }
+                Ok(Err(e)) => Some(connection::full_message(&e)),
+                Err(_) => Some(format!("no answer within {} s", TIMEOUT.as_secs())),
+            };
+            self.health.postgres(failure);
+            let now = match self.health.not_ready() {
+                reasons if reasons.is_empty() => {
+                    format!("loading; {} records so far", self.health.counts().read)
+                }
+                reasons => reasons.join("; "),
+            };
+            if now != status {
+                notify::notify(&format!("STATUS={now}"));
+                status = now;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+}
+
+/// The commonest reason among the dead letters of a batch, and where to look for an example.
+fn commonest(batch: &Batch) -> String {
+    let mut reasons: BTreeMap<&str, (u64, String)> = BTreeMap::new();
+    for letter in batch.dead_letters() {
+        let entry = reasons.entry(letter.dead.rejection.reason.as_str()).or_insert_with(|| {
+            (0, format!("{} [{}] offset {}", letter.slot.topic, letter.slot.partition, letter.offset))
+        });
+        entry.0 += 1;
+    }
+    let most = reasons.into_iter().max_by_key(|(_, (n, _))| *n);
+    most.map_or_else(String::new, |(reason, (n, at))| {
+        format!("of this batch {n} of {} for {reason}, such as {at}", batch.dead.len())
+    })
+}

@@ -1,0 +1,277 @@
+//! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there. What
+//! a URL says about TLS is in `pg_tls`.
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::Client;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::error::{Error, Kind, Result};
+use crate::event::time::Micros;
+use crate::postgres::password;
+use crate::postgres::tls::Tls;
+
+/// A time as Postgres keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct PgTime(pub Micros);
+
+/// A time read from Postgres; the infinite ones as the ends of the range.
+#[derive(Clone, Copy, Debug)]
+pub struct PgMoment(pub Micros);
+
+impl<'a> FromSql<'a> for PgMoment {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, BoxError> {
+        Ok(PgMoment(i64::from_be_bytes(raw.try_into()?)))
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+}
+
+/// A date as Postgres keeps it: days since 2000-01-01.
+#[derive(Clone, Copy, Debug)]
+pub struct PgDay(pub i32);
+
+type BoxError = Box<dyn std::error::Error + Sync + Send>;
+
+impl ToSql for PgTime {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        out.put_i64(self.0);
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+    to_sql_checked!();
+}
+
+impl ToSql for PgDay {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        out.put_i32(self.0);
+        Ok(IsNull::No)
+    }
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::DATE
+    }
+    to_sql_checked!();
+}
+
+/// Where Postgres is, and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    driver: tokio_postgres::Config,
+    tls: Tls,
+    /// What the password was read from, where the URL has none.
+    password_from: Option<String>,
+}
+
+impl std::ops::Deref for Config {
+    type Target = tokio_postgres::Config;
+
+    fn deref(&self) -> &tokio_postgres::Config {
+        &self.driver
+    }
+}
+
+impl Config {
+    /// Where the password came from that is not in the URL: PGPASSWORD, or the path of a file.
+    pub fn password_from(&self) -> Option<&str> {
+        self.password_from.as_deref()
+    }
+
+    /// Sends a setting of Postgres along with each connection, as `-c name=value`.
+    pub fn setting(&mut self, name: &str, value: &str) {
+        let before = self.driver.get_options().map(|o| format!("{o} ")).unwrap_or_default();
+        self.driver.options(format!("{before}-c {name}={value}"));
+    }
+}
+
+/// Reads a connection string, URL or `key=value` pairs, with the parameters for TLS that libpq knows. A password that it
+/// lacks comes from PGPASSWORD or the password file.
+pub fn parse_url(url: &str) -> Result<Config> {
+    let refuse = |why: String| {
+        Error::new(
+            Kind::Usage,
+            "cannot read the database URL",
+            why,
+            "write postgresql://user@host:port/database",
+        )
+    };
+    let (url, tls) = Tls::split_from(url).map_err(refuse)?;
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(Error::new(
+            Kind::Usage,
+            "cannot read the database URL",
+            "it names no server",
+            "write postgresql://user@host:port/database, or postgresql:///database?host=/var/run/postgresql for a local socket",
+        ));
+    }
+    let mut password_from = None;
+    if config.get_password().is_none() {
+        match password::find(&config, |name| std::env::var(name).ok()) {
+            Ok(Some((password, from))) => {
+                config.password(password);
+                password_from = Some(from);
+            }
+            Ok(None) => {}
+            Err(why) => tracing::warn!("{why}"),
+        }
+    }
+    config.ssl_mode(tls.driver_mode());
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(10));
+    }
+    // A loader whose host died must not hold its locks for two hours.
+    config.keepalives_idle(Duration::from_secs(30));
+    config.keepalives_interval(Duration::from_secs(10));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(60));
+    if config.get_application_name().is_none() {
+        config.application_name("tidemark");
+    }
+    tls.connector().map_err(refuse)?;
+    Ok(Config { driver: config, tls, password_from })
+}
+
+/// Opens a connection; a task of its own serves it until the client is dropped.
+pub async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let client = open(config).await?;
+    client
+        .batch_execute(
+            "SET TIME ZONE 'UTC'; SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp",
+        )
+        .await?;
+    Ok(client)
+}
+
+/// Opens a connection and leaves its session as the server made it.
+pub async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    // It was made once already when the URL was read; files that went away since are a failure to connect.
+    let connector = config.tls.connector().unwrap_or_else(|why| {
+        tracing::error!("TLS: {why}");
+        Tls::refusing()
+    });
+    let (client, connection) = config.driver.connect(connector).await?;
+    tokio::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!("database connection ended: {}", full_message(&e));
+        }
+    });
+    Ok(client)
+}
+
+/// Opens a connection for a command, with an error for people.
+pub async fn connect_once(config: &Config) -> Result<Client> {
+    connect(config).await.map_err(|e| explain("cannot connect to the database", config, &e))
+}
+
+/// Server, port and database of a configuration, without any password.
+pub fn describe(config: &tokio_postgres::Config) -> String {
+    use tokio_postgres::config::Host;
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        Some(Host::Unix(path)) => format!("{} port {port}", path.display()),
+        None => format!("port {port}"),
+    };
+    format!("{host}, database {}", config.get_dbname().or(config.get_user()).unwrap_or("(default)"))
+}
+
+/// An error of the driver with everything that the server said.
+pub fn full_message(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+/// Whether a missing table or schema would be there after the migrations: users name tables of their own too.
+fn names_ours(code: &str, why: &str) -> bool {
+    !matches!(code, "42P01" | "3F000")
+        || ["\"bronze", "\"loader", "\"tidemark", "\"silver", "\"gold"].iter().any(|ours| why.contains(ours))
+}
+
+/// A name as SQL takes it.
+pub fn quoted(name: &str) -> String {
+    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Turns an error of the driver into one for people.
+pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
+    let why = full_message(error);
+    let code = error.as_db_error().map(|db| db.code().code().to_owned());
+    let at = describe(config);
+    match code.as_deref() {
+        Some(c @ ("42P01" | "3F000" | "42703" | "42883")) if names_ours(c, &why) => {
+            Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
+        }
+        Some("42501") if why.contains("temporary tables") => {
+            let user = config.get_user().unwrap_or_default();
+            let next = format!(
+                "GRANT TEMPORARY ON DATABASE {} TO {}",
+                quoted(config.get_dbname().unwrap_or(user)),
+                quoted(user)
+            );
+            Error::new(Kind::Permission, what, why, next)
+        }
+        Some("42501") => Error::new(
+            Kind::Permission,
+            what,
+            why,
+            "grant the role what it lacks (GRANT tidemark_loader for loading, tidemark_admin for maintenance)",
+        ),
+        Some("3D000") => Error::new(Kind::Config, what, why, "create the database or correct the URL"),
+        Some("55P03" | "40P01" | "40001") => {
+            Error::new(Kind::Temporary, what, why, "others use the same tables; try again")
+        }
+        Some(c) if c.starts_with("28") => Error::new(
+            Kind::Permission,
+            what,
+            why,
+            "check the user in the database URL and the password: in the URL, or else in PGPASSWORD or ~/.pgpass",
+        ),
+        Some(c) if c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") => {
+            Error::new(Kind::Unavailable, what, why, format!("check the server at {at} and try again"))
+        }
+        Some(_) => Error::new(Kind::Config, what, why, format!("check the server at {at}")),
+        // Said by the driver, not by the server: there is nothing to send.
+        None if why.contains("password missing") => {
+            let user = config.get_user().map(|user| format!(" of {user}")).unwrap_or_default();
+            let why = format!("the server at {at} asks for the password{user}, and there is none");
+            Error::new(Kind::Permission, what, why, password::ADVICE)
+        }
+        None => Error::new(
+            Kind::Unavailable,
+            what,
+            why,
+            format!("check that a server runs at {at}, or set --database-url"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_migrations_make_is_said_to_come_from_them() {
+        assert!(names_ours("42P01", "relation \"loader.offsets\" does not exist"));
+        assert!(names_ours("3F000", "schema \"tidemark\" does not exist"));
+        assert!(names_ours("42883", "function tidemark.mark_dirty(regclass, date[]) does not exist"));
+        assert!(!names_ours("42P01", "relation \"mine.events\" does not exist"));
+        assert!(!names_ours("3F000", "schema \"mine\" does not exist"));
+    }
+}

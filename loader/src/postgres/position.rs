@@ -1,0 +1,337 @@
+//! Position in Postgres: pipelines, topics, claims with an epoch, the advance that fences stale owners off, and the
+//! jump that notes a gap. The rest of the batch transaction is in `transaction`; whether a position still means what it
+//! meant is for `kafka::change` to say.
+
+use tokio_postgres::{Client, Error as PgError};
+
+use crate::batch::{Batch, Counts, Slot};
+use crate::postgres::connection::PgTime;
+
+/// A place in a log, and what tells that log from another one of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// First offset not yet loaded.
+    pub next_offset: i64,
+    /// Leader epoch of the record before that; `None` when unknown.
+    pub leader_epoch: Option<i32>,
+    /// Kafka's id of the topic; `None` for files and for brokers that have none.
+    pub topic_id: Option<String>,
+}
+
+/// What a claim of one partition gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// Ours; anybody with a smaller one can commit nothing.
+    pub epoch: i64,
+    /// First offset not yet loaded.
+    pub next_offset: i64,
+    /// Number of the current run of contiguous ranges.
+    pub run: i32,
+}
+
+/// Gives out a number that everything written later refers to: no crash may take it back, though it may take back what
+/// was written, with `synchronous_commit = off`. Other settings wait at least for this server's own disk.
+async fn give_number(client: &Client, sql: &str, name: &str) -> Result<(), PgError> {
+    client
+        .batch_execute(
+            "BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'local', true)
+              WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+        )
+        .await?;
+    client.execute(sql, &[&name]).await?;
+    client.batch_execute("COMMIT").await
+}
+
+/// The id of the pipeline of this name, created if need be, and the Kafka cluster it was first used with.
+pub async fn pipeline(client: &Client, name: &str) -> Result<(i32, Option<String>), PgError> {
+    let sql = "INSERT INTO loader.pipelines (name) VALUES ($1) ON CONFLICT (name) DO NOTHING";
+    give_number(client, sql, name).await?;
+    let row = client
+        .query_one("SELECT pipeline_id, cluster_id FROM loader.pipelines WHERE name = $1", &[&name])
+        .await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Remembers the cluster of a pipeline unless it has one already.
+pub async fn set_cluster(client: &Client, pipeline_id: i32, cluster_id: &str) -> Result<(), PgError> {
+    let sql = "UPDATE loader.pipelines SET cluster_id = $2 WHERE pipeline_id = $1 AND cluster_id IS NULL";
+    client.execute(sql, &[&pipeline_id, &cluster_id]).await?;
+    Ok(())
+}
+
+/// The short number of a topic, given out if need be.
+pub async fn topic_id(client: &Client, name: &str) -> Result<i32, PgError> {
+    let find = "SELECT topic_id FROM loader.topics WHERE name = $1";
+    if let Some(row) = client.query_opt(find, &[&name]).await? {
+        return Ok(row.get(0));
+    }
+    give_number(client, "INSERT INTO loader.topics (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name)
+        .await?;
+    Ok(client.query_one(find, &[&name]).await?.get(0))
+}
+
+/// Where a partition stands; `None` when it was never claimed.
+pub async fn find(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+) -> Result<Option<Position>, PgError> {
+    let sql = "SELECT next_offset, leader_epoch, kafka_topic_id FROM loader.offsets
+                WHERE pipeline_id = $1 AND topic = $2 AND partition = $3";
+    let row = client.query_opt(sql, &[&pipeline_id, &topic, &partition]).await?;
+    Ok(row.map(|row| Position { next_offset: row.get(0), leader_epoch: row.get(1), topic_id: row.get(2) }))
+}
+
+/// Takes a partition over from whoever holds it. Waits for an owner that is just committing, and then gives the
+/// position after that commit. `first` is where a partition starts that nobody claimed before.
+pub async fn claim(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+    first: &Position,
+    owner: &str,
+) -> Result<(Claim, Position), PgError> {
+    let sql = "INSERT INTO loader.offsets AS o
+                   (pipeline_id, topic, partition, next_offset, leader_epoch, kafka_topic_id, epoch, owner, owner_pid)
+               VALUES ($1, $2, $3, $4, $5, $6, 1, $7, pg_backend_pid())
+               ON CONFLICT (pipeline_id, topic, partition) DO UPDATE
+                  SET epoch = o.epoch + 1, owner = excluded.owner, owner_pid = excluded.owner_pid,
+                      claimed_at = now(), updated_at = now(),
+                      kafka_topic_id = coalesce(o.kafka_topic_id, excluded.kafka_topic_id)
+               RETURNING epoch, next_offset, run, leader_epoch, kafka_topic_id";
+    let Position { next_offset, leader_epoch, topic_id } = first;
+    let row = client
+        .query_one(sql, &[&pipeline_id, &topic, &partition, next_offset, leader_epoch, topic_id, &owner])
+        .await?;
+    let claim = Claim { epoch: row.get(0), next_offset: row.get(1), run: row.get(2) };
+    Ok((claim, Position { next_offset: claim.next_offset, leader_epoch: row.get(3), topic_id: row.get(4) }))
+}
+
+/// Moves a claimed position elsewhere than to where its records have led, and notes the gap: the one way in which that
+/// happens, whoever wants it. Returns the claim at the new position, or `None` when somebody else has claimed the
+/// partition since.
+pub async fn jump(
+    client: &Client,
+    pipeline_id: i32,
+    topic: &str,
+    partition: i32,
+    claim: Claim,
+    to: &Position,
+    cause: &str,
+) -> Result<Option<Claim>, PgError> {
+    let sql = "WITH moved AS (
+                   UPDATE loader.offsets
+                      SET next_offset = $6, leader_epoch = $7, kafka_topic_id = $8, run = run + 1, updated_at = now()
+                    WHERE pipeline_id = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5
+                   RETURNING run),
+               gap AS (
+                   INSERT INTO loader.offset_gaps
+                          (pipeline_id, topic, partition, expected, resumed_at, cause, acknowledged_by)
+                   SELECT $1, $2, $3, $5, $6, $9, CASE WHEN $9 = 'manual' THEN session_user END FROM moved)
+               SELECT run FROM moved";
+    let Claim { epoch, next_offset, .. } = claim;
+    let Position { next_offset: offset, leader_epoch, topic_id } = to;
+    let row = client
+        .query_opt(
+            sql,
+            &[&pipeline_id, &topic, &partition, &epoch, &next_offset, offset, leader_epoch, topic_id, &cause],
+        )
+        .await?;
+    Ok(row.map(|row| Claim { epoch, next_offset: *offset, run: row.get(0) }))
+}
+
+/// What people, or loaders, have ordered about a pipeline.
+#[derive(Clone, Debug)]
+pub struct Pause {
+    /// Nobody may load.
+    pub paused: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who said so.
+    pub by: Option<String>,
+    /// Records that are bad now become dead letters, however many they are.
+    pub accept_dead_letters: bool,
+}
+
+/// Whether a pipeline is paused.
+pub async fn pause_of(client: &Client, pipeline_id: i32) -> Result<Pause, PgError> {
+    let sql = "SELECT paused, pause_reason, paused_by, accept_dead_letters
+                 FROM loader.pipelines WHERE pipeline_id = $1";
+    let row = client.query_one(sql, &[&pipeline_id]).await?;
+    Ok(Pause { paused: row.get(0), reason: row.get(1), by: row.get(2), accept_dead_letters: row.get(3) })
+}
+
+/// Pauses a pipeline unless it is paused already. Returns whether it was not.
+pub async fn pause(client: &Client, pipeline_id: i32, by: &str, reason: &str) -> Result<bool, PgError> {
+    let sql = "UPDATE loader.pipelines
+                  SET paused = true, paused_at = now(), paused_by = $2, pause_reason = $3, accept_dead_letters = false
+                WHERE pipeline_id = $1 AND NOT paused";
+    Ok(client.execute(sql, &[&pipeline_id, &by, &reason]).await? > 0)
+}
+
+/// Lets a pipeline go on. Returns whether it was paused.
+pub async fn resume(client: &Client, pipeline_id: i32, accept_dead_letters: bool) -> Result<bool, PgError> {
+    let sql = "UPDATE loader.pipelines
+                  SET paused = false, paused_at = NULL, paused_by = NULL, pause_reason = NULL, accept_dead_letters = $2
+                WHERE pipeline_id = $1 AND paused";
+    Ok(client.execute(sql, &[&pipeline_id, &accept_dead_letters]).await? > 0)
+}
+
+/// Ends the permission for any number of dead letters.
+pub async fn expect_good(client: &Client, pipeline_id: i32) -> Result<(), PgError> {
+    let sql = "UPDATE loader.pipelines SET accept_dead_letters = false WHERE pipeline_id = $1";
+    client.execute(sql, &[&pipeline_id]).await?;
+    Ok(())
+}
+
+struct SlotColumns<'a> {
+    topics: Vec<&'a str>,
+    partitions: Vec<i32>,
+    epochs: Vec<i64>,
+    runs: Vec<i32>,
+    from: Vec<i64>,
+    to: Vec<i64>,
+    leader_epochs: Vec<Option<i32>>,
+}
+
+fn columns(slots: &[Slot]) -> SlotColumns<'_> {
+    SlotColumns {
+        topics: slots.iter().map(|s| s.topic.as_ref()).collect(),
+        partitions: slots.iter().map(|s| s.partition).collect(),
+        epochs: slots.iter().map(|s| s.epoch).collect(),
+        runs: slots.iter().map(|s| s.run).collect(),
+        from: slots.iter().map(|s| s.from).collect(),
+        to: slots.iter().map(|s| s.to).collect(),
+        leader_epochs: slots.iter().map(|s| s.leader_epoch).collect(),
+    }
+}
+
+/// Writes the audit rows of the ranges.
+pub async fn insert_ranges(
+    client: &Client,
+    pipeline_id: i32,
+    batch_id: i64,
+    slots: &[Slot],
+) -> Result<(), PgError> {
+    let c = columns(slots);
+    let sql = "INSERT INTO loader.batch_ranges
+                   (batch_id, pipeline_id, topic, partition, run, from_offset, to_offset)
+               SELECT $1, $2, v.* FROM unnest($3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[]) AS v";
+    let statement = client.prepare(sql).await?;
+    client
+        .execute(&statement, &[&batch_id, &pipeline_id, &c.topics, &c.partitions, &c.runs, &c.from, &c.to])
+        .await?;
+    Ok(())
+}
+
+/// Moves the position of every slot from `from` to `to`, as the last statement before COMMIT: a stuck stale owner
+/// then holds no lock that its successor needs. Returns whether all of them moved; if not, the transaction must be
+/// rolled back, because somebody else has claimed a partition.
+pub async fn advance(
+    client: &Client,
+    pipeline_id: i32,
+    owner: &str,
+    batch_id: i64,
+    batch: &Batch,
+) -> Result<bool, PgError> {
+    let slots = batch.slots();
+    let c = columns(slots);
+    let received: Vec<Option<PgTime>> =
+        (0..slots.len()).map(|i| batch.last_received(i).map(PgTime)).collect();
+    let sql = "UPDATE loader.offsets AS o
+                  SET next_offset = v.to_offset, leader_epoch = v.leader_epoch, last_batch_id = $2,
+                      updated_at = clock_timestamp(),
+                      last_received_at = coalesce(v.received_at, o.last_received_at)
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[],
+                             $10::int[])
+                      AS v (topic, partition, epoch, from_offset, to_offset, received_at, leader_epoch)
+                WHERE o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition
+                  AND o.epoch = v.epoch AND o.next_offset = v.from_offset
+                  -- Two owners have the same epoch where a crash took the claim of the first back.
+                  AND o.owner = $9";
+    let moved = client
+        .execute(
+            sql,
+            &[
+                &pipeline_id,
+                &batch_id,
+                &c.topics,
+                &c.partitions,
+                &c.epochs,
+                &c.from,
+                &c.to,
+                &received,
+                &owner,
+                &c.leader_epochs,
+            ],
+        )
+        .await?;
+    Ok(moved == slots.len() as u64)
+}
+
+/// Why positions did not move although nobody else has claimed them: what Postgres had committed is gone, as after a
+/// crash with `synchronous_commit = off`, or a failover to a standby that was behind. `None` when somebody has.
+pub async fn went_back(
+    client: &Client,
+    pipeline_id: i32,
+    owner: &str,
+    slots: &[Slot],
+) -> Result<Option<String>, PgError> {
+    let c = columns(slots);
+    let sql = "SELECT v.topic, v.partition, v.from_offset, o.next_offset,
+                      coalesce(o.epoch > v.epoch OR o.epoch = v.epoch AND o.owner <> $2, false),
+                      coalesce(o.epoch < v.epoch OR o.next_offset < v.from_offset, true)
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[])
+                      AS v (topic, partition, epoch, from_offset)
+                 LEFT JOIN loader.offsets AS o
+                   ON o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&pipeline_id, &owner, &c.topics, &c.partitions, &c.epochs, &c.from];
+    let rows = client.query(sql, &parameters).await?;
+    if rows.iter().any(|row| row.get(4)) {
+        return Ok(None);
+    }
+    Ok(rows.iter().find(|row| row.get(5)).map(|row| {
+        let (topic, partition, from): (&str, i32, i64) = (row.get(0), row.get(1), row.get(2));
+        let now = row.get::<_, Option<i64>>(3).map_or("the beginning".to_owned(), |at| at.to_string());
+        format!(
+            "Postgres has lost what it had committed, as after a crash with synchronous_commit = off: the position of \
+             {topic} [{partition}] went back from {from} to {now}, with the rows"
+        )
+    }))
+}
+
+/// How a batch whose COMMIT got no answer ended: its counts if it was committed, else `None`. The row locks wait for a
+/// commit that is still running. A crash may take our number back together with our batch, and another owner get it.
+pub async fn outcome(
+    client: &Client,
+    pipeline_id: i32,
+    owner: &str,
+    batch_id: i64,
+    slots: &[Slot],
+) -> Result<Option<Counts>, PgError> {
+    let c = columns(slots);
+    // Two statements: the second takes its snapshot after the locks are held.
+    let lock = "SELECT 1 FROM loader.offsets AS o
+                 WHERE o.pipeline_id = $1
+                   AND (o.topic, o.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+                   FOR UPDATE";
+    client.query(lock, &[&pipeline_id, &c.topics, &c.partitions]).await?;
+    let counts = "SELECT n_read, n_loaded, n_duplicate, n_late, n_dead, n_filtered, n_tombstone
+                    FROM loader.batches WHERE batch_id = $1 AND owner = $2";
+    let row = client.query_opt(counts, &[&batch_id, &owner]).await?;
+    Ok(row.map(|row| {
+        let n = |i: usize| u64::try_from(row.get::<_, i32>(i)).unwrap_or(0);
+        Counts {
+            read: n(0),
+            loaded: n(1),
+            duplicate: n(2),
+            late: n(3),
+            dead: n(4),
+            filtered: n(5),
+            tombstone: n(6),
+        }
+    }))
+}
