@@ -31,6 +31,8 @@ impl Tls {
     /// Takes the parameters for TLS out of a connection string.
     pub fn split_from(text: &str) -> Result<(String, Tls), String> {
         let mut tls = Tls::default();
+        // A URL behind blanks is one for the driver: what we leave has none before it.
+        let text = text.trim_start();
         if text.starts_with("postgresql://") || text.starts_with("postgres://") {
             let Some((base, query)) = text.split_once('?') else { return Ok((text.to_owned(), tls)) };
             let mut kept = Vec::new();
@@ -212,7 +214,7 @@ mod tests {
         );
         assert_eq!(url, "postgresql://u:p%40@h:5432/d?connect_timeout=3");
         assert_eq!((tls.mode, tls.root.as_deref()), (Mode::VerifyFull, Some("/tmp/a b")));
-        let (url, tls) = split("postgres://h/d?sslmode=require");
+        let (url, tls) = split("\n postgres://h/d?sslmode=require");
         assert_eq!((url.as_str(), tls.mode), ("postgres://h/d", Mode::Require));
         assert_eq!(split("postgresql://h/d").1, Tls::default());
         assert!(Tls::split_from("postgresql://h/d?sslmode=verify").is_err());
