@@ -264,7 +264,8 @@ impl Finished {
         assert_eq!(self.code, Some(code), "{}: {}{}", self.name, self.stdout, self.stderr);
         let lines: Vec<&str> = self.stderr.lines().filter(|l| !l.trim().is_empty()).collect();
         assert_eq!(lines.len(), 1, "{}: not one line but {}", self.name, self.stderr);
-        assert!(lines[0].starts_with("tidemark: "), "{}: {}", self.name, lines[0]);
+        let said_by = lines[0].split(": ").next().unwrap_or_default();
+        assert!(["tidemark", "tidemark-shop"].contains(&said_by), "{}: {}", self.name, lines[0]);
         lines[0]
     }
 
