@@ -1,4 +1,4 @@
-//! `tidemark generate`: the same bytes for the same arguments, and a summary that tells the truth about the file.
+//! `tidemark-shop generate`: the same bytes for the same arguments, and a summary that tells the truth about the file.
 
 // Helpers of tests may panic like the tests themselves; clippy only knows the latter.
 #![allow(clippy::unwrap_used)]
