@@ -166,10 +166,12 @@ impl Funnel {
     }
 
     fn excludes(&self, rows: &[Event], interrupt: impl Interrupt) -> bool {
-        rows.iter().any(|e| {
-            interrupt.check();
-            e.conditions & self.mode.exclude != 0
-        })
+        let exclude = self.mode.exclude;
+        exclude != 0
+            && rows.iter().any(|e| {
+                interrupt.check();
+                e.conditions & exclude != 0
+            })
     }
 
     /// The furthest step (from 0) that `strict_order` allows inside a chain whose next step is `next` or, if that one

@@ -12,6 +12,8 @@ use crate::interrupt::Interrupt;
 pub(super) struct Tie {
     /// Per step, the rows that satisfy it, as bits.
     rows_for: [u32; MAX_CONDITIONS],
+    /// No row satisfies two steps, so no step takes another's.
+    one_step_each: bool,
 }
 
 /// Steps that have a row each, all different.
@@ -65,7 +67,15 @@ impl Basis {
 
 impl Tie {
     /// Takes the masks of all rows of one instant, restricted to steps. Linear in the rows.
-    pub(super) fn new(masks: impl Iterator<Item = u32>, interrupt: impl Interrupt) -> Self {
+    pub(super) fn new(masks: impl Iterator<Item = u32> + Clone, interrupt: impl Interrupt) -> Self {
+        // Most ties are rows of one step each: a step that is there has a row of its own.
+        let union = masks.clone().try_fold(0, |union, mask: u32| {
+            interrupt.check();
+            (mask.count_ones() < 2).then_some(union | mask)
+        });
+        if let Some(union) = union {
+            return Self { rows_for: std::array::from_fn(|step| union & (1 << step)), one_step_each: true };
+        }
         let mut basis = Basis::EMPTY;
         // Steps taken by rows that could serve only each other's steps: a row for these alone is dispensable.
         let mut closed = 0;
@@ -80,35 +90,39 @@ impl Tie {
         for row in bits(basis.occupied) {
             bits(basis.row[row].1).for_each(|step| rows_for[step] |= 1 << row);
         }
-        Self { rows_for }
+        Self { rows_for, one_step_each: false }
     }
 
     /// Matches one more step, moving other steps to other rows if needed; false, and no change, when impossible.
+    #[inline]
     pub(super) fn add(&self, matching: &mut Matching, step: usize) -> bool {
-        self.augment(matching, step, &mut 0)
+        if self.one_step_each { self.rows_for[step] != 0 } else { self.find(matching, step, &mut 0) }
     }
 
     /// Finds `step` a row along an augmenting path; `visited` collects the rows tried.
-    fn augment(&self, matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
+    #[inline]
+    fn find(&self, matching: &mut Matching, step: usize, visited: &mut u32) -> bool {
         let rows = self.rows_for[step];
         let free = rows & !matching.used;
         let row = if free != 0 {
             free.trailing_zeros()
+        } else if let Some(row) = self.displace(matching, rows, visited) {
+            row
         } else {
-            loop {
-                let row = (rows & !*visited).trailing_zeros();
-                if row == u32::BITS {
-                    return false;
-                }
-                *visited |= 1 << row;
-                if self.augment(matching, usize::from(matching.step_of[row as usize]), visited) {
-                    break row;
-                }
-            }
+            return false;
         };
         matching.used |= 1 << row;
         matching.step_of[row as usize] = step as u8;
         true
+    }
+
+    /// One of `rows`, all in use, whose step has found another.
+    fn displace(&self, matching: &mut Matching, rows: u32, visited: &mut u32) -> Option<u32> {
+        bits(rows).find_map(|row| {
+            let tried = *visited & (1 << row) != 0;
+            *visited |= 1 << row;
+            (!tried && self.find(matching, usize::from(matching.step_of[row]), visited)).then_some(row as u32)
+        })
     }
 }
 

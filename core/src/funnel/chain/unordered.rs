@@ -82,7 +82,7 @@ impl Funnel {
                     break;
                 }
             }
-            if self.mode.exclude != 0 && self.excludes(rows, interrupt) {
+            if self.excludes(rows, interrupt) {
                 basis.drop_before(|t| t == time);
             }
         }
