@@ -38,6 +38,8 @@ def measure(case, engines, rounds: int, ids: str, rivals: bool = True):
     times, answers = {}, {}
     queries = [q for q in case.queries if q.engine in engines and (rivals or q.floor or q.name.startswith("tidemark."))]
     for query in queries:
+        if query.setup:
+            engines[query.engine].db.execute(query.setup)
         if query.ours or query.floor:  # warms up
             engines[query.engine].run(sql_of(query, ids))
     for number in range(1, rounds + 1):

@@ -19,7 +19,7 @@ class Query:
     engine: str  # postgres, clickhouse, duckdb
     sql: str
     check: str = "equal"  # with the answer of ours: equal, close, none
-    setup: str = ""
+    setup: str = ""  # run once before the case
     ours: bool = False
     floor: bool = False
 
@@ -46,6 +46,17 @@ LAG_SUM_SESSIONS = f"""
         SELECT user_id, number, min(event_time), max(event_time), count(*) AS events FROM ({lag_sum()}) AS numbered
          GROUP BY user_id, number
     ) AS sessions"""
+
+# As many rows as `events`, in an order that is the same every time.
+SCATTERED = """
+    DROP TABLE IF EXISTS scattered;
+    CREATE TABLE scattered AS
+    SELECT number % persons AS user_id,
+           timestamptz '2026-09-01 00:00Z' + number / persons * interval '7 hours' AS event_time
+      FROM (SELECT count(*) AS total, greatest(count(*) / 50, 1) AS persons FROM events) AS counted,
+           generate_series(1, total) AS number
+     ORDER BY hashint8(number);
+    ANALYZE scattered"""
 
 # Window functions only, one pass a step: what a careful analyst writes without a self-join. The latest start whose
 # window is still open decides, which is what the best chain needs when every step is a type of its own.
@@ -113,6 +124,19 @@ CASES = {
                                   FROM events
                                 WINDOW person AS (PARTITION BY user_id ORDER BY event_time ROWS UNBOUNDED PRECEDING)))
                      GROUP BY user_id, number)"""),
+        ]),
+    "sessions_scattered": Case(
+        "sessions of scattered events: 50 a person, hours apart, rows in any order", goal="<= 2.5 x the floor",
+        queries=[
+            Query("tidemark.session_count", "postgres", f"""
+                SELECT sum(n)::bigint FROM (
+                    SELECT tidemark.session_count(event_time, {GAP}) AS n FROM scattered GROUP BY user_id) AS per_person""",
+                  ours=True, setup=SCATTERED),
+            Query("count(*) GROUP BY user_id (the floor)", "postgres",
+                  "SELECT sum(n)::bigint FROM (SELECT count(*) AS n FROM scattered GROUP BY user_id) AS per_person",
+                  check="none", floor=True),
+            Query("SQL: LAG + SUM", "postgres", LAG_SUM_SESSIONS.replace("FROM events)", "FROM scattered)"),
+                  check="first"),
         ]),
     "sessionize": Case(
         "every event with its session", goal=">= 2 x LAG + SUM",
