@@ -67,6 +67,10 @@ COMMENT ON COLUMN tidemark_internal.model_sources.source_name IS
 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under '
 'this name takes its place (tidemark_internal.adopt_sources).';
 
+-- Of a table that was never analyzed the planner expects a thousand rows, and a recursion over these two, which each
+-- step of a refresh does, would clear a hash table of megabytes every time.
+ANALYZE tidemark_internal.models, tidemark_internal.model_sources;
+
 CREATE TABLE tidemark_internal.refresh_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run timestamptz NOT NULL,

@@ -11,12 +11,13 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH RECURSIVE waiting AS MATERIALIZED (
+        -- Asked once a model: in a join, the planner would ask of all that pg_class lists, and of all dates that wait.
         SELECT x.name, x.target, x.attempted_at
-          FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target
-         WHERE tidemark_internal.may_act_as(caller, c.relowner)
+          FROM tidemark_internal.models x
+         WHERE tidemark_internal.may_act_as(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = x.target))
            AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
                         WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip)
-                          AND NOT tidemark_internal.is_frozen(x.name, d.event_date))
+                          AND NOT tidemark_internal.is_frozen(x.name, d.event_date) OFFSET 0)
     ), above(name, target) AS (
         SELECT r.name, r.target
           FROM waiting w
