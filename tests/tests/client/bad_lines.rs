@@ -57,12 +57,16 @@ fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 fn load(database: &Database<'_>, lines: &[Vec<u8>], more: &[&str]) -> Counts {
+    load_as(&database.loader_url(), lines, more)
+}
+
+fn load_as(url: &str, lines: &[Vec<u8>], more: &[&str]) -> Counts {
     let mut content = lines.join(&b'\n');
     content.push(b'\n');
     let path = events::file(&content);
     let mut arguments = vec!["load", path.to_str().unwrap()];
     arguments.extend(more);
-    tidemark(&arguments).database(&database.loader_url()).run().ok().counts()
+    tidemark(&arguments).database(url).run().ok().counts()
 }
 
 #[test]
@@ -144,7 +148,8 @@ fn events_far_apart_create_their_own_partitions_and_none_between() {
         .zip(times)
         .map(|(n, time)| line_received(n, "u", time, "2026-09-01T10:00:00Z").into_bytes())
         .collect();
-    assert_eq!(load(&database, &lines, &[]).loaded, 4);
+    // Who may only insert makes no partitions of dates years away (`partitions/dates.rs`); the owner of the table does.
+    assert_eq!(load_as(&database.admin_url(), &lines, &[]).loaded, 4);
     let mut expected = ["1970-01-01", "1999-12-31", "2000-01-01", "2024-02-29"].map(str::to_owned).to_vec();
     assert_eq!(database.column("SELECT event_date FROM bronze.events ORDER BY 1"), expected);
     expected.extend(before);
