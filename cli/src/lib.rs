@@ -82,7 +82,7 @@ pub enum Command {
     Pause(pause::PauseArgs),
     /// Let a paused pipeline go on
     Resume(pause::ResumeArgs),
-    /// Make partitions ahead, refresh models and materialized views, once
+    /// Make partitions ahead, refresh models and materialized views, retire old partitions, once
     Maintain(maintain::Args),
     /// Look at events that could not be loaded, try them again, export or discard them
     DeadLetters(dead_letters::Args),

@@ -79,7 +79,7 @@ fn recompute_loads_late_events_and_counts_them() {
 fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
     let topic = broker::shared().topic();
     let address = broker::shared().address.as_str();
-    let old: Vec<String> = (1..=3).map(|n| unreceived(n, &format!("2025-01-0{n}T23:59:59Z"))).collect();
+    let old: Vec<String> = (1..=3).map(|n| unreceived(n, &format!("2026-01-0{n}T23:59:59Z"))).collect();
     let path = file(&old);
     let path = path.to_str().unwrap();
     shop(&["produce", path, "--brokers", address, "--topic", &topic, "--partitions", "1"]).run().ok();
@@ -93,19 +93,19 @@ fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
         let counts = tidemark(&command).database(&database.loader_url()).run().ok().counts();
         assert_eq!((counts.loaded, counts.late_diverted, counts.dead), (3, 0, 0), "{command:?}");
         tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
-        assert_eq!(database.rows(STATUS), [["2024-12-27 23:59:59+00", "3", "0"]], "{command:?}");
+        assert_eq!(database.rows(STATUS), [["2025-12-27 23:59:59+00", "3", "0"]], "{command:?}");
         let gold = "SELECT count(*), sum(events), sum(received_after_day) FROM gold.daily_actives";
         assert_eq!(database.rows(gold), [["3", "3", "0"]], "{command:?}");
         let receipts =
-            "SELECT count(*) FROM bronze.events WHERE received_at <> event_time OR loaded_at < '2026-01-01'";
+            "SELECT count(*) FROM bronze.events WHERE received_at <> event_time OR loaded_at < '2026-06-01'";
         assert_eq!(database.number(receipts), 0, "{command:?}");
     }
 
     // What is received on the next day is no more late than the allowed week, but came after its day was over.
     let database = cluster::shared().database();
-    load(&database, &[line_received(4, "u", "2025-01-04T23:59:59Z", "2025-01-05T00:00:01Z")], &[]);
+    load(&database, &[line_received(4, "u", "2026-01-04T23:59:59Z", "2026-01-05T00:00:01Z")], &[]);
     tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
-    assert_eq!(database.rows(STATUS), [["2024-12-28 23:59:59+00", "1", "0"]]);
+    assert_eq!(database.rows(STATUS), [["2025-12-28 23:59:59+00", "1", "0"]]);
     let gold = "SELECT d.received_after_day, l.received_after_day
                   FROM gold.daily_actives AS d, gold.daily_actives_live AS l";
     assert_eq!(database.rows(gold), [["1", "1"]]);
@@ -116,8 +116,8 @@ fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
 fn a_letter_of_unknown_receipt_is_not_late_when_it_is_replayed() {
     let database = cluster::shared().database();
     // Received nobody knows when; refused for its date at first.
-    let old = [unreceived(1, "2025-01-01T10:00:00Z")];
-    let floor = ["TIDEMARK__RECORD__EVENT_TIME_FLOOR", "2025-02-01"];
+    let old = [unreceived(1, "2026-01-01T10:00:00Z")];
+    let floor = ["TIDEMARK__RECORD__EVENT_TIME_FLOOR", "2026-02-01"];
     let path = file(&old);
     let load = tidemark(&["load", path.to_str().unwrap()]).env(floor[0], floor[1]);
     assert_eq!(load.database(&database.loader_url()).run().ok().counts().dead, 1);

@@ -171,7 +171,7 @@ fn a_paused_pipeline_waits_at_its_position() {
 fn good_then_bad(from: u64, good: u64, bad: u64) -> std::path::PathBuf {
     let mut content = String::new();
     for n in from..from + good {
-        content.push_str(&line(n, "u", "2024-05-01T10:00:00Z"));
+        content.push_str(&line(n, "u", "2026-05-01T10:00:00Z"));
         content.push('\n');
     }
     for n in 0..bad {
@@ -309,10 +309,10 @@ fn waits_within_its_memory(cluster: &str, lanes: &str) {
 fn no_log_ever_holds_a_payload() {
     let database = cluster::shared().database();
     // The marker in every place that a producer controls, in events that fail in every stage.
-    let good = line(1, "SESAME", "2024-05-01T10:00:00Z").replace("page_viewed", "SESAME");
+    let good = line(1, "SESAME", "2026-05-01T10:00:00Z").replace("page_viewed", "SESAME");
     let mut lines = vec![
         good.clone(),
-        good.replace("2024-05-01T10:00:00Z", "SESAME"),
+        good.replace("2026-05-01T10:00:00Z", "SESAME"),
         good.replace("\"/\"", "\"SESAME \\u0000\""),
         good.replace("\"type\"", "\"SESAME\" \"type\""),
         format!("{good} SESAME"),

@@ -254,7 +254,7 @@ fn a_model_that_is_being_registered_holds_up_no_mark_and_loses_none() {
             "BEGIN; INSERT INTO s.src VALUES ('{date}', 1); SELECT tidemark.mark_dirty('s.src', '{{{date}}}'); COMMIT;
              CALL tidemark.refresh()"
         );
-        for statement in sql.split("; ") {
+        for statement in sql.split(';') {
             client
                 .batch_execute(statement)
                 .unwrap_or_else(|e| panic!("{statement}: {}", cluster::explain(&e)));
