@@ -67,7 +67,7 @@ BEGIN
             sql := array_to_string(part.statements, E';\n');
             lock_level := 'SHARE UPDATE EXCLUSIVE on the table';
             reason := CASE WHEN part.event_date < today THEN 'a date without partition since the last success'
-                           ELSE format('%s days are wanted ahead, and none missing before the newest', config.premake_days) END;
+                           ELSE format('%s days are wanted ahead, and no gaps', config.premake_days) END;
             RETURN NEXT;
         END LOOP;
 
