@@ -30,8 +30,8 @@ COMMENT ON TYPE tidemark.pair IS 'Two values.';
 COMMENT ON COLUMN tidemark.pair.first IS 'The first value.';
 CREATE TYPE tidemark.size AS ENUM ('small', 'large');
 COMMENT ON TYPE tidemark.size IS 'How large.';
-CREATE OPERATOR tidemark.## (LEFTARG = integer, RIGHTARG = integer, FUNCTION = tidemark.answer,
-                             COMMUTATOR = OPERATOR(tidemark.##));
+CREATE OPERATOR tidemark.## (LEFTARG = integer, RIGHTARG = integer,
+                             FUNCTION = tidemark.answer, COMMUTATOR = OPERATOR(tidemark.##));
 COMMENT ON OPERATOR tidemark.## (integer, integer) IS 'The sum.';
 CREATE FUNCTION tidemark.pair_text(tidemark.pair) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp RETURN ($1).second;
