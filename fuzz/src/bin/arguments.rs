@@ -3,8 +3,8 @@
 
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
-use tidemark_fuzz::seeds;
 use tidemark_cli::Cli;
+use tidemark_fuzz::seeds;
 
 const EXAMPLES: [&str; 8] = [
     "dead-letters\nlist\n--letter\nfile:abc:0:17\n--since\n2h\n--event-date=2026-09-01",

@@ -5,13 +5,13 @@ use clap::ValueEnum;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot, Statistics};
 use tidemark_loader::batch::copy::{Chunks, received_at};
+use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot, Statistics};
 use tidemark_loader::event::dead_letter::{Reason, Rejection};
+use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::preset::{Format, Preset};
 use tidemark_loader::event::late::LatePolicy;
-use tidemark_loader::postgres::target::Dedupe;
 use tidemark_loader::event::time::day_of;
 
 #[derive(Arbitrary, Debug)]

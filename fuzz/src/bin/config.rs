@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemark_fuzz::{Scratch, bounded, joined, parts, seeds};
 use tidemark_cli::{kafka_options, options};
+use tidemark_fuzz::{Scratch, bounded, joined, parts, seeds};
 use tidemark_loader::config::Config;
 
 fn load(file: &Scratch, text: &str, environment: &str) -> Option<Config> {

@@ -2,13 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemark_fuzz::{bounded, seeds};
 use tidemark_cli::output::parse_moment;
+use tidemark_fuzz::{bounded, seeds};
 use tidemark_loader::config::keys::{KEYS, duration, show_duration, size};
-use tidemark_shop::Date;
 use tidemark_loader::event::time::{
     DAY_US, day_of, format_day, from_unix_millis, parse_day, parse_rfc3339, parse_span, to_unix_millis,
 };
+use tidemark_shop::Date;
 
 const EXAMPLES: [&str; 14] = [
     "2026-09-01T08:15:22.1234567Z",
