@@ -66,6 +66,7 @@ CREATE TABLE loader.batches (
     batch_id bigint PRIMARY KEY,
     pipeline_id integer NOT NULL REFERENCES loader.pipelines,
     owner text NOT NULL,
+    target text NOT NULL,
     committed_at timestamptz NOT NULL DEFAULT now(),
     write_path text NOT NULL CHECK (write_path IN ('direct', 'probed', 'staged')),
     row_retries integer NOT NULL DEFAULT 0,
@@ -79,6 +80,7 @@ CREATE TABLE loader.batches (
     bytes bigint NOT NULL,
     min_event_time timestamptz,
     max_event_time timestamptz,
+    counted boolean NOT NULL DEFAULT false,
     CONSTRAINT batches_every_record_has_one_outcome
         CHECK (n_read = n_loaded + n_duplicate + n_late + n_dead + n_filtered + n_tombstone)
 );
@@ -86,6 +88,7 @@ COMMENT ON TABLE loader.batches IS 'One row per committed batch: how each record
 COMMENT ON COLUMN loader.batches.batch_id IS 'Key, from loader.batch_ids; also in bronze.events.batch_id';
 COMMENT ON COLUMN loader.batches.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.batches.owner IS 'Process that loaded it';
+COMMENT ON COLUMN loader.batches.target IS 'Table that its events went to, as an SQL name with its schema';
 COMMENT ON COLUMN loader.batches.committed_at IS 'Start of its transaction, equal to loaded_at of its events';
 COMMENT ON COLUMN loader.batches.write_path IS
     'direct: COPY into bronze.events; '
@@ -101,6 +104,7 @@ COMMENT ON COLUMN loader.batches.n_tombstone IS 'Kafka records without a value';
 COMMENT ON COLUMN loader.batches.bytes IS 'Size of the values read, in bytes';
 COMMENT ON COLUMN loader.batches.min_event_time IS 'Earliest event time written; NULL when none was';
 COMMENT ON COLUMN loader.batches.max_event_time IS 'Latest event time written; NULL when none was';
+COMMENT ON COLUMN loader.batches.counted IS 'Whether loader.batch_totals has it; see loader.keep_books';
 
 CREATE TABLE loader.batch_ranges (
     batch_id bigint NOT NULL,
@@ -115,7 +119,8 @@ CREATE TABLE loader.batch_ranges (
 );
 COMMENT ON TABLE loader.batch_ranges IS
     'Which offsets each batch covered; for one (pipeline, topic, partition, run) contiguous and without overlap';
-COMMENT ON COLUMN loader.batch_ranges.batch_id IS 'loader.batches.batch_id';
+COMMENT ON COLUMN loader.batch_ranges.batch_id IS
+    'loader.batches.batch_id; of merged ranges (see loader.keep_books) the last one''s. The batch itself may be gone';
 COMMENT ON COLUMN loader.batch_ranges.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.batch_ranges.topic IS 'As in loader.topics.name';
 COMMENT ON COLUMN loader.batch_ranges.partition IS 'Kafka partition; 0 for files';
@@ -157,7 +162,8 @@ COMMENT ON COLUMN loader.dead_letters.pipeline_id IS 'loader.pipelines.pipeline_
 COMMENT ON COLUMN loader.dead_letters.topic IS 'As in loader.topics.name';
 COMMENT ON COLUMN loader.dead_letters.partition IS 'Kafka partition; 0 for files';
 COMMENT ON COLUMN loader.dead_letters."offset" IS 'Kafka offset; for files the line number, counted from 0';
-COMMENT ON COLUMN loader.dead_letters.batch_id IS 'loader.batches.batch_id that recorded it';
+COMMENT ON COLUMN loader.dead_letters.batch_id IS
+    'loader.batches.batch_id that recorded it; the batch itself may be gone';
 COMMENT ON COLUMN loader.dead_letters.received_at IS 'As in bronze.events; NULL when unknown';
 COMMENT ON COLUMN loader.dead_letters.key IS 'Kafka key, raw; NULL when there was none';
 COMMENT ON COLUMN loader.dead_letters.headers IS

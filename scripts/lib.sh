@@ -40,12 +40,19 @@ step() {
 
 # quietly LOGNAME NEXT COMMAND...: output goes to a log; on failure its last lines and what to do.
 quietly() {
-    local log=$LOGS/$1.log next=$2 rc
+    local log=$LOGS/$1.log next=$2 rc ticker started=$EPOCHSECONDS
     shift 2
     mkdir -p "$LOGS"
+    : >"$log"
+    # Ends with the script, whatever ends that; its sleep holds nobody's pipe open.
+    while sleep 20 &>/dev/null && kill -0 $$; do
+        say "    $((EPOCHSECONDS - started)) s: $(tail -n 1 "$log" | cut -c 1-100)"
+    done &
+    ticker=$!
     set +e
     (set -e && "$@") >"$log" 2>&1 </dev/null
     rc=$?
+    kill "$ticker" 2>/dev/null && wait "$ticker" 2>/dev/null
     set -e
     if [ "$rc" != 0 ]; then
         tail -n 25 "$log" | sed 's/^/    | /' >&2

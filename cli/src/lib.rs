@@ -77,6 +77,7 @@ pub enum Command {
     #[command(after_help = EXIT_CODES)]
     Run(run::Args),
     /// Look whether everything is in place for `run`, and say what to do about what is not
+    #[command(after_help = EXIT_CODES)]
     Check(check::Args),
     /// Stop the loaders of a pipeline at their position; their processes wait
     Pause(pause::PauseArgs),

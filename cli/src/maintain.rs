@@ -1,6 +1,6 @@
 //! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, the materialized views below
-//! which a model changed, and partitions past their retention. What is done to partitions is in `postgres/partitions` of the
-//! loader.
+//! which a model changed, partitions past their retention, and the loader's own books. What is done to partitions is in
+//! `postgres/partitions` of the loader, what to the books in `migrations/V7__books_retention.sql`.
 
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub async fn run(args: Args) -> Result<()> {
     say!("dates that a model still needs: {}", done.refused);
     say!("dates of models recomputed: {}", done.dates);
     say!("materialized views refreshed: {}", done.views);
+    say!("batches of past hours counted: {}", done.counted);
+    say!("batches and dead letters removed: {}", done.removed);
     let mut failures = done.failures.into_iter();
     let first = failures.next();
     for failure in failures {
@@ -81,6 +83,8 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             refused = done.refused,
             dates = done.dates,
             views = done.views,
+            counted = done.counted,
+            removed = done.removed,
             "maintained"
         );
         for failure in &done.failures {
@@ -98,6 +102,8 @@ struct Done {
     refused: i64,
     dates: i64,
     views: i64,
+    counted: i64,
+    removed: i64,
     failures: Vec<Error>,
 }
 
@@ -132,7 +138,34 @@ async fn round(client: &mut Client, config: &Config) -> Done {
         Ok(refused) => done.refused = refused,
         Err(error) => done.failures.push(connection::explain("looking at retention failed", config, &error)),
     }
+    if let Err(error) = keep_books(client, &mut done).await {
+        done.failures.push(connection::explain("keeping the books failed", config, &error));
+    }
     done
+}
+
+/// Sums up and clears away what the books no longer need; nothing for who may not, as a loader's own role.
+async fn keep_books(client: &Client, done: &mut Done) -> Result<(), tokio_postgres::Error> {
+    let may = "SELECT EXISTS (
+                      SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+                       WHERE n.nspname = 'loader' AND p.proname = 'keep_books'
+                         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))";
+    let mut more: bool = client.query_one(may, &[]).await?.get(0);
+    while more {
+        let row = client.query_one("SELECT * FROM loader.keep_books()", &[]).await?;
+        done.counted += row.get::<_, i64>("counted");
+        done.removed += row.get::<_, i64>("removed_batches") + row.get::<_, i64>("removed_letters");
+        more = row.get("more");
+        let missing: i64 = row.get("missing");
+        if missing > 0 {
+            tracing::warn!(
+                "{missing} rows that were loaded an hour or two ago are no longer in their tables; \
+                 n_missing in loader.batch_totals says on which dates"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// How many dates of models and how many materialized views have been refreshed in all.

@@ -16,13 +16,9 @@ pub struct Args {
 const SECTIONS: &[(&str, &str)] = &[
     (
         "Pipelines",
-        "SELECT p.name AS pipeline, coalesce(sum(b.n_read), 0) AS read, coalesce(sum(b.n_loaded), 0) AS loaded,
-                coalesce(sum(b.n_duplicate), 0) AS duplicate, coalesce(sum(b.n_late), 0) AS late_diverted,
-                coalesce(sum(b.n_dead), 0) AS dead, coalesce(sum(b.n_filtered), 0) AS filtered,
-                coalesce(sum(b.n_tombstone), 0) AS tombstone, count(b.batch_id) AS batches,
-                to_char(max(b.committed_at), 'YYYY-MM-DD HH24:MI:SS') AS last_batch_utc
-           FROM loader.pipelines AS p LEFT JOIN loader.batches AS b USING (pipeline_id)
-          GROUP BY p.name ORDER BY p.name",
+        "SELECT pipeline, read, loaded, duplicate, late_diverted, dead, filtered, tombstone, missing, batches,
+                to_char(last_committed_at, 'YYYY-MM-DD HH24:MI:SS') AS last_batch_utc
+           FROM loader.pipeline_totals ORDER BY pipeline",
     ),
     (
         "Offsets (the 50 moved last)",

@@ -32,7 +32,8 @@ struct Refresh {
     /// When it began.
     run: pg_sys::TimestampTz,
     /// Each date of a model once per call: a source that is loaded without a pause would otherwise be computed again
-    /// and again, and the models that read it never. What is marked anew meanwhile waits for the next call.
+    /// and again, and the models that read it never. What is marked anew meanwhile waits for the next call. A model by
+    /// itself: all its dates, because somebody has its table locked.
     done: Vec<String>,
     /// Seconds spent on each model.
     busy: HashMap<String, f64>,
@@ -144,7 +145,7 @@ impl Refresh {
                 ]
             })
         };
-        let [model, date, error, detail]: [Option<String>; 4] = columns
+        let [model, date, error, detail, code]: [Option<String>; 5] = columns
             .try_into()
             .unwrap_or_else(|_| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "unknown step"));
         let (Some(model), Some(date)) = (model, date) else { return false };
@@ -157,7 +158,9 @@ impl Refresh {
             }
             report.report(PgLogLevel::WARNING);
         }
-        self.done.push(format!("{model} {date}"));
+        // Its other dates would wait for the same lock, one after the other.
+        let locked = code.as_deref() == Some("55P03");
+        self.done.push(if locked { model.clone() } else { format!("{model} {date}") });
         *self.busy.entry(model).or_default() += began.elapsed().as_secs_f64();
         true
     }
@@ -237,7 +240,7 @@ pg_function! {
         if refresh.failed > 0 {
             raise_hint(
                 PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION,
-                format!("{} model dates could not be refreshed", refresh.failed),
+                format!("model dates that could not be refreshed: {}", refresh.failed),
                 "The warnings above and tidemark.model_status say why; the dates stay dirty.",
             );
         }

@@ -89,6 +89,8 @@ CREATE FUNCTION tidemark_internal.refresh_materialized_view_step(caller oid, ski
     OUT refreshed regclass, OUT error text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
+-- Whoever locks a view holds up that view, and hardly the others.
+SET lock_timeout = '10s'
 AS $$
 DECLARE
     v tidemark_internal.materialized_views;
@@ -146,7 +148,7 @@ BEGIN
         END IF;
     END LOOP;
     IF failed OPERATOR(pg_catalog.>) 0 THEN
-        RAISE EXCEPTION '% materialized views could not be refreshed', failed
+        RAISE EXCEPTION 'materialized views that could not be refreshed: %', failed
             USING HINT = 'The warnings above say why; the views stay as they are.';
     END IF;
 END
@@ -156,5 +158,5 @@ COMMENT ON PROCEDURE tidemark.refresh_materialized_views() IS
 materialized views below which a model changed since; each at most once.
 Does nothing when nothing changed. CALL it outside a transaction block, with
 the rights of the role that owns the views; those of others are passed over.
-One that fails is reported as a warning, holds up no other, and makes the
-call fail at its end.';
+One that fails, or that somebody keeps locked for 10 s, is reported as a
+warning, holds up no other, and makes the call fail at its end.';

@@ -16,7 +16,7 @@ BEGIN
           FROM tidemark_internal.models x
          WHERE tidemark_internal.may_act_as(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = x.target))
            AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
-                        WHERE d.model = x.name AND NOT (x.name || ' ' || d.event_date) = ANY (skip)
+                        WHERE d.model = x.name AND NOT skip && ARRAY[x.name, x.name || ' ' || d.event_date]
                           AND NOT tidemark_internal.is_frozen(x.name, d.event_date) OFFSET 0)
     ), above(name, target) AS (
         SELECT r.name, r.target
@@ -71,10 +71,12 @@ the other models come first the next time. NULL when nothing is left to do.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.note_attempt(oid, text, text[], text[], float8[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], run timestamptz DEFAULT NULL,
-    OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text)
+    OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text, OUT code text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
+-- Whoever locks the table of a model holds up that model, and hardly the others.
+SET lock_timeout = '10s'
 AS $$
 DECLARE
     candidate text;
@@ -85,7 +87,6 @@ DECLARE
     changed boolean;
     only_added boolean;
     horizon xid8;
-    code text;
 BEGIN
     -- Among a model's dates the newest comes first, which dashboards look at most.
     FOR candidate IN
@@ -98,7 +99,7 @@ BEGIN
         SELECT d.event_date INTO day
           FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
                  WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
-         WHERE NOT (candidate || ' ' || d.event_date) = ANY (skip)
+         WHERE NOT skip && ARRAY[candidate, candidate || ' ' || d.event_date]
            AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
          LIMIT 1;
         CONTINUE WHEN NOT FOUND;
@@ -169,10 +170,9 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) IS
 'Part of tidemark.refresh: recomputes one dirty date of one model, of those
-whose owner the caller may act for, and says which, with the error if it
-failed; all NULL when nothing is left to do. skip holds ''model date'' entries
-to pass over: those done before. run is what the refresh log records. Marks
-must have been distributed before.';
+whose owner the caller may act for, and says which, with the error and its
+SQLSTATE if it failed; all NULL when nothing is left to do. skip holds what to pass over, as ''model date'' or, whole, ''model''.
+run is what the refresh log records. Marks must have been distributed before.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) FROM PUBLIC;
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
@@ -189,7 +189,7 @@ run as the owner of each model''s table, under fixed settings (UTC); models
 whose owner the caller has not the rights of are passed over (42501 if
 named, or if there is no other). Frozen dates are left alone. Dates that
 fail stay dirty, are reported as warnings, and make the call fail at its
-end.';
+end; so does a model that somebody keeps locked for 10 s.';
 
 CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date)
 RETURNS TABLE (event_date date, status text, detail text)

@@ -228,8 +228,8 @@ async fn insert_batch(
     let max = batch.rows.iter().map(|r| r.time).max().map(PgTime);
     let sql = "INSERT INTO loader.batches
                    (batch_id, pipeline_id, owner, write_path, row_retries, n_read, n_loaded, n_duplicate, n_late,
-                    n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+                    n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time, target)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
     cx.client
         .execute(
             sql,
@@ -249,6 +249,7 @@ async fn insert_batch(
                 &(batch.bytes() as i64),
                 &min,
                 &max,
+                &cx.target.table(),
             ],
         )
         .await?;

@@ -4,6 +4,7 @@
 
 mod bad_lines;
 mod bi;
+mod books;
 mod configured;
 mod create_extension;
 mod dashboards;

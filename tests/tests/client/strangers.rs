@@ -345,6 +345,49 @@ fn a_slow_model_that_fails_and_takes_locks_leaves_the_others_their_turn() {
 }
 
 #[test]
+fn an_owner_who_keeps_his_tables_locked_holds_up_the_others_for_seconds() {
+    let database = cluster::shared().empty_database();
+    let mut client = database.connect();
+    client.batch_execute(WAREHOUSE).unwrap();
+    client.batch_execute("CALL tidemark.refresh()").unwrap();
+    let (role, mut owner) = neighbour(&database, "locking_owner");
+    owner
+        .batch_execute(
+            "CREATE TABLE own.src AS SELECT date '2026-01-01' + n AS event_date, n FROM generate_series(0, 9) AS n;
+             SELECT tidemark.create_model('own.a', '{own.src}',
+                 'SELECT event_date, n FROM own.src WHERE event_date >= $1 AND event_date < $2', '{event_date}');
+             CREATE MATERIALIZED VIEW own.total AS SELECT count(*) AS n FROM own.src;
+             CREATE UNIQUE INDEX ON own.total (n);
+             SELECT tidemark.manage_materialized_view('own.total', '{own.a}')",
+        )
+        .unwrap();
+    let lock = "BEGIN; LOCK TABLE own.a IN ACCESS EXCLUSIVE MODE; REFRESH MATERIALIZED VIEW own.total";
+    owner.batch_execute(lock).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO s.src VALUES ('2026-01-02', 5); SELECT tidemark.mark_dirty('s.src', '{2026-01-02}');
+             SET statement_timeout = '60s'",
+        )
+        .unwrap();
+    // Ten dates wait behind the lock; it is tried once.
+    assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh()")), "P0001");
+    let status =
+        "SELECT concat_ws(' ', model, dirty_dates, last_error) FROM tidemark.model_status ORDER BY 1";
+    assert_eq!(
+        database.column(status),
+        ["own.a 10 2026-01-10: canceling statement due to lock timeout", "s.m 0"]
+    );
+    assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh_materialized_views()")), "P0001");
+    assert_eq!(database.number("SELECT v - (SELECT sum(v) FROM s.src) FROM s.total"), 0);
+    owner.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute("CALL tidemark.refresh()").unwrap();
+    assert_eq!(database.column(status), ["own.a 0", "s.m 0"]);
+    client.batch_execute("CALL tidemark.refresh_materialized_views()").unwrap();
+    drop(owner);
+    forget(&database, &role);
+}
+
+#[test]
 fn a_materialized_view_that_fails_holds_up_no_other() {
     let database = cluster::shared().empty_database();
     let mut client = database.connect();
