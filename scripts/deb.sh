@@ -87,6 +87,8 @@ loader() {
     sed -e '1,/^\[Unit\]/{/^#/d}' -e 's|/usr/local/bin/|/usr/bin/|' packaging/systemd/tidemark.service \
         >"$tree/usr/lib/systemd/system/tidemark.service"
     chmod 644 "$tree/usr/lib/systemd/system/tidemark.service"
+    quietly manual "read the log" cargo run --release --locked -p tidemark-cli --example manual -- "$tree/usr/share"
+    find "$tree/usr/share/man" -type f -exec gzip -9n {} +
     document "$tree" tidemark-loader
     install -m 644 packaging/debian/README.Debian docs/loader.md docs/loading.md "$tree/usr/share/doc/tidemark-loader/"
     mkdir -p "$tree/DEBIAN"

@@ -56,6 +56,12 @@ same "distinct values" "100" \
     "$(ask 'SELECT tidemark.approx_count_distinct(n % 100) FROM generate_series(1, 5000) AS n')"
 
 same "the loader" "tidemark $(crate_version)" "$(/usr/bin/tidemark --version | head -n 1)"
+same "a completion" "run" "$(bash -c '
+    . /usr/share/bash-completion/completions/tidemark
+    COMP_WORDS=(tidemark ru) COMP_CWORD=1
+    _tidemark tidemark ru tidemark
+    echo "${COMPREPLY[*]}"')"
+[ -s /usr/share/man/man1/tidemark-run.1.gz ] || die "no manual pages" "look at scripts/deb.sh"
 [ -s /etc/tidemark/tidemark.toml ] || die "no example configuration" "look at scripts/deb.sh"
 grep -q '^ExecStart=/usr/bin/tidemark run' /usr/lib/systemd/system/tidemark.service ||
     die "the unit starts something else" "look at scripts/deb.sh"
