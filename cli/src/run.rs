@@ -6,24 +6,22 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::kafka_options::{self, Options};
 use super::{load, maintain, migrate, options};
 use tidemark_loader::batch::Encoder;
 use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
-use tidemark_loader::kafka::in_flight::InFlight;
-use tidemark_loader::kafka::membership::Entrance;
+use tidemark_loader::kafka::lag;
 use tidemark_loader::kafka::plan::{Ended, Settings};
 use tidemark_loader::kafka::session;
-use tidemark_loader::lanes::lane;
+use tidemark_loader::lanes::lane::{self, Lane};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::operations::breaker::Breaker;
-use tidemark_loader::operations::health::Health;
 use tidemark_loader::operations::http;
 use tidemark_loader::operations::notify;
-use tidemark_loader::operations::supervisor::Supervisor;
+use tidemark_loader::operations::state::Shared;
+use tidemark_loader::operations::supervisor::{Supervisor, Voice};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::pooler;
 use tidemark_loader::postgres::position;
@@ -91,21 +89,22 @@ pub async fn run(args: Args) -> Result<()> {
     }
     reading.target.check(&client, &postgres).await?;
     let owner = super::owner();
-    let health = Arc::new(Health::new(&name, &owner));
+    let state = Shared::new(&name, &owner);
     let breaker = Breaker::new(options::breaker(&config)?);
-    let supervisor = Arc::new(Supervisor::new(health.clone(), breaker, &name, pipeline_id, &owner));
+    let supervisor = Arc::new(Supervisor::new(state.clone(), breaker, &name, pipeline_id, &owner));
     supervisor.begin(&client).await.map_err(explain)?;
     drop(client);
 
     if let Some(listen) = config.get("http.listen") {
-        let address = http::serve(listen, health.clone(), http::count()?).await?;
+        let address = http::serve(listen, state.clone()).await?;
         tracing::info!("listening on http://{address}");
     }
     tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
     if let Some(every) = config.time("maintenance.every")? {
         tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));
     }
-    tokio::spawn(notify::watchdog(health.clone()));
+    tokio::spawn(notify::watchdog(state.clone()));
+    tokio::spawn(lag::watch(kafka.clone(), state.clone(), stop.clone()));
     notify::notify("READY=1");
     let settings = Arc::new(Settings {
         group: kafka_options::group(&config),
@@ -116,7 +115,7 @@ pub async fn run(args: Args) -> Result<()> {
         owner,
         lanes,
         limits,
-        health: health.clone(),
+        state: state.clone(),
         end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
         on_data_loss: kafka_options::on_data_loss(&config)?,
         until: bounded.then_some(survey.ends),
@@ -124,7 +123,7 @@ pub async fn run(args: Args) -> Result<()> {
     let result = sessions(&settings, &reading, &stop, &supervisor).await;
     notify::notify("STOPPING=1");
     if result.is_ok() {
-        load::print_summary(&health.counts(), started.elapsed());
+        load::print_summary(&state.with(|s| s.counts()), started.elapsed());
     }
     result
 }
@@ -135,10 +134,10 @@ async fn sessions(
     stop: &watch::Receiver<bool>,
     supervisor: &Arc<Supervisor>,
 ) -> Result<()> {
-    let health = &supervisor.health;
+    let state = &supervisor.state;
     let mut pause = Duration::from_millis(500);
     loop {
-        if let Some(why) = health.paused() {
+        if let Some(why) = state.with(|s| s.paused.clone()) {
             if settings.until.is_some() {
                 let next = "see tidemark resume --help";
                 return Err(Error::new(
@@ -148,7 +147,7 @@ async fn sessions(
                     next,
                 ));
             }
-            if !wait(health, stop, Duration::from_millis(500)).await {
+            if !wait(state, stop, Duration::from_millis(500)).await {
                 return Ok(());
             }
             continue;
@@ -168,7 +167,7 @@ async fn sessions(
             pause = Duration::from_millis(500);
         }
         tracing::warn!("joining the group again in {} ms: {why}", pause.as_millis());
-        if !wait(health, stop, pause).await {
+        if !wait(state, stop, pause).await {
             return Ok(());
         }
         pause = (pause * 2).min(Duration::from_secs(30));
@@ -176,11 +175,11 @@ async fn sessions(
 }
 
 /// Waits, alive. Returns false when we are told to stop.
-async fn wait(health: &Health, stop: &watch::Receiver<bool>, time: Duration) -> bool {
+async fn wait(state: &Shared, stop: &watch::Receiver<bool>, time: Duration) -> bool {
     let mut stopped = stop.clone();
     let until = Instant::now() + time;
     loop {
-        health.polled();
+        state.with(|s| s.polled());
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return true;
@@ -199,11 +198,12 @@ async fn session(
     stop: &watch::Receiver<bool>,
     supervisor: &Arc<Supervisor>,
 ) -> Result<Ended> {
+    supervisor.state.with(|s| s.begin(settings.lanes));
     let (mut entrances, mut running) = (Vec::new(), Vec::new());
     for number in 0..settings.lanes {
         let lane = start_lane(number, settings, reading, stop, supervisor);
-        entrances.push(lane.0);
-        running.push(lane.1);
+        entrances.push(lane.batches);
+        running.push(lane.done);
     }
     let (ended, ends) = tokio::sync::oneshot::channel();
     let (settings, handle, stopped) = (settings.clone(), tokio::runtime::Handle::current(), stop.clone());
@@ -221,7 +221,7 @@ async fn session(
     let done = loop {
         tokio::select! {
             done = &mut done => break done,
-            _ = alive.tick() => supervisor.health.polled(),
+            _ = alive.tick() => supervisor.state.with(|s| s.polled()),
         }
     };
     let mut errors = Vec::new();
@@ -240,7 +240,7 @@ fn start_lane(
     reading: &Reading,
     stop: &watch::Receiver<bool>,
     supervisor: &Arc<Supervisor>,
-) -> (Entrance, JoinHandle<Result<(), SinkError>>) {
+) -> Lane {
     let sink = Sink::new(
         settings.postgres.clone(),
         settings.pipeline_id,
@@ -248,14 +248,8 @@ fn start_lane(
         Patience::Forever,
         stop.clone(),
     );
-    let in_flight = Arc::new(InFlight::default());
-    let (heard, health) = (in_flight.clone(), supervisor.health.clone());
-    let sink = sink.supervised(supervisor.clone()).into_target(reading.target.clone());
-    let lane = lane::start(sink, reading.encoder.clone(), move |written, slots| {
-        health.lane_committed(number, written.batch_id);
-        heard.committed(slots);
-    });
-    (Entrance { batches: lane.batches, in_flight }, lane.done)
+    let sink = sink.heard_by(Voice::new(supervisor.clone(), number)).into_target(reading.target.clone());
+    lane::start(sink, reading.encoder.clone(), |_, _| {})
 }
 
 /// What became of a session, given how reading ended and why lanes failed. The reason that counts is the one that is

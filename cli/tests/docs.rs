@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tidemark_cli::{Cli, EXIT_CODES};
 use tidemark_loader::config::Config;
 use tidemark_loader::config::keys::{KEYS, Kind};
-use tidemark_loader::operations::metrics::METRICS;
+use tidemark_loader::operations::metrics::{METRICS, Metric};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -38,7 +38,7 @@ fn keys() -> String {
 
 fn metrics() -> String {
     let mut out = "| name | type | labels | |\n|---|---|---|---|\n".to_owned();
-    for (name, kind, labels, help) in METRICS {
+    for Metric { name, kind, labels, help, .. } in METRICS {
         out.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     }
     out

@@ -267,6 +267,22 @@ pub struct Counts {
     pub tombstone: u64,
 }
 
+impl std::ops::Sub for Counts {
+    type Output = Counts;
+
+    fn sub(self, o: Counts) -> Counts {
+        Counts {
+            read: self.read - o.read,
+            loaded: self.loaded - o.loaded,
+            duplicate: self.duplicate - o.duplicate,
+            late: self.late - o.late,
+            dead: self.dead - o.dead,
+            filtered: self.filtered - o.filtered,
+            tombstone: self.tombstone - o.tombstone,
+        }
+    }
+}
+
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, o: Counts) {
         self.read += o.read;
@@ -415,6 +431,32 @@ impl Batch {
             filtered: self.filtered,
             tombstone: self.tombstones,
         }
+    }
+
+    /// The same for each slot.
+    pub fn counts_by_slot(&self) -> Vec<Counts> {
+        let mut counts = vec![Counts::default(); self.raw.slots.len()];
+        for record in &self.raw.records {
+            let of = &mut counts[record.slot];
+            of.read += 1;
+            match record.kind {
+                RecordKind::Value => {}
+                RecordKind::Filtered => of.filtered += 1,
+                RecordKind::Tombstone => of.tombstone += 1,
+            }
+        }
+        self.rows.iter().for_each(|row| counts[self.raw.records[row.record].slot].loaded += 1);
+        self.late.iter().for_each(|row| counts[self.raw.records[row.record].slot].late += 1);
+        self.dead.iter().for_each(|dead| counts[self.raw.records[dead.record].slot].dead += 1);
+        for n in &mut counts {
+            n.duplicate = n.read.saturating_sub(n.loaded + n.late + n.dead + n.filtered + n.tombstone);
+        }
+        counts
+    }
+
+    /// Where a record came from.
+    pub fn slot_of(&self, record: usize) -> &Slot {
+        &self.raw.slots[self.raw.records[record].slot]
     }
 
     /// For each record, in the order in which they were read, the index of its slot and whether it is a dead letter.

@@ -34,6 +34,9 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* $name,)* }
 
         impl Reason {
+            /// Every one of them.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
             /// The word in `loader.dead_letters.reason`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $word,)* }

@@ -33,6 +33,8 @@ pub struct Record<'a> {
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
+    /// In the batch of this lane, as the first one of its partition there.
+    First(usize),
     /// In the batch of this lane.
     Yes(usize),
     /// Of a partition that we do not hold, or before our position: nothing to do with us.
@@ -122,6 +124,14 @@ impl Books {
         self.held.values().filter(|held| held.lane == lane).count()
     }
 
+    /// The position behind everything taken from each partition so far.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        let all = self.held.keys();
+        all.filter_map(|(topic, partition)| {
+            Some((topic.as_ref(), *partition, self.position(topic, *partition)?))
+        })
+    }
+
     /// The batch being filled for a lane.
     pub fn filling(&self, lane: usize) -> &Filling {
         &self.filling[lane]
@@ -162,11 +172,13 @@ impl Books {
         };
         let Filling { batch, since } = &mut self.filling[lane];
         since.get_or_insert_with(Instant::now);
-        (batch.slots[index].to, batch.slots[index].leader_epoch) = (to, record.leader_epoch);
+        let slot = &mut batch.slots[index];
+        let first = slot.from == slot.to;
+        (slot.to, slot.leader_epoch) = (to, record.leader_epoch);
         let kind = if record.value.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
         let value = record.value.unwrap_or_default();
         batch.push(index, record.offset, record.received_at, kind, record.key, record.headers, value, keep);
-        Taken::Yes(lane)
+        if first { Taken::First(lane) } else { Taken::Yes(lane) }
     }
 
     /// Notes that nothing more comes before `offset`: transaction markers and compacted records have offsets too. What
@@ -233,11 +245,11 @@ mod tests {
         let mut books = Books::new(1, 1 << 10);
         books.hold("t", 1, 0, Claim { epoch: 1, next_offset: 10, run: 1 });
         books.hold("t", 1, 1, Claim { epoch: 1, next_offset: 0, run: 1 });
-        assert_eq!(books.take(&record(0, 12), 100), Taken::Yes(0));
-        assert_eq!(books.take(&record(1, 0), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(0, 12), 100), Taken::First(0));
+        assert_eq!(books.take(&record(1, 0), 100), Taken::First(0));
         assert_eq!(books.take(&record(0, 15), 100), Taken::Yes(0));
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 10, 16), (1, 0, 1)]);
-        assert_eq!(books.take(&record(0, 20), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(0, 20), 100), Taken::First(0));
         books.reached("t", 1, 5, None);
         assert_eq!(books.position("t", 1), Some(5));
         let batch = books.hand_out(0).unwrap();
@@ -267,14 +279,17 @@ mod tests {
         assert_eq!([0, 2, 4, 6].map(|p| books.hold("t", 1, p, claim)), [0, 1, 0, 1]);
         for partition in [0, 2, 4, 6, 2] {
             let offset = books.position("t", partition).unwrap();
-            assert_eq!(books.take(&record(partition, offset), 100), Taken::Yes(partition as usize / 2 % 2));
+            let lane = partition as usize / 2 % 2;
+            let again = (partition, offset) == (2, 1);
+            let wanted = if again { Taken::Yes(lane) } else { Taken::First(lane) };
+            assert_eq!(books.take(&record(partition, offset), 100), wanted);
         }
         assert!(books.filling(0).since.is_some());
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 0, 1), (4, 0, 1)]);
         assert!(books.hand_out(0).is_none() && books.filling(0).since.is_none());
         assert_eq!(books.position("t", 2), Some(2));
         // The other lane's batch goes on being filled meanwhile.
-        assert_eq!(books.take(&record(0, 1), 100), Taken::Yes(0));
+        assert_eq!(books.take(&record(0, 1), 100), Taken::First(0));
         assert_eq!(books.take(&record(6, 1), 100), Taken::Yes(1));
         assert_eq!(ranges(&books.hand_out(1).unwrap()), [(2, 0, 2), (6, 0, 2)]);
         assert_eq!(ranges(&books.hand_out(0).unwrap()), [(0, 1, 2)]);
@@ -298,7 +313,8 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let p = (seed >> 33) as usize % 7;
             let lane = (seed >> 40) as usize % 3;
-            assert_eq!(books.take(&record(p as i32, next[p]), 100), Taken::Yes(lanes[p]));
+            let (first, on) = (Taken::First(lanes[p]), Taken::Yes(lanes[p]));
+            assert!([first, on].contains(&books.take(&record(p as i32, next[p]), 100)));
             next[p] += 1;
             if seed >> 59 == 0
                 && let Some(batch) = books.hand_out(lane)

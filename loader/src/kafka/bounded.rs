@@ -77,7 +77,8 @@ pub enum Read {
 }
 
 impl Kafka {
-    fn questioner(&self) -> Result<BaseConsumer> {
+    /// A client that only asks questions.
+    pub(super) fn questioner(&self) -> Result<BaseConsumer> {
         let mut config = self.client_config();
         config.set("log_level", "3");
         config.create().map_err(|e| self.explain("cannot reach Kafka", &e))

@@ -2,10 +2,10 @@
 //! broker's offsets, and draining before a partition is given up. Reading is in `session`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
@@ -16,11 +16,10 @@ use tokio_postgres::Client;
 use super::books::Books;
 use super::bounded::Range;
 use super::identity;
-use super::in_flight::{InFlight, locked};
 use super::plan::{Ended, OnDataLoss, Settings};
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind};
-use crate::operations::metrics;
+use crate::operations::state;
 use crate::postgres::connection;
 use crate::postgres::fencing;
 use crate::postgres::position::{self, Claim, Position};
@@ -32,20 +31,13 @@ pub(super) const DRAIN: Duration = Duration::from_secs(20);
 /// How long a question about the ids of topics may hold up the thread that polls.
 pub(super) const QUESTION: Duration = Duration::from_secs(2);
 
-/// Where batches go in, as the reading thread sees it.
-pub struct Entrance {
-    /// Closed when the lane has ended.
-    pub batches: mpsc::Sender<RawBatch>,
-    /// What went in and is not committed yet.
-    pub in_flight: Arc<InFlight>,
-}
-
 /// What the thread and the callbacks of the consumer share.
 pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     pub(super) handle: Handle,
     pub(super) stop: watch::Receiver<bool>,
-    pub(super) lanes: Vec<Entrance>,
+    /// Where batches go in; closed when a lane has ended.
+    pub(super) lanes: Vec<mpsc::Sender<RawBatch>>,
     /// The connection for claims; lent out while used.
     pub(super) claims: Mutex<Option<Client>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
@@ -113,14 +105,16 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        for (topic, t) in &statistics.topics {
-            for (partition, p) in &t.partitions {
+        let up = statistics.brokers.values().any(|broker| broker.state == "UP");
+        self.settings.state.with(|state| {
+            state.kafka = (!up).then(|| "no broker is connected".to_owned());
+            for (topic, t) in &statistics.topics {
                 // Up to here a reader of committed records can get. -1 and less: not known yet.
-                if p.ls_offset >= 0 {
-                    self.settings.health.ends(topic, *partition, p.ls_offset);
+                for (partition, p) in t.partitions.iter().filter(|(_, p)| p.ls_offset >= 0) {
+                    state.ends(topic, *partition, p.ls_offset);
                 }
             }
-        }
+        });
     }
 }
 
@@ -129,7 +123,7 @@ impl ConsumerContext for Context {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let result = match err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                metrics::rebalanced("assign");
+                self.rebalanced("assign");
                 if !locked(&self.state).closing {
                     self.assigned(consumer, tpl);
                 }
@@ -137,12 +131,12 @@ impl ConsumerContext for Context {
                 if cooperative { consumer.incremental_assign(tpl) } else { consumer.assign(tpl) }
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                metrics::rebalanced(if consumer.assignment_lost() { "lost" } else { "revoke" });
+                self.rebalanced(if consumer.assignment_lost() { "lost" } else { "revoke" });
                 self.revoked(consumer, tpl);
                 if cooperative { consumer.incremental_unassign(tpl) } else { consumer.unassign() }
             }
             other => {
-                metrics::rebalanced("failed");
+                self.rebalanced("failed");
                 tracing::warn!("Kafka reports a failed rebalance: {}", RDKafkaErrorCode::from(other));
                 consumer.unassign()
             }
@@ -154,6 +148,10 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
+    fn rebalanced(&self, kind: &'static str) {
+        self.settings.state.with(|state| state.tally.rebalanced(kind));
+    }
+
     /// Claims what Kafka assigned and sets the offsets to read from. Cooperative rebalances come with empty lists too.
     fn assigned(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) {
         let partitions: Vec<(String, i32)> =
@@ -173,7 +171,7 @@ impl Context {
                 }
             }
             match self.claim(consumer, &topic, partition, id) {
-                Ok((topic_id, claim, leader_epoch)) => {
+                Ok((topic_id, claim, leader_epoch, end)) => {
                     let offset = Offset::Offset(claim.next_offset);
                     if let Err(e) = tpl.set_partition_offset(&topic, partition, offset) {
                         locked(&self.state).end(Ended::Restart(format!("cannot set the position: {e}")));
@@ -181,7 +179,7 @@ impl Context {
                     // For librdkafka, which compares it when the leader changes before anything was read.
                     identity::set_leader_epoch(tpl, &topic, partition, leader_epoch);
                     tracing::info!(%topic, partition, offset = claim.next_offset, epoch = claim.epoch, "partition claimed");
-                    self.settings.health.hold(&topic, partition, claim);
+                    self.settings.state.with(|state| state.hold(&topic, partition, claim, end));
                     let mut state = locked(&self.state);
                     let lane = state.books.hold(&topic, topic_id, partition, claim);
                     // It is not paused like the others: a lane that is still blocked pauses all once more.
@@ -199,18 +197,18 @@ impl Context {
         state.joined = true;
         state.assigned = Some(Instant::now());
         drop(state);
-        self.settings.health.joined();
+        self.settings.state.with(|state| state.joined());
     }
 
     /// Claims a partition, once its log was found to be the one that the position is in, or the policy says how to go
-    /// on in another one. Returns the number of the topic, and the leader epoch of the position.
+    /// on in another one. Returns the number of the topic, the leader epoch of the position, and the end of the log.
     fn claim(
         &self,
         consumer: &BaseConsumer<Self>,
         topic: &str,
         partition: i32,
         id: Option<String>,
-    ) -> Result<(i32, Claim, Option<i32>), Ended> {
+    ) -> Result<(i32, Claim, Option<i32>, i64), Ended> {
         let settings = &self.settings;
         let log = Range::ask(consumer, topic, partition, id)
             .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))?;
@@ -222,7 +220,7 @@ impl Context {
             self.in_postgres(&what, async |client| self.claim_once(client, topic, partition, &first).await)?;
         let change =
             settings.kafka.change(topic, &at, &log).map_err(|e| Ended::Restart(format!("{what}: {e}")))?;
-        let Some(change) = change else { return Ok((number, claim, at.leader_epoch)) };
+        let Some(change) = change else { return Ok((number, claim, at.leader_epoch, log.high)) };
         let to = match settings.on_data_loss {
             OnDataLoss::Earliest => place(change.earliest),
             OnDataLoss::Latest => place(log.high),
@@ -242,7 +240,7 @@ impl Context {
             position::jump(client, id, topic, partition, claim, &to, change.cause).await
         })?;
         let by_another = || Ended::Restart(format!("{topic} [{partition}] was claimed by another loader"));
-        Ok((number, moved.ok_or_else(by_another)?, None))
+        Ok((number, moved.ok_or_else(by_another)?, None, log.high))
     }
 
     /// Does something over the connection for claims, and tries again for a while.
@@ -254,7 +252,7 @@ impl Context {
         let postgres = &self.settings.postgres;
         let started = Instant::now();
         loop {
-            self.settings.health.polled();
+            self.settings.state.with(|state| state.polled());
             let once = self.handle.block_on(async {
                 let lent = locked(&self.claims).take().filter(|c| !c.is_closed());
                 let client = match lent {
@@ -333,6 +331,7 @@ impl Context {
         if !self.drain(consumer, &concerned, Instant::now() + DRAIN) {
             locked(&self.state).end(Ended::Restart("a rebalance could not wait for Postgres".to_owned()));
         }
+        self.tell_kafka(consumer, CommitMode::Async);
         let mut state = locked(&self.state);
         // Whether one that comes back later is still paused then is up to librdkafka, and nobody would resume it.
         if concerned.iter().any(|lane| state.queues[*lane].paused)
@@ -342,7 +341,7 @@ impl Context {
         }
         for element in tpl.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), "partition given up");
-            self.settings.health.release(element.topic(), element.partition());
+            self.settings.state.with(|s| s.release(element.topic(), element.partition()));
             state.books.release(element.topic(), element.partition());
         }
     }
@@ -351,23 +350,24 @@ impl Context {
     /// one of them ended.
     pub(super) fn drain(&self, consumer: &BaseConsumer<Self>, lanes: &[usize], deadline: Instant) -> bool {
         loop {
-            self.settings.health.polled();
+            self.settings.state.with(|state| state.polled());
             let mut state = locked(&self.state);
             let all_sent = lanes.iter().filter(|lane| self.send(consumer, &mut state, **lane, true)).count()
                 == lanes.len();
             let ended = state.ended.is_some();
             drop(state);
-            let busy = lanes.iter().map(|lane| &self.lanes[*lane]).find(|lane| lane.in_flight.count() > 0);
-            if all_sent && busy.is_none() {
+            let idle = |s: &state::State| lanes.iter().all(|lane| s.lanes[*lane].batches() == 0);
+            if all_sent && self.settings.state.with(|s| idle(s)) {
                 return true;
             }
-            let closed = lanes.iter().any(|lane| self.lanes[*lane].batches.is_closed());
+            let closed = lanes.iter().any(|lane| self.lanes[*lane].is_closed());
             if ended || closed || Instant::now() > deadline {
                 return false;
             }
-            match busy {
-                Some(lane) if all_sent => lane.in_flight.wait(Duration::from_millis(100)),
-                _ => std::thread::sleep(Duration::from_millis(5)),
+            if all_sent {
+                self.settings.state.wait(Duration::from_millis(100), idle);
+            } else {
+                std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
@@ -375,6 +375,22 @@ impl Context {
     /// The same for all lanes.
     pub(super) fn drain_all(&self, consumer: &BaseConsumer<Self>, deadline: Instant) -> bool {
         self.drain(consumer, &(0..self.lanes.len()).collect::<Vec<_>>(), deadline)
+    }
+
+    /// Advisory, for tools that watch lag: our position is in Postgres.
+    pub(super) fn tell_kafka(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+        let positions = self.settings.state.with(|state| state.take_positions());
+        let mut tpl = TopicPartitionList::with_capacity(positions.len());
+        for (topic, partition, offset) in &positions {
+            if tpl.add_partition_offset(topic, *partition, Offset::Offset(*offset)).is_err() {
+                return;
+            }
+        }
+        if tpl.count() > 0
+            && let Err(e) = consumer.commit(&tpl, mode)
+        {
+            tracing::debug!("advisory commit to Kafka failed: {e}");
+        }
     }
 
     /// Hands batches to a lane as far as it has room: the pending one, then with `flush` the one being filled.
@@ -386,7 +402,6 @@ impl Context {
         lane: usize,
         flush: bool,
     ) -> bool {
-        let entrance = &self.lanes[lane];
         loop {
             if state.queues[lane].pending.is_none() && flush {
                 if !self.proved(consumer, state, lane) {
@@ -394,21 +409,25 @@ impl Context {
                 }
                 state.queues[lane].pending = state.books.hand_out(lane);
             }
-            let Some(batch) = state.queues[lane].pending.take() else { return true };
-            entrance.in_flight.sent(batch.arena_bytes());
-            if let Err(refused) = entrance.batches.try_send(batch) {
-                entrance.in_flight.taken_back();
-                state.queues[lane].pending = match refused {
-                    mpsc::error::TrySendError::Full(batch) => Some(batch),
-                    mpsc::error::TrySendError::Closed(_) => {
-                        state.end(Ended::LaneEnded);
-                        None
-                    }
-                };
-                return state.queues[lane].pending.is_none();
+            if state.queues[lane].pending.is_none() {
+                return true;
+            }
+            let entrance = match self.lanes[lane].try_reserve() {
+                Ok(entrance) => entrance,
+                Err(mpsc::error::TrySendError::Full(())) => return false,
+                Err(mpsc::error::TrySendError::Closed(())) => {
+                    state.end(Ended::LaneEnded);
+                    state.queues[lane].pending = None;
+                    return true;
+                }
+            };
+            if let Some(batch) = state.queues[lane].pending.take() {
+                self.settings.state.with(|s| s.sent(lane, &batch));
+                entrance.send(batch);
             }
         }
     }
+
     /// Whether what was read for a lane is of the topics that were claimed. An id never comes back: if it is still the
     /// same, everything that came before the question is of that topic. Nothing is handed out that was not proved, so
     /// that no record of a topic that was made anew is ever loaded under a position in the old one.
@@ -445,4 +464,9 @@ impl Context {
             }
         }
     }
+}
+
+/// A panic elsewhere must not become one here: the data behind our locks is valid at every moment.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

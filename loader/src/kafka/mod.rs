@@ -5,7 +5,7 @@ pub mod books;
 pub mod bounded;
 pub mod change;
 pub mod identity;
-pub mod in_flight;
+pub mod lag;
 pub mod membership;
 pub mod plan;
 pub mod record;

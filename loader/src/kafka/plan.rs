@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{End, Kafka};
 use crate::batch::BatchLimits;
 use crate::error::Error;
-use crate::operations::health::Health;
+use crate::operations::state::Shared;
 
 /// What to do when Kafka no longer has the log that our position is in: see `change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,7 +37,7 @@ pub struct Settings {
     /// Batch sizes.
     pub limits: BatchLimits,
     /// Where to tell how things go; also says whether the pipeline is paused.
-    pub health: Arc<Health>,
+    pub state: Arc<Shared>,
     /// Whether connections of the owner before are ended that are stuck in a transaction.
     pub end_stuck_writers: bool,
     /// What to do when records at our position are gone.

@@ -5,14 +5,18 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::books::Record;
 use super::identity;
-use crate::event::time;
+use crate::event::time::{self, Micros};
+
+/// The broker's or producer's time of a record.
+pub fn received_at(message: &BorrowedMessage<'_>) -> Option<Micros> {
+    match message.timestamp() {
+        Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => time::from_unix_millis(ms),
+        Timestamp::NotAvailable => None,
+    }
+}
 
 /// Borrows a record. Its headers are encoded into `headers`, as `loader.dead_letters.headers` has them.
 pub fn borrow<'a>(message: &'a BorrowedMessage<'_>, headers: &'a mut Vec<u8>) -> Record<'a> {
-    let received_at = match message.timestamp() {
-        Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => time::from_unix_millis(ms),
-        Timestamp::NotAvailable => None,
-    };
     let headers = message.headers().map(|list| {
         headers.clear();
         for header in list.iter() {
@@ -26,7 +30,7 @@ pub fn borrow<'a>(message: &'a BorrowedMessage<'_>, headers: &'a mut Vec<u8>) ->
         partition: message.partition(),
         offset: message.offset(),
         leader_epoch: identity::leader_epoch(message),
-        received_at,
+        received_at: received_at(message),
         key: message.key(),
         headers,
         value: message.payload(),

@@ -11,16 +11,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::End;
 use super::books::Taken;
-use super::in_flight::locked;
-use super::membership::{Context, DRAIN, Entrance, State};
+use super::membership::{Context, DRAIN, State, locked};
 use super::plan::{Ended, Settings};
 use super::{identity, record};
 use crate::batch::RawBatch;
-use crate::operations::health::LaneLoad;
 use crate::postgres::connection;
 use crate::postgres::position;
 
@@ -46,7 +44,7 @@ pub fn run(
     settings: Arc<Settings>,
     handle: Handle,
     stop: watch::Receiver<bool>,
-    lanes: Vec<Entrance>,
+    lanes: Vec<mpsc::Sender<RawBatch>>,
 ) -> Ended {
     let context = Context {
         settings: settings.clone(),
@@ -83,28 +81,11 @@ pub fn run(
     let cx = consumer.context();
     if matches!(ended, Ended::Stopped | Ended::CaughtUp | Ended::Paused) {
         cx.drain_all(&consumer, Instant::now() + DRAIN);
-        commit_to_kafka(&consumer, &cx.lanes, CommitMode::Sync);
+        cx.tell_kafka(&consumer, CommitMode::Sync);
     }
     consumer.unsubscribe();
-    cx.settings.health.left();
+    cx.settings.state.with(|state| state.left());
     ended
-}
-
-/// Advisory, for tools that watch lag: our position is in Postgres.
-fn commit_to_kafka(consumer: &BaseConsumer<Context>, lanes: &[Entrance], mode: CommitMode) {
-    let positions: Vec<_> = lanes.iter().flat_map(|lane| lane.in_flight.take_positions()).collect();
-    if positions.is_empty() {
-        return;
-    }
-    let mut tpl = TopicPartitionList::with_capacity(positions.len());
-    for ((topic, partition), offset) in &positions {
-        if tpl.add_partition_offset(topic, *partition, Offset::Offset(*offset)).is_err() {
-            return;
-        }
-    }
-    if let Err(e) = consumer.commit(&tpl, mode) {
-        tracing::debug!("advisory commit to Kafka failed: {e}");
-    }
 }
 
 struct Session<'a> {
@@ -137,23 +118,28 @@ impl Session<'_> {
         let mut last_look = Instant::now();
         let mut last_question = Instant::now();
         loop {
-            let health = &self.cx.settings.health;
-            health.polled();
+            let (paused, void) = self.cx.settings.state.with(|state| {
+                state.polled();
+                (state.paused.is_some(), state.void.take())
+            });
             if *self.cx.stop.borrow() {
                 return Ended::Stopped;
             }
-            if health.paused().is_some() {
+            if paused {
                 return Ended::Paused;
+            }
+            if let Some(why) = void {
+                return Ended::Restart(why);
             }
             let turn = match self.turn() {
                 Ok(turn) => turn,
                 Err(ended) => return ended,
             };
-            if last_look.elapsed() >= Duration::from_millis(20) {
+            if last_look.elapsed() >= Duration::from_millis(100) {
                 last_look = Instant::now();
-                self.tell_loads();
+                self.tell_books();
             }
-            if self.cx.lanes.iter().any(|lane| lane.batches.is_closed()) {
+            if self.cx.lanes.iter().any(mpsc::Sender::is_closed) {
                 return Ended::LaneEnded;
             }
             if last_question.elapsed() >= LOOK {
@@ -171,7 +157,7 @@ impl Session<'_> {
             self.poll(turn.wait);
             if last_check.elapsed() >= Duration::from_millis(200) {
                 last_check = Instant::now();
-                commit_to_kafka(self.consumer, &self.cx.lanes, CommitMode::Async);
+                self.cx.tell_kafka(self.consumer, CommitMode::Async);
                 if self.cx.settings.until.is_none() {
                     self.pass_quiet_markers();
                 } else if self.caught_up() {
@@ -246,20 +232,19 @@ impl Session<'_> {
         Ok(turn)
     }
 
-    fn tell_loads(&self) {
+    /// What was read, for the state that everybody sees.
+    fn tell_books(&self) {
         let state = locked(&self.cx.state);
-        let loads = self.cx.lanes.iter().enumerate().map(|(lane, entrance)| {
-            let queue = &state.queues[lane];
-            let waiting = queue.pending.as_ref().map_or(0, RawBatch::arena_bytes);
-            let filling = state.books.filling(lane).batch.arena_bytes();
-            LaneLoad {
-                partitions: state.books.partitions_of(lane),
-                bytes: filling + waiting + entrance.in_flight.bytes(),
-                batches: entrance.in_flight.count(),
-                paused: queue.paused,
+        self.cx.settings.state.with(|seen| {
+            for (number, (lane, queue)) in seen.lanes.iter_mut().zip(&state.queues).enumerate() {
+                let pending = queue.pending.as_ref().map_or(0, RawBatch::arena_bytes);
+                lane.waiting = pending + state.books.filling(number).batch.arena_bytes();
+                (lane.partitions, lane.paused) = (state.books.partitions_of(number), queue.paused);
+            }
+            for (topic, partition, at) in state.books.positions() {
+                seen.read(topic, partition, at);
             }
         });
-        self.cx.settings.health.loads(loads);
     }
 
     /// Returns whether there is room for another one.
@@ -268,13 +253,17 @@ impl Session<'_> {
         let limits = self.cx.settings.limits;
         let mut state = locked(&self.cx.state);
         self.last_record = Instant::now();
-        match state.books.take(&record, limits.keep) {
-            Taken::Yes(lane) => {
-                state.queues[lane].brokers.insert(identity::broker(message));
-                !limits.reached(&state.books.filling(lane).batch)
+        let lane = match state.books.take(&record, limits.keep) {
+            Taken::NotOurs => return true,
+            Taken::Yes(lane) => lane,
+            Taken::First(lane) => {
+                let (topic, partition, received) = (record.topic, record.partition, record.received_at);
+                self.cx.settings.state.with(|s| s.begun(topic, partition, record.offset, received));
+                lane
             }
-            Taken::NotOurs => true,
-        }
+        };
+        state.queues[lane].brokers.insert(identity::broker(message));
+        !limits.reached(&state.books.filling(lane).batch)
     }
 
     fn failed(&self, error: &KafkaError) {

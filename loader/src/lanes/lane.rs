@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::batch::{Encoder, RawBatch, Slot};
 use crate::lanes::sink::{Sink, SinkError};
-use crate::operations::metrics;
+use crate::operations::tally::Phase;
 use crate::postgres::transaction::Written;
 
 /// The entrance of a lane. Dropping `batches` lets the lane finish what it holds and end.
@@ -28,6 +28,7 @@ pub fn start(
     let (batches, mut raw) = mpsc::channel::<RawBatch>(1);
     let (encoded, mut ready) = mpsc::channel(1);
     let handle = tokio::runtime::Handle::current();
+    let voice = sink.voice.clone();
     tokio::task::spawn_blocking(move || {
         loop {
             // The writer may fail while no batch comes: the entrance must close then, or nobody hears of it.
@@ -39,10 +40,9 @@ pub fn start(
                 }
             });
             let Some(batch) = next else { return };
-            metrics::consumed(&batch, batch.bytes());
             let started = Instant::now();
             let batch = encoder.encode(batch);
-            metrics::phase("encode", started.elapsed());
+            voice.tell(|state, _| state.tally.phase(Phase::Encode, started.elapsed()));
             if encoded.blocking_send(batch).is_err() {
                 return;
             }

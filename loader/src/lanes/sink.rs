@@ -2,7 +2,6 @@
 //! partitions beforehand, reconnects, retries what a retry can cure, and asks when a COMMIT got no answer.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -13,8 +12,8 @@ use crate::error::Error;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
 use crate::event::time;
-use crate::operations::metrics;
-use crate::operations::supervisor::Supervisor;
+use crate::operations::supervisor::Voice;
+use crate::operations::tally::Phase;
 use crate::postgres::connection::{self, Config, PgDay, full_message};
 use crate::postgres::fencing;
 use crate::postgres::ledger;
@@ -55,7 +54,7 @@ pub struct Sink {
     owner: String,
     patience: Patience,
     stop: watch::Receiver<bool>,
-    supervisor: Option<Arc<Supervisor>>,
+    pub(super) voice: Voice,
     client: Option<Client>,
     target: Target,
     letters: Option<Letters>,
@@ -91,7 +90,7 @@ impl Sink {
             owner,
             patience,
             stop,
-            supervisor: None,
+            voice: Voice::default(),
             client: None,
             target: Target::default(),
             letters: None,
@@ -115,9 +114,9 @@ impl Sink {
         self.write(batch).await
     }
 
-    /// Has this one asked before each commit and told after it.
-    pub fn supervised(mut self, supervisor: Arc<Supervisor>) -> Self {
-        self.supervisor = Some(supervisor);
+    /// Has this one told how it gets on, and asked before each commit.
+    pub fn heard_by(mut self, voice: Voice) -> Self {
+        self.voice = voice;
         self
     }
 
@@ -125,10 +124,7 @@ impl Sink {
     pub async fn write(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
         let started = Instant::now();
         let written = self.write_until_known(batch).await?;
-        match &self.supervisor {
-            Some(supervisor) => supervisor.committed(batch, &written, started.elapsed()),
-            None => tracing::debug!(batch_id = written.batch_id, "batch committed"),
-        }
+        self.voice.committed(batch, &written, started.elapsed());
         Ok(written)
     }
 
@@ -179,7 +175,7 @@ impl Sink {
             self.client = None;
             let error = match failure {
                 Failure::Fenced => {
-                    metrics::fenced();
+                    self.voice.tell(|state, _| state.tally.fenced += 1);
                     return Err(SinkError::Fenced);
                 }
                 Failure::WentBack(why) => return Err(SinkError::WentBack(why)),
@@ -202,7 +198,8 @@ impl Sink {
                     &error,
                 )));
             }
-            metrics::retried(&error);
+            let code = error.as_db_error().map_or("io", |db| db.code().code());
+            self.voice.tell(|state, lane| state.failed(lane, code, full_message(&error), pause));
             tracing::warn!(
                 "Postgres is not available, next try in {} ms: {}",
                 pause.as_millis(),
@@ -236,7 +233,7 @@ impl Sink {
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();
         let (target, letters) = (self.target.clone(), self.letters.clone());
-        let supervisor = self.supervisor.clone();
+        let voice = self.voice.clone();
         let started = Instant::now();
         let client = self.client().await?;
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
@@ -249,16 +246,16 @@ impl Sink {
             }
             Err(failure) => return Err(failure),
         };
-        if supervisor.is_some_and(|s| s.refuses(batch)) {
+        if voice.refuses(batch) {
             client.batch_execute("ROLLBACK").await?;
             return Ok(Attempt::Refused);
         }
-        metrics::phase("write", started.elapsed());
+        voice.tell(|state, _| state.tally.phase(Phase::Write, started.elapsed()));
         let started = Instant::now();
         if let Err(e) = client.batch_execute("COMMIT").await {
             return Ok(Attempt::Unknown(batch_id, e));
         }
-        metrics::phase("commit", started.elapsed());
+        voice.tell(|state, _| state.tally.phase(Phase::Commit, started.elapsed()));
         if target.dedupe == Dedupe::IdWindow {
             let newest = batch.rows.iter().map(|row| ledger::noted_at(batch, row)).max();
             let today = newest.map(time::day_of);

@@ -6,4 +6,6 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod notify;
+pub mod state;
 pub mod supervisor;
+pub mod tally;

@@ -7,7 +7,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::operations::health::{Health, SILENCE};
+use crate::operations::health::LIMITS;
+use crate::operations::state::{Now, Shared};
 
 /// Sends a message such as `READY=1`.
 pub fn notify(message: &str) {
@@ -23,14 +24,14 @@ pub fn notify(message: &str) {
 }
 
 /// Tells the watchdog that we are alive, for as long as the reading thread is.
-pub async fn watchdog(health: Arc<Health>) {
+pub async fn watchdog(state: Arc<Shared>) {
     let limit = std::env::var("WATCHDOG_USEC").ok().and_then(|v| v.parse().ok()).map(Duration::from_micros);
     let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
     let Some(limit) = limit.filter(|l| ours && !l.is_zero()) else { return };
     let mut timer = tokio::time::interval((limit / 3).max(Duration::from_millis(10)));
     loop {
         timer.tick().await;
-        if health.silence() < SILENCE {
+        if state.with(|s| s.silence(Now::get())) < LIMITS.silence {
             notify("WATCHDOG=1");
         }
     }

@@ -1,24 +1,26 @@
 //! Watches over one pipeline of this process: whether somebody paused it, whether Postgres answers, and whether so many
-//! records are bad that it must pause itself. What it learns is in `health`; the rule for bad records is in `breaker`.
+//! records are bad that it must pause itself. What it learns is in `state`; the rule for bad records is in `breaker`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_postgres::{Client, Error as PgError};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Counts};
 use crate::operations::breaker::Breaker;
-use crate::operations::health::Health;
-use crate::operations::metrics;
+use crate::operations::health::{LIMITS, line};
 use crate::operations::notify;
+use crate::operations::state::{Now, Shared, State};
 use crate::postgres::connection::{self, Config};
 use crate::postgres::position::{self, Pause};
 use crate::postgres::transaction::Written;
 
 /// How often loader.pipelines is read.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How often the log says how it goes.
+const SUMMARY: Duration = Duration::from_secs(60);
 /// A Postgres that takes longer for one row does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Supervisor {
     /// What is known.
-    pub health: Arc<Health>,
+    pub state: Arc<Shared>,
     breaker: Mutex<Breaker>,
     /// Why we must pause, until Postgres has it.
     unannounced: Mutex<Option<String>>,
@@ -41,9 +43,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Supervisor {
     /// Of a process that starts to load.
-    pub fn new(health: Arc<Health>, breaker: Breaker, pipeline: &str, pipeline_id: i32, owner: &str) -> Self {
+    pub fn new(state: Arc<Shared>, breaker: Breaker, pipeline: &str, pipeline_id: i32, owner: &str) -> Self {
         Supervisor {
-            health,
+            state,
             breaker: Mutex::new(breaker),
             unannounced: Mutex::new(None),
             pipeline: pipeline.to_owned(),
@@ -52,14 +54,13 @@ impl Supervisor {
         }
     }
 
-    /// Whether this batch must not be committed, to be asked as the last thing before its COMMIT. If so, the pipeline
-    /// is paused from now on.
-    pub fn refuses(&self, batch: &Batch) -> bool {
+    /// Whether this batch must not be committed. If so, the pipeline is paused from now on.
+    fn refuses(&self, batch: &Batch) -> bool {
         let Some(why) = locked(&self.breaker).judge(batch.slots(), batch.judged()).open else { return false };
         let reason = format!("{why}; {}", commonest(batch));
         let mut unannounced = locked(&self.unannounced);
-        if unannounced.is_none() && self.health.paused().is_none() {
-            metrics::circuit_opened();
+        if unannounced.is_none() && self.state.with(|s| s.paused.is_none()) {
+            self.state.with(|s| s.tally.circuit_opened += 1);
             tracing::error!(
                 "pipeline {0} is paused, its position does not move: {reason}. Correct the producer or the \
                  configuration and run `tidemark resume {0}`; or let them become dead letters: \
@@ -67,13 +68,13 @@ impl Supervisor {
                 self.pipeline
             );
         }
-        self.health.set_paused(Some(reason.clone()));
+        self.state.with(|s| s.paused = Some(reason.clone()));
         unannounced.get_or_insert(reason);
         true
     }
 
     /// A batch was committed.
-    pub fn committed(&self, batch: &Batch, written: &Written, took: Duration) {
+    fn committed(&self, lane: usize, batch: &Batch, written: &Written, took: Duration) {
         let mut breaker = locked(&self.breaker);
         let was_armed = breaker.is_armed();
         let verdict = breaker.judge(batch.slots(), batch.judged());
@@ -84,10 +85,10 @@ impl Supervisor {
             );
         }
         drop(breaker);
-        metrics::committed(batch, written);
-        self.health.committed(batch, written);
+        self.state.with(|s| s.committed(lane, batch, written));
         let n = written.counts;
-        tracing::info!(
+        tracing::debug!(
+            lane,
             batch_id = written.batch_id,
             path = ?written.path,
             read = n.read,
@@ -102,7 +103,7 @@ impl Supervisor {
     }
 
     /// Asks Postgres once and takes over what it says.
-    pub async fn refresh(&self, client: &Client) -> Result<(), PgError> {
+    async fn refresh(&self, client: &Client) -> Result<(), PgError> {
         let unannounced = locked(&self.unannounced).clone();
         if let Some(reason) = unannounced {
             position::pause(client, self.pipeline_id, &self.owner, &reason).await?;
@@ -114,6 +115,9 @@ impl Supervisor {
         if accept && locked(&self.breaker).is_armed() {
             position::expect_good(client, self.pipeline_id).await?;
         }
+        let held = self.state.with(|s| s.holdings());
+        let (found, lost) = position::compare(client, self.pipeline_id, &self.owner, &held).await?;
+        self.state.with(|s| s.compared(&held, &found, lost));
         Ok(())
     }
 
@@ -127,7 +131,7 @@ impl Supervisor {
             let by = found.by.as_deref().unwrap_or("somebody");
             format!("{} (by {by})", found.reason.as_deref().unwrap_or("no reason was given"))
         });
-        match (self.health.paused(), &reason) {
+        match (self.state.with(|s| s.paused.clone()), &reason) {
             (Some(_), None) => {
                 locked(&self.breaker).reset(!found.accept_dead_letters);
                 tracing::info!("pipeline {} is resumed", self.pipeline);
@@ -135,7 +139,7 @@ impl Supervisor {
             (None, Some(reason)) => tracing::warn!("pipeline {} is paused: {reason}", self.pipeline),
             _ => {}
         }
-        self.health.set_paused(reason);
+        self.state.with(|s| s.paused = reason);
     }
 
     /// Before the first batch: what was ordered before this process began.
@@ -150,6 +154,7 @@ impl Supervisor {
     pub async fn watch(self: Arc<Self>, config: Config, mut stop: watch::Receiver<bool>) {
         let mut open: Option<Client> = None;
         let mut status = String::new();
+        let mut told = (Instant::now(), 0, Counts::default());
         loop {
             let asked = tokio::time::timeout(TIMEOUT, async {
                 let client = match open.take().filter(|c| !c.is_closed()) {
@@ -167,22 +172,70 @@ impl Supervisor {
                 Ok(Err(e)) => Some(connection::full_message(&e)),
                 Err(_) => Some(format!("no answer within {} s", TIMEOUT.as_secs())),
             };
-            self.health.postgres(failure);
-            let now = match self.health.not_ready() {
-                reasons if reasons.is_empty() => {
-                    format!("loading; {} records so far", self.health.counts().read)
-                }
-                reasons => reasons.join("; "),
-            };
+            self.state.with(|s| s.postgres = failure);
+            let state = self.state.get();
+            let now = line(&state, Now::get(), &LIMITS);
             if now != status {
                 notify::notify(&format!("STATUS={now}"));
                 status = now;
+            }
+            if told.0.elapsed() >= SUMMARY {
+                summarize(&state, &status, &mut told);
             }
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
+    }
+}
+
+/// One line about the time since the last one: batches and records, and how far behind the loader is.
+fn summarize(state: &State, status: &str, told: &mut (Instant, u64, Counts)) {
+    let (all, batches) = (state.counts(), state.tally.batches.values().sum());
+    let n = all - told.2;
+    tracing::info!(
+        batches = batches - told.1,
+        read = n.read,
+        loaded = n.loaded,
+        duplicate = n.duplicate,
+        late = n.late,
+        dead = n.dead,
+        lag_records = state.lag(),
+        lag_seconds = (state.lag_seconds(Now::get()) * 10.0).round() / 10.0,
+        "{status}"
+    );
+    *told = (Instant::now(), batches, all);
+}
+
+/// Where a lane says how it gets on; nowhere in a command that no one watches, such as `tidemark load`.
+#[derive(Clone, Debug, Default)]
+pub struct Voice(Option<(Arc<Supervisor>, usize)>);
+
+impl Voice {
+    /// Of the lane of this number.
+    pub fn new(supervisor: Arc<Supervisor>, lane: usize) -> Self {
+        Voice(Some((supervisor, lane)))
+    }
+
+    /// Says something.
+    pub fn tell(&self, what: impl FnOnce(&mut State, usize)) {
+        if let Some((supervisor, lane)) = &self.0 {
+            supervisor.state.with(|state| what(state, *lane));
+        }
+    }
+
+    /// A batch was committed.
+    pub fn committed(&self, batch: &Batch, written: &Written, took: Duration) {
+        match &self.0 {
+            Some((supervisor, lane)) => supervisor.committed(*lane, batch, written, took),
+            None => tracing::debug!(batch_id = written.batch_id, "batch committed"),
+        }
+    }
+
+    /// Whether a batch must not be committed, to be asked as the last thing before its COMMIT.
+    pub fn refuses(&self, batch: &Batch) -> bool {
+        self.0.as_ref().is_some_and(|(supervisor, _)| supervisor.refuses(batch))
     }
 }
 

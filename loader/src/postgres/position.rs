@@ -2,6 +2,8 @@
 //! jump that notes a gap. The rest of the batch transaction is in `transaction`; whether a position still means what it
 //! meant is for `kafka::change` to say.
 
+use std::sync::Arc;
+
 use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, Counts, Slot};
@@ -271,36 +273,59 @@ pub async fn advance(
     Ok(moved == slots.len() as u64)
 }
 
-/// Why positions did not move although nobody else has claimed them: what Postgres had committed is gone, as after a
-/// crash with `synchronous_commit = off`, or a failover to a standby that was behind. `None` when somebody has.
-pub async fn went_back(
+/// What we believe to hold of a partition.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number.
+    pub partition: i32,
+    /// Epoch of our claim.
+    pub epoch: i64,
+    /// First offset not committed.
+    pub from: i64,
+}
+
+impl From<&Slot> for Holding {
+    fn from(slot: &Slot) -> Self {
+        Holding { topic: slot.topic.clone(), partition: slot.partition, epoch: slot.epoch, from: slot.from }
+    }
+}
+
+/// Compares what we believe to hold with what Postgres holds: the positions there, and why they are behind although
+/// nobody else has claimed any of the partitions. Then what Postgres had committed is gone, as after a crash with
+/// `synchronous_commit = off`, or a failover to a standby that was behind. (A standby that is none yet may be behind
+/// without having lost anything.)
+pub async fn compare(
     client: &Client,
     pipeline_id: i32,
     owner: &str,
-    slots: &[Slot],
-) -> Result<Option<String>, PgError> {
-    let c = columns(slots);
-    let sql = "SELECT v.topic, v.partition, v.from_offset, o.next_offset,
-                      coalesce(o.epoch > v.epoch OR o.epoch = v.epoch AND o.owner <> $2, false),
-                      coalesce(o.epoch < v.epoch OR o.next_offset < v.from_offset, true)
-                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[])
-                      AS v (topic, partition, epoch, from_offset)
+    held: &[Holding],
+) -> Result<(Vec<Option<i64>>, Option<String>), PgError> {
+    let topics: Vec<&str> = held.iter().map(|h| h.topic.as_ref()).collect();
+    let partitions: Vec<i32> = held.iter().map(|h| h.partition).collect();
+    let epochs: Vec<i64> = held.iter().map(|h| h.epoch).collect();
+    let from: Vec<i64> = held.iter().map(|h| h.from).collect();
+    let sql = "SELECT o.next_offset,
+                      coalesce(o.epoch < v.epoch
+                               OR o.epoch = v.epoch AND o.owner = $2 AND o.next_offset < v.from_offset, true)
+                          AND NOT pg_catalog.pg_is_in_recovery()
+                 FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[]) WITH ORDINALITY
+                      AS v (topic, partition, epoch, from_offset, n)
                  LEFT JOIN loader.offsets AS o
-                   ON o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&pipeline_id, &owner, &c.topics, &c.partitions, &c.epochs, &c.from];
-    let rows = client.query(sql, &parameters).await?;
-    if rows.iter().any(|row| row.get(4)) {
-        return Ok(None);
-    }
-    Ok(rows.iter().find(|row| row.get(5)).map(|row| {
-        let (topic, partition, from): (&str, i32, i64) = (row.get(0), row.get(1), row.get(2));
-        let now = row.get::<_, Option<i64>>(3).map_or("the beginning".to_owned(), |at| at.to_string());
+                   ON o.pipeline_id = $1 AND o.topic = v.topic AND o.partition = v.partition
+                ORDER BY v.n";
+    let rows = client.query(sql, &[&pipeline_id, &owner, &topics, &partitions, &epochs, &from]).await?;
+    let found: Vec<Option<i64>> = rows.iter().map(|row| row.get(0)).collect();
+    let lost = rows.iter().position(|row| row.get(1)).map(|at| {
+        let Holding { topic, partition, from, .. } = &held[at];
+        let now = found[at].map_or("the beginning".to_owned(), |at| at.to_string());
         format!(
-            "Postgres has lost what it had committed, as after a crash with synchronous_commit = off: the position of \
-             {topic} [{partition}] went back from {from} to {now}, with the rows"
+            "Postgres has lost what it had committed, as after a failover to a standby that was behind, or a crash with \
+             synchronous_commit = off: the position of {topic} [{partition}] went back from {from} to {now}, with the rows"
         )
-    }))
+    });
+    Ok((found, lost))
 }
 
 /// How a batch whose COMMIT got no answer ended: its counts if it was committed, else `None`. The row locks wait for a

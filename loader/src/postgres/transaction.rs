@@ -16,7 +16,7 @@ use crate::event::time::Micros;
 use crate::postgres::connection::{PgDay, PgTime};
 use crate::postgres::ledger;
 use crate::postgres::letters::Letters;
-use crate::postgres::position;
+use crate::postgres::position::{self, Holding};
 use crate::postgres::retry::{Class, classify};
 use crate::postgres::target::Target;
 
@@ -35,7 +35,8 @@ pub enum WritePath {
 }
 
 impl WritePath {
-    fn as_str(self) -> &'static str {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
         match self {
             WritePath::Direct => "direct",
             WritePath::Probed => "probed",
@@ -156,7 +157,8 @@ pub async fn run(
         if classify(&e) == Class::Duplicate { Failure::Fenced } else { e.into() }
     })?;
     if !position::advance(cx.client, cx.pipeline_id, cx.owner, batch_id, batch).await? {
-        let lost = position::went_back(cx.client, cx.pipeline_id, cx.owner, batch.slots()).await?;
+        let held: Vec<Holding> = batch.slots().iter().map(Holding::from).collect();
+        let (_, lost) = position::compare(cx.client, cx.pipeline_id, cx.owner, &held).await?;
         return Err(lost.map_or(Failure::Fenced, Failure::WentBack));
     }
     Ok(Written { batch_id, counts, path })
