@@ -180,5 +180,17 @@ proptest! {
                 prop_assert_eq!(world.loaded[p], there, "partition {}", p);
             }
         }
+        // Whatever happened, who holds everything gets on.
+        (0..MEMBERS).for_each(|m| (world.members[m].under_way = Default::default(), world.discard(m)).1);
+        let before = world.next;
+        for p in 0..PARTITIONS {
+            world.step(Step::Assign(0, p));
+            world.step(Step::Read(0, p, 10));
+        }
+        for lane in 0..LANES {
+            world.step(Step::HandOut(0, lane));
+            world.step(Step::Commit(0, lane));
+        }
+        prop_assert_eq!(world.next, before.map(|next| next + 10));
     }
 }
