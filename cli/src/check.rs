@@ -27,7 +27,7 @@ pub struct Args {
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// Lines for people, after the configuration in force
+    /// Lines for people
     Text,
     /// One JSON object
     Json,
@@ -80,9 +80,6 @@ pub async fn run(args: Args) -> Result<()> {
         }
     };
     if let Some(config) = &config {
-        if args.output == Output::Text {
-            say!("{}", config.effective());
-        }
         check_all(config, &mut report).await;
     }
     match args.output {
@@ -95,9 +92,8 @@ pub async fn run(args: Args) -> Result<()> {
                 }
             });
             let checks = checks.collect();
-            let config = config.as_ref().map(Config::effective_json);
             let ok = report.problems() == 0;
-            say!("{:#}", json!({ "ok": ok, "checks": serde_json::Value::Array(checks), "config": config }));
+            say!("{:#}", json!({ "ok": ok, "checks": serde_json::Value::Array(checks) }));
         }
     }
     match report.problems() {

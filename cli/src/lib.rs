@@ -25,6 +25,8 @@ pub mod status;
 #[cfg(feature = "kafka")]
 pub mod check;
 #[cfg(feature = "kafka")]
+pub mod config;
+#[cfg(feature = "kafka")]
 pub mod kafka_options;
 #[cfg(feature = "kafka")]
 pub mod offsets;
@@ -35,7 +37,10 @@ pub mod run;
 #[cfg(any(test, not(feature = "kafka")))]
 mod without_kafka;
 #[cfg(not(feature = "kafka"))]
-use {without_kafka as check, without_kafka as offsets, without_kafka as replay, without_kafka as run};
+use {
+    without_kafka as check, without_kafka as config, without_kafka as offsets, without_kafka as replay,
+    without_kafka as run,
+};
 
 use std::path::PathBuf;
 
@@ -79,6 +84,8 @@ pub enum Command {
     /// Look whether everything is in place for `run`, and say what to do about what is not
     #[command(after_help = EXIT_CODES)]
     Check(check::Args),
+    /// Show the configuration in force for `run`
+    Config(config::Args),
     /// Stop the loaders of a pipeline at their position; their processes wait
     Pause(pause::PauseArgs),
     /// Let a paused pipeline go on
@@ -152,6 +159,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Load(args) => load::run(args).await,
             Command::Run(args) => run::run(args).await,
             Command::Check(args) => check::run(args).await,
+            Command::Config(args) => config::run(args).await,
             Command::Pause(args) => pause::pause(args).await,
             Command::Resume(args) => pause::resume(args).await,
             Command::Maintain(args) => maintain::run(args).await,

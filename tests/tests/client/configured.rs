@@ -198,30 +198,35 @@ fn a_mistake_in_the_file_is_refused_by_every_command() {
 }
 
 #[test]
-fn check_accepts_the_example_and_prints_what_is_in_force() {
+fn check_accepts_the_example_and_config_show_says_what_is_in_force() {
     let database = cluster::shared().database();
     tidemark(&["maintain"]).database(&database.superuser_url()).run().ok();
     let topic = broker::shared().topic();
     broker::shared().create_topic(&topic, 2, &[]);
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/tidemark.toml");
-    let check = with(&example, &["check"])
-        .env("TIDEMARK__POSTGRES__DSN", &database.loader_url())
-        .env("TIDEMARK__KAFKA__BROKERS", &broker::shared().address)
-        .env("TIDEMARK__KAFKA__TOPICS", &topic)
-        .env("TIDEMARK__POSTGRES__LANES", "2")
-        .run()
-        .ok();
+    let ask = |arguments: &[&str]| {
+        with(&example, arguments)
+            .env("TIDEMARK__POSTGRES__DSN", &database.loader_url())
+            .env("TIDEMARK__KAFKA__BROKERS", &broker::shared().address)
+            .env("TIDEMARK__KAFKA__TOPICS", &topic)
+            .env("TIDEMARK__POSTGRES__LANES", "2")
+            .run()
+            .ok()
+            .stdout
+    };
+    let shown = ask(&["config", "show"]);
     for line in [
         "dsn = \"***\" # environment, TIDEMARK__POSTGRES__DSN",
         "lanes = 2 # environment, TIDEMARK__POSTGRES__LANES",
         "listen = \"127.0.0.1:9187\" # file",
         "mode = \"id_date\" # default",
     ] {
-        assert!(check.stdout.contains(line), "{line} is not in\n{}", check.stdout);
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
     }
-    assert!(
-        check.stdout.contains("2 lanes, batches of up to 20000 records and 9830 KiB"),
-        "{}",
-        check.stdout
-    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&["config", "show", "--output", "json"])).unwrap();
+    assert_eq!(json["postgres.dsn"]["value"], "***");
+    assert_eq!(json["postgres.lanes"]["source"], "environment, TIDEMARK__POSTGRES__LANES");
+    let check = ask(&["check"]);
+    assert!(check.contains("2 lanes, batches of up to 20000 records and 9830 KiB"), "{check}");
 }

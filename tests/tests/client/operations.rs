@@ -57,23 +57,12 @@ fn check_finds_nothing_where_everything_is_in_place() {
         assert!(found, "no ok {name}: {}", finished.stdout);
     }
     // The configuration in force, without the password of the login.
-    assert!(
-        finished.stdout.contains("dsn = \"***\" # environment, TIDEMARK_DATABASE_URL"),
-        "{}",
-        finished.stdout
-    );
-    assert!(
-        finished.stdout.contains(&format!("topics = [\"{topic}\"] # command line")),
-        "{}",
-        finished.stdout
-    );
     assert!(!finished.stdout.contains("loading@"), "{}", finished.stdout);
 
     let finished = check(&database.loader_url(), &broker.address, &topic, &["--output", "json"]).ok();
     let found: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert_eq!(found["ok"], true);
     assert!(found["checks"].as_array().unwrap().iter().all(|c| c["ok"] == true), "{found}");
-    assert_eq!(found["config"]["postgres.dsn"]["value"], "***");
     assert!(!finished.stdout.contains("loading@"));
     // It changed nothing.
     assert_eq!(database.number("SELECT count(*) FROM loader.pipelines"), 0);
