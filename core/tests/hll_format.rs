@@ -195,6 +195,24 @@ fn malformed_bytes_are_refused_with_the_place() {
     }
 }
 
+/// As postgresql-hll: SPARSE as long as it has fewer bits, also where both have as many bytes.
+#[test]
+fn sparse_as_long_as_it_has_fewer_bits() {
+    for (log2m, registers, encoding) in [
+        (11, 639, Encoding::Sparse),
+        (11, 640, Encoding::Full),
+        (10, 341, Encoding::Sparse),
+        (10, 342, Encoding::Full),
+        (15, 8191, Encoding::Sparse),
+        (15, 8192, Encoding::Full),
+    ] {
+        // The low bits choose the register, the next one says that its value is 1.
+        let hashes: Vec<u64> = (0..registers).map(|register| 1 << log2m | register).collect();
+        let sketch = of(Config::with_log2m(log2m).unwrap(), &hashes);
+        assert_eq!(sketch.encoding().0, encoding, "log2m {log2m}, {registers} registers");
+    }
+}
+
 #[test]
 fn configurations_out_of_range_are_refused() {
     assert_eq!(Config::with_log2m(3), Err(HllError::Log2m(3)));

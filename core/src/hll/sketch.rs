@@ -244,11 +244,12 @@ impl<A: Allocator + Clone> Sketch<A> {
             State::Explicit(set) => (Encoding::Explicit, 3 + set.len() * 8),
             State::Registers(registers) => {
                 let used = registers.iter().filter(|&&value| value != 0).count();
-                let (sparse, full) = (self.config.sparse_len(used), self.config.full_len());
-                if self.config.sparse() && sparse <= full {
-                    (Encoding::Sparse, 3 + sparse)
+                // By bits, as postgresql-hll decides: of two that are as many bytes long, either may be shorter.
+                let shorter = used * self.config.sparse_bits() < self.config.full_len() * 8;
+                if self.config.sparse() && shorter {
+                    (Encoding::Sparse, 3 + self.config.sparse_len(used))
                 } else {
-                    (Encoding::Full, 3 + full)
+                    (Encoding::Full, 3 + self.config.full_len())
                 }
             }
         }
