@@ -13,7 +13,8 @@
 # free one from 19092. The controller listens on the next free port above. The jars come from $TIDEMARK_KAFKA_LIBS
 # when that is set. KAFKA_TIMEOUT: seconds to wait for the broker, 60 unless told.
 # KAFKA_SECURE=1 (tests only) adds a listener with TLS and SASL on localhost: port in DIR/secure_port, certificate in
-# DIR/cert.pem, user alice with the password alice-secret for PLAIN and SCRAM-SHA-512.
+# DIR/cert.pem, user alice with the password alice-secret for PLAIN and SCRAM-SHA-512; for OAUTHBEARER any unsigned
+# token that has not expired.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -83,9 +84,10 @@ secure() {
     sed -i "s|^listeners=.*|&,SASL_SSL://127.0.0.1:$secure|; s|^advertised.listeners=.*|&,SASL_SSL://localhost:$secure|
         s|^listener.security.protocol.map=.*|&,SASL_SSL:SASL_SSL|" "$DIR/server.properties"
     printf '%s\n' ssl.keystore.type=PEM "ssl.keystore.location=$DIR/keystore.pem" \
-        sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512 \
+        sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER \
         "$listener.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_alice=\"alice-secret\";" \
         "$listener.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;" \
+        "$listener.oauthbearer.sasl.jaas.config=$modules.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"alice\";" \
         >>"$DIR/server.properties"
     printf '%s\n' "$secure" >"$DIR/secure_port"
 }

@@ -110,6 +110,7 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
         pass("sasl.mechanisms", "kafka.sasl_mechanism");
         pass("sasl.username", "kafka.sasl_username");
         pass("sasl.password", "kafka.sasl_password");
+        pass("sasl.oauthbearer.config", "kafka.sasl_token_file");
     }
     let (fetched, _) = shares(config)?;
     settings.extend(fetching(fetched));

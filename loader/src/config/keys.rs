@@ -110,12 +110,18 @@ pub const KEYS: &[Key] = &[
     key("kafka.ssl_key_password", Kind::Secret, "", "Password of that key"),
     key(
         "kafka.sasl_mechanism",
-        Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
         "SCRAM-SHA-512",
         "How to log in where security_protocol begins with sasl",
     ),
     key("kafka.sasl_username", Kind::Text, "", "User to log in as"),
     key("kafka.sasl_password", Kind::Secret, "", "Password of that user"),
+    key(
+        "kafka.sasl_token_file",
+        Kind::Text,
+        "",
+        "With OAUTHBEARER: file that holds the token, a JSON Web Token with an expiry (exp); read anew before that",
+    ),
     key(
         "postgres.dsn",
         Kind::Secret,

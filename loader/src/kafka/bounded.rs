@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use super::books::{Books, Taken};
-use super::{Kafka, identity, record};
+use super::{Kafka, Listener, connect, identity, record};
 use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::event::time::{self, Micros};
@@ -78,10 +78,10 @@ pub enum Read {
 
 impl Kafka {
     /// A client that only asks questions.
-    pub(super) fn questioner(&self) -> Result<BaseConsumer> {
+    pub(super) fn questioner(&self) -> Result<BaseConsumer<Listener>> {
         let mut config = self.client_config();
         config.set("log_level", "3");
-        config.create().map_err(|e| self.explain("cannot reach Kafka", &e))
+        connect(&config).map_err(|e| self.explain("cannot reach Kafka", &e))
     }
 
     /// Oldest and newest offsets of some partitions, or of all of them. Blocks.
@@ -133,7 +133,7 @@ impl Kafka {
         topic: &str,
         from: &[(i32, i64)],
         settings: &[(&str, &str)],
-    ) -> Result<BaseConsumer> {
+    ) -> Result<BaseConsumer<Listener>> {
         let explain = |e: KafkaError| self.explain("cannot read the topic", &e);
         // librdkafka wants a name although nobody joins anything.
         let mut config = self.consumer_config(&format!("tidemark-bounded-{}", uuid::Uuid::new_v4().simple()));
@@ -143,7 +143,7 @@ impl Kafka {
         for (key, value) in settings {
             config.set(*key, *value);
         }
-        let consumer: BaseConsumer = config.create().map_err(explain)?;
+        let consumer = connect(&config).map_err(explain)?;
         let mut list = TopicPartitionList::new();
         for (partition, offset) in from {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(explain)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -15,8 +16,8 @@ use tokio_postgres::Client;
 
 use super::books::Books;
 use super::bounded::Range;
-use super::identity;
 use super::plan::{Ended, OnDataLoss, Settings};
+use super::{identity, token};
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind};
 use crate::operations::state;
@@ -100,6 +101,12 @@ impl State {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        token::read(file)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!("Kafka: {error}: {reason}");
     }

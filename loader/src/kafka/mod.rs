@@ -10,13 +10,15 @@ pub mod membership;
 pub mod plan;
 pub mod record;
 pub mod session;
+mod token;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::keys::{FIXED, reserved};
@@ -123,8 +125,7 @@ impl Kafka {
         let mut config = self.client_config();
         // No group: this client only asks questions.
         config.set("log_level", "3");
-        let client: BaseConsumer<Listener> =
-            config.create_with_context(Listener::default()).map_err(|e| self.explain(what, &e))?;
+        let client = connect(&config).map_err(|e| self.explain(what, &e))?;
         let explain = |what: &str, error: KafkaError| {
             // Its reasons wait in a queue until somebody polls.
             for _ in 0..10 {
@@ -162,6 +163,16 @@ impl Kafka {
     }
 }
 
+/// A client that is no member of a group.
+fn connect(config: &ClientConfig) -> KafkaResult<BaseConsumer<Listener>> {
+    let client: BaseConsumer<Listener> = config.create_with_context(Listener::default())?;
+    // A token is asked for when somebody polls, and those who only ask questions do not.
+    if config.get("sasl.mechanisms") == Some("OAUTHBEARER") {
+        let _ = client.poll(Duration::from_millis(100));
+    }
+    Ok(client)
+}
+
 /// Keeps the first reason that librdkafka gives for a failure, such as a login that was refused.
 #[derive(Default)]
 struct Listener {
@@ -169,6 +180,12 @@ struct Listener {
 }
 
 impl ClientContext for Listener {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        token::read(file)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
         if level as i32 <= RDKafkaLogLevel::Error as i32 {
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -477,8 +477,11 @@ fn kafka_with_tls_and_sasl() {
     let good = format!("sasl_password_file = '{}'", password.display());
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
         let finished = with_config(&["check"], &settings(mechanism, &good)).database(&url).run().ok();
-        assert!(finished.stdout.contains("sasl_password = \"***\" # file"), "{}", finished.stdout);
-        assert!(!finished.stdout.contains("alice-secret") && !finished.stderr.contains("alice-secret"));
+        let shown = with_config(&["config", "show"], &settings(mechanism, &good)).database(&url).run().ok();
+        assert!(shown.stdout.contains("sasl_password = \"***\" # file"), "{}", shown.stdout);
+        for said in [finished.stdout, finished.stderr, shown.stdout, shown.stderr] {
+            assert!(!said.contains("alice-secret"), "{said}");
+        }
     }
     let run = |settings: &PathBuf, pipeline: &str| {
         with_config(&["run", "--until-caught-up", "--pipeline", pipeline], settings).database(&url).run()
@@ -494,6 +497,19 @@ fn kafka_with_tls_and_sasl() {
     assert!(!finished.stderr.contains("wrong"), "{}", finished.stderr);
     run(&settings("SCRAM-SHA-512", &good), "web").ok();
     assert_exact(&database, &file.path);
+    // A token of nobody who signs, until 2030 and until 2001.
+    let token = |claims: &str| {
+        let claims = events::file(format!("eyJhbGciOiJub25lIn0.{claims}.\n").as_bytes());
+        settings("OAUTHBEARER", &format!("sasl_token_file = '{}'", claims.display()))
+    };
+    let good_token = token("eyJzdWIiOiJhbGljZSIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxOTAwMDAwMDAwfQ");
+    let finished = with_config(&["check"], &good_token).database(&url).run().ok();
+    assert!(!finished.stdout.contains("eyJ") && !finished.stderr.contains("eyJ"));
+    assert!(run(&good_token, "token").ok().counts().duplicate > 0);
+    let old_token = token("eyJzdWIiOiJhbGljZSIsImlhdCI6OTAwMDAwMDAwLCJleHAiOjEwMDAwMDAwMDB9");
+    let finished = run(&old_token, "token");
+    assert_eq!(finished.code, Some(69), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("eyJ"), "{}", finished.stderr);
     assert_eq!(
         run(&settings("PLAIN", &good), "again").ok().counts().duplicate,
         file.number("events") + file.number("duplicates")
