@@ -180,6 +180,7 @@ impl Sink {
                 }
                 Failure::WentBack(why) => return Err(SinkError::WentBack(why)),
                 Failure::NoPartition => continue,
+                Failure::Suppressed(rows) => return Err(SinkError::Fatal(self.target.suppressed(rows))),
                 Failure::Postgres(error) => error,
             };
             if classify(&error) != Class::Retry {
@@ -218,7 +219,6 @@ impl Sink {
             Some(client) => client,
             None => {
                 let client = connection::connect(&self.config).await?;
-                transaction::create_stage(&client).await?;
                 fencing::mark_writer(&client, &self.owner).await?;
                 client
             }

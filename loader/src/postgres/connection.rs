@@ -209,6 +209,13 @@ pub fn quoted(name: &str) -> String {
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
+/// What gives the user of this connection the right to temporary tables.
+pub fn grant_temporary(config: &tokio_postgres::Config) -> String {
+    let user = config.get_user().unwrap_or_default();
+    let database = quoted(config.get_dbname().unwrap_or(user));
+    format!("GRANT TEMPORARY ON DATABASE {database} TO {}", quoted(user))
+}
+
 /// Turns an error of the driver into one for people.
 pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
@@ -219,13 +226,7 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
             Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
         }
         Some("42501") if why.contains("temporary tables") => {
-            let user = config.get_user().unwrap_or_default();
-            let next = format!(
-                "GRANT TEMPORARY ON DATABASE {} TO {}",
-                quoted(config.get_dbname().unwrap_or(user)),
-                quoted(user)
-            );
-            Error::new(Kind::Permission, what, why, next)
+            Error::new(Kind::Permission, what, why, grant_temporary(config))
         }
         Some("42501") => Error::new(
             Kind::Permission,

@@ -79,6 +79,13 @@ impl Target {
         }
     }
 
+    /// What became of rows that Postgres neither wrote nor refused.
+    pub fn suppressed(&self, rows: u64) -> Error {
+        let why = format!("a trigger took {rows} rows of a batch away, so nothing of it is written");
+        let next = "drop the BEFORE INSERT triggers of the table and its partitions; tidemark check names them";
+        Error::new(Kind::Config, format!("cannot load into {}", self.name), why, next)
+    }
+
     /// Refuses a table that is missing, has other columns than bronze, or whose unique indexes do not fit the mode.
     pub async fn check(&self, client: &Client, config: &Config) -> Result<()> {
         let what = format!("cannot load into {}", self.name);
@@ -87,10 +94,16 @@ impl Target {
         // First of all, whether the migrations were applied: everything below would only puzzle.
         let sql = "SELECT pg_catalog.to_regclass('loader.dead_letters') IS NOT NULL,
                           pg_catalog.to_regclass($1) IS NOT NULL,
-                          (SELECT c.relkind = 'p' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1))";
+                          (SELECT c.relkind = 'p' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)),
+                          pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
         let row = client.query_one(sql, &[&self.quoted]).await.map_err(explain)?;
         let (migrated, exists, partitioned): (bool, bool, Option<bool>) =
             (row.get(0), row.get(1), row.get(2));
+        // It would be missed first by a batch with duplicates, in the middle of a night.
+        if !row.get::<_, bool>(3) {
+            let why = "permission denied to create temporary tables, through which duplicates are sorted out";
+            return Err(Error::new(Kind::Permission, what, why, connection::grant_temporary(config)));
+        }
         if !migrated {
             let at = connection::describe(config);
             return fail(
@@ -117,6 +130,23 @@ impl Target {
             return fail(
                 format!("it lacks columns of bronze.events, or has them with another type: {missing}"),
                 "create it with LIKE bronze.events INCLUDING ALL".into(),
+            );
+        }
+        // Whatever such a trigger does: it may do away with rows without a word, and it makes COPY slow.
+        let sql = "SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', t.tgname, t.tgrelid::regclass), ', ')
+                     FROM (SELECT t.tgname, t.tgrelid FROM pg_catalog.pg_trigger AS t
+                            WHERE t.tgrelid IN (SELECT pg_catalog.to_regclass($1) UNION ALL
+                                                SELECT relid FROM pg_catalog.pg_partition_tree(
+                                                    pg_catalog.to_regclass($1)))
+                              AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A')
+                              -- FOR EACH ROW, BEFORE, INSERT
+                              AND t.tgtype & 7 = 7
+                            ORDER BY t.tgrelid, t.tgname LIMIT 10) AS t";
+        let triggers: Option<String> = client.query_one(sql, &[&self.quoted]).await.map_err(explain)?.get(0);
+        if let Some(triggers) = triggers {
+            return fail(
+                format!("a trigger could take rows away before they are written: {triggers}"),
+                "drop it; what it does belongs into a model or into silver".into(),
             );
         }
         let managed = "SELECT unique_columns::text[] FROM tidemark_internal.partition_config

@@ -9,7 +9,6 @@ use tokio_postgres::{Client, Error as PgError};
 
 use self::rows::{Place, RowWriter};
 use crate::batch::Statistics;
-use crate::batch::copy::TYPED_COLUMNS;
 use crate::batch::{Batch, Counts};
 use crate::event::dedupe::Dedupe;
 use crate::event::time::Micros;
@@ -67,6 +66,8 @@ pub enum Failure {
     Fenced,
     /// Nobody has, but Postgres does not know any more what it had committed.
     WentBack(String),
+    /// So many rows were neither written nor refused.
+    Suppressed(u64),
 }
 
 impl From<PgError> for Failure {
@@ -88,15 +89,6 @@ pub struct Context<'a> {
     pub target: &'a Target,
     /// The dead letters that are tried again; `None` for records that move a position.
     pub letters: Option<&'a Letters>,
-}
-
-/// Creates the staging table of this connection, outside any transaction so that a rollback leaves it there.
-pub async fn create_stage(client: &Client) -> Result<(), PgError> {
-    client
-        .batch_execute(&format!(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS tidemark_stage ({TYPED_COLUMNS}) ON COMMIT DELETE ROWS"
-        ))
-        .await
 }
 
 /// Does everything of the transaction but its COMMIT. Rows that Postgres refuses become dead letters in `batch`.

@@ -29,6 +29,7 @@ mod replication;
 mod roles;
 mod running;
 mod scripts;
+mod stage;
 mod standby;
 mod strangers;
 mod warehouse;

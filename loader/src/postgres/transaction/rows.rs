@@ -6,12 +6,12 @@ use std::collections::HashSet;
 
 use futures_util::SinkExt;
 use futures_util::future::try_join_all;
-use tokio_postgres::Error as PgError;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Error as PgError, Row as PgRow};
 use uuid::Uuid;
 
 use super::{Context, Failure, WritePath};
-use crate::batch::copy::{COLUMNS, Chunks};
+use crate::batch::copy::{COLUMNS, Chunks, TYPED_COLUMNS};
 use crate::batch::{Batch, Known, Row};
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::time::DAY_US;
@@ -81,7 +81,7 @@ impl RowWriter<'_, '_> {
                 return Ok(path);
             }
             let error = match self.copy(&self.place.name, 0, self.batch.rows.len()).await {
-                Ok(_) => return Ok(path),
+                Ok(n) => return all_written(n, self.batch.rows.len()).map(|()| path),
                 Err(error) => error,
             };
             let class = self.class(&error)?;
@@ -144,12 +144,13 @@ impl RowWriter<'_, '_> {
             let to = self.batch.rows.len().min(from + size);
             self.cx.client.batch_execute("SAVEPOINT piece").await?;
             let mut result = self.copy(&self.place.name, from, to).await;
-            if let Err(error) = &result
-                && classify(error) == Class::Duplicate
-                && self.cx.target.dedupe.by_id()
-            {
-                self.back_to("piece").await?;
-                result = self.stage(from, to).await;
+            match &result {
+                Ok(n) => all_written(*n, to - from)?,
+                Err(error) if classify(error) == Class::Duplicate && self.cx.target.dedupe.by_id() => {
+                    self.back_to("piece").await?;
+                    result = self.stage(from, to).await?;
+                }
+                Err(_) => {}
             }
             let error = match result {
                 Ok(n) => {
@@ -177,25 +178,38 @@ impl RowWriter<'_, '_> {
     }
 
     /// Writes some rows but those whose id exists on their date, and takes those out; returns how many were new.
-    async fn stage(&mut self, from: usize, to: usize) -> Result<u64, PgError> {
-        self.cx.client.batch_execute("TRUNCATE pg_temp.tidemark_stage").await?;
+    async fn stage(&mut self, from: usize, to: usize) -> Result<Result<u64, PgError>, Failure> {
+        let inserted = match self.insert_new(from, to).await {
+            Ok(inserted) => inserted,
+            Err(error) => return Ok(Err(error)),
+        };
+        if inserted.len() < to - from {
+            let new: HashSet<(Uuid, i32)> = inserted.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let piece = self.batch.rows[from..to].iter();
+            let old: Vec<&Row> = piece.filter(|row| !new.contains(&(row.id, row.day))).collect();
+            let known = self.lookup(&old).await?;
+            all_written(known.len() as u64, old.len())?;
+            self.batch.drop_known(&known);
+        }
+        Ok(Ok(inserted.len() as u64))
+    }
+
+    /// Writes some rows but those whose id exists on their date; returns id and date of the others.
+    async fn insert_new(&self, from: usize, to: usize) -> Result<Vec<PgRow>, PgError> {
+        // Gone with the transaction: autovacuum cannot freeze what a session keeps for itself, and the age of the whole
+        // database would grow for as long as a loader lives.
+        let sql = format!(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS tidemark_stage ({TYPED_COLUMNS}) ON COMMIT DROP;
+             TRUNCATE pg_temp.tidemark_stage"
+        );
+        self.cx.client.batch_execute(&sql).await?;
         self.copy("pg_temp.tidemark_stage", from, to).await?;
         let sql = format!(
             "INSERT INTO {} ({COLUMNS}) SELECT {COLUMNS} FROM pg_temp.tidemark_stage ON CONFLICT DO NOTHING
              RETURNING event_id, (event_time AT TIME ZONE 'UTC')::date - date '2000-01-01'",
             self.place.name
         );
-        let inserted = self.cx.client.query(&sql, &[]).await?;
-        if inserted.len() < to - from {
-            let new: HashSet<(Uuid, i32)> = inserted.iter().map(|row| (row.get(0), row.get(1))).collect();
-            let piece = self.batch.rows[from..to].iter();
-            let old: Vec<&Row> = piece.filter(|row| !new.contains(&(row.id, row.day))).collect();
-            let found = self.lookup(&old).await?;
-            let known = old.iter().map(|row| (row.id, row.day));
-            let known = known.map(|key| (key, found.get(&key).copied().flatten())).collect();
-            self.batch.drop_known(&known);
-        }
-        Ok(inserted.len() as u64)
+        self.cx.client.query(&sql, &[]).await
     }
 
     async fn copy(&self, table: &str, from: usize, to: usize) -> Result<u64, PgError> {
@@ -224,6 +238,14 @@ impl RowWriter<'_, '_> {
     fn row_to_blame(&self, error: &PgError, from: usize, to: usize) -> Option<usize> {
         let named = error.as_db_error().and_then(copy_row).map(|line| from + line).filter(|row| *row < to);
         named.or_else(|| (to - from == 1).then_some(from))
+    }
+}
+
+/// A row that Postgres neither wrote nor refused was taken away by a trigger, and nobody can say which one it was.
+fn all_written(written: u64, rows: usize) -> Result<(), Failure> {
+    match (rows as u64).saturating_sub(written) {
+        0 => Ok(()),
+        suppressed => Err(Failure::Suppressed(suppressed)),
     }
 }
 
