@@ -2,9 +2,11 @@
 //! ask for that is not decided here: the SQL functions are for the extension's owner only (`sql/refresh.sql`).
 
 use std::ffi::{CStr, CString, c_int};
+use std::panic::AssertUnwindSafe;
 
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
-use pgrx::{IntoDatum, PgSqlErrorCode};
+use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder};
 
 use crate::support::args;
 use crate::support::error::raise;
@@ -68,13 +70,31 @@ pub(crate) fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
         }
         level
     };
-    let result = work();
+    let result = contained(work);
     // SAFETY: as above.
     unsafe {
         pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(user, context);
     }
     result
+}
+
+/// Runs users' code, and makes of whatever it raises an error that `EXCEPTION WHEN OTHERS` catches. That lets cancels and
+/// failed assertions through, by their SQLSTATE, which anybody may raise: it would end the work on everybody's models. A
+/// cancel that is one comes from one function of the server.
+fn contained<T>(work: impl FnOnce() -> T) -> T {
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(|error| {
+            let CaughtError::PostgresError(report) = &error else { error.rethrow() };
+            let uncaught = [PgSqlErrorCode::ERRCODE_QUERY_CANCELED, PgSqlErrorCode::ERRCODE_ASSERT_FAILURE];
+            if !uncaught.contains(&report.sql_error_code())
+                || report.function_name() == Some("ProcessInterrupts")
+            {
+                error.rethrow();
+            }
+            raise(PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION, report.message())
+        })
+        .execute()
 }
 
 /// Runs a statement with a date as $1 and the day after as $2, and returns the first column of its first row as text,
@@ -167,4 +187,14 @@ pg_function! {
 pg_function! {
     /// `execute_as(role oid, statement text) -> text`.
     fn tidemark_execute_as(fcinfo) { run_as(fcinfo, role(fcinfo, |role| role), false) }
+}
+
+pg_function! {
+    /// `execute_contained(statement text) -> text`.
+    fn tidemark_execute_contained(fcinfo) {
+        match args::text(fcinfo, 0, "statement").map(str::to_owned) {
+            Some(statement) => contained(|| run(&statement, None, false)).into_datum().unwrap_or(Datum::from(0)),
+            None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "statement must not be NULL"),
+        }
+    }
 }

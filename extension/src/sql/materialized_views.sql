@@ -114,7 +114,8 @@ BEGIN
         CONTINUE WHEN now_count = v.seen_count;
         refreshed := v.view;
         BEGIN
-            EXECUTE format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view);
+            PERFORM tidemark_internal.execute_contained(
+                format('REFRESH MATERIALIZED VIEW CONCURRENTLY %s', v.view));
             UPDATE tidemark_internal.materialized_views x
                SET seen_count = now_count, refresh_count = x.refresh_count + 1, refreshed_at = clock_timestamp()
              WHERE x.view = v.view;

@@ -29,6 +29,13 @@ COMMENT ON FUNCTION tidemark_internal.execute_as(oid, text) IS
 'As tidemark_internal.execute_as_owner, with the rights of a role.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_as(oid, text) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.execute_contained(statement text) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_contained';
+COMMENT ON FUNCTION tidemark_internal.execute_contained(text) IS
+'Runs a statement as the caller. EXCEPTION WHEN OTHERS catches what users''
+code raises in it, 57014 and P0004 included; a cancel is still one.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_contained(text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.describe_query(role oid, query text,
     OUT columns text[], OUT types oid[], OUT copied text[], OUT relations oid[], OUT unstable text, OUT hint text)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_describe_query';

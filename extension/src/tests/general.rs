@@ -9,7 +9,7 @@ mod tests {
     const PARALLEL_UNSAFE: &str = "
         absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
         create_partitions, create_step, detach_refused, distribute_dirty, drop_model, drop_step,
-        ensure_partitions, execute_as, execute_as_owner, forget_missing_tables, lock_retired, lock_settings,
+        ensure_partitions, execute_as, execute_as_owner, execute_contained, forget_missing_tables, lock_retired, lock_settings,
         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
         mark_dirty, mark_loaded, mark_replicated, mark_truncate, note_attempt, pass_on, record_maintenance,
         refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,

@@ -82,7 +82,8 @@ impl Target {
     /// What became of rows that Postgres neither wrote nor refused.
     pub fn suppressed(&self, rows: u64) -> Error {
         let why = format!("a trigger took {rows} rows of a batch away, so nothing of it is written");
-        let next = "drop the BEFORE INSERT triggers of the table and its partitions; tidemark check names them";
+        let next =
+            "drop the BEFORE INSERT triggers of the table and its partitions; tidemark check names them";
         Error::new(Kind::Config, format!("cannot load into {}", self.name), why, next)
     }
 
@@ -133,7 +134,8 @@ impl Target {
             );
         }
         // Whatever such a trigger does: it may do away with rows without a word, and it makes COPY slow.
-        let sql = "SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', t.tgname, t.tgrelid::regclass), ', ')
+        let sql =
+            "SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', t.tgname, t.tgrelid::regclass), ', ')
                      FROM (SELECT t.tgname, t.tgrelid FROM pg_catalog.pg_trigger AS t
                             WHERE t.tgrelid IN (SELECT pg_catalog.to_regclass($1) UNION ALL
                                                 SELECT relid FROM pg_catalog.pg_partition_tree(

@@ -42,7 +42,9 @@ fn a_loader_that_has_used_its_staging_table_holds_no_transaction_age() {
     let mut client = database.connect();
     client.batch_execute("SET synchronous_commit = off").unwrap();
     client
-        .batch_execute("DO $$ BEGIN FOR i IN 1 .. 20000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$")
+        .batch_execute(
+            "DO $$ BEGIN FOR i IN 1 .. 20000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$",
+        )
         .unwrap();
     // Whatever else runs in this cluster for a moment is over the next time.
     wait_until("the age to fall", PATIENCE, || {
@@ -75,7 +77,8 @@ fn a_trigger_that_takes_rows_away_is_refused_and_never_counted_as_loaded() {
         let run = Run::new(&database, &topic);
         let mut process = run.start();
         wait_for(&database, &mut process, 1);
-        let lose = "CREATE FUNCTION public.lose() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
+        let lose =
+            "CREATE FUNCTION public.lose() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
                     CREATE TRIGGER lose BEFORE INSERT ON bronze.events FOR EACH ROW
                         WHEN (NEW.user_id = 'eve') EXECUTE FUNCTION public.lose()";
         database.connect().batch_execute(lose).unwrap();

@@ -388,6 +388,64 @@ fn an_owner_who_keeps_his_tables_locked_holds_up_the_others_for_seconds() {
 }
 
 #[test]
+fn whatever_the_code_of_an_owner_raises_ends_only_his_own_work() {
+    let database = cluster::shared().empty_database();
+    let mut client = database.connect();
+    client.batch_execute(WAREHOUSE).unwrap();
+    client.batch_execute("CALL tidemark.refresh()").unwrap();
+    let (role, mut owner) = neighbour(&database, "a_raising_owner");
+    owner
+        .batch_execute(
+            "CREATE TABLE own.src AS SELECT date '2026-01-01' + n AS event_date FROM generate_series(0, 1) AS n;
+             CREATE TABLE own.code AS SELECT text '' AS code;
+             CREATE FUNCTION own.boom() RETURNS integer LANGUAGE plpgsql AS $f$
+             DECLARE
+                 raised text := (SELECT c.code FROM own.code AS c);
+             BEGIN
+                 ASSERT raised <> 'P0004', 'boom';
+                 IF raised <> '' THEN
+                     RAISE 'boom' USING ERRCODE = raised;
+                 END IF;
+                 RETURN 1;
+             END $f$;
+             CREATE MATERIALIZED VIEW own.a_view AS SELECT own.boom() AS n;
+             CREATE UNIQUE INDEX ON own.a_view (n);
+             SELECT tidemark.create_model('own.a', '{own.src}',
+                 'SELECT event_date, own.boom() AS n FROM own.src WHERE event_date >= $1 AND event_date < $2',
+                 '{event_date}');
+             SELECT tidemark.manage_materialized_view('own.a_view', '{own.a,s.m}')",
+        )
+        .unwrap();
+    for code in ["57014", "P0004", "57P01", "40001", "XX000", "TM001"] {
+        owner.batch_execute(&format!("UPDATE own.code SET code = '{code}'")).unwrap();
+        let write =
+            "INSERT INTO s.src VALUES ('2026-01-02', 5); SELECT tidemark.mark_dirty('s.src', '{2026-01-02}')";
+        client.batch_execute(write).unwrap();
+        assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh()")), "P0001", "{code}");
+        assert_eq!(
+            sqlstate(client.batch_execute("CALL tidemark.refresh_materialized_views()")),
+            "P0001",
+            "{code}"
+        );
+        let others = "SELECT dirty_dates FROM tidemark.model_status WHERE model = 's.m'";
+        assert_eq!(database.number(others), 0, "{code}");
+        assert_eq!(database.number("SELECT v - (SELECT sum(v) FROM s.src) FROM s.total"), 0, "{code}");
+    }
+    // A cancel is one all the same.
+    owner
+        .batch_execute(
+            "CREATE OR REPLACE FUNCTION own.boom() RETURNS integer LANGUAGE sql
+                          AS 'SELECT 1 FROM pg_sleep(60)'",
+        )
+        .unwrap();
+    client.batch_execute("SET statement_timeout = '500ms'").unwrap();
+    assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh('own.a')")), "57014");
+    assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh_materialized_views()")), "57014");
+    drop(owner);
+    forget(&database, &role);
+}
+
+#[test]
 fn a_materialized_view_that_fails_holds_up_no_other() {
     let database = cluster::shared().empty_database();
     let mut client = database.connect();
