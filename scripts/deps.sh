@@ -92,6 +92,7 @@ if [ -n "$want_test" ]; then
     if has_java; then need openjdk-17-jdk-headless "runs a Java source file" has_java_compiler; fi
     need openssl "makes certificates for tests" command -v openssl
     need pgbouncer "tests what is refused" find_pgbouncer
+    need prometheus "tests the alerts" command -v promtool
     if [ "$(id -u)" = 0 ]; then need sudo "cargo pgrx test as root" command -v sudo; fi
 fi
 

@@ -224,6 +224,7 @@ async fn session(
             _ = alive.tick() => supervisor.state.with(|s| s.polled()),
         }
     };
+    supervisor.state.with(|s| s.ended());
     let mut errors = Vec::new();
     for result in done {
         if let Err(error) = result.map_err(|e| Error::bug("a writing task died", e))? {

@@ -16,6 +16,7 @@ pub mod installation;
 pub mod oracle;
 pub mod pooler;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod race;
 pub mod random;

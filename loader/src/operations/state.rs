@@ -193,13 +193,15 @@ impl State {
         now.clock.saturating_duration_since(self.polled)
     }
 
-    /// A session begins, with so many lanes that hold nothing.
+    /// A session begins, with so many lanes.
     pub fn begin(&mut self, lanes: usize) {
         self.void = None;
         self.lanes.resize(lanes, Lane::default());
-        for lane in &mut self.lanes {
-            *lane = Lane { last: lane.last, trouble: lane.trouble.take(), ..Lane::default() };
-        }
+    }
+
+    /// It has ended, and its lanes have given up what they had in hand.
+    pub fn ended(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| *lane = Lane { last: lane.last, ..Lane::default() });
     }
 
     /// We are no member of the group any more, and what was only read is forgotten. The partitions stay until we are

@@ -2,6 +2,7 @@
 //! are started once. Each module covers one promise; what several need is in the library of this crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
+mod alerts;
 mod bad_lines;
 mod bi;
 mod books;

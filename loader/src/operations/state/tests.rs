@@ -108,6 +108,10 @@ fn a_lane_that_works_on_one_batch_for_too_long_loads_nothing() {
     assert_eq!(reasons(&state, later(16)), [Reason::Stuck(0, 16, None)]);
     commit(&mut state, batch(12, 20));
     assert_eq!(reasons(&state, later(800)), []);
+    // What a lane has given up it does not work on.
+    state.sent(0, &batch(20, 21));
+    state.ended();
+    assert_eq!(reasons(&state, later(800)), []);
     assert_eq!((state.lanes[0].batches(), state.lanes[0].last.map(|(id, _)| id)), (0, Some(77)));
 }
 

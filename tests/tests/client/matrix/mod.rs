@@ -2,6 +2,7 @@
 //! exact set of events and dead letters of what was produced, and the invariants of the books. Some rows are tested in
 //! other modules, under the same kind of name; `docs/loader.md` lists all of them.
 
+mod failover;
 mod kafka;
 mod kills;
 mod log_changes;
