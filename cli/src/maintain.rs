@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use super::Database;
 use tidemark_loader::error::{Error, Result};
-use tidemark_loader::postgres::connection::{self, Config};
+use tidemark_loader::postgres::connection::{self, Config, Kept};
 use tidemark_loader::postgres::partitions::{self, Work};
 
 /// Arguments of `tidemark maintain`.
@@ -57,7 +57,7 @@ pub async fn run(args: Args) -> Result<()> {
 pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(period);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut client: Option<Client> = None;
+    let mut client: Option<Kept> = None;
     // The first tick comes at once; nothing is loaded yet then.
     timer.tick().await;
     loop {
@@ -65,10 +65,10 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             _ = timer.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        let mut open = match client.take().filter(|c| !c.is_closed()) {
+        let mut open = match client.take().and_then(Kept::usable) {
             Some(open) => open,
             None => match connection::connect(&config).await {
-                Ok(open) => open,
+                Ok(open) => Kept::new(open),
                 Err(e) => {
                     let why = connection::full_message(&e);
                     tracing::warn!("maintenance failed, next try in {} s: {why}", period.as_secs());

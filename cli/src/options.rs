@@ -22,8 +22,8 @@ pub(super) fn choice<T: clap::ValueEnum>(config: &Config, key: &str) -> Result<T
 
 /// Where Postgres is.
 pub fn postgres(config: &Config) -> Result<connection::Config> {
-    let mut postgres =
-        connection::parse_url(config.required("postgres.dsn", "--database-url or TIDEMARK_DATABASE_URL")?)?;
+    let url = config.required("postgres.dsn", "--database-url or TIDEMARK_DATABASE_URL")?;
+    let mut postgres = connection::parse_url(url)?.from_file(config.file("postgres.dsn"));
     // The server's own default is left to the server.
     if let Some(commit) = config.get("postgres.synchronous_commit").filter(|c| *c != "on") {
         postgres.setting("synchronous_commit", commit);

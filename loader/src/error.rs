@@ -1,5 +1,5 @@
 //! What can end a command, and the exit code that goes with it. Which Postgres error is worth a retry is decided in
-//! `pg_errors`, not here; a bad event is never an error (see `dead_letter`).
+//! `postgres::retry`, not here; a bad event is never an error (see `event::dead_letter`).
 
 use std::fmt;
 

@@ -205,6 +205,11 @@ impl Config {
         self.values.get(name).map(|set| &set.source)
     }
 
+    /// The file that a secret was read from, if it was.
+    pub fn file(&self, name: &str) -> Option<&str> {
+        self.values.get(name)?.from.as_deref()
+    }
+
     /// The value of a key that has one in any case; what is missing or misread here is our mistake.
     fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.get(name)

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Error as PgError};
 
 use super::books::Books;
 use super::bounded::Range;
@@ -21,10 +21,11 @@ use super::{identity, token};
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind};
 use crate::operations::state;
-use crate::postgres::connection;
+use crate::postgres::connection::{self, Kept};
 use crate::postgres::fencing;
+use crate::postgres::locks;
 use crate::postgres::position::{self, Claim, Position};
-use crate::postgres::retry::{Class, classify};
+use crate::postgres::retry::{self, Situation, Verdict};
 
 /// How long a rebalance may wait for batches in flight, or for Postgres. Far below max.poll.interval.ms.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
@@ -40,7 +41,7 @@ pub(super) struct Context {
     /// Where batches go in; closed when a lane has ended.
     pub(super) lanes: Vec<mpsc::Sender<RawBatch>>,
     /// The connection for claims; lent out while used.
-    pub(super) claims: Mutex<Option<Client>>,
+    pub(super) claims: Mutex<Option<Kept>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
     pub(super) state: Mutex<State>,
 }
@@ -250,39 +251,61 @@ impl Context {
         Ok((number, moved.ok_or_else(by_another)?, None, log.high))
     }
 
-    /// Does something over the connection for claims, and tries again for a while.
+    /// Lends the connection for claims out.
+    pub(super) async fn claims(&self) -> Result<Kept, PgError> {
+        if let Some(lent) = locked(&self.claims).take().and_then(Kept::usable) {
+            return Ok(lent);
+        }
+        let client = connection::connect(&self.settings.postgres).await?;
+        locks::be_patient(&client).await?;
+        Ok(Kept::new(client))
+    }
+
+    /// Does something over the connection for claims, and tries again for a while. It waits for no lock longer than
+    /// [`locks::PATIENCE`], and says who holds it; and it hears that we are to stop.
     fn in_postgres<T>(
         &self,
         what: &str,
-        work: impl AsyncFn(&Client) -> Result<T, tokio_postgres::Error>,
+        work: impl AsyncFn(&Client) -> Result<T, PgError>,
     ) -> Result<T, Ended> {
         let postgres = &self.settings.postgres;
         let started = Instant::now();
+        let mut failures = 0;
+        let mut stop = self.stop.clone();
         loop {
             self.settings.state.with(|state| state.polled());
-            let once = self.handle.block_on(async {
-                let lent = locked(&self.claims).take().filter(|c| !c.is_closed());
-                let client = match lent {
-                    Some(client) => client,
-                    None => connection::connect(postgres).await?,
-                };
-                let done = work(&client).await?;
+            let once = async {
+                let client = self.claims().await?;
+                let done = locks::watched(postgres, &client, what, work(&client)).await?;
                 *locked(&self.claims) = Some(client);
-                Ok(done)
+                Ok::<_, PgError>(done)
+            };
+            let error = self.handle.block_on(async {
+                tokio::select! {
+                    biased;
+                    once = once => once.map_err(Some),
+                    _ = stop.wait_for(|stop| *stop) => Err(None),
+                }
             });
-            match once {
+            let error = match error {
                 Ok(done) => return Ok(done),
-                Err(e) if classify(&e) != Class::Retry => {
-                    return Err(Ended::Failed(connection::explain(what, postgres, &e)));
-                }
-                Err(e) if started.elapsed() > DRAIN || *self.stop.borrow() => {
-                    return Err(Ended::Restart(format!("{what}: {}", connection::full_message(&e))));
-                }
-                Err(e) => {
-                    tracing::warn!("{what} yet: {}", connection::full_message(&e));
-                    std::thread::sleep(Duration::from_millis(500));
-                }
+                Err(None) => return Err(Ended::Restart(format!("{what}: we are to stop"))),
+                Err(Some(error)) => error,
+            };
+            let verdict = retry::verdict(&error, Situation::Running);
+            if matches!(verdict, Verdict::Final(_)) {
+                return Err(Ended::Failed(connection::explain(what, postgres, &error)));
             }
+            let why = connection::full_message(&error);
+            if started.elapsed() > DRAIN {
+                return Err(Ended::Restart(format!("{what}: {why}")));
+            }
+            failures += 1;
+            let pause = retry::pause(verdict, failures).min(DRAIN);
+            tracing::warn!("{what} ({verdict} in {} ms): {why}", pause.as_millis());
+            self.handle.block_on(async {
+                let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
+            });
         }
     }
 
@@ -292,7 +315,7 @@ impl Context {
         topic: &str,
         partition: i32,
         first: &Position,
-    ) -> Result<(i32, Claim, Position), tokio_postgres::Error> {
+    ) -> Result<(i32, Claim, Position), PgError> {
         let settings = &self.settings;
         let known = locked(&self.topic_ids).get(topic).copied();
         let topic_id = match known {

@@ -19,7 +19,6 @@ use super::membership::{Context, DRAIN, State, locked};
 use super::plan::{Ended, Settings};
 use super::{identity, record};
 use crate::batch::RawBatch;
-use crate::postgres::connection;
 use crate::postgres::position;
 
 /// How long a full lane may keep the thread from polling before its partitions are paused. Pausing throws fetched
@@ -381,15 +380,8 @@ impl Session<'_> {
             return false;
         }
         let settings = &self.cx.settings;
-        let lent = locked(&self.cx.claims).take();
         self.cx.handle.block_on(async {
-            let client = match lent.filter(|c| !c.is_closed()) {
-                Some(client) => client,
-                None => match connection::connect(&settings.postgres).await {
-                    Ok(client) => client,
-                    Err(_) => return false,
-                },
-            };
+            let Ok(client) = self.cx.claims().await else { return false };
             let mut done = true;
             for end in ends {
                 let next = position::find(&client, settings.pipeline_id, &end.topic, end.partition).await;

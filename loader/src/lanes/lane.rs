@@ -1,7 +1,7 @@
 //! A lane: one encoder thread and one connection, joined by queues of one batch, so that a batch is encoded while the
 //! one before is written. Batches of a lane are committed in the order in which they came.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -10,6 +10,9 @@ use crate::batch::{Encoder, RawBatch, Slot};
 use crate::lanes::sink::{Sink, SinkError};
 use crate::operations::tally::Phase;
 use crate::postgres::transaction::Written;
+
+/// How often a lane without work looks whether its connection is old.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// The entrance of a lane. Dropping `batches` lets the lane finish what it holds and end.
 pub struct Lane {
@@ -49,11 +52,16 @@ pub fn start(
         }
     });
     let done = tokio::spawn(async move {
-        while let Some(mut batch) = ready.recv().await {
-            let written = sink.write(&mut batch).await?;
-            committed(&written, batch.slots());
+        loop {
+            match tokio::time::timeout(IDLE, ready.recv()).await {
+                Ok(Some(mut batch)) => {
+                    let written = sink.write(&mut batch).await?;
+                    committed(&written, batch.slots());
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => sink.rest(),
+            }
         }
-        Ok(())
     });
     Lane { batches, done }
 }
@@ -61,7 +69,6 @@ pub fn start(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use tokio::sync::watch;
 

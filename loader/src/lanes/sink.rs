@@ -14,12 +14,12 @@ use crate::event::dedupe::Dedupe;
 use crate::event::time;
 use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
-use crate::postgres::connection::{self, Config, PgDay, full_message};
+use crate::postgres::connection::{self, Config, Kept, PgDay, full_message};
 use crate::postgres::fencing;
 use crate::postgres::ledger;
 use crate::postgres::letters::Letters;
 use crate::postgres::position;
-use crate::postgres::retry::{Class, classify};
+use crate::postgres::retry::{self, Situation, Verdict};
 use crate::postgres::target::Target;
 use crate::postgres::transaction::{self, Context, Failure, WritePath, Written};
 
@@ -55,7 +55,7 @@ pub struct Sink {
     patience: Patience,
     stop: watch::Receiver<bool>,
     pub(super) voice: Voice,
-    client: Option<Client>,
+    client: Option<Kept>,
     target: Target,
     letters: Option<Letters>,
     /// The date up to which the ledger of ids was pruned last.
@@ -120,6 +120,11 @@ impl Sink {
         self
     }
 
+    /// Gives a connection back that has become old, while there is nothing to write.
+    pub fn rest(&mut self) {
+        self.client = self.client.take().and_then(Kept::usable);
+    }
+
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
     pub async fn write(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
         let started = Instant::now();
@@ -130,7 +135,7 @@ impl Sink {
 
     async fn write_until_known(&mut self, batch: &mut Batch) -> Result<Written, SinkError> {
         let started = Instant::now();
-        let mut pause = Duration::from_millis(100);
+        let mut failures = 0;
         let mut unknown: Option<i64> = None;
         let mut refused: Option<PgError> = None;
         let mut give_up_partition = false;
@@ -183,7 +188,10 @@ impl Sink {
                 Failure::Suppressed(rows) => return Err(SinkError::Fatal(self.target.suppressed(rows))),
                 Failure::Postgres(error) => error,
             };
-            if classify(&error) != Class::Retry {
+            let situation = if failures == 0 { Situation::Batch } else { Situation::BatchAgain };
+            let verdict = retry::verdict(&error, situation);
+            failures += 1;
+            if matches!(verdict, Verdict::Final(_) | Verdict::Rows) {
                 return Err(SinkError::Fatal(connection::explain(
                     "cannot write a batch",
                     &self.config,
@@ -199,28 +207,28 @@ impl Sink {
                     &error,
                 )));
             }
+            let pause = retry::pause(verdict, failures);
             let code = error.as_db_error().map_or("io", |db| db.code().code());
             self.voice.tell(|state, lane| state.failed(lane, code, full_message(&error), pause));
             tracing::warn!(
-                "Postgres is not available, next try in {} ms: {}",
+                "cannot write a batch ({verdict} in {} ms): {}",
                 pause.as_millis(),
                 full_message(&error)
             );
             tokio::select! {
-                () = tokio::time::sleep(jitter(pause)) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = self.stop.wait_for(|stop| *stop) => return Err(SinkError::Stopped),
             }
-            pause = (pause * 2).min(Duration::from_secs(10));
         }
     }
 
     async fn client(&mut self) -> Result<&Client, PgError> {
-        let client = match self.client.take().filter(|c| !c.is_closed()) {
+        let client = match self.client.take().and_then(Kept::usable) {
             Some(client) => client,
             None => {
                 let client = connection::connect(&self.config).await?;
                 fencing::mark_writer(&client, &self.owner).await?;
-                client
+                Kept::new(client)
             }
         };
         Ok(self.client.insert(client))
@@ -368,10 +376,4 @@ fn is_refusal(error: &PgError) -> bool {
         // at the same moment is no reason for this error, since both lock the parent first.
         matches!(code, "55000" | "23514" | "42P07") || code.starts_with("22")
     })
-}
-
-/// Between half and all of `pause`, so that many loaders do not come back at the same moment.
-fn jitter(pause: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_bytes()[0];
-    pause / 2 + pause * u32::from(random) / 512
 }

@@ -13,7 +13,7 @@ use crate::operations::breaker::Breaker;
 use crate::operations::health::{LIMITS, line};
 use crate::operations::notify;
 use crate::operations::state::{Now, Shared, State};
-use crate::postgres::connection::{self, Config};
+use crate::postgres::connection::{self, Config, Kept};
 use crate::postgres::position::{self, Pause};
 use crate::postgres::transaction::Written;
 
@@ -152,14 +152,14 @@ impl Supervisor {
 
     /// Goes on asking until told to stop.
     pub async fn watch(self: Arc<Self>, config: Config, mut stop: watch::Receiver<bool>) {
-        let mut open: Option<Client> = None;
+        let mut open: Option<Kept> = None;
         let mut status = String::new();
         let mut told = (Instant::now(), 0, Counts::default());
         loop {
             let asked = tokio::time::timeout(TIMEOUT, async {
-                let client = match open.take().filter(|c| !c.is_closed()) {
+                let client = match open.take().and_then(Kept::usable) {
                     Some(client) => client,
-                    None => connection::connect(&config).await?,
+                    None => Kept::new(connection::connect(&config).await?),
                 };
                 self.refresh(&client).await?;
                 Ok::<_, PgError>(client)

@@ -1,7 +1,7 @@
 //! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there. What
-//! a URL says about TLS is in `pg_tls`.
+//! a URL says about TLS is in `tls`, which errors are worth another try in `retry`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::Client;
@@ -10,6 +10,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use crate::error::{Error, Kind, Result};
 use crate::event::time::Micros;
 use crate::postgres::password;
+use crate::postgres::retry::{self, Class};
 use crate::postgres::tls::Tls;
 
 /// A time as Postgres keeps it.
@@ -58,12 +59,17 @@ impl ToSql for PgDay {
 }
 
 /// Where Postgres is, and how to talk to it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     driver: tokio_postgres::Config,
     tls: Tls,
     /// What the password was read from, where the URL has none.
     password_from: Option<String>,
+    url: String,
+    /// The file that the URL was read from.
+    file: Option<String>,
+    /// Settings of Postgres, as `-c name=value`.
+    settings: String,
 }
 
 impl std::ops::Deref for Config {
@@ -82,8 +88,37 @@ impl Config {
 
     /// Sends a setting of Postgres along with each connection, as `-c name=value`.
     pub fn setting(&mut self, name: &str, value: &str) {
-        let before = self.driver.get_options().map(|o| format!("{o} ")).unwrap_or_default();
-        self.driver.options(format!("{before}-c {name}={value}"));
+        self.settings.push_str(&format!(" -c {name}={value}"));
+    }
+
+    /// Has the URL read anew from this file at each connect.
+    pub fn from_file(mut self, file: Option<&str>) -> Self {
+        self.file = file.map(str::to_owned);
+        self
+    }
+
+    /// The same with the user, the password and the certificates that the files have now. What cannot be read now, or
+    /// leads elsewhere, changes nothing: the position that a process holds is in the database that it began with.
+    fn anew(&self) -> Config {
+        let read = || {
+            let url = match &self.file {
+                Some(file) => std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?,
+                None => self.url.clone(),
+            };
+            let new = parse_url(url.trim_end_matches(['\r', '\n'])).map_err(|e| e.to_string())?;
+            let place = |c: &tokio_postgres::Config| {
+                (c.get_hosts().to_vec(), c.get_hostaddrs().to_vec(), c.get_ports().to_vec())
+            };
+            let database = |c: &tokio_postgres::Config| c.get_dbname().or(c.get_user()).map(str::to_owned);
+            if place(&new) != place(self) || database(&new) != database(self) {
+                return Err("it leads to another database now: that takes a restart".to_owned());
+            }
+            Ok(Config { file: self.file.clone(), settings: self.settings.clone(), ..new })
+        };
+        read().unwrap_or_else(|why| {
+            tracing::warn!("cannot read the database URL anew, using the one from before: {why}");
+            self.clone()
+        })
     }
 }
 
@@ -98,9 +133,9 @@ pub fn parse_url(url: &str) -> Result<Config> {
             "write postgresql://user@host:port/database",
         )
     };
-    let (url, tls) = Tls::split_from(url).map_err(refuse)?;
+    let (for_driver, tls) = Tls::split_from(url).map_err(refuse)?;
     let mut config: tokio_postgres::Config =
-        url.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
+        for_driver.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(Error::new(
             Kind::Usage,
@@ -133,7 +168,45 @@ pub fn parse_url(url: &str) -> Result<Config> {
         config.application_name("tidemark");
     }
     tls.connector().map_err(refuse)?;
-    Ok(Config { driver: config, tls, password_from })
+    Ok(Config { driver: config, tls, password_from, url: url.to_owned(), file: None, settings: String::new() })
+}
+
+/// A connection that is kept for what comes next, until it is old: a session holds on to its caches, and to the temporary
+/// tables that it made, for as long as it lives.
+pub struct Kept {
+    client: Client,
+    since: Instant,
+}
+
+/// How old a kept connection becomes. The work between two connects is minutes to an hour at most, so that what a session
+/// has gathered (memory of plans and catalogs, temporary tables, which nothing freezes) goes before it counts; and a connect
+/// takes milliseconds.
+const MOST_AGE: Duration = Duration::from_secs(15 * 60);
+
+impl Kept {
+    /// One that was just made.
+    pub fn new(client: Client) -> Self {
+        Kept { client, since: Instant::now() }
+    }
+
+    /// It, unless it has broken or is old. To be asked between two transactions.
+    pub fn usable(self) -> Option<Self> {
+        (!self.client.is_closed() && self.since.elapsed() < MOST_AGE).then_some(self)
+    }
+}
+
+impl std::ops::Deref for Kept {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl std::ops::DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
 }
 
 /// Opens a connection; a task of its own serves it until the client is dropped.
@@ -149,12 +222,17 @@ pub async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
 
 /// Opens a connection and leaves its session as the server made it.
 pub async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
-    // It was made once already when the URL was read; files that went away since are a failure to connect.
-    let connector = config.tls.connector().unwrap_or_else(|why| {
+    let Config { mut driver, tls, settings, .. } = config.anew();
+    if !settings.is_empty() {
+        let before = driver.get_options().unwrap_or_default().to_owned();
+        driver.options((before + &settings).trim_start());
+    }
+    // Files that went away since the URL was read are a failure to connect.
+    let connector = tls.connector().unwrap_or_else(|why| {
         tracing::error!("TLS: {why}");
         Tls::refusing()
     });
-    let (client, connection) = config.driver.connect(connector).await?;
+    let (client, connection) = driver.connect(connector).await?;
     tokio::spawn(async move {
         if let Err(e) = connection.await {
             tracing::debug!("database connection ended: {}", full_message(&e));
@@ -219,48 +297,35 @@ pub fn grant_temporary(config: &tokio_postgres::Config) -> String {
 /// Turns an error of the driver into one for people.
 pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
-    let code = error.as_db_error().map(|db| db.code().code().to_owned());
     let at = describe(config);
-    match code.as_deref() {
-        Some(c @ ("42P01" | "3F000" | "42703" | "42883")) if names_ours(c, &why) => {
-            Error::new(Kind::Config, what, why, format!("run `tidemark migrate` against {at} first"))
+    let user = config.get_user().unwrap_or_default();
+    let code = error.as_db_error().map(|db| db.code().code());
+    let class = retry::classify(error);
+    let next = match (class, code) {
+        (Class::Other, Some(c @ ("42P01" | "3F000" | "42703" | "42883"))) if names_ours(c, &why) => {
+            format!("run `tidemark migrate` against {at} first")
         }
-        Some("42501") if why.contains("temporary tables") => {
-            Error::new(Kind::Permission, what, why, grant_temporary(config))
+        (Class::Right, _) if why.contains("temporary tables") => {
+            grant_temporary(config)
         }
-        Some("42501") => Error::new(
-            Kind::Permission,
-            what,
-            why,
-            "grant the role what it lacks (GRANT tidemark_loader for loading, tidemark_admin for maintenance)",
-        ),
-        Some("3D000") => Error::new(Kind::Config, what, why, "create the database or correct the URL"),
-        Some("55P03" | "40P01" | "40001") => {
-            Error::new(Kind::Temporary, what, why, "others use the same tables; try again")
-        }
-        Some(c) if c.starts_with("28") => Error::new(
-            Kind::Permission,
-            what,
-            why,
-            "check the user in the database URL and the password: in the URL, or else in PGPASSWORD or ~/.pgpass",
-        ),
-        Some(c) if c.starts_with("57P") || c.starts_with("08") || c.starts_with("53") => {
-            Error::new(Kind::Unavailable, what, why, format!("check the server at {at} and try again"))
-        }
-        Some(_) => Error::new(Kind::Config, what, why, format!("check the server at {at}")),
+        (Class::Right, _) => "grant the role what it lacks (GRANT tidemark_loader for loading, tidemark_admin for \
+                              maintenance)"
+            .to_owned(),
+        (Class::Database, _) => "create the database or correct the URL".to_owned(),
+        (Class::Contended, _) => "others use the same tables; try again".to_owned(),
         // Said by the driver, not by the server: there is nothing to send.
-        None if why.contains("password missing") => {
-            let user = config.get_user().map(|user| format!(" of {user}")).unwrap_or_default();
-            let why = format!("the server at {at} asks for the password{user}, and there is none");
-            Error::new(Kind::Permission, what, why, password::ADVICE)
+        (Class::Credentials, None) => {
+            let of = config.get_user().map(|user| format!(" of {user}")).unwrap_or_default();
+            let why = format!("the server at {at} asks for the password{of}, and there is none");
+            return Error::new(retry::kind(error), what, why, password::ADVICE);
         }
-        None => Error::new(
-            Kind::Unavailable,
-            what,
-            why,
-            format!("check that a server runs at {at}, or set --database-url"),
-        ),
-    }
+        (Class::Credentials, Some(_)) => {
+            "check the user in the database URL and the password: in the URL, or else in PGPASSWORD or ~/.pgpass".to_owned()
+        }
+        (_, Some(_)) => format!("check the server at {at} and try again"),
+        (_, None) => format!("check that a server runs at {at}, or set --database-url"),
+    };
+    Error::new(retry::kind(error), what, why, next)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod fencing;
 pub mod ledger;
 pub mod letters;
+pub mod locks;
 pub mod partitions;
 pub mod password;
 pub mod pooler;

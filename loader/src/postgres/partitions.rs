@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Error as PgError};
 
 use crate::error::{Error, Kind};
 use crate::postgres::connection::{self, Config};
+use crate::postgres::retry::{Class, classify};
 
 /// How often a step is tried whose lock is not to be had.
 const TRIES: u32 = 3;
@@ -174,7 +175,7 @@ async fn all_steps(
             Err(error) => (error, None),
         };
         let code = error.as_db_error().map_or("", |db| db.code().code()).to_owned();
-        let locked = matches!(code.as_str(), "55P03" | "40P01");
+        let locked = classify(&error) == Class::Contended;
         let failed = table.failed(config, &error);
         // At once: the date of a DETACH that was refused is free again only when that is known.
         let note = if locked { Some(&code) } else { failed.note.as_ref() };
