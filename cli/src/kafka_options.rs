@@ -7,7 +7,7 @@ use super::options::{choice, shares};
 use tidemark_loader::config::Config;
 use tidemark_loader::error::Result;
 use tidemark_loader::kafka::plan::OnDataLoss;
-use tidemark_loader::kafka::{Kafka, parse_setting};
+use tidemark_loader::kafka::{Kafka, Setting};
 
 /// Options that override the configuration.
 #[derive(Clone, Debug, clap::Args)]
@@ -74,7 +74,7 @@ pub struct Brokers {
     #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
     brokers: Option<String>,
     /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
-    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = Setting)]
     settings: Vec<(String, String)>,
 }
 
@@ -94,11 +94,12 @@ impl Brokers {
 /// Where Kafka is, and how to talk to it.
 pub fn kafka(config: &Config) -> Result<Kafka> {
     let brokers = config.required("kafka.brokers", "--brokers or TIDEMARK_BROKERS")?.to_owned();
-    let mut settings = Vec::new();
+    let (mut settings, mut files) = (Vec::new(), Vec::new());
     let protocol = config.get("kafka.security_protocol").unwrap_or("plaintext");
     let mut pass = |setting: &str, key: &str| {
         if let Some(value) = config.get(key) {
             settings.push((setting.to_owned(), value.to_owned()));
+            files.extend(config.file(key).map(|path| (setting.to_owned(), path.to_owned())));
         }
     };
     pass("security.protocol", "kafka.security_protocol");
@@ -115,7 +116,7 @@ pub fn kafka(config: &Config) -> Result<Kafka> {
     let (fetched, _) = shares(config)?;
     settings.extend(fetching(fetched));
     settings.extend(config.librdkafka().map(|(k, v)| (k.to_owned(), v.to_owned())));
-    Ok(Kafka { brokers, settings })
+    Ok(Kafka::at(brokers, settings, files))
 }
 
 /// What librdkafka needs for a message in its queue beside the message, in bytes (2.12: 340 for the operation, and what

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
+            let e = without_values(e);
             let _ = e.print();
             // Help and version are no errors.
             return if e.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
@@ -45,6 +46,21 @@ fn return_large_blocks() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn return_large_blocks() {}
+
+/// What is quoted of a command line that is not understood ends where a value may begin: `--databse-url=...`, a database URL
+/// where none belongs.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && let Some(end) = text.find("://").or_else(|| text.find('='))
+        {
+            let shown = format!("{}...", &text[..end]);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
+}
 
 fn failed(error: &Error) -> ExitCode {
     eprintln!("tidemark: {error}");

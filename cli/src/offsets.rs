@@ -10,7 +10,7 @@ use super::output::{Output, confirm, parse_moment, print};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::time::Micros;
 use tidemark_loader::kafka::bounded::Range;
-use tidemark_loader::kafka::{Kafka, parse_setting};
+use tidemark_loader::kafka::{Kafka, Setting};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::position::{self, Position};
 
@@ -37,7 +37,7 @@ struct Show {
     #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
     brokers: Option<String>,
     /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
-    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = Setting)]
     settings: Vec<(String, String)>,
     /// Only this pipeline
     #[arg(long, value_name = "NAME")]
@@ -124,7 +124,7 @@ async fn show(args: Show) -> Result<()> {
         .map_err(|e| connection::explain("cannot read the positions", &config, &e))?;
     let mut ends: HashMap<(String, i32), Range> = HashMap::new();
     if let Some(brokers) = args.brokers.filter(|brokers| !brokers.is_empty()) {
-        let kafka = &Kafka::at(brokers, args.settings);
+        let kafka = &Kafka::at(brokers, args.settings, Vec::new());
         let mut topics: Vec<String> = rows.iter().map(|row| row.get(1)).collect();
         topics.dedup();
         topics.sort();

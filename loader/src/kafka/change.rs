@@ -100,7 +100,7 @@ mod tests {
 
     /// What needs no question to a broker.
     fn change(at: &Position, log: &Range) -> Option<(&'static str, i64)> {
-        let kafka = Kafka::at("127.0.0.1:1".into(), Vec::new());
+        let kafka = Kafka::at("127.0.0.1:1".into(), Vec::new(), Vec::new());
         kafka.change("t", at, log).unwrap().map(|change| (change.cause, change.earliest))
     }
 

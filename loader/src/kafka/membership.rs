@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::OAuthToken;
+use rdkafka::client::{DefaultClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -16,6 +17,7 @@ use tokio_postgres::{Client, Error as PgError};
 
 use super::books::Books;
 use super::bounded::Range;
+use super::link::Link;
 use super::plan::{Ended, OnDataLoss, Settings};
 use super::{identity, token};
 use crate::batch::RawBatch;
@@ -44,6 +46,9 @@ pub(super) struct Context {
     pub(super) claims: Mutex<Option<Kept>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
     pub(super) state: Mutex<State>,
+    pub(super) link: Mutex<Link>,
+    /// The passwords and certificates that the consumer was made with.
+    pub(super) credentials: Vec<Option<Vec<u8>>>,
 }
 
 pub(super) struct State {
@@ -108,12 +113,30 @@ impl ClientContext for Context {
         token::read(file)
     }
 
+    /// What it says about connections that fail comes as an error as well.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let level = if matches!(facility, "FAIL" | "ERROR") { RDKafkaLogLevel::Debug } else { level };
+        DefaultClientContext.log(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!("Kafka: {error}: {reason}");
+        self.failed(&format!("{error}: {reason}"));
+        // Not while somebody has the state: there will be another error.
+        let refused = [Some(RDKafkaErrorCode::Authentication), Some(RDKafkaErrorCode::SSL)];
+        if refused.contains(&error.rdkafka_error_code())
+            && let Ok(mut state) = self.state.try_lock()
+            && self.settings.kafka.credentials() != self.credentials
+        {
+            state
+                .end(Ended::Restart("the passwords or certificates for Kafka are other ones now".to_owned()));
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         let up = statistics.brokers.values().any(|broker| broker.state == "UP");
+        if up && let Some(news) = locked(&self.link).works(Instant::now()) {
+            tracing::info!("{news}");
+        }
         self.settings.state.with(|state| {
             state.kafka = (!up).then(|| "no broker is connected".to_owned());
             for (topic, t) in &statistics.topics {
@@ -158,6 +181,13 @@ impl ConsumerContext for Context {
 impl Context {
     fn rebalanced(&self, kind: &'static str) {
         self.settings.state.with(|state| state.tally.rebalanced(kind));
+    }
+
+    /// Something failed between us and Kafka, which librdkafka tries again by itself.
+    pub(super) fn failed(&self, why: &str) {
+        if let Some(news) = locked(&self.link).failed(Instant::now(), why) {
+            tracing::warn!("{news}");
+        }
     }
 
     /// Claims what Kafka assigned and sets the offsets to read from. Cooperative rebalances come with empty lists too.

@@ -6,6 +6,7 @@ pub mod bounded;
 pub mod change;
 pub mod identity;
 pub mod lag;
+pub mod link;
 pub mod membership;
 pub mod plan;
 pub mod record;
@@ -19,6 +20,7 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaConfRes;
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::keys::{FIXED, reserved};
@@ -57,8 +59,32 @@ pub struct Kafka {
     #[arg(long, env = "TIDEMARK_BROKERS", value_name = "LIST")]
     pub brokers: String,
     /// Setting of librdkafka, such as socket.timeout.ms=30000; can be repeated
-    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    #[arg(long = "kafka-config", value_name = "KEY=VALUE", value_parser = Setting)]
     pub settings: Vec<(String, String)>,
+    /// Settings that are read anew from these files for each client: passwords
+    #[arg(skip)]
+    pub files: Vec<(String, String)>,
+}
+
+/// Reads KEY=VALUE of the command line. Its errors do not show the value, as those of clap's own parsers do.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting;
+
+impl clap::builder::TypedValueParser for Setting {
+    type Value = (String, String);
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(parse_setting);
+        let refuse = |why| {
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("--kafka-config: {why}\n"))
+        };
+        parsed.map_err(|why| refuse(why).with_cmd(command))
+    }
 }
 
 /// Reads KEY=VALUE; refuses what tidemark relies on.
@@ -72,17 +98,37 @@ pub fn parse_setting(text: &str) -> Result<(String, String), String> {
 
 impl Kafka {
     /// These brokers, with these settings of librdkafka.
-    pub fn at(brokers: String, settings: Vec<(String, String)>) -> Self {
-        Kafka { brokers, settings }
+    pub fn at(brokers: String, settings: Vec<(String, String)>, files: Vec<(String, String)>) -> Self {
+        Kafka { brokers, settings, files }
+    }
+
+    /// What is in the files of passwords and certificates now.
+    pub fn credentials(&self) -> Vec<Option<Vec<u8>>> {
+        let locations = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"];
+        let certificates = self.settings.iter().filter(|(key, _)| locations.contains(&key.as_str()));
+        self.files.iter().chain(certificates).map(|(_, path)| std::fs::read(path).ok()).collect()
+    }
+
+    fn set_all(&self, config: &mut ClientConfig) {
+        for (key, value) in &self.settings {
+            config.set(key, value);
+        }
+        for (key, path) in &self.files {
+            // It could be read when we started: what it was then is among the settings.
+            match std::fs::read_to_string(path) {
+                Ok(value) => _ = config.set(key, value.trim_end_matches(['\r', '\n'])),
+                Err(e) => {
+                    tracing::warn!("cannot read {key} anew from {path}, using the one from before: {e}")
+                }
+            }
+        }
     }
 
     /// The settings of a plain client.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
-        for (key, value) in &self.settings {
-            config.set(key, value);
-        }
+        self.set_all(&mut config);
         config
     }
 
@@ -95,9 +141,7 @@ impl Kafka {
         for (key, value) in DEFAULTS.iter().chain(CLASSIC.iter().filter(|_| classic)) {
             config.set(*key, *value);
         }
-        for (key, value) in &self.settings {
-            config.set(key, value);
-        }
+        self.set_all(&mut config);
         for (key, value) in FIXED {
             config.set(*key, *value);
         }
@@ -111,9 +155,13 @@ impl Kafka {
     pub fn explain(&self, what: &str, error: &KafkaError) -> Error {
         let next = format!("check that Kafka runs at {}, or set --brokers", self.brokers);
         match error {
-            KafkaError::ClientConfig(_, why, key, value) => {
-                let why = format!("{key}={value}: {why}");
-                Error::new(Kind::Usage, what, why, "correct the setting")
+            // What it says about a value that it does not take shows it.
+            KafkaError::ClientConfig(code, _, key, _) => {
+                let why = match code {
+                    RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "librdkafka knows no such setting",
+                    _ => "librdkafka does not take its value, or not together with the others",
+                };
+                Error::new(Kind::Usage, what, format!("{key}: {why}"), "correct the setting")
             }
             _ => Error::new(Kind::Unavailable, what, error, next),
         }
@@ -237,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_default_settings_are_known_to_librdkafka() {
-        let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: Vec::new() };
+        let kafka = Kafka::at("127.0.0.1:1".into(), Vec::new(), Vec::new());
         let config = kafka.consumer_config("g");
         // With this on, the end of one topic was taken for the end of another and unread records were skipped.
         assert_eq!(config.get("enable.partition.eof"), Some("false"));
@@ -250,7 +298,7 @@ mod tests {
         for (key, value) in
             [("group.protocol", "consumer"), ("partition.assignment.strategy", "range,roundrobin")]
         {
-            let kafka = Kafka { brokers: "127.0.0.1:1".into(), settings: vec![(key.into(), value.into())] };
+            let kafka = Kafka::at("127.0.0.1:1".into(), vec![(key.into(), value.into())], Vec::new());
             let config = kafka.consumer_config("g");
             assert_eq!(config.get(key), Some(value));
             let consumer: Result<BaseConsumer, _> = config.create();

@@ -53,6 +53,8 @@ pub fn run(
         lanes,
         claims: Mutex::new(None),
         topic_ids: Mutex::new(HashMap::new()),
+        link: Mutex::default(),
+        credentials: settings.kafka.credentials(),
     };
     let config = settings.kafka.consumer_config(&settings.group);
     let consumer: BaseConsumer<Context> = match config.create_with_context(context) {
@@ -273,7 +275,7 @@ impl Session<'_> {
                 state.end(Ended::Restart("Kafka no longer has the records at our position".to_owned()));
             }
             KafkaError::MessageConsumptionFatal(_) => state.end(Ended::Restart(error.to_string())),
-            _ => tracing::warn!("Kafka: {error}"),
+            _ => self.cx.failed(&error.to_string()),
         }
     }
 

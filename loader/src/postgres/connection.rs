@@ -168,7 +168,14 @@ pub fn parse_url(url: &str) -> Result<Config> {
         config.application_name("tidemark");
     }
     tls.connector().map_err(refuse)?;
-    Ok(Config { driver: config, tls, password_from, url: url.to_owned(), file: None, settings: String::new() })
+    Ok(Config {
+        driver: config,
+        tls,
+        password_from,
+        url: url.to_owned(),
+        file: None,
+        settings: String::new(),
+    })
 }
 
 /// A connection that is kept for what comes next, until it is old: a session holds on to its caches, and to the temporary

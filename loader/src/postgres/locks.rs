@@ -45,7 +45,8 @@ pub async fn watched<T>(
 
 /// The connections that hold up another one, with what this role may know about them. `None` when it waits for nobody.
 pub async fn blockers(config: &Config, pid: i32) -> Result<Option<String>, PgError> {
-    let sql = "SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', b.pid, ' (' || pg_catalog.concat_ws(', ',
+    let sql =
+        "SELECT pg_catalog.string_agg(pg_catalog.concat('pid ', b.pid, ' (' || pg_catalog.concat_ws(', ',
                           a.usename, nullif(a.application_name, ''), a.state,
                           'in a transaction for ' || pg_catalog.date_trunc('second',
                               pg_catalog.clock_timestamp() - a.xact_start)) || ')'), ', ' ORDER BY b.pid)

@@ -38,7 +38,9 @@ impl Tls {
             let mut kept = Vec::new();
             for parameter in query.split('&') {
                 let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                if !tls.take(name, &percent_decoded(value)?)? {
+                let decoded = percent_decoded(value)
+                    .ok_or_else(|| format!("{name} has a % without two digits, or is no UTF-8"))?;
+                if !tls.take(name, &decoded)? {
                     kept.push(parameter);
                 }
             }
@@ -70,9 +72,9 @@ impl Tls {
                     "verify-ca" => Mode::VerifyCa,
                     "verify-full" => Mode::VerifyFull,
                     _ => {
-                        return Err(format!(
-                            "sslmode={value} is none of disable, prefer, require, verify-ca, verify-full"
-                        ));
+                        return Err(
+                            "sslmode is none of disable, prefer, require, verify-ca, verify-full".to_owned()
+                        );
                     }
                 }
             }
@@ -148,7 +150,7 @@ fn first(errors: &ErrorStack) -> String {
     reason.map_or_else(|| "OpenSSL failed".to_owned(), str::to_owned)
 }
 
-fn percent_decoded(text: &str) -> Result<String, String> {
+fn percent_decoded(text: &str) -> Option<String> {
     let mut out = Vec::new();
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -157,12 +159,10 @@ fn percent_decoded(text: &str) -> Result<String, String> {
             continue;
         }
         let digits = [bytes.next(), bytes.next()].map(|d| d.and_then(|d| char::from(d).to_digit(16)));
-        let [Some(high), Some(low)] = digits else {
-            return Err(format!("{text} has a % without two digits"));
-        };
+        let [Some(high), Some(low)] = digits else { return None };
         out.push((high * 16 + low) as u8);
     }
-    String::from_utf8(out).map_err(|_| format!("{text} is no UTF-8"))
+    String::from_utf8(out).ok()
 }
 
 /// The first `key=value` of such pairs, and what follows. A value may stand in quotes, with backslashes before quotes.

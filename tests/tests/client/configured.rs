@@ -171,7 +171,7 @@ fn a_mistake_in_the_file_is_refused_by_every_command() {
             "[late]\nallowed_lateness = '1d'\n",
             "unknown key allowed_lateness in section [late]; did you mean allowed?",
         ),
-        ("[dedupe]\nmode = 'ids'\n", "dedupe.mode = ids: not one of offsets, id_date, id_uuidv7, id_window"),
+        ("[dedupe]\nmode = 'ids'\n", "dedupe.mode: not one of offsets, id_date, id_uuidv7, id_window"),
     ] {
         let path = config(&database, &database.loader_url(), sections);
         for command in commands {
