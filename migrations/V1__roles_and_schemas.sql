@@ -50,6 +50,8 @@ COMMENT ON COLUMN loader.schema_history.name IS 'Its name';
 COMMENT ON COLUMN loader.schema_history.applied_on IS 'When it was applied';
 COMMENT ON COLUMN loader.schema_history.checksum IS
     'Checksum of its text; another text under the same number is refused';
+COMMENT ON COLUMN loader.schema_history.oldest_binary IS
+    'Oldest tidemark that may go on after it, by the last migration that it knows: older loaders wait to be replaced';
 
 -- The extension makes its schemas itself, so none is named here.
 CREATE EXTENSION IF NOT EXISTS tidemark;

@@ -5,7 +5,8 @@ use serde_json::json;
 use tokio_postgres::{Client, Error as PgError};
 
 use super::kafka_options::{self, Options};
-use super::{migrate, options};
+use super::migrate::{self, Standing};
+use super::options;
 use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::Kafka;
@@ -270,14 +271,18 @@ async fn check_postgres(
     if lacking.iter().any(|l| l.ends_with(" on schema loader") || l.ends_with(" on loader.schema_history")) {
         return Ok(());
     }
-    let (found, ours) = migrate::versions(client).await?;
-    let detail =
-        format!("version {}, this binary needs {ours}", found.map_or("none".to_owned(), |v| v.to_string()));
-    let next = if found > Some(ours) { "use the newer tidemark" } else { "run tidemark migrate" };
-    report.of("schema", found == Some(ours), detail, next);
+    let (standing, ours) = (migrate::standing(client).await?, migrate::ours());
+    let (found, next) = match standing {
+        Standing::Fits(found) => (Some(found), ""),
+        Standing::Newer(found) => (Some(found), "use the newer tidemark"),
+        Standing::Older(found) => (found, "run tidemark migrate"),
+    };
+    let found = found.map_or("none".to_owned(), |v| v.to_string());
+    let fits = matches!(standing, Standing::Fits(_));
+    report.of("schema", fits, format!("version {found}, this binary knows up to {ours}"), next);
 
     let sql = "SELECT paused, coalesce(pause_reason, '') FROM loader.pipelines WHERE name = $1";
-    if lacking.is_empty() && found == Some(ours) {
+    if lacking.is_empty() && fits {
         if let Ok(target) = options::target(config) {
             match target.check(client, postgres).await {
                 Ok(()) => report.ok("target", format!("{} takes events", target.name())),

@@ -23,6 +23,7 @@ use tidemark_loader::operations::notify;
 use tidemark_loader::operations::state::Shared;
 use tidemark_loader::operations::supervisor::{Supervisor, Voice};
 use tidemark_loader::postgres::connection;
+use tidemark_loader::postgres::locks;
 use tidemark_loader::postgres::pooler;
 use tidemark_loader::postgres::position;
 use tidemark_loader::postgres::target::Target;
@@ -71,8 +72,11 @@ pub async fn run(args: Args) -> Result<()> {
     let client = connection::connect_once(&postgres).await?;
     pooler::refuse(&client, &postgres).await?;
     migrate::expect_current(&client, &postgres).await?;
-    let explain = |e: tokio_postgres::Error| connection::explain("cannot open the pipeline", &postgres, &e);
-    let (pipeline_id, known_cluster) = position::pipeline(&client, &name).await.map_err(explain)?;
+    let what = "cannot open the pipeline";
+    let explain = |e: tokio_postgres::Error| connection::explain(what, &postgres, &e);
+    locks::be_patient(&client).await.map_err(explain)?;
+    let opened = locks::watched(&postgres, &client, what, position::pipeline(&client, &name)).await;
+    let (pipeline_id, known_cluster) = opened.map_err(explain)?;
     if let Some(cluster) = &survey.cluster_id {
         match known_cluster {
             None => position::set_cluster(&client, pipeline_id, cluster).await.map_err(explain)?,
@@ -91,7 +95,9 @@ pub async fn run(args: Args) -> Result<()> {
     let owner = super::owner();
     let state = Shared::new(&name, &owner);
     let breaker = Breaker::new(options::breaker(&config)?);
-    let supervisor = Arc::new(Supervisor::new(state.clone(), breaker, &name, pipeline_id, &owner));
+    let schema = migrate::ours();
+    let supervisor = Supervisor::new(state.clone(), breaker, &name, pipeline_id, &owner, schema);
+    let supervisor = Arc::new(supervisor);
     supervisor.begin(&client).await.map_err(explain)?;
     drop(client);
 

@@ -35,6 +35,8 @@ pub struct Supervisor {
     pipeline: String,
     pipeline_id: i32,
     owner: String,
+    /// The last migration that this binary knows.
+    schema: i32,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,7 +45,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Supervisor {
     /// Of a process that starts to load.
-    pub fn new(state: Arc<Shared>, breaker: Breaker, pipeline: &str, pipeline_id: i32, owner: &str) -> Self {
+    pub fn new(
+        state: Arc<Shared>,
+        breaker: Breaker,
+        pipeline: &str,
+        pipeline_id: i32,
+        owner: &str,
+        schema: i32,
+    ) -> Self {
         Supervisor {
             state,
             breaker: Mutex::new(breaker),
@@ -51,6 +60,7 @@ impl Supervisor {
             pipeline: pipeline.to_owned(),
             pipeline_id,
             owner: owner.to_owned(),
+            schema,
         }
     }
 
@@ -111,7 +121,7 @@ impl Supervisor {
         }
         let found = position::pause_of(client, self.pipeline_id).await?;
         let accept = found.accept_dead_letters && !found.paused;
-        self.take_over(found);
+        self.take_over(found, position::outgrown(client, self.schema).await?);
         if accept && locked(&self.breaker).is_armed() {
             position::expect_good(client, self.pipeline_id).await?;
         }
@@ -121,7 +131,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn take_over(&self, found: Pause) {
+    fn take_over(&self, found: Pause, outgrown: Option<i32>) {
         let unannounced = locked(&self.unannounced);
         if unannounced.is_some() {
             // It came up since; Postgres does not know yet.
@@ -131,6 +141,9 @@ impl Supervisor {
             let by = found.by.as_deref().unwrap_or("somebody");
             format!("{} (by {by})", found.reason.as_deref().unwrap_or("no reason was given"))
         });
+        let reason = reason.or(outgrown.map(|oldest| {
+            format!("the database was migrated for a newer tidemark: only those go on that know migration {oldest}")
+        }));
         match (self.state.with(|s| s.paused.clone()), &reason) {
             (Some(_), None) => {
                 locked(&self.breaker).reset(!found.accept_dead_letters);
@@ -146,7 +159,7 @@ impl Supervisor {
     pub async fn begin(&self, client: &Client) -> Result<(), PgError> {
         let found = position::pause_of(client, self.pipeline_id).await?;
         locked(&self.breaker).reset(!found.accept_dead_letters);
-        self.take_over(found);
+        self.take_over(found, None);
         Ok(())
     }
 

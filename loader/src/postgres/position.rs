@@ -165,6 +165,12 @@ pub async fn pause_of(client: &Client, pipeline_id: i32) -> Result<Pause, PgErro
     Ok(Pause { paused: row.get(0), reason: row.get(1), by: row.get(2), accept_dead_letters: row.get(3) })
 }
 
+/// The oldest binary that may go on, by the last migration that it knows, if one that knows them up to `ours` may not.
+pub async fn outgrown(client: &Client, ours: i32) -> Result<Option<i32>, PgError> {
+    let sql = "SELECT max(oldest_binary) FROM loader.schema_history HAVING max(oldest_binary) > $1";
+    Ok(client.query_opt(sql, &[&ours]).await?.map(|row| row.get(0)))
+}
+
 /// Pauses a pipeline unless it is paused already. Returns whether it was not.
 pub async fn pause(client: &Client, pipeline_id: i32, by: &str, reason: &str) -> Result<bool, PgError> {
     let sql = "UPDATE loader.pipelines
