@@ -12,9 +12,9 @@
 # DIR holds: port, pid (java's own), server.properties, server.log and data. Without PORT: the remembered one, else a
 # free one from 19092. The controller listens on the next free port above. The jars come from $TIDEMARK_KAFKA_LIBS
 # when that is set. KAFKA_TIMEOUT: seconds to wait for the broker, 60 unless told.
-# KAFKA_SECURE=1 (tests only) adds a listener with TLS and SASL on localhost: port in DIR/secure_port, certificate in
-# DIR/cert.pem, user alice with the password alice-secret for PLAIN and SCRAM-SHA-512; for OAUTHBEARER any unsigned
-# token that has not expired.
+# KAFKA_SECURE=PASSWORD (tests only) adds a listener with TLS and SASL on localhost: port in DIR/secure_port,
+# certificate in DIR/cert.pem, user alice with that password for PLAIN and, from the first start on, SCRAM-SHA-512; for
+# OAUTHBEARER any unsigned token that has not expired.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -76,7 +76,7 @@ configure() {
 
 secure() {
     local port=$1 controller=$2 secure listener=listener.name.sasl_ssl modules=org.apache.kafka.common.security
-    secure=$(free_port "$((controller + 1))")
+    secure=$(cat "$DIR/secure_port" 2>/dev/null || free_port "$((controller + 1))")
     [ -e "$DIR/cert.pem" ] || quietly kafka-certificate "is openssl installed?" \
         openssl req -x509 -newkey rsa:2048 -nodes -keyout "$DIR/key.pem" -out "$DIR/cert.pem" -days 3650 \
         -subj /CN=tidemark-test -addext subjectAltName=DNS:localhost
@@ -85,7 +85,7 @@ secure() {
         s|^listener.security.protocol.map=.*|&,SASL_SSL:SASL_SSL|" "$DIR/server.properties"
     printf '%s\n' ssl.keystore.type=PEM "ssl.keystore.location=$DIR/keystore.pem" \
         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER \
-        "$listener.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_alice=\"alice-secret\";" \
+        "$listener.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_alice=\"$KAFKA_SECURE\";" \
         "$listener.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;" \
         "$listener.oauthbearer.sasl.jaas.config=$modules.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"alice\";" \
         >>"$DIR/server.properties"
@@ -114,7 +114,7 @@ start() {
         rm -rf "$DIR/data" # a half-formatted folder is refused
         id=$("${java[@]}" kafka.tools.StorageTool random-uuid 2>>"$DIR/format.log")
         "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$DIR/server.properties" \
-            ${KAFKA_SECURE:+--add-scram 'SCRAM-SHA-512=[name=alice,password=alice-secret]'} >>"$DIR/format.log" 2>&1 ||
+            ${KAFKA_SECURE:+--add-scram "SCRAM-SHA-512=[name=alice,password=$KAFKA_SECURE]"} >>"$DIR/format.log" 2>&1 ||
             die "Kafka cannot format $DIR/data" "read $DIR/format.log; scripts/kafka.sh destroy $DIR starts over"
     fi
     until launch "$wanted" "${java[@]}"; do

@@ -1,7 +1,7 @@
 //! `tidemark run`: from Kafka into bronze until it is told to stop. Starts sessions (`kafka::session`) one after the
 //! other, each with lanes of its own, and handles signals.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -124,6 +124,7 @@ pub async fn run(args: Args) -> Result<()> {
         state: state.clone(),
         end_stuck_writers: config.get("fencing.terminate_previous_backend") == Some("true"),
         on_data_loss: kafka_options::on_data_loss(&config)?,
+        link: Mutex::default(),
         until: bounded.then_some(survey.ends),
     });
     let result = sessions(&settings, &reading, &stop, &supervisor).await;

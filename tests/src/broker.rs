@@ -80,13 +80,21 @@ impl Secure {
     /// Starts one.
     pub fn start() -> Secure {
         let (directory, address) =
-            server::start_with("kafka.sh", "kafka-secure", &[], &[("KAFKA_SECURE", "1")]);
+            server::start_with("kafka.sh", "kafka-secure", &[], &[("KAFKA_SECURE", "alice-secret")]);
         let port = std::fs::read_to_string(directory.join("secure_port")).expect("kafka.sh leaves the port");
         Secure {
             address: format!("localhost:{}", port.trim()),
             certificate: directory.join("cert.pem"),
             open: Broker { address, directory },
         }
+    }
+}
+
+impl Secure {
+    /// Restarts it with another password for PLAIN.
+    pub fn change_password(&self, to: &str) {
+        self.open.stop();
+        self.open.start_in(&[("KAFKA_SECURE", to)]);
     }
 }
 
@@ -128,8 +136,13 @@ impl Broker {
 
     /// Starts it again where it was.
     pub fn start_again(&self) {
+        self.start_in(&[]);
+    }
+
+    fn start_in(&self, environment: &[(&str, &str)]) {
         let port = self.address.rsplit(':').next().unwrap_or_default();
-        server::script_with("kafka.sh", &["start".as_ref(), self.directory.as_os_str(), port.as_ref()]);
+        let arguments = ["start".as_ref(), self.directory.as_os_str(), port.as_ref()];
+        server::script_in(environment, "kafka.sh", &arguments);
     }
 
     /// Creates a topic with settings; its records stay whatever their times are.

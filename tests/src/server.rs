@@ -72,8 +72,13 @@ pub(crate) fn script(script: &str, command: &str, directory: &Path) {
 
 /// Runs a script that must succeed.
 pub(crate) fn script_with(script: &str, arguments: &[&std::ffi::OsStr]) {
+    script_in(&[], script, arguments);
+}
+
+/// Runs a script that must succeed, with more variables in its environment.
+pub(crate) fn script_in(environment: &[(&str, &str)], script: &str, arguments: &[&std::ffi::OsStr]) {
     let path = root().join("scripts").join(script);
-    run(Command::new(&path).args(arguments));
+    run(Command::new(&path).args(arguments).envs(environment.iter().copied()));
 }
 
 /// Runs a script that must succeed; it and what it starts have so many kilobytes of address space each.

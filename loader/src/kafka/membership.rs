@@ -17,7 +17,6 @@ use tokio_postgres::{Client, Error as PgError};
 
 use super::books::Books;
 use super::bounded::Range;
-use super::link::Link;
 use super::plan::{Ended, OnDataLoss, Settings};
 use super::{identity, token};
 use crate::batch::RawBatch;
@@ -46,7 +45,6 @@ pub(super) struct Context {
     pub(super) claims: Mutex<Option<Kept>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
     pub(super) state: Mutex<State>,
-    pub(super) link: Mutex<Link>,
     /// The passwords and certificates that the consumer was made with.
     pub(super) credentials: Vec<Option<Vec<u8>>>,
 }
@@ -134,7 +132,7 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let up = statistics.brokers.values().any(|broker| broker.state == "UP");
-        if up && let Some(news) = locked(&self.link).works(Instant::now()) {
+        if up && let Some(news) = locked(&self.settings.link).works(Instant::now()) {
             tracing::info!("{news}");
         }
         self.settings.state.with(|state| {
@@ -185,7 +183,7 @@ impl Context {
 
     /// Something failed between us and Kafka, which librdkafka tries again by itself.
     pub(super) fn failed(&self, why: &str) {
-        if let Some(news) = locked(&self.link).failed(Instant::now(), why) {
+        if let Some(news) = locked(&self.settings.link).failed(Instant::now(), why) {
             tracing::warn!("{news}");
         }
     }

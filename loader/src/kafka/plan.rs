@@ -1,7 +1,8 @@
 //! What a session is told to do, and how it can end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::link::Link;
 use super::{End, Kafka};
 use crate::batch::BatchLimits;
 use crate::error::Error;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub end_stuck_writers: bool,
     /// What to do when records at our position are gone.
     pub on_data_loss: OnDataLoss,
+    /// What was said about Kafka being away, whichever session it was.
+    pub link: Mutex<Link>,
     /// Stop once these ends are reached; `None` runs for ever.
     pub until: Option<Vec<End>>,
 }

@@ -53,7 +53,6 @@ pub fn run(
         lanes,
         claims: Mutex::new(None),
         topic_ids: Mutex::new(HashMap::new()),
-        link: Mutex::default(),
         credentials: settings.kafka.credentials(),
     };
     let config = settings.kafka.consumer_config(&settings.group);

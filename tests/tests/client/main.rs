@@ -27,6 +27,7 @@ mod plans;
 mod refusals;
 mod replay;
 mod replication;
+mod retries;
 mod roles;
 mod running;
 mod scripts;

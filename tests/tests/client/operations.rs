@@ -130,7 +130,7 @@ fn check_says_what_is_wrong_and_what_to_do() {
     assert!(problem(&of(&url), "position").contains("cluster another"));
     client
         .batch_execute(
-            "INSERT INTO loader.schema_history SELECT version + 1000, name, applied_on, checksum
+            "INSERT INTO loader.schema_history SELECT version + 1000, name, applied_on, checksum, version + 1000
                FROM loader.schema_history ORDER BY version DESC LIMIT 1",
         )
         .unwrap();

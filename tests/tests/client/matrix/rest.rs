@@ -91,7 +91,7 @@ fn row_21_a_partition_that_is_detached_under_a_running_load() {
 #[test]
 fn row_23_an_older_binary_leaves_a_newer_schema_alone() {
     let database = cluster::shared().database();
-    let newer = "INSERT INTO loader.schema_history SELECT 9999, 'newer', applied_on, checksum
+    let newer = "INSERT INTO loader.schema_history SELECT 9999, 'newer', applied_on, checksum, 9999
                    FROM loader.schema_history WHERE version = 1";
     database.connect().batch_execute(newer).unwrap();
     let refused = tidemark(&["migrate"]).database(&database.superuser_url()).run();
