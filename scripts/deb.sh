@@ -87,6 +87,7 @@ loader() {
     sed -e '1,/^\[Unit\]/{/^#/d}' -e 's|/usr/local/bin/|/usr/bin/|' packaging/systemd/tidemark.service \
         >"$tree/usr/lib/systemd/system/tidemark.service"
     chmod 644 "$tree/usr/lib/systemd/system/tidemark.service"
+    install -D -m 644 packaging/systemd/tidemark.sysusers "$tree/usr/lib/sysusers.d/tidemark.conf"
     quietly manual "read the log" cargo run --release --locked -p tidemark-cli --example manual -- "$tree/usr/share"
     find "$tree/usr/share/man" -type f -exec gzip -9n {} +
     document "$tree" tidemark-loader

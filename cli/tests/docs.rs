@@ -8,6 +8,7 @@ use tidemark_cli::{Cli, EXIT_CODES};
 use tidemark_loader::config::Config;
 use tidemark_loader::config::keys::{KEYS, Kind};
 use tidemark_loader::operations::metrics::{METRICS, Metric};
+use tidemark_loader::postgres::retry::TABLE;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -44,6 +45,19 @@ fn metrics() -> String {
     out
 }
 
+fn retries() -> String {
+    let mut out =
+        "| error of Postgres | SQLSTATE | a command, a start | a loader that runs | a batch | again |\n\
+                   |---|---|---|---|---|---|\n"
+            .to_owned();
+    for rule in TABLE {
+        let codes: Vec<&str> = rule.codes.iter().copied().filter(|code| !code.is_empty()).collect();
+        let verdicts = rule.verdicts.map(|verdict| verdict.to_string()).join(" | ");
+        out.push_str(&format!("| {} | {} | {verdicts} |\n", rule.meaning, codes.join(", ")));
+    }
+    out
+}
+
 fn exit_codes() -> String {
     let mut out = "| code | |\n|---|---|\n".to_owned();
     for line in EXIT_CODES.lines().skip(1) {
@@ -58,7 +72,9 @@ fn the_lists_are_those_of_the_code() {
     let path = root().join("docs/loader.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let mut wanted = page.clone();
-    for (name, list) in [("keys", keys()), ("metrics", metrics()), ("exit codes", exit_codes())] {
+    let lists =
+        [("keys", keys()), ("metrics", metrics()), ("exit codes", exit_codes()), ("retries", retries())];
+    for (name, list) in lists {
         let begin = format!("<!-- {name} -->\n");
         let from = wanted.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
         let to = from + wanted[from..].find("<!-- end -->").unwrap();
@@ -155,7 +171,7 @@ fn the_example_is_valid_and_leaves_out_only_the_database() {
 #[test]
 fn the_unit_is_what_the_code_expects() {
     let unit = std::fs::read_to_string(root().join("packaging/systemd/tidemark.service")).unwrap();
-    for line in ["Type=notify", "WatchdogSec=60", "TimeoutStopSec=30", "RestartPreventExitStatus=64 77 78"] {
+    for line in ["Type=notify", "WatchdogSec=60", "TimeoutStopSec=30", "RestartPreventExitStatus=64 78"] {
         assert!(unit.lines().any(|l| l == line), "{line}");
     }
 }
