@@ -23,14 +23,21 @@ struct Trouble {
     last: Instant,
     /// Failures since something was said.
     more: u64,
+    /// It was said that a broker does not let us in.
+    refused: bool,
 }
 
 impl Link {
-    /// Something failed. Returns what to say about it, if anything.
-    pub fn failed(&mut self, now: Instant, why: &str) -> Option<String> {
-        let Some(trouble) = &mut self.trouble else {
-            self.trouble = Some(Trouble { since: now, said: now, last: now, more: 0 });
-            return Some(format!("Kafka: {why}; it is tried again, and said once a minute"));
+    /// Something failed, or a broker is there and refuses us. Returns what to say about it, if anything.
+    pub fn failed(&mut self, now: Instant, refused: bool, why: &str) -> Option<String> {
+        let trouble = match &mut self.trouble {
+            // Also what comes of it: a refused connection is a failed one, and then all brokers are down.
+            Some(trouble) if trouble.refused || !refused => trouble,
+            other => {
+                let since = other.as_ref().map_or(now, |trouble| trouble.since);
+                *other = Some(Trouble { since, said: now, last: now, more: 0, refused });
+                return Some(format!("Kafka: {why}; it is tried again, and said once a minute"));
+            }
         };
         trouble.last = now;
         trouble.more += 1;
@@ -64,7 +71,7 @@ mod tests {
         let mut said = Vec::new();
         for n in 0..6_000u64 {
             let now = at(1) + Duration::from_millis(n * 50);
-            said.extend(link.failed(now, "all brokers are down"));
+            said.extend(link.failed(now, false, "all brokers are down"));
             said.extend(link.works(now));
         }
         assert_eq!(said.len(), 5, "{said:?}");
@@ -76,6 +83,11 @@ mod tests {
         assert_eq!(link.works(at(310)), None);
         assert_eq!(link.works(at(317)).unwrap(), "Kafka is there again; connections failed for 299 s");
         assert_eq!(link.works(at(320)), None);
-        assert!(link.failed(at(400), "x").unwrap().starts_with("Kafka: x"));
+        assert!(link.failed(at(400), false, "x").unwrap().starts_with("Kafka: x"));
+        // It is there, and does not let us in: that is news, once.
+        assert!(link.failed(at(401), true, "wrong password").unwrap().starts_with("Kafka: wrong password"));
+        assert_eq!(link.failed(at(402), false, "x"), None);
+        assert_eq!(link.failed(at(403), true, "wrong password"), None);
+        assert_eq!(link.works(at(420)).unwrap(), "Kafka is there again; connections failed for 3 s");
     }
 }

@@ -118,10 +118,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.failed(&format!("{error}: {reason}"));
+        let codes = [Some(RDKafkaErrorCode::Authentication), Some(RDKafkaErrorCode::SSL)];
+        let refused = codes.contains(&error.rdkafka_error_code());
+        self.failed(refused, &format!("{error}: {reason}"));
         // Not while somebody has the state: there will be another error.
-        let refused = [Some(RDKafkaErrorCode::Authentication), Some(RDKafkaErrorCode::SSL)];
-        if refused.contains(&error.rdkafka_error_code())
+        if refused
             && let Ok(mut state) = self.state.try_lock()
             && self.settings.kafka.credentials() != self.credentials
         {
@@ -182,8 +183,8 @@ impl Context {
     }
 
     /// Something failed between us and Kafka, which librdkafka tries again by itself.
-    pub(super) fn failed(&self, why: &str) {
-        if let Some(news) = locked(&self.settings.link).failed(Instant::now(), why) {
+    pub(super) fn failed(&self, refused: bool, why: &str) {
+        if let Some(news) = locked(&self.settings.link).failed(Instant::now(), refused, why) {
             tracing::warn!("{news}");
         }
     }

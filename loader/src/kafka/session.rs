@@ -274,7 +274,7 @@ impl Session<'_> {
                 state.end(Ended::Restart("Kafka no longer has the records at our position".to_owned()));
             }
             KafkaError::MessageConsumptionFatal(_) => state.end(Ended::Restart(error.to_string())),
-            _ => self.cx.failed(&error.to_string()),
+            _ => self.cx.failed(false, &error.to_string()),
         }
     }
 

@@ -305,7 +305,6 @@ pub fn grant_temporary(config: &tokio_postgres::Config) -> String {
 pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgres::Error) -> Error {
     let why = full_message(error);
     let at = describe(config);
-    let user = config.get_user().unwrap_or_default();
     let code = error.as_db_error().map(|db| db.code().code());
     let class = retry::classify(error);
     let next = match (class, code) {
@@ -338,6 +337,60 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A connection to a server that lets everybody in and then says nothing, and that end of it.
+    async fn connected() -> (Kept, tokio::net::TcpStream) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgresql://u:p@{}/d?sslmode=disable", listener.local_addr().unwrap());
+        let client = tokio::spawn(async move { open(&parse_url(&url).unwrap()).await.unwrap() });
+        let (mut server, _) = listener.accept().await.unwrap();
+        let _ = server.read(&mut [0; 1024]).await.unwrap();
+        // Authenticated, and ready for a query.
+        server.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+        (Kept::new(client.await.unwrap()), server)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_until_it_is_old_or_broken() {
+        let aged = |kept: Kept, by: Duration| Kept { since: kept.since - by, ..kept };
+        let (kept, _server) = connected().await;
+        let kept = aged(kept.usable().unwrap(), MOST_AGE / 2).usable().unwrap();
+        assert!(aged(kept, MOST_AGE / 2).usable().is_none());
+
+        let (kept, server) = connected().await;
+        drop(server);
+        let noticed = tokio::time::timeout(Duration::from_secs(10), async {
+            while !kept.is_closed() {
+                tokio::task::yield_now().await;
+            }
+        });
+        noticed.await.unwrap();
+        assert!(kept.usable().is_none());
+    }
+
+    #[test]
+    fn credentials_are_read_anew_and_another_place_is_not() {
+        let file = std::env::temp_dir().join(format!("tidemark-dsn-{}", uuid::Uuid::new_v4()));
+        let path = file.to_str().unwrap();
+        let first = "postgresql://u:one@h:1/d?sslmode=disable";
+        let config = parse_url(first).unwrap().from_file(Some(path));
+        let password = |config: &Config| String::from_utf8_lossy(config.get_password().unwrap()).into_owned();
+        // A file that is gone for a moment changes nothing.
+        assert_eq!(password(&config.anew()), "one");
+        for (text, user, expected) in [
+            ("postgresql://u:two@h:1/d\n", "u", "two"),
+            ("postgresql://other:three@h:1/d", "other", "three"),
+            ("postgresql://u:four@elsewhere:1/d", "u", "one"),
+            ("postgresql://u:four@h:1/elsewhere", "u", "one"),
+            ("half a l", "u", "one"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let new = config.anew();
+            assert_eq!((new.get_user(), password(&new).as_str()), (Some(user), expected), "{text}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
 
     #[test]
     fn only_what_the_migrations_make_is_said_to_come_from_them() {

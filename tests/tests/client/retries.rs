@@ -24,10 +24,12 @@ fn together(files: &[&PathBuf]) -> PathBuf {
 }
 
 fn wait_for_word(process: &mut Process, word: &str) {
-    wait_until(&format!("the loader to say: {word}"), PATIENCE, || {
-        assert!(process.is_running(), "it ended: {}", process.errors());
-        process.errors().contains(word)
-    });
+    let started = Instant::now();
+    while !process.errors().contains(word) {
+        let waited = started.elapsed() < PATIENCE;
+        assert!(waited && process.is_running(), "it never said {word}, but: {}", process.errors());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn end(process: Process) {
@@ -178,6 +180,7 @@ fn the_value_of_a_setting_is_never_printed() {
     let usual = ["--brokers", broker, "--topic", &topic];
     let setting = |text| [&["run"], &usual[..], &["--until-caught-up", "--kafka-config", text]].concat();
     let check = [&["check"], &usual[..]].concat();
+    let show = [&["config", "show"], &usual[..]].concat();
     let run = [&["run", "--until-caught-up"], &usual[..]].concat();
     let on = |arguments: Vec<&str>, variables: &[(&str, &str)]| {
         let invocation = tidemark(&arguments).database(&url);
@@ -205,7 +208,8 @@ fn the_value_of_a_setting_is_never_printed() {
         ("TIDEMARK__KAFKA__SASL_PASSWORD_FILE", "TIDEMARK__KAFKA__SASL_PASSWORD_FILE: No such file"),
         ("TIDEMARK__BATCH__MAX_DELAY", "TIDEMARK__BATCH__MAX_DELAY: not a time"),
     ] {
-        let (_, found) = on(check.clone(), &[(name, "hunter2")]);
+        on(check.clone(), &[(name, "hunter2")]);
+        let (_, found) = on(show.clone(), &[(name, "hunter2")]);
         assert!(found.contains(said), "{name}: {found}");
         on(run.clone(), &[(name, "hunter2")]);
     }
@@ -219,7 +223,7 @@ fn the_value_of_a_setting_is_never_printed() {
         "host=127.0.0.1 password=a hunter2=b",
     ] {
         let (code, found) = on(vec!["status"], &[("TIDEMARK_DATABASE_URL", wrong)]);
-        assert_eq!(code, Some(64), "{wrong}: {found}");
+        assert!([Some(64), Some(69)].contains(&code), "{wrong}: {found}");
         on(vec!["status", wrong], &[]);
     }
     on(vec!["status", "--databse-url=postgresql://u:hunter2@h/d"], &[]);
