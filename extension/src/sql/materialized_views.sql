@@ -106,12 +106,16 @@ BEGIN
     FOR v IN
         SELECT x.* FROM tidemark_internal.materialized_views x JOIN pg_class c ON c.oid = x.view
          WHERE tidemark_internal.may_act_as(caller, c.relowner) AND x.view <> ALL (skip)
-         ORDER BY x.view::text FOR UPDATE OF x SKIP LOCKED
+         ORDER BY x.view::text
     LOOP
         -- Counted before the refresh takes its snapshot: whatever is counted is in the view afterwards.
         SELECT coalesce(sum(m.change_count), 0) INTO now_count
           FROM tidemark_internal.models m WHERE m.name = ANY (v.models);
         CONTINUE WHEN now_count = v.seen_count;
+        -- This row alone: a slow view must not keep others from refreshing theirs.
+        PERFORM FROM tidemark_internal.materialized_views x
+          WHERE x.view = v.view AND x.seen_count = v.seen_count FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
         refreshed := v.view;
         BEGIN
             PERFORM tidemark_internal.execute_contained(

@@ -12,6 +12,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 BEGIN ATOMIC
+    -- 0 in place of the table: with it, pg_get_expr would wait for whoever has the partition locked.
     SELECT c.oid::regclass,
            CASE b.bound[1] WHEN 'MINVALUE' THEN '-infinity' ELSE trim(BOTH '''' FROM b.bound[1])::timestamptz END,
            CASE b.bound[2] WHEN 'MAXVALUE' THEN 'infinity' ELSE trim(BOTH '''' FROM b.bound[2])::timestamptz END,
@@ -19,7 +20,7 @@ BEGIN ATOMIC
       FROM pg_inherits i
       JOIN pg_class c ON c.oid = i.inhrelid
      CROSS JOIN LATERAL regexp_match(
-           pg_get_expr(c.relpartbound, c.oid),
+           pg_get_expr(c.relpartbound, 0),
            '^FOR VALUES FROM \((MINVALUE|''[^'']+'')\) TO \((MAXVALUE|''[^'']+'')\)$') AS b(bound)
      WHERE i.inhparent = parent AND b.bound IS NOT NULL
      ORDER BY 2;

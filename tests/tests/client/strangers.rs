@@ -369,7 +369,18 @@ fn an_owner_who_keeps_his_tables_locked_holds_up_the_others_for_seconds() {
              SET statement_timeout = '60s'",
         )
         .unwrap();
-    // Ten dates wait behind the lock; it is tried once.
+    // Ten dates wait behind the lock; it is tried once. Nor does it hide the others' health.
+    let health =
+        "SELECT parent::text FROM tidemark.partition_health; SELECT FROM tidemark.plan_maintenance()";
+    owner
+        .batch_execute(
+            "COMMIT; CREATE TABLE own.ev (event_time timestamptz NOT NULL) PARTITION BY RANGE (event_time);
+             SELECT tidemark.manage_partitions('own.ev', 1)",
+        )
+        .unwrap();
+    owner.batch_execute("CALL tidemark.run_maintenance()").unwrap();
+    owner.batch_execute(&format!("{lock}; LOCK TABLE own.ev IN ACCESS EXCLUSIVE MODE")).unwrap();
+    client.batch_execute(&format!("SET lock_timeout = '2s'; {health}; RESET lock_timeout")).unwrap();
     assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh()")), "P0001");
     let status =
         "SELECT concat_ws(' ', model, dirty_dates, last_error) FROM tidemark.model_status ORDER BY 1";
@@ -431,13 +442,31 @@ fn whatever_the_code_of_an_owner_raises_ends_only_his_own_work() {
         assert_eq!(database.number(others), 0, "{code}");
         assert_eq!(database.number("SELECT v - (SELECT sum(v) FROM s.src) FROM s.total"), 0, "{code}");
     }
-    // A cancel is one all the same.
+    // A view that takes long leaves others theirs; and a cancel is one all the same.
     owner
         .batch_execute(
             "CREATE OR REPLACE FUNCTION own.boom() RETURNS integer LANGUAGE sql
                           AS 'SELECT 1 FROM pg_sleep(60)'",
         )
         .unwrap();
+    let mut slow = database.connect();
+    let pid = slow.query_one("SELECT pg_backend_pid()", &[]).unwrap().get::<_, i32>(0);
+    let thread = std::thread::spawn(move || {
+        sqlstate(slow.batch_execute("CALL tidemark.refresh_materialized_views()"))
+    });
+    wait_until("the slow view to be at work", Duration::from_secs(60), || {
+        database.number(&format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
+        )) > 0
+    });
+    let write =
+        "INSERT INTO s.src VALUES ('2026-01-02', 5); SELECT tidemark.mark_dirty('s.src', '{2026-01-02}')";
+    client.batch_execute(write).unwrap();
+    client.batch_execute("CALL tidemark.refresh('s.m')").unwrap();
+    client.batch_execute("CALL tidemark.refresh_materialized_views()").unwrap();
+    assert_eq!(database.number("SELECT v - (SELECT sum(v) FROM s.src) FROM s.total"), 0);
+    database.value(&format!("SELECT pg_cancel_backend({pid})"));
+    assert_eq!(thread.join().unwrap(), "57014");
     client.batch_execute("SET statement_timeout = '500ms'").unwrap();
     assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh('own.a')")), "57014");
     assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh_materialized_views()")), "57014");
