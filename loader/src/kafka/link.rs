@@ -49,6 +49,11 @@ impl Link {
         Some(format!("Kafka, for {for_seconds} s now: {why} ({more} failures since this was said last)"))
     }
 
+    /// Whether a broker does not let us in.
+    pub fn refused(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.refused)
+    }
+
     /// A broker answers. Returns what to say, if that is news.
     pub fn works(&mut self, now: Instant) -> Option<String> {
         let trouble = self.trouble.take_if(|trouble| now.duration_since(trouble.last) >= QUIET)?;

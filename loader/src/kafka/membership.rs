@@ -121,14 +121,6 @@ impl ClientContext for Context {
         let codes = [Some(RDKafkaErrorCode::Authentication), Some(RDKafkaErrorCode::SSL)];
         let refused = codes.contains(&error.rdkafka_error_code());
         self.failed(refused, &format!("{error}: {reason}"));
-        // Not while somebody has the state: there will be another error.
-        if refused
-            && let Ok(mut state) = self.state.try_lock()
-            && self.settings.kafka.credentials() != self.credentials
-        {
-            state
-                .end(Ended::Restart("the passwords or certificates for Kafka are other ones now".to_owned()));
-        }
     }
 
     fn stats(&self, statistics: Statistics) {

@@ -144,6 +144,11 @@ impl Session<'_> {
             }
             if last_question.elapsed() >= LOOK {
                 last_question = Instant::now();
+                let settings = &self.cx.settings;
+                if locked(&settings.link).refused() && settings.kafka.credentials() != self.cx.credentials {
+                    let why = "the passwords or certificates for Kafka are other ones now";
+                    return Ended::Restart(why.to_owned());
+                }
                 let mut state = locked(&self.cx.state);
                 let topics = state.topics.clone();
                 self.cx.same(self.consumer, &mut state, &topics, &BTreeSet::new());

@@ -134,8 +134,15 @@ pub fn parse_url(url: &str) -> Result<Config> {
         )
     };
     let (for_driver, tls) = Tls::split_from(url).map_err(refuse)?;
-    let mut config: tokio_postgres::Config =
-        for_driver.parse().map_err(|e: tokio_postgres::Error| refuse(full_message(&e)))?;
+    let mut config: tokio_postgres::Config = for_driver.parse().map_err(|e: tokio_postgres::Error| {
+        // Among pairs, what it takes for the name of a parameter may be the rest of a password with a blank in it.
+        let is_url = for_driver.contains("://");
+        refuse(if is_url {
+            full_message(&e)
+        } else {
+            "the key=value pairs are not as libpq writes them".to_owned()
+        })
+    })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(Error::new(
             Kind::Usage,
