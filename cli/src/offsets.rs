@@ -112,7 +112,7 @@ async fn show(args: Show) -> Result<()> {
     let sql = format!(
         "SELECT p.name, o.topic, o.partition, o.next_offset, o.run, o.epoch, o.owner, {ALIVE},
                 to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-                round(extract(epoch FROM now() - o.last_received_at))::bigint, o.leader_epoch, o.kafka_topic_id
+                to_char(o.last_received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), o.leader_epoch, o.kafka_topic_id
            FROM loader.offsets AS o JOIN loader.pipelines AS p USING (pipeline_id)
           WHERE ($1::text IS NULL OR p.name = $1) AND ($2::text IS NULL OR o.topic = $2)
             AND ($3 OR o.topic !~ '^(file|stdin):')
@@ -143,15 +143,15 @@ async fn show(args: Show) -> Result<()> {
         "topic",
         "partition",
         "next_offset",
-        "low",
-        "high",
-        "lag",
+        "low_offset",
+        "end_offset",
+        "lag_records",
         "run",
         "epoch",
         "owner",
         "owner_alive",
         "updated_at",
-        "seconds_behind_receipt",
+        "last_received_at",
         "leader_epoch",
         "kafka_topic_id",
     ];
@@ -173,7 +173,7 @@ async fn show(args: Show) -> Result<()> {
                 Some(row.get(6)),
                 Some(row.get::<_, bool>(7).to_string()),
                 Some(row.get(8)),
-                row.get::<_, Option<i64>>(9).map(|s| s.to_string()),
+                row.get(9),
                 row.get::<_, Option<i32>>(10).map(|epoch| epoch.to_string()),
                 row.get(11),
             ]

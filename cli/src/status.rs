@@ -1,9 +1,12 @@
-//! `tidemark status`: what the loader's books say, as small tables for a person.
+//! `tidemark status`: what the database knows of all pipelines, as small tables for a person or as one object. What a
+//! loader knows beyond that - what it reads, what it meets - is on its page /status, under the same names.
 
+use serde_json::{Map, Value};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::Database;
-use tidemark_loader::error::Result;
+use super::output::Output;
+use tidemark_loader::error::{Error, Result};
 use tidemark_loader::postgres::connection;
 
 /// Arguments of `tidemark status`.
@@ -11,39 +14,49 @@ use tidemark_loader::postgres::connection;
 pub struct Args {
     #[command(flatten)]
     database: Database,
+    /// How to show it; json has all partitions, and whole names
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
-const SECTIONS: &[(&str, &str)] = &[
+/// Title, name in JSON, and query of each table. `MOST` is how many rows a person wants to see.
+const SECTIONS: &[(&str, &str, &str)] = &[
     (
         "Pipelines",
-        "SELECT pipeline, read, loaded, duplicate, late_diverted, dead, filtered, tombstone, missing, batches,
-                to_char(last_committed_at, 'YYYY-MM-DD HH24:MI:SS') AS last_batch_utc
-           FROM loader.pipeline_totals ORDER BY pipeline",
+        "pipelines",
+        "SELECT pipeline, read, loaded, duplicate, late_diverted AS late, dead, filtered, tombstone, missing, batches,
+                to_char(last_committed_at, 'YYYY-MM-DD HH24:MI:SS') AS last_commit_utc,
+                CASE WHEN p.paused THEN coalesce(p.pause_reason, 'no reason was given') || coalesce(
+                     ' (by ' || p.paused_by || ')', '') END AS paused
+           FROM loader.pipeline_totals AS t JOIN loader.pipelines AS p ON p.name = t.pipeline ORDER BY pipeline",
     ),
     (
-        "Offsets (the 50 moved last)",
-        "SELECT p.name AS pipeline,
-                CASE WHEN length(o.topic) > 40 THEN left(o.topic, 20) || '...' ELSE o.topic END AS topic,
-                o.partition, o.next_offset, o.epoch, to_char(o.updated_at, 'YYYY-MM-DD HH24:MI:SS') AS updated_utc,
-                round(extract(epoch FROM now() - o.last_received_at))::bigint AS seconds_behind_receipt
-           FROM (SELECT * FROM loader.offsets ORDER BY updated_at DESC LIMIT 50) AS o
+        "Partitions (the 50 moved last)",
+        "partitions",
+        "SELECT p.name AS pipeline, o.topic, o.partition, o.epoch, o.next_offset,
+                to_char(o.updated_at, 'YYYY-MM-DD HH24:MI:SS') AS updated_utc,
+                to_char(o.last_received_at, 'YYYY-MM-DD HH24:MI:SS') AS last_received_utc
+           FROM (SELECT * FROM loader.offsets ORDER BY updated_at DESC LIMIT MOST) AS o
            JOIN loader.pipelines AS p USING (pipeline_id)
           ORDER BY p.name, o.topic, o.partition",
     ),
     (
         "Open dead letters",
+        "dead_letters",
         "SELECT stage, reason, count(*) AS letters,
                 to_char(max(quarantined_at), 'YYYY-MM-DD HH24:MI:SS') AS newest_utc
            FROM loader.dead_letters WHERE status = 'open' GROUP BY stage, reason ORDER BY letters DESC, reason",
     ),
     (
         "Gaps",
+        "gaps",
         "SELECT topic, partition, expected, resumed_at, cause,
                 to_char(recorded_at, 'YYYY-MM-DD HH24:MI:SS') AS recorded_utc
-           FROM loader.offset_gaps WHERE acknowledged_by IS NULL ORDER BY gap_id DESC LIMIT 20",
+           FROM loader.offset_gaps WHERE acknowledged_by IS NULL ORDER BY gap_id DESC LIMIT MOST",
     ),
     (
         "Models",
+        "models",
         "SELECT model, dirty_dates, oldest_dirty_date, newest_dirty_date, frozen_dirty_dates,
                 coalesce(to_char(last_refreshed_at, 'YYYY-MM-DD HH24:MI:SS'), 'never') AS last_refreshed_utc,
                 freshness_seconds, nullif(array_to_string(missing_sources, ', '), '') AS missing_sources, last_error,
@@ -52,23 +65,46 @@ const SECTIONS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Prints the tables to standard output.
+/// Prints it to standard output.
 pub async fn run(args: Args) -> Result<()> {
     let config = args.database.config()?;
     let client = connection::connect_once(&config).await?;
-    for (title, sql) in SECTIONS {
-        let (names, rows) = query(&client, sql)
-            .await
-            .map_err(|e| connection::explain("cannot read the status", &config, &e))?;
+    let explain = |e| connection::explain("cannot read the status", &config, &e);
+    if args.output == Output::Json {
+        let mut all = Map::new();
+        for (_, name, sql) in SECTIONS {
+            let sql = format!(
+                "SELECT coalesce(jsonb_agg(to_jsonb(q)), '[]')::text FROM ({}) AS q",
+                sql.replace("MOST", "ALL")
+            );
+            let rows: String = client.query_one(&sql, &[]).await.map_err(explain)?.get(0);
+            let rows: Value =
+                serde_json::from_str(&rows).map_err(|e| Error::bug("cannot read the status", e))?;
+            all.insert((*name).to_owned(), rows);
+        }
+        say!("{:#}", Value::Object(all));
+        return Ok(());
+    }
+    for (title, _, sql) in SECTIONS {
+        let (names, mut rows) = query(&client, &sql.replace("MOST", "50")).await.map_err(explain)?;
         say!("{title}");
         if rows.is_empty() {
             say!("  none");
         } else {
+            rows.iter_mut().flatten().flatten().for_each(shorten);
             say!("{}", table(&names, &rows).trim_end_matches('\n'));
         }
         say!("");
     }
     Ok(())
+}
+
+/// Files are topics with the SHA-256 in their names.
+fn shorten(text: &mut String) {
+    if text.len() > 40 && text.starts_with("file:") {
+        text.truncate(20);
+        text.push_str("...");
+    }
 }
 
 /// Every value as text.

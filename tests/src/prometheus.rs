@@ -1,5 +1,5 @@
-//! A real Prometheus that scrapes one loader every second and evaluates the rules of `packaging/prometheus`, without their
-//! delays: an alert fires as soon as its expression holds.
+//! A real Prometheus that scrapes one loader every second and evaluates the rules of `packaging/prometheus`, without
+//! their delays: an alert fires as soon as its expression holds.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! /metrics: one table of all names, each with how its values are read from the state when somebody asks. So a partition
-//! that was given up is not shown, and nothing is counted anywhere else.
+//! /metrics: one table of all names, each with how its values are read from the state when somebody asks. So a
+//! partition that was given up is not shown, and nothing is counted anywhere else.
 
 use std::fmt::{Display, Write};
 

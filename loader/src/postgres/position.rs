@@ -327,8 +327,9 @@ pub async fn compare(
         let Holding { topic, partition, from, .. } = &held[at];
         let now = found[at].map_or("the beginning".to_owned(), |at| at.to_string());
         format!(
-            "Postgres has lost what it had committed, as after a failover to a standby that was behind, or a crash with \
-             synchronous_commit = off: the position of {topic} [{partition}] went back from {from} to {now}, with the rows"
+            "Postgres has lost what it had committed, as after a failover to a standby that was behind, or a crash \
+             with synchronous_commit = off: the position of {topic} [{partition}] went back from {from} to {now}, with \
+             the rows"
         )
     });
     Ok((found, lost))

@@ -47,7 +47,10 @@ fn row_27_a_position_is_not_moved_while_its_loader_lives() {
 
     let rows = shown(&database, &["--topic", &topic, "--pipeline", "web"]);
     assert!(rows.iter().all(|row| row["owner_alive"] == false && row["topic"] == topic.as_str()));
-    assert_eq!((sum(&rows, "next_offset"), sum(&rows, "high"), sum(&rows, "lag")), (lines, lines, 0));
+    assert_eq!(
+        (sum(&rows, "next_offset"), sum(&rows, "end_offset"), sum(&rows, "lag_records")),
+        (lines, lines, 0)
+    );
 
     // Without a terminal it must be said that it is meant.
     let asked = offsets(&database, &set[..set.len() - 1]);
@@ -58,7 +61,7 @@ fn row_27_a_position_is_not_moved_while_its_loader_lives() {
     let before =
         database.rows("SELECT partition, epoch + 1, run + 1, next_offset FROM loader.offsets ORDER BY 1");
     offsets(&database, &set).ok();
-    assert_eq!(sum(&shown(&database, &[]), "lag"), lines);
+    assert_eq!(sum(&shown(&database, &[]), "lag_records"), lines);
     let after = database.rows("SELECT partition, epoch, run, next_offset FROM loader.offsets ORDER BY 1");
     for (before, after) in before.iter().zip(&after) {
         assert_eq!((&before[..3], after[3].as_str()), (&after[..3], "0"));

@@ -157,6 +157,16 @@ fn a_paused_pipeline_waits_at_its_position() {
     assert_eq!(position(&database), lines, "it does not move");
     let said = tidemark(&["pause", "web"]).database(&url).run().ok();
     assert!(said.stdout.contains("paused already"), "{}", said.stdout);
+    // The database says it to whoever has no page to ask.
+    let said = tidemark(&["status", "--output", "json"]).database(&url).run().ok().stdout;
+    let status: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let pipeline = &status["pipelines"][0];
+    assert_eq!((&pipeline["pipeline"], pipeline["read"].as_i64()), (&"web".into(), Some(lines)), "{said}");
+    assert_eq!(pipeline["paused"], "moving house (by e2e_loader)");
+    let partitions = status["partitions"].as_array().unwrap();
+    assert_eq!(partitions.iter().map(|p| p["next_offset"].as_i64().unwrap()).sum::<i64>(), lines, "{said}");
+    assert!(["dead_letters", "gaps", "models"].iter().all(|name| status[name].is_array()), "{said}");
+    assert!(tidemark(&["status"]).database(&url).run().ok().stdout.contains("moving house"));
     // Who is to come to an end does not wait for somebody.
     let brokers = &broker::shared().address;
     let bounded =

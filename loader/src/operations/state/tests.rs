@@ -151,7 +151,7 @@ fn what_nobody_reads_is_as_old_as_it_was_found_to_be() {
     assert_eq!(lag(&state, later(5)), (0, 0));
     state.looked("t", 3, 10, 12, Some((10, time::now() - 90 * SECOND)));
     assert_eq!(lag(&state, later(0)), (2, 90));
-    // Held and not read, as while the lane has no room: it counts from when that was noticed, until somebody has looked.
+    // Held and not read, as while the lane has no room: it counts from when that was noticed, until somebody looks.
     let mut state = running();
     state.ends("t", 3, 30);
     assert_eq!((lag(&state, later(1)), state.unread(later(1))), ((20, 1), vec![]));
