@@ -171,8 +171,9 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) IS
 'Part of tidemark.refresh: recomputes one dirty date of one model, of those
 whose owner the caller may act for, and says which, with the error and its
-SQLSTATE if it failed; all NULL when nothing is left to do. skip holds what to pass over, as ''model date'' or, whole, ''model''.
-run is what the refresh log records. Marks must have been distributed before.';
+SQLSTATE if it failed; all NULL when nothing is left to do. skip holds what
+to pass over, as ''model date'' or, whole, ''model''. run is what the refresh
+log records. Marks must have been distributed before.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) FROM PUBLIC;
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
