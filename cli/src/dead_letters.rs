@@ -276,7 +276,7 @@ async fn replay(args: Replay) -> Result<()> {
     let config = options::postgres(&settings)?;
     let target = options::target(&settings)?;
     let (encoder, format) = (options::encoder(&settings, None)?, options::format(&settings)?);
-    let chunk_rows = options::batch_limits(&settings, 1)?.rows.min(letters::CHUNK) as u64;
+    let mut chunk_rows = options::batch_limits(&settings, 1)?.rows.min(letters::CHUNK) as u64;
     let client = connection::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
     target.check(&client, &config).await?;
@@ -302,8 +302,7 @@ async fn replay(args: Replay) -> Result<()> {
             .await
             .map_err(explain)?;
         let Some(next) = chunk.next else { break };
-        cut += chunk.cut;
-        left = left.saturating_sub(chunk.cut + chunk.letters.keys.len() as u64);
+        let (cut_now, tried) = (chunk.cut, chunk.cut + chunk.letters.keys.len() as u64);
         if !chunk.letters.keys.is_empty() {
             let mut batch = encoder.clone().encode(chunk.raw);
             match sink.write_letters(&mut batch, chunk.letters).await {
@@ -315,6 +314,10 @@ async fn replay(args: Replay) -> Result<()> {
                 }
                 // Somebody else is at the same letters: look again which of them are still open.
                 Err(SinkError::Fenced) => continue,
+                Err(SinkError::TooMuch(_)) => {
+                    chunk_rows = (tried / 2).max(1);
+                    continue;
+                }
                 Err(SinkError::Fatal(e)) => return Err(e),
                 // Letters move no position.
                 Err(SinkError::Stopped | SinkError::Paused | SinkError::WentBack(_)) => {
@@ -322,6 +325,8 @@ async fn replay(args: Replay) -> Result<()> {
                 }
             }
         }
+        cut += cut_now;
+        left = left.saturating_sub(tried);
         after = next;
     }
     say!("tried {} dead letters", loaded + known + late + failed + cut);

@@ -208,7 +208,7 @@ impl Load {
         // First the lane: when it has failed, the source may wait for input that never comes.
         match joined(lane.done.await)? {
             Ok(()) => {}
-            Err(SinkError::Fatal(e)) => return Err(e),
+            Err(SinkError::Fatal(e) | SinkError::TooMuch(e)) => return Err(e),
             Err(SinkError::Fenced) => {
                 return Err(Error::new(
                     Kind::Temporary,

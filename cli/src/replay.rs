@@ -296,7 +296,7 @@ impl Job<'_> {
         progress.finish();
         match lane {
             Ok(()) => {}
-            Err(SinkError::Fatal(e)) => return Err(e),
+            Err(SinkError::Fatal(e) | SinkError::TooMuch(e)) => return Err(e),
             Err(SinkError::Fenced) => {
                 let why = "another tidemark has started the same replay";
                 return Err(Error::new(

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use super::kafka_options::{self, Options};
 use super::{load, maintain, migrate, options};
 use tidemark_loader::batch::Encoder;
-use tidemark_loader::config::Config;
+use tidemark_loader::config::{Config, Source};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::lag;
 use tidemark_loader::kafka::plan::{Ended, Settings};
 use tidemark_loader::kafka::session;
+use tidemark_loader::lanes::dates::Dates;
 use tidemark_loader::lanes::lane::{self, Lane};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::operations::breaker::Breaker;
@@ -42,6 +43,7 @@ pub struct Args {
 struct Reading {
     encoder: Encoder,
     target: Target,
+    dates: Arc<Dates>,
 }
 
 impl Args {
@@ -58,7 +60,9 @@ pub async fn run(args: Args) -> Result<()> {
     let kafka = kafka_options::kafka(&config)?;
     let topics = kafka_options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
-    let reading = Reading { encoder: options::encoder(&config, None)?, target: options::target(&config)? };
+    let dates = Arc::new(Dates::new(config.source("record.event_time_floor") == Some(&Source::Default)));
+    let encoder = options::encoder(&config, None)?.with_floor(dates.floor());
+    let reading = Reading { encoder, target: options::target(&config)?, dates };
     let lanes = options::lanes(&config)?;
     let limits = options::batch_limits(&config, lanes)?;
     // Before anything that takes time: who is asked to leave while it starts leaves in peace.
@@ -92,6 +96,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     reading.target.check(&client, &postgres).await?;
+    reading.dates.refresh(&client, &reading.target).await.map_err(explain)?;
     let owner = super::owner();
     let state = Shared::new(&name, &owner);
     let breaker = Breaker::new(options::breaker(&config)?);
@@ -257,14 +262,14 @@ fn start_lane(
         stop.clone(),
     );
     let sink = sink.heard_by(Voice::new(supervisor.clone(), number)).into_target(reading.target.clone());
-    lane::start(sink, reading.encoder.clone(), |_, _| {})
+    lane::start(sink.within(reading.dates.clone()), reading.encoder.clone(), |_, _| {})
 }
 
 /// What became of a session, given how reading ended and why lanes failed. The reason that counts is the one that is
 /// hardest to cure.
 fn outcome(ended: Ended, errors: Vec<SinkError>) -> Ended {
     let weight = |error: &SinkError| match error {
-        SinkError::Fatal(_) => 4,
+        SinkError::Fatal(_) | SinkError::TooMuch(_) => 4,
         SinkError::Paused => 3,
         SinkError::Stopped => 2,
         SinkError::WentBack(_) => 1,
@@ -278,7 +283,7 @@ fn outcome(ended: Ended, errors: Vec<SinkError>) -> Ended {
         Some(SinkError::WentBack(why)) => Ended::Restart(why),
         Some(SinkError::Stopped) => Ended::Stopped,
         Some(SinkError::Paused) => Ended::Paused,
-        Some(SinkError::Fatal(error)) => Ended::Failed(error),
+        Some(SinkError::Fatal(error) | SinkError::TooMuch(error)) => Ended::Failed(error),
     }
 }
 

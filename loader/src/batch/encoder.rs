@@ -1,13 +1,15 @@
 //! From records to rows: parses each record, judges its times, compares its id with those before it in the batch, and
 //! encodes it for COPY. What a batch holds is in the parent; what becomes of repeated ids is in `repeats`.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use uuid::Uuid;
 
 use super::repeats::Repeat;
-use super::{Batch, Dead, RawBatch, RecordKind, Row, Slot};
+use super::{Batch, Dead, MAX_DATES, RawBatch, RecordKind, Row, Slot};
 use crate::batch::copy;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
@@ -26,6 +28,15 @@ pub struct Encoder {
     format: Format,
     dedupe: Dedupe,
     fingerprint: Fingerprint,
+    floor: Option<Arc<AtomicI64>>,
+}
+
+/// What a batch has had so far.
+#[derive(Default)]
+struct Seen {
+    /// Record and hash of the first with an id, on a date if it is one event there only.
+    ids: HashMap<(Uuid, i32), (usize, i64)>,
+    dates: HashSet<i32>,
 }
 
 impl Encoder {
@@ -38,7 +49,14 @@ impl Encoder {
             format: Format::default(),
             dedupe: Dedupe::default(),
             fingerprint: Fingerprint::default(),
+            floor: None,
         }
+    }
+
+    /// Makes it accept nothing from before this time either, which may move while it works.
+    pub fn with_floor(mut self, floor: Arc<AtomicI64>) -> Self {
+        self.floor = Some(floor);
+        self
     }
 
     /// One for what comes after a record with this receipt time.
@@ -65,9 +83,12 @@ impl Encoder {
         self
     }
 
-    /// Parses, judges and encodes each record.
+    /// Parses, judges and encodes each record, until there are too many dates.
     pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
         raw.format = self.format.clone();
+        if let Some(floor) = &self.floor {
+            self.limits.floor = self.limits.floor.max(floor.load(Ordering::Relaxed));
+        }
         let mut batch = Batch {
             rows: Vec::with_capacity(raw.records.len()),
             encoded: Vec::with_capacity(raw.records.len() * copy::ROW_OVERHEAD),
@@ -83,34 +104,54 @@ impl Encoder {
             // The ledger knows ids only, so what they say must not matter within a batch either.
             id_alone: self.dedupe == Dedupe::IdWindow,
             raw: RawBatch::default(),
+            rest: None,
+            more: false,
+            received_before: self.last_received,
         };
-        let mut seen = HashMap::with_capacity(raw.records.len());
+        let mut seen = Seen { ids: HashMap::with_capacity(raw.records.len()), ..Seen::default() };
+        let mut full_at = None;
         for (index, record) in raw.records.iter().enumerate() {
             match record.kind {
                 RecordKind::Tombstone => batch.tombstones += 1,
                 RecordKind::Filtered => batch.filtered += 1,
                 RecordKind::Value => {
                     let slot = &raw.slots[record.slot];
-                    if let Err(rejection) = self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
-                        let (event_id, event_time, event_type) = raw.known(record);
-                        batch.dead.push(Dead { record: index, rejection, event_id, event_time, event_type });
+                    match self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            full_at = Some(index);
+                            break;
+                        }
+                        Err(rejection) => {
+                            let (event_id, event_time, event_type) = raw.known(record);
+                            batch.dead.push(Dead {
+                                record: index,
+                                rejection,
+                                event_id,
+                                event_time,
+                                event_type,
+                            });
+                        }
                     }
                 }
             }
         }
         batch.sort();
+        batch.rest = full_at.map(|at| raw.split_off(at));
+        batch.more = batch.rest.is_some();
         batch.raw = raw;
         batch
     }
 
+    /// Returns false, and leaves the record alone, if its date is one too many.
     fn encode_one(
         &mut self,
         raw: &RawBatch,
         index: usize,
         slot: &Slot,
-        seen: &mut HashMap<(Uuid, i32), (usize, i64)>,
+        seen: &mut Seen,
         batch: &mut Batch,
-    ) -> Result<(), Rejection> {
+    ) -> Result<bool, Rejection> {
         let record = &raw.records[index];
         if let Some(oversize) = &record.oversize {
             return Err(envelope::too_large(oversize.bytes, &self.limits));
@@ -149,6 +190,11 @@ impl Encoder {
         if late && self.limits.late_policy == LatePolicy::Refuse {
             return Err(too_late(lateness.unwrap_or_default(), &self.limits));
         }
+        if seen.dates.len() < MAX_DATES {
+            seen.dates.insert(day);
+        } else if !seen.dates.contains(&day) {
+            return Ok(false);
+        }
         let hash = hash.unwrap_or_else(|| self.fingerprint.of(value));
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value.len()).map_err(
@@ -175,18 +221,18 @@ impl Encoder {
         let late = late && self.limits.late_policy == LatePolicy::Divert;
         if self.dedupe.by_id() {
             let date = if self.dedupe.across_dates() { 0 } else { day };
-            match seen.entry((event.event_id, date)) {
+            match seen.ids.entry((event.event_id, date)) {
                 Entry::Vacant(entry) => {
                     entry.insert((index, hash));
                 }
                 Entry::Occupied(first) => {
                     let (leader, first) = *first.get();
-                    return batch.repeat(leader, first, Repeat { row, late });
+                    return batch.repeat(leader, first, Repeat { row, late }).map(|()| true);
                 }
             }
         }
         if late { &mut batch.late } else { &mut batch.rows }.push(row);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -81,6 +81,15 @@ pub struct RawRecord {
     headers: Option<usize>,
     value: usize,
     oversize: Option<Box<Oversize>>,
+    /// Kafka's leader epoch of it; `None` when unknown.
+    leader_epoch: Option<i32>,
+}
+
+impl RawRecord {
+    /// Size of the value as it came.
+    fn bytes(&self) -> u64 {
+        self.oversize.as_ref().map_or(self.value as u64, |oversize| oversize.bytes)
+    }
 }
 
 /// How large a batch may become.
@@ -212,7 +221,48 @@ impl RawBatch {
             headers: headers.map(<[u8]>::len),
             value: value.len(),
             oversize: oversize.map(Box::new),
+            leader_epoch: None,
         });
+    }
+
+    /// Says in which leader epoch the record was written that was pushed last.
+    pub fn leader_epoch_is(&mut self, epoch: Option<i32>) {
+        if let Some(record) = self.records.last_mut() {
+            record.leader_epoch = epoch;
+        }
+    }
+
+    /// Cuts off the records from this one on, which are neither all nor none: another batch.
+    pub fn split_off(&mut self, at: usize) -> RawBatch {
+        let mut rest = RawBatch::default();
+        rest.records = self.records.split_off(at);
+        let start = rest.records[0].start;
+        rest.arena = self.arena.split_off(start);
+        rest.records.iter_mut().for_each(|record| record.start -= start);
+        rest.bytes = rest.records.iter().map(RawRecord::bytes).sum();
+        self.bytes -= rest.bytes;
+        // A range that does not move must not be there at all. What lies between two records goes with the second.
+        for (index, slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            let last = self.records.iter().rfind(|record| record.slot == index);
+            let last = last.map(|record| (record.offset + 1, record.leader_epoch));
+            let more = rest.records.iter().any(|record| record.slot == index);
+            match last {
+                Some((to, leader_epoch)) if more => {
+                    self.put_slot(index, Slot { to, leader_epoch, ..slot.clone() });
+                    rest.put_slot(index, Slot { from: to, ..slot });
+                }
+                Some(_) => self.put_slot(index, slot),
+                None => rest.put_slot(index, slot),
+            }
+        }
+        rest
+    }
+
+    /// Adds the slot that its records know by this number, which is not smaller than what they know it by then.
+    fn put_slot(&mut self, number: usize, slot: Slot) {
+        let new = self.slots.len();
+        self.records.iter_mut().filter(|record| record.slot == number).for_each(|record| record.slot = new);
+        self.slots.push(slot);
     }
 
     /// Size of the values as they came.
@@ -379,7 +429,18 @@ pub struct Batch {
     heirs: Vec<Repeat>,
     /// Whether a repeated id is a duplicate whatever the event says.
     id_alone: bool,
+    /// What did not go into the batch any more: it would have had more than [`MAX_DATES`].
+    pub rest: Option<RawBatch>,
+    /// Whether another part comes of what was handed out as one batch.
+    pub more: bool,
+    /// Receipt time of the record before the first one, where records inherit it.
+    received_before: Option<Micros>,
 }
+
+/// Most dates of the events of a batch. Its transaction locks the partition of each and the indexes of that, three or
+/// four locks a date, and a server has room for 6,400 unless told otherwise. A year of dates is enough for any stream, and
+/// leaves a file whose dates are in no order still in batches of hundreds of rows.
+pub const MAX_DATES: usize = 366;
 
 /// Ids that are in bronze already, each with its date and the hash of what it says (`None`: loaded before there were
 /// hashes).
@@ -413,6 +474,18 @@ impl Batch {
         let mut days: Vec<i32> = self.rows.iter().map(|r| r.day).collect();
         days.dedup();
         days
+    }
+
+    /// Two batches in its place, encoded anew; the first one as far as it goes if there is only one record.
+    pub fn halves(self, encoder: &Encoder) -> (Batch, Option<Batch>) {
+        let mut encoder = encoder.clone().after(self.received_before);
+        let Batch { mut raw, more, .. } = self;
+        let half = raw.len() / 2;
+        let rest = (half > 0).then(|| raw.split_off(half));
+        let mut first = encoder.encode(raw);
+        first.more = more || rest.is_some();
+        let rest = rest.map(|rest| Batch { more, ..encoder.encode(rest) });
+        (first, rest)
     }
 
     /// Exchanges the rows with the late ones, so that what writes the one writes the other.
@@ -460,10 +533,13 @@ impl Batch {
     }
 
     /// For each record, in the order in which they were read, the index of its slot and whether it is a dead letter.
+    /// Without those that are too old: a single broken clock sends years of them in a row.
     pub fn judged(&self) -> impl Iterator<Item = (usize, bool)> {
-        let mut dead = vec![false; self.raw.records.len()];
-        self.dead.iter().for_each(|d| dead[d.record] = true);
-        self.raw.slots_of_records().zip(dead)
+        let mut dead = vec![Some(false); self.raw.records.len()];
+        for letter in &self.dead {
+            dead[letter.record] = (letter.rejection.reason != Reason::EventTimeTooOld).then_some(true);
+        }
+        self.raw.slots_of_records().zip(dead).filter_map(|(slot, dead)| Some((slot, dead?)))
     }
 
     /// Latest receipt time among the records of a slot, as far as a broker gave one.

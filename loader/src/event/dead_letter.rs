@@ -75,8 +75,8 @@ reasons! {
     MissingEventTime = Envelope, "missing_event_time";
     /// Its time is not RFC 3339 with an offset.
     InvalidEventTime = Envelope, "invalid_event_time";
-    /// Its time lies before the accepted floor.
-    EventTimeTooOld = Envelope, "event_time_before_floor";
+    /// Its time lies before the earliest that is accepted.
+    EventTimeTooOld = Envelope, "event_time_too_old";
     /// Its time lies too far after its receipt.
     EventTimeInFuture = Envelope, "event_time_in_future";
     /// A field of the envelope has a type that its column cannot take.
@@ -87,6 +87,8 @@ reasons! {
     TooLate = Envelope, "too_late";
     /// Another event with the same id and date was there first, and this one says something else.
     DuplicateIdConflict = Envelope, "duplicate_id_conflict";
+    /// It has no partition, and too many were made within the hour.
+    TooManyNewDates = Partition, "too_many_new_dates";
     /// The partition of its date was retired.
     PartitionRetired = Partition, "partition_retired";
     /// The partition of its date cannot be made or takes no rows.

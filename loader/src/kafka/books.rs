@@ -178,6 +178,7 @@ impl Books {
         let kind = if record.value.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
         let value = record.value.unwrap_or_default();
         batch.push(index, record.offset, record.received_at, kind, record.key, record.headers, value, keep);
+        batch.leader_epoch_is(record.leader_epoch);
         if first { Taken::First(lane) } else { Taken::Yes(lane) }
     }
 

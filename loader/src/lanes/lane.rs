@@ -1,6 +1,8 @@
 //! A lane: one encoder thread and one connection, joined by queues of one batch, so that a batch is encoded while the
-//! one before is written. Batches of a lane are committed in the order in which they came.
+//! one before is written. Batches of a lane are committed in the order in which they came: whole, or in parts where one
+//! has too many dates or is too much for Postgres.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -22,7 +24,7 @@ pub struct Lane {
     pub done: JoinHandle<Result<(), SinkError>>,
 }
 
-/// Starts a lane on the current runtime. `committed` hears of each batch after its commit.
+/// Starts a lane on the current runtime. `committed` hears of each commit.
 pub fn start(
     mut sink: Sink,
     mut encoder: Encoder,
@@ -32,34 +34,53 @@ pub fn start(
     let (encoded, mut ready) = mpsc::channel(1);
     let handle = tokio::runtime::Handle::current();
     let voice = sink.voice.clone();
+    let again = encoder.clone();
     tokio::task::spawn_blocking(move || {
         loop {
             // The writer may fail while no batch comes: the entrance must close then, or nobody hears of it.
-            let next = handle.block_on(async {
+            let mut next = handle.block_on(async {
                 tokio::select! {
                     biased;
                     () = encoded.closed() => None,
                     batch = raw.recv() => batch,
                 }
             });
-            let Some(batch) = next else { return };
-            let started = Instant::now();
-            let batch = encoder.encode(batch);
-            voice.tell(|state, _| state.tally.phase(Phase::Encode, started.elapsed()));
-            if encoded.blocking_send(batch).is_err() {
+            let ended = next.is_none();
+            while let Some(batch) = next {
+                let started = Instant::now();
+                let mut batch = encoder.encode(batch);
+                voice.tell(|state, _| state.tally.phase(Phase::Encode, started.elapsed()));
+                next = batch.rest.take();
+                if encoded.blocking_send(batch).is_err() {
+                    return;
+                }
+            }
+            if ended {
                 return;
             }
         }
     });
     let done = tokio::spawn(async move {
         loop {
-            match tokio::time::timeout(IDLE, ready.recv()).await {
-                Ok(Some(mut batch)) => {
-                    let written = sink.write(&mut batch).await?;
-                    committed(&written, batch.slots());
-                }
+            let batch = match tokio::time::timeout(IDLE, ready.recv()).await {
+                Ok(Some(batch)) => batch,
                 Ok(None) => return Ok(()),
-                Err(_) => sink.rest(),
+                Err(_) => {
+                    sink.rest();
+                    continue;
+                }
+            };
+            let mut parts = VecDeque::from([batch]);
+            while let Some(mut part) = parts.pop_front() {
+                match sink.write(&mut part).await {
+                    Ok(written) => committed(&written, part.slots()),
+                    Err(SinkError::TooMuch(_)) => {
+                        let (first, second) = part.halves(&again);
+                        second.into_iter().for_each(|second| parts.push_front(second));
+                        parts.push_front(first);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
     });

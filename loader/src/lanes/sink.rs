@@ -2,16 +2,18 @@
 //! partitions beforehand, reconnects, retries what a retry can cure, and asks when a COMMIT got no answer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Error as PgError};
+use tokio_postgres::{Client, Error as PgError, Row};
 
 use crate::batch::{Batch, Counts};
 use crate::error::Error;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
 use crate::event::time;
+use crate::lanes::dates::{self, Dates};
 use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
 use crate::postgres::connection::{self, Config, Kept, PgDay, full_message};
@@ -43,6 +45,8 @@ pub enum SinkError {
     Stopped,
     /// Too many dead letters: nothing was committed, the pipeline is paused.
     Paused,
+    /// A batch that Postgres has no room or no time for: write less at once.
+    TooMuch(Error),
     /// Nothing that waiting would cure.
     Fatal(Error),
 }
@@ -62,6 +66,8 @@ pub struct Sink {
     pruned: Option<i32>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
+    /// What bounds the new ones; `None` for who is told what to load.
+    dates: Option<Arc<Dates>>,
     /// Moving average of the share of batches with duplicates against the table.
     duplicate_share: f64,
 }
@@ -96,6 +102,7 @@ impl Sink {
             letters: None,
             pruned: None,
             known_days: HashSet::new(),
+            dates: None,
             duplicate_share: 0.0,
         }
     }
@@ -123,6 +130,12 @@ impl Sink {
     /// Gives a connection back that has become old, while there is nothing to write.
     pub fn rest(&mut self) {
         self.client = self.client.take().and_then(Kept::usable);
+    }
+
+    /// Bounds the dates that it begins.
+    pub fn within(mut self, dates: Arc<Dates>) -> Self {
+        self.dates = Some(dates);
+        self
     }
 
     /// Writes a batch in one transaction and returns when it is committed, or known not to be.
@@ -198,8 +211,10 @@ impl Sink {
                     &error,
                 )));
             }
+            let halve = verdict == Verdict::Halve && batch.counts().read > 1;
             if let Patience::For(limit) = self.patience
                 && started.elapsed() > limit
+                && !halve
             {
                 return Err(SinkError::Fatal(connection::explain(
                     "gave up writing a batch",
@@ -219,6 +234,10 @@ impl Sink {
                 () = tokio::time::sleep(pause) => {}
                 _ = self.stop.wait_for(|stop| *stop) => return Err(SinkError::Stopped),
             }
+            if halve {
+                let error = connection::explain("cannot write a batch at once", &self.config, &error);
+                return Err(SinkError::TooMuch(error));
+            }
         }
     }
 
@@ -236,6 +255,10 @@ impl Sink {
 
     async fn attempt(&mut self, batch: &mut Batch, give_up_partition: bool) -> Result<Attempt, Failure> {
         batch.admit_heirs();
+        if let Some(dates) = self.dates.clone() {
+            let target = self.target.clone();
+            dates.refresh(self.client().await?, &target).await?;
+        }
         self.ensure_partitions(batch).await?;
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
@@ -303,34 +326,42 @@ impl Sink {
             // Asked anew each time: a row that is refused may let in another one with its id.
             let mut days: Vec<i32> =
                 batch.days().into_iter().filter(|d| !self.known_days.contains(d)).collect();
-            days.truncate(most);
+            // The newest first, which are the stream's own.
+            let days = days.split_off(days.len().saturating_sub(most));
             if days.is_empty() {
                 return Ok(());
             }
-            let error = match self.ensure_days(&days).await {
-                Ok(()) => {
-                    self.known_days.extend(days);
-                    most = MAX_DATES;
-                    continue;
-                }
-                Err(e) if is_refusal(&e) => e,
-                Err(e) => return Err(e),
-            };
-            let refused = self.refused_days(&days).await?;
-            for (day, rejection) in &refused {
-                batch.reject_day(*day, rejection);
+            let missing = self.missing_days(&days).await?;
+            let (free, mut refused): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(_, no)| no.is_none());
+            if let Some(dates) = &self.dates {
+                let free = free.iter().map(|(day, _)| *day).collect();
+                let too_many = dates.too_many(free, Instant::now());
+                refused.extend(too_many.into_iter().map(|day| (day, Some(dates::refused()))));
             }
             if !refused.is_empty() {
+                for (day, rejection) in refused {
+                    rejection.iter().for_each(|rejection| batch.reject_day(day, rejection));
+                }
                 continue;
             }
-            // Nothing that the extension could tell beforehand, such as a table of that name: which date is it?
-            match days.as_slice() {
-                [day] => {
-                    let sqlstate = error.as_db_error().map(|db| db.code().code().to_owned());
-                    let detail = full_message(&error);
+            let result = if free.is_empty() { Ok(()) } else { self.ensure_days(&days).await };
+            match (result, days.as_slice()) {
+                (Ok(()), _) => {
+                    self.known_days.extend(days);
+                    most = MAX_DATES;
+                }
+                // Nothing that the extension could tell beforehand, such as a table of that name: which date is it?
+                (Err(e), [day]) if is_refusal(&e) => {
+                    let sqlstate = e.as_db_error().map(|db| db.code().code().to_owned());
+                    let detail = full_message(&e);
                     batch.reject_day(*day, &Rejection { reason: Reason::PartitionSealed, detail, sqlstate });
                 }
-                _ => most = days.len() / 2,
+                (Err(e), [_, _, ..])
+                    if is_refusal(&e) || retry::verdict(&e, Situation::Batch) == Verdict::Halve =>
+                {
+                    most = days.len() / 2;
+                }
+                (Err(e), _) => return Err(e),
             }
         }
     }
@@ -343,25 +374,23 @@ impl Sink {
         Ok(())
     }
 
-    /// Those of the dates for which this role gets no partition, and why.
-    async fn refused_days(&mut self, days: &[i32]) -> Result<Vec<(i32, Rejection)>, PgError> {
+    /// Those of the dates that have no partition, and why this role gets none if it does not.
+    async fn missing_days(&mut self, days: &[i32]) -> Result<Vec<(i32, Option<Rejection>)>, PgError> {
         let table = self.target.table().to_owned();
         let days: Vec<PgDay> = days.iter().copied().map(PgDay).collect();
         let sql = "SELECT m.event_date - date '2000-01-01', m.code, concat(m.message, ': ', m.detail, ' ' || m.hint)
                      FROM pg_catalog.pg_roles AS u
                     CROSS JOIN LATERAL tidemark_internal.missing_dates($1::text::regclass, $2,
                           tidemark_internal.may_act_for(u.oid, $1::text::regclass)) AS m
-                    WHERE u.rolname = current_user AND m.code IS NOT NULL";
+                    WHERE u.rolname = current_user";
         let rows = self.client().await?.query(sql, &[&table, &days]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| {
-                let (code, detail): (String, String) = (row.get(1), row.get(2));
-                let retired = code == "55000" && detail.contains(" is retired");
-                let reason = if retired { Reason::PartitionRetired } else { Reason::PartitionSealed };
-                (row.get(0), Rejection { reason, detail, sqlstate: Some(code) })
-            })
-            .collect())
+        let why = |code: String, detail: String| {
+            let retired = code == "55000" && detail.contains(" is retired");
+            let reason = if retired { Reason::PartitionRetired } else { Reason::PartitionSealed };
+            Rejection { reason, detail, sqlstate: Some(code) }
+        };
+        let of = |row: &Row| (row.get(0), row.get::<_, Option<String>>(1).map(|code| why(code, row.get(2))));
+        Ok(rows.iter().map(of).collect())
     }
 }
 

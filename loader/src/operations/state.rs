@@ -311,7 +311,7 @@ impl State {
         }
     }
 
-    /// A lane has committed its oldest batch.
+    /// A lane has committed its oldest batch, or a part of it.
     pub fn committed(&mut self, lane: usize, batch: &Batch, written: &Written) {
         self.tally.committed(batch, written);
         for (slot, counts) in batch.slots().iter().zip(batch.counts_by_slot()) {
@@ -326,7 +326,9 @@ impl State {
             *topic.dead.entry(dead.rejection.reason.as_str()).or_default() += 1;
         }
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.in_flight.pop_front();
+            if !batch.more {
+                lane.in_flight.pop_front();
+            }
             lane.since = (!lane.in_flight.is_empty()).then(Instant::now);
             lane.last = Some((written.batch_id, time::now()));
             lane.trouble = None;

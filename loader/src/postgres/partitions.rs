@@ -110,6 +110,15 @@ pub async fn plan(client: &Client) -> Result<Vec<String>, PgError> {
     Ok(lines)
 }
 
+/// Today and the first date that retention keeps, if there is one, in days since 2000-01-01 and by the server's clock.
+pub async fn kept(client: &Client, table: &str) -> Result<(i32, Option<i32>), PgError> {
+    let sql = "SELECT d.today - date '2000-01-01', d.today - date '2000-01-01' - c.retention_days
+                 FROM (SELECT (now() AT TIME ZONE 'UTC')::date) AS d(today)
+                 LEFT JOIN tidemark_internal.partition_config AS c ON c.parent = pg_catalog.to_regclass($1)";
+    let row = client.query_one(sql, &[&table]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
 async fn tables(client: &Client) -> Result<Vec<Table>, PgError> {
     let sql =
         "SELECT parent::oid, parent::text, owner::text, as_owner FROM tidemark_internal.managed_tables()";

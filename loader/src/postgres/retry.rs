@@ -120,7 +120,7 @@ pub const TABLE: &[Rule] = &[
         Class::TooSlow,
         &["57014"],
         "cancelled: a statement took too long",
-        [Final(Temporary), Retry, Retry, Halve],
+        [Final(Temporary), Retry, Halve, Halve],
     ),
     rule(
         Class::Contended,

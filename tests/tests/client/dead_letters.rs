@@ -75,8 +75,8 @@ fn letters_are_listed_shown_and_exported_whole() {
     assert_eq!(exported.len(), 3);
     let of = |reason: &str| exported.iter().find(|l| l["reason"] == reason).unwrap();
     assert_eq!(of("invalid_json")["payload"], "{\"a\":1");
-    assert_eq!(of("event_time_before_floor")["payload"], late.as_str());
-    assert_eq!(of("event_time_before_floor")["event_id"], id(2).as_str());
+    assert_eq!(of("event_time_too_old")["payload"], late.as_str());
+    assert_eq!(of("event_time_too_old")["event_id"], id(2).as_str());
     assert_eq!(
         (&of("invalid_utf8")["payload_base64"], &of("invalid_utf8")["offset"]),
         (&"/wAbWzJK".into(), &2.into())
@@ -96,7 +96,7 @@ fn letters_are_loaded_once_their_cause_is_gone() {
     let load = ["load", path, "--event-time-floor", &first];
     let counts = tidemark(&load).database(&database.loader_url()).run().ok().counts();
     let early =
-        database.number("SELECT count(*) FROM loader.dead_letters WHERE reason = 'event_time_before_floor'");
+        database.number("SELECT count(*) FROM loader.dead_letters WHERE reason = 'event_time_too_old'");
     let malformed = file.number("malformed") as i64;
     assert!(early > 300, "{early}");
     assert_eq!(counts.dead as i64, early + malformed);
@@ -110,7 +110,7 @@ fn letters_are_loaded_once_their_cause_is_gone() {
     assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.dirty_log"), 0);
 
     // A part first.
-    let part = letters(&database, &["replay", "--reason", "event_time_before_floor", "--limit", "7"]).ok();
+    let part = letters(&database, &["replay", "--reason", "event_time_too_old", "--limit", "7"]).ok();
     assert_eq!((said(&part, " loaded"), said(&part, "stay open")), (7, 0));
     let replay = letters(&database, &["replay"]).ok();
     let (loaded, known) = (said(&replay, " loaded") as i64, said(&replay, "loaded already") as i64);

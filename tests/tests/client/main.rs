@@ -9,6 +9,7 @@ mod books;
 mod configured;
 mod create_extension;
 mod dashboards;
+mod dates;
 mod dead_letters;
 mod dedupe;
 mod dump_restore;

@@ -313,7 +313,7 @@ fn row_20_odd_times_sealed_and_missing_partitions() {
         ("1970-01-01T00:00:00Z", "1970-01-01"),
         ("1970-01-02T00:00:00Z", "partition_sealed"),
         ("2026-02-29T12:00:00Z", "invalid_event_time"),
-        ("0000-01-01T00:00:00Z", "event_time_before_floor"),
+        ("0000-01-01T00:00:00Z", "event_time_too_old"),
         ("9999-12-31T23:59:59Z", "event_time_in_future"),
         ("2026-09-06T00:05:01Z", "event_time_in_future"),
         ("2026/09/05 10:00:00", "invalid_event_time"),
