@@ -310,7 +310,8 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('SELECT', 'columns', 'bronze.events', 'event_id, event_time, payload_hash'),
     ('SELECT', 'columns', 'bronze.late_events', 'event_id, event_time, payload_hash'),
     ('SELECT', 'table', 'loader.seen_ids', NULL), ('INSERT', 'table', 'loader.seen_ids', NULL),
-    ('UPDATE', 'columns', 'loader.seen_ids', 'received_date'), ('DELETE', 'table', 'loader.seen_ids', NULL),
+    ('DELETE', 'table', 'loader.seen_ids', NULL), ('SELECT', 'table', 'loader.seen_dates', NULL),
+    ('EXECUTE', 'function', 'begin_seen_date', NULL),
     ('SELECT', 'table', 'loader.offsets', NULL), ('INSERT', 'table', 'loader.offsets', NULL),
     ('UPDATE', 'table', 'loader.offsets', NULL), ('INSERT', 'table', 'loader.offset_gaps', NULL),
     ('SELECT', 'table', 'loader.pipelines', NULL), ('INSERT', 'table', 'loader.pipelines', NULL),
@@ -343,7 +344,8 @@ SELECT lacking FROM (
     UNION ALL
     SELECT 'EXECUTE on function ' || p.oid::pg_catalog.regprocedure
       FROM needed AS n
-      JOIN pg_catalog.pg_proc AS p ON p.proname = n.name AND p.pronamespace = 'tidemark'::pg_catalog.regnamespace
+      JOIN pg_catalog.pg_proc AS p ON p.proname = n.name
+       AND p.pronamespace IN ('tidemark'::pg_catalog.regnamespace, 'loader'::pg_catalog.regnamespace)
      WHERE n.kind = 'function' AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
     UNION ALL
     SELECT 'TEMPORARY ON DATABASE ' || pg_catalog.quote_ident(pg_catalog.current_database())

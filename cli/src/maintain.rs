@@ -1,5 +1,5 @@
 //! `tidemark maintain`: partitions ahead of now, models refreshed for their dirty dates, the materialized views below
-//! which a model changed, partitions past their retention, and the loader's own books. What is done to partitions is in
+//! which a model changed, what is past its retention, and the loader's own books. What is done to partitions is in
 //! `postgres/partitions` of the loader, what to the books in `migrations/V7__books_retention.sql`.
 
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::Database;
 use tidemark_loader::error::{Error, Result};
 use tidemark_loader::postgres::connection::{self, Config, Kept};
+use tidemark_loader::postgres::ledger;
 use tidemark_loader::postgres::partitions::{self, Work};
 
 /// Arguments of `tidemark maintain`.
@@ -44,6 +45,9 @@ pub async fn run(args: Args) -> Result<()> {
     say!("materialized views refreshed: {}", done.views);
     say!("batches of past hours counted: {}", done.counted);
     say!("batches and dead letters removed: {}", done.removed);
+    if done.forgotten > 0 {
+        say!("dates of seen ids dropped: {}", done.forgotten);
+    }
     let mut failures = done.failures.into_iter();
     let first = failures.next();
     for failure in failures {
@@ -85,6 +89,7 @@ pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<b
             views = done.views,
             counted = done.counted,
             removed = done.removed,
+            forgotten = done.forgotten,
             "maintained"
         );
         for failure in &done.failures {
@@ -104,6 +109,7 @@ struct Done {
     views: i64,
     counted: i64,
     removed: i64,
+    forgotten: i32,
     failures: Vec<Error>,
 }
 
@@ -137,6 +143,10 @@ async fn round(client: &mut Client, config: &Config) -> Done {
     match partitions::refused(client).await {
         Ok(refused) => done.refused = refused,
         Err(error) => done.failures.push(connection::explain("looking at retention failed", config, &error)),
+    }
+    match ledger::drop_old(client).await {
+        Ok(dropped) => done.forgotten = dropped,
+        Err(error) => done.failures.push(connection::explain("dropping seen ids failed", config, &error)),
     }
     if let Err(error) = keep_books(client, &mut done).await {
         done.failures.push(connection::explain("keeping the books failed", config, &error));

@@ -156,8 +156,13 @@ impl Barrier {
     }
 
     /// Lets everybody go on.
-    pub fn release(mut self) {
-        self.holder.batch_execute("ROLLBACK").expect("a transaction can be rolled back");
+    pub fn release(self) {
+        self.end("ROLLBACK");
+    }
+
+    /// Ends its transaction this way.
+    pub fn end(mut self, how: &str) {
+        self.holder.batch_execute(how).expect("a transaction can be ended");
     }
 }
 

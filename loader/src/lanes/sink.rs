@@ -12,7 +12,6 @@ use crate::batch::{Batch, Counts};
 use crate::error::Error;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
-use crate::event::time;
 use crate::lanes::dates::{self, Dates};
 use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
@@ -62,8 +61,6 @@ pub struct Sink {
     client: Option<Kept>,
     target: Target,
     letters: Option<Letters>,
-    /// The date up to which the ledger of ids was pruned last.
-    pruned: Option<i32>,
     /// Dates whose partition exists, as far as we know.
     known_days: HashSet<i32>,
     /// What bounds the new ones; `None` for who is told what to load.
@@ -100,7 +97,6 @@ impl Sink {
             client: None,
             target: Target::default(),
             letters: None,
-            pruned: None,
             known_days: HashSet::new(),
             dates: None,
             duplicate_share: 0.0,
@@ -267,6 +263,9 @@ impl Sink {
         let voice = self.voice.clone();
         let started = Instant::now();
         let client = self.client().await?;
+        if target.dedupe == Dedupe::IdWindow {
+            ledger::begin(client, &target).await?;
+        }
         let batch_id: i64 = client.query_one("SELECT nextval('loader.batch_ids')", &[]).await?.get(0);
         let cx = Context { client, pipeline_id, owner: &owner, target: &target, letters: letters.as_ref() };
         let written = match transaction::run(&cx, batch, batch_id, prefer, give_up_partition).await {
@@ -287,26 +286,9 @@ impl Sink {
             return Ok(Attempt::Unknown(batch_id, e));
         }
         voice.tell(|state, _| state.tally.phase(Phase::Commit, started.elapsed()));
-        if target.dedupe == Dedupe::IdWindow {
-            let newest = batch.rows.iter().map(|row| ledger::noted_at(batch, row)).max();
-            let today = newest.map(time::day_of);
-            if today > self.pruned {
-                self.pruned = today;
-                self.prune(&target, today).await;
-            }
-        }
         let hit = written.counts.duplicate > batch.duplicates;
         self.duplicate_share = 0.9 * self.duplicate_share + if hit { 0.1 } else { 0.0 };
         Ok(Attempt::Done(written))
-    }
-
-    /// Old ids go when a new date of receipt begins. What fails now is removed tomorrow.
-    async fn prune(&mut self, target: &Target, today: Option<i32>) {
-        if let (Some(client), Some(today)) = (&self.client, today)
-            && let Err(e) = ledger::prune(client, target, today).await
-        {
-            tracing::warn!("cannot remove old ids from loader.seen_ids: {}", full_message(&e));
-        }
     }
 
     async fn ask(&mut self, batch: &Batch, batch_id: i64) -> Result<Option<Counts>, PgError> {

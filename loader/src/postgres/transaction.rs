@@ -3,8 +3,6 @@
 
 mod rows;
 
-use std::collections::HashSet;
-
 use tokio_postgres::{Client, Error as PgError};
 
 use self::rows::{Place, RowWriter};
@@ -115,9 +113,9 @@ pub async fn run(
     {
         return Err(Failure::Fenced);
     }
-    let mut noted = HashSet::new();
+    let mut noted = None;
     if cx.target.dedupe == Dedupe::IdWindow && !(batch.rows.is_empty() && batch.late.is_empty()) {
-        noted = ledger::take_seen_out(cx.client, cx.target, batch).await?;
+        noted = Some(ledger::take_seen_out(cx.client, cx.target, batch).await?);
         // What the ledger noted must outlast a COPY that fails.
         cx.client.batch_execute("SAVEPOINT rows").await?;
     }
@@ -134,7 +132,9 @@ pub async fn run(
     }
     batch.disown_heirs();
 
-    ledger::forget_refused(cx.client, cx.target, batch, &noted).await?;
+    if let Some(noted) = &noted {
+        ledger::forget_refused(cx.client, cx.target, batch, noted).await?;
+    }
 
     let counts = batch.counts();
     insert_dead_letters(cx, batch, batch_id).await?;

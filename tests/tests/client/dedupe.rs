@@ -1,8 +1,11 @@
 //! The modes of `--dedupe`: what counts as the same event in each, and which tables they refuse.
 
+use std::time::Duration;
+
 use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, assert_books, id, line, line_received};
-use tidemark_tests::process::{Counts, Finished, tidemark};
+use tidemark_tests::process::{Counts, Finished, Process, tidemark};
+use tidemark_tests::run::Barrier;
 
 use crate::kafka::{catch_up, topic_of};
 
@@ -127,42 +130,112 @@ fn events_of_another_shape_are_read_by_pointers() {
     tidemark(&["load", "x", "--envelope", "user=/x"]).run_usage();
 }
 
+/// Makes the ledger so many days older, as if the server had waited.
+fn age(database: &Database<'_>, days: i32) {
+    let sql = format!(
+        "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD';
+         DO $$ DECLARE d date; old text; new text; BEGIN
+             LOCK TABLE loader.seen_ids IN ACCESS EXCLUSIVE MODE;
+             FOR d IN SELECT received_date FROM loader.seen_dates ORDER BY 1 LOOP
+                 old := 'seen_ids_' || to_char(d, 'YYYYMMDD');
+                 new := 'seen_ids_' || to_char(d - {days}, 'YYYYMMDD');
+                 EXECUTE format('ALTER TABLE loader.seen_ids DETACH PARTITION loader.%I', old);
+                 EXECUTE format('UPDATE loader.%I SET received_date = %L', old, d - {days});
+                 EXECUTE format('ALTER TABLE loader.%I RENAME TO %I', old, new);
+                 EXECUTE format('ALTER TABLE loader.seen_ids ATTACH PARTITION loader.%I FOR VALUES IN (%L)', new,
+                                d - {days});
+                 UPDATE loader.seen_dates SET received_date = d - {days} WHERE received_date = d;
+             END LOOP; END $$"
+    );
+    database.connect().batch_execute(&sql).unwrap();
+}
+
 #[test]
 fn by_window_an_id_is_one_event_for_some_days_of_receipt() {
     let database = cluster::shared().database();
     let window = ["--dedupe", "id_window", "--dedupe-window-days", "3"];
-    let event = |n, day: u32, received: u32| {
-        line_received(
-            n,
-            "u",
-            &format!("2026-09-{day:02}T10:00:00Z"),
-            &format!("2026-09-{received:02}T12:00:00Z"),
-        )
-    };
+    let event = |n, day: u32| line(n, "u", &format!("2026-09-{day:02}T10:00:00Z"));
+    let load = |lines: &[String], more: &[&str]| outcome(&load(&database, lines, more).ok().counts());
     // The same id on two dates, in one batch and in two, is one event.
-    assert_eq!(
-        outcome(&load(&database, &[event(1, 1, 1), event(1, 2, 2)], &window).ok().counts()),
-        (1, 1, 0)
-    );
-    assert_eq!(
-        outcome(&load(&database, &[event(1, 3, 3), event(2, 3, 3)], &window).ok().counts()),
-        (1, 1, 0)
-    );
-    // Three days of receipt later it is another event; on its own date the index still knows it.
-    assert_eq!(
-        outcome(&load(&database, &[event(1, 4, 4), event(3, 1, 4)], &window).ok().counts()),
-        (2, 0, 0)
-    );
-    assert_eq!(outcome(&load(&database, &[event(2, 3, 20)], &window).ok().counts()), (0, 1, 0));
+    assert_eq!(load(&[event(1, 1), event(1, 2)], &window), (1, 1, 0));
+    age(&database, 2);
+    assert_eq!(load(&[event(1, 3), event(2, 3)], &window), (1, 1, 0));
+    // Received in the future, by the clock of its producer: nothing is forgotten for that.
+    let future = line_received(8, "u", "2026-09-01T00:00:00Z", "2099-01-01T00:00:00Z");
+    assert_eq!(load(&[future], &window), (1, 0, 0));
+    assert_eq!(load(&[event(1, 4), event(2, 4)], &window), (0, 2, 0));
+    // On the third day after the first it is another event; on its own date the index still knows it.
+    age(&database, 1);
+    assert_eq!(load(&[event(1, 1)], &window), (0, 1, 0));
+    age(&database, 3);
+    assert_eq!(load(&[event(1, 5), event(3, 1)], &window), (2, 0, 0));
+    assert_eq!(load(&[event(1, 6), event(2, 3)], &window), (0, 2, 0));
     assert_eq!(database.number("SELECT count(*) FROM bronze.events WHERE event_id::text LIKE '%1'"), 2);
-    // Ids before the window were removed.
-    assert_eq!(outcome(&load(&database, &[event(9, 20, 20)], &window).ok().counts()), (1, 0, 0));
-    assert_eq!(
-        database.number("SELECT count(*) FROM loader.seen_ids WHERE received_date <= '2026-09-17'"),
-        0
-    );
+    // What no window reaches goes with its partition, in maintenance.
+    let dates = "SELECT count(*) FROM loader.seen_dates";
+    let before = database.number(dates);
+    let maintain = tidemark(&["maintain"]).database(&database.loader_url()).run();
+    let said = maintain.stdout;
+    assert!(before > 1 && said.contains(&format!("dates of seen ids dropped: {}\n", before - 1)), "{said}");
+    let parts = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'loader.seen_ids'::regclass";
+    assert_eq!((database.number(dates), database.number(parts)), (1, 1));
     // Another table has another ledger; a mode without one does not ask it.
-    assert_eq!(outcome(&load(&database, &[event(9, 19, 20)], &[]).ok().counts()), (1, 0, 0));
+    assert_eq!(load(&[event(3, 19)], &[]), (1, 0, 0));
+    assert_books(&database);
+}
+
+#[test]
+fn by_window_an_id_that_is_just_being_noted_is_waited_for_also_at_midnight() {
+    for (end, expected) in [("COMMIT", (0, 1, 0)), ("ROLLBACK", (1, 0, 0))] {
+        let database = cluster::shared().database();
+        let window = ["--dedupe", "id_window"];
+        load(&database, &[line(1, "u", "2026-09-01T10:00:00Z")], &window).ok();
+        // The date of yesterday is the last one yet, and a transaction notes an id on it.
+        age(&database, 1);
+        let mut other = Barrier::hold(
+            &database,
+            &format!(
+                "LOCK TABLE ONLY loader.seen_ids IN ROW EXCLUSIVE MODE;
+                 INSERT INTO loader.seen_ids SELECT 'bronze.events', '{}', received_date FROM loader.seen_dates",
+                id(2)
+            ),
+        );
+        let file = events::file(line(2, "u", "2026-09-02T10:00:00Z").as_bytes());
+        let load = ["load", file.to_str().unwrap(), window[0], window[1]];
+        let mut process = tidemark(&load).database(&database.loader_url()).start();
+        other.wait_for_loader(&mut process);
+        // Longer than it waits for the lock under which a date begins.
+        std::thread::sleep(Duration::from_secs(3));
+        other.wait_for_loader(&mut process);
+        other.end(end);
+        assert_eq!(outcome(&process.wait().ok().counts()), expected, "{end}");
+    }
+}
+
+#[test]
+fn by_window_two_loaders_load_each_id_once_whatever_date_begins_meanwhile() {
+    let database = cluster::shared().database();
+    // No id has the same event date in both: only the ledger knows.
+    let files = [1, 2].map(|day| {
+        let time = format!("2026-09-0{day}T10:00:00Z");
+        let lines: Vec<String> = (1..=4_000).map(|n| line(n, &format!("user-{day}"), &time)).collect();
+        events::file(lines.join("\n").as_bytes())
+    });
+    let mut processes = files.each_ref().map(|file| {
+        let load = ["load", file.to_str().unwrap(), "--dedupe", "id_window", "--dedupe-window-days", "366"];
+        tidemark(&[&load[..], &["--batch-rows", "50"]].concat()).database(&database.loader_url()).start()
+    });
+    let mut midnights = 0;
+    while processes.iter_mut().all(Process::is_running) && midnights < 300 {
+        age(&database, 1);
+        midnights += 1;
+    }
+    let counts = processes.map(|process| process.wait().ok().counts());
+    assert!(midnights > 3, "{midnights}");
+    assert_eq!(counts.iter().map(|c| c.loaded).sum::<u64>(), 4_000);
+    assert_eq!(counts.iter().map(|c| c.duplicate).sum::<u64>(), 4_000);
+    let sql = "SELECT count(*), count(DISTINCT event_id), min(event_id::text), max(event_id::text) FROM bronze.events";
+    assert_eq!(database.rows(sql), [["4000", "4000", &id(1), &id(4_000)]]);
     assert_books(&database);
 }
 
