@@ -17,9 +17,6 @@ use crate::support::args;
 use crate::support::error::{raise, raise_hint};
 use crate::support::pg_function;
 
-/// How many marks are passed on in one transaction.
-const MARKS: i32 = 100_000;
-
 /// An argument of a step: its type and value.
 type Argument = (Oid, Option<Datum>);
 
@@ -104,10 +101,10 @@ impl Refresh {
 
     /// Passes marks on; whether some may be left.
     unsafe fn distribute(&self) -> bool {
-        let statement = c"SELECT tidemark_internal.distribute_dirty($1)";
+        let statement = c"SELECT tidemark_internal.distribute_dirty()";
         // SAFETY: see `step`.
-        let taken = unsafe { self.step(statement, |_| vec![(pg_sys::INT4OID, Some(Datum::from(MARKS)))]) };
-        taken[0] == Some(MARKS.to_string())
+        let more = unsafe { self.step(statement, |_| vec![]) };
+        more[0].as_deref() == Some("t")
     }
 
     /// The model whose turn it is.

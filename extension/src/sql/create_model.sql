@@ -146,6 +146,8 @@ CREATE FUNCTION tidemark_internal.adopt_sources(caller oid) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 SET standard_conforming_strings = on
+-- Every refresh comes by here: who locks a table that is adopted, or registers, holds it up for a moment only.
+SET lock_timeout = '2s'
 AS $$
 DECLARE
     lost record;
@@ -238,7 +240,7 @@ COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
 drop_table (default false) its table. Without it the table stays as it is
 and is no longer kept up to date. 42704: no such model; 2BP01: other models
 or views need it; 42501: the caller has not the rights of the role that owns
-the table. Of a model whose table is gone, anybody may clear away the rest.';
+the table, or may not create it again if it is gone.';
 
 CREATE FUNCTION tidemark_internal.drop_model(caller oid, name text, drop_table boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -262,6 +264,13 @@ BEGIN
     there := EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target);
     IF there THEN
         PERFORM tidemark_internal.check_may_act_as(caller, m.target);
+    ELSIF NOT coalesce(
+        (SELECT has_schema_privilege(caller, n.oid, 'CREATE') FROM pg_namespace n
+          WHERE n.nspname = (parse_ident(m.name))[1]),
+        has_database_privilege(caller, current_database(), 'CREATE'))
+    THEN
+        RAISE EXCEPTION 'permission denied to drop model %', name
+            USING ERRCODE = '42501', HINT = 'Its table is gone: the caller must be allowed to create it again.';
     END IF;
     -- Waits for whoever refreshes it.
     DELETE FROM tidemark_internal.models x WHERE x.name = drop_model.name;

@@ -222,10 +222,16 @@ BEGIN
          WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed)
          GROUP BY m.name, k.event_date)
     INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at, only_added)
-    SELECT c.name, c.event_date + shift, min(c.marked_at), bool_and(c.only_added)
-      FROM concerned c
-     CROSS JOIN LATERAL generate_series(-c.lookahead_days, c.lookback_days) AS shift
-     GROUP BY c.name, c.event_date + shift;
+    SELECT s.name, lower(span) + n, s.marked_at, s.only_added
+      FROM (SELECT c.name, c.only_added, min(c.marked_at) AS marked_at,
+                   range_agg(daterange(c.event_date - c.lookahead_days, c.event_date + c.lookback_days, '[]')) AS dates
+              FROM concerned c
+             -- Where nothing is widened, each date keeps its own time.
+             GROUP BY c.name, c.only_added, CASE WHEN c.lookback_days + c.lookahead_days = 0 THEN c.event_date END
+           ) AS s
+     CROSS JOIN LATERAL unnest(s.dates) AS span
+     CROSS JOIN LATERAL generate_series(
+           0, CASE WHEN isfinite(lower(span)) THEN upper(span) - lower(span) - 1 ELSE 0 END) AS n;
 EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
     -- Whatever is wrong with a mark, and however it came here: only that one stays behind.
     IF half = 0 THEN
@@ -243,12 +249,16 @@ otherwise they stay in the log for models that are not yet to be seen. A
 mark that raises an error is set aside.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.pass_on(bigint[], boolean) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.distribute_dirty(most integer DEFAULT 100000) RETURNS integer
+CREATE FUNCTION tidemark_internal.distribute_dirty() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- What one call, which is one transaction, takes: marks, and dates that come of them at most.
+    most_marks CONSTANT integer := 100000;
+    most_dates CONSTANT integer := 1000000;
     alone boolean := true;
+    marks bigint[];
     ids bigint[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -261,16 +271,27 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         alone := false;
     END;
-    ids := ARRAY(SELECT l.id FROM tidemark_internal.dirty_log l
-                  WHERE l.set_aside IS NULL AND (alone OR l.passed IS NULL) ORDER BY l.id LIMIT most);
+    marks := ARRAY(SELECT l.id FROM tidemark_internal.dirty_log l
+                    WHERE l.set_aside IS NULL AND (alone OR l.passed IS NULL) ORDER BY l.id LIMIT most_marks);
+    ids := ARRAY(
+        SELECT w.id
+          FROM (SELECT l.id, sum(r.dates) OVER (ORDER BY l.id) - r.dates AS dates_before
+                  FROM tidemark_internal.dirty_log l
+                  LEFT JOIN (SELECT s.source, sum(1 + m.lookback_days + m.lookahead_days) AS dates
+                               FROM tidemark_internal.model_sources s
+                               JOIN tidemark_internal.models m ON m.name = s.model
+                              GROUP BY s.source) AS r USING (source)
+                 WHERE l.id = ANY (marks)) AS w
+         WHERE coalesce(w.dates_before, 0) < most_dates
+         ORDER BY w.id);
     IF ids <> '{}' THEN
         PERFORM tidemark_internal.pass_on(ids, alone);
     END IF;
-    RETURN cardinality(ids);
+    RETURN cardinality(ids) = most_marks OR cardinality(ids) < cardinality(marks);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.distribute_dirty(integer) IS
-'Part of tidemark.refresh: moves marks of the dirty log, at most so many, to
+COMMENT ON FUNCTION tidemark_internal.distribute_dirty() IS
+'Part of tidemark.refresh: moves marks of the dirty log, up to a limit, to
 the models that read the marked tables, widened by each model''s lookback
-and lookahead. Returns how many marks it took.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.distribute_dirty(integer) FROM PUBLIC;
+and lookahead. Returns whether some may be left.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.distribute_dirty() FROM PUBLIC;

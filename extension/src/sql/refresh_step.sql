@@ -157,15 +157,19 @@ BEGIN
         END;
         RETURN;
     END LOOP;
-    -- Nothing left to do: a good time to keep the tables small.
-    DELETE FROM tidemark_internal.refresh_log l
-     WHERE l.id <= (SELECT max(x.id) - 100000 FROM tidemark_internal.refresh_log x);
-    DELETE FROM tidemark_internal.refresh_log l
-     WHERE l.refreshed_at < now() - interval '30 days'
-       AND l.id < (SELECT min(x.id) + 10000 FROM tidemark_internal.refresh_log x);
-    DELETE FROM tidemark_internal.model_dirty d
-     WHERE NOT EXISTS (SELECT FROM tidemark_internal.models x WHERE x.name = d.model)
-       AND d.marked_at < now() - interval '1 day';  -- a younger model may not be visible yet
+    -- Nothing left to do: a good time to keep the tables small. What others are removing is not waited for.
+    DELETE FROM tidemark_internal.refresh_log l WHERE l.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM tidemark_internal.refresh_log x
+         WHERE x.id <= (SELECT max(y.id) - 100000 FROM tidemark_internal.refresh_log y) FOR UPDATE SKIP LOCKED));
+    DELETE FROM tidemark_internal.refresh_log l WHERE l.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM tidemark_internal.refresh_log x
+         WHERE x.refreshed_at < now() - interval '30 days'
+           AND x.id < (SELECT min(y.id) + 10000 FROM tidemark_internal.refresh_log y) FOR UPDATE SKIP LOCKED));
+    DELETE FROM tidemark_internal.model_dirty d WHERE d.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM tidemark_internal.model_dirty x
+         WHERE NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.name = x.model)
+           AND x.marked_at < now() - interval '1 day'  -- a younger model may not be visible yet
+           FOR UPDATE SKIP LOCKED));
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) IS

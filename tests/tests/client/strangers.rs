@@ -399,6 +399,88 @@ fn an_owner_who_keeps_his_tables_locked_holds_up_the_others_for_seconds() {
 }
 
 #[test]
+fn the_rest_of_a_model_is_for_who_may_create_its_table_again() {
+    let database = cluster::shared().empty_database();
+    let mut client = database.connect();
+    client.batch_execute(WAREHOUSE).unwrap();
+    let (role, mut owner) = neighbour(&database, "a_forgetful_owner");
+    let (stranger, mut other) = login(&database, "a_stranger_to_both");
+    owner
+        .batch_execute(
+            "SELECT tidemark.create_model('own.a', '{s.src}',
+                 'SELECT event_date, v FROM s.src WHERE event_date >= $1 AND event_date < $2', '{event_date,v}');
+             DROP TABLE own.a",
+        )
+        .unwrap();
+    client.batch_execute("DROP TABLE s.m CASCADE").unwrap();
+    for gone in ["own.a", "s.m"] {
+        let drop = format!("SELECT tidemark.drop_model('{gone}')");
+        assert_eq!(sqlstate(other.batch_execute(&drop)), "42501", "{gone}");
+    }
+    assert_eq!(sqlstate(owner.batch_execute("SELECT tidemark.drop_model('s.m')")), "42501");
+    owner.batch_execute("SELECT tidemark.drop_model('own.a')").unwrap();
+    client.batch_execute("SELECT tidemark.drop_model('s.m')").unwrap();
+    assert_eq!(database.number("SELECT count(*) FROM tidemark_internal.models"), 0);
+    drop((owner, other));
+    forget(&database, &role);
+    forget(&database, &stranger);
+}
+
+#[test]
+fn who_locks_a_source_that_was_made_anew_holds_up_the_others_for_seconds() {
+    let database = cluster::shared().empty_database();
+    let mut client = database.connect();
+    client.batch_execute(WAREHOUSE).unwrap();
+    let (role, mut owner) = neighbour(&database, "an_owner_of_a_source");
+    let source = "CREATE TABLE own.src AS SELECT date '2026-01-01' AS event_date, 1 AS n";
+    owner
+        .batch_execute(&format!(
+            "{source}; SELECT tidemark.create_model('own.a', '{{own.src}}',
+                 'SELECT event_date, n FROM own.src WHERE event_date >= $1 AND event_date < $2', '{{event_date}}')"
+        ))
+        .unwrap();
+    owner.batch_execute(&format!("DROP TABLE own.src; {source}")).unwrap();
+    owner.batch_execute("BEGIN; LOCK TABLE own.src IN ACCESS EXCLUSIVE MODE").unwrap();
+    client.batch_execute("SET statement_timeout = '60s'").unwrap();
+    assert_eq!(sqlstate(client.batch_execute("CALL tidemark.refresh('s.m')")), "no error");
+    owner.batch_execute("ROLLBACK").unwrap();
+    client.batch_execute("CALL tidemark.refresh()").unwrap();
+    let status =
+        "SELECT concat_ws(' ', model, dirty_dates, last_error) FROM tidemark.model_status ORDER BY 1";
+    assert_eq!(database.column(status), ["own.a 0", "s.m 0"]);
+    drop(owner);
+    forget(&database, &role);
+}
+
+#[test]
+fn marks_that_concern_many_dates_hold_up_nobody_for_long() {
+    let database = cluster::shared().empty_database();
+    let mut client = database.connect();
+    client.batch_execute(WAREHOUSE).unwrap();
+    let (role, mut owner) = neighbour(&database, "an_owner_of_many_dates");
+    owner
+        .batch_execute(
+            "CREATE TABLE own.src AS SELECT date '2026-01-01' AS event_date, 1 AS n;
+             SELECT tidemark.create_model('own.wide', '{own.src}',
+                 'SELECT event_date, n FROM own.src WHERE event_date >= $1 AND event_date < $2', '{event_date}',
+                 1000, 1000);
+             SELECT tidemark.mark_dirty('own.src', ARRAY(SELECT date '1000-01-01' + i * 7
+                                                           FROM generate_series(1, 20000) AS i))",
+        )
+        .unwrap();
+    client.batch_execute("SET statement_timeout = '60s'; SET temp_file_limit = '200MB'").unwrap();
+    client.batch_execute("CALL tidemark.refresh('s.m')").unwrap();
+    // 40 million times a mark reaches a date; each one waits once, or twice where one transaction took over from another.
+    let waiting = "FROM tidemark_internal.model_dirty WHERE model = 'own.wide' AND event_date < '1900-01-01'";
+    let dates = database.number(&format!("SELECT count(DISTINCT event_date) {waiting}"));
+    assert_eq!(dates, 19_999 * 7 + 1 + 2000);
+    let rows = database.number(&format!("SELECT count(*) {waiting}"));
+    assert!(rows < 2 * dates, "{rows}");
+    drop(owner);
+    forget(&database, &role);
+}
+
+#[test]
 fn whatever_the_code_of_an_owner_raises_ends_only_his_own_work() {
     let database = cluster::shared().empty_database();
     let mut client = database.connect();
