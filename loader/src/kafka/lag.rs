@@ -25,13 +25,21 @@ pub async fn watch(kafka: Kafka, state: Arc<Shared>, mut stop: watch::Receiver<b
             () = tokio::time::sleep(PERIOD) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        let (kafka, state) = (kafka.clone(), state.clone());
+        let unread = state.with(|state| state.unread(Now::get()));
+        if unread.is_empty() {
+            continue;
+        }
+        let (asked, seen) = (kafka.clone(), state.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            let unread = state.with(|state| state.unread(Now::get()));
-            unread.chunk_by(|a, b| a.0 == b.0).try_for_each(|of_topic| kafka.look(of_topic, &state))
+            unread.chunk_by(|a, b| a.0 == b.0).try_for_each(|of_topic| asked.look(of_topic, &seen))
         });
-        if let Ok(Err(e)) = looked.await {
-            tracing::debug!("cannot look at what is not read: {e}");
+        // While the group is left nobody else finds out whether Kafka is there.
+        if let Ok(looked) = looked.await {
+            state.with(|state| {
+                if !state.joined {
+                    state.kafka = looked.err().map(|e| e.to_string());
+                }
+            });
         }
     }
 }
