@@ -4,6 +4,7 @@
 pub mod books;
 pub mod bounded;
 pub mod change;
+mod claim;
 pub mod identity;
 pub mod lag;
 pub mod link;
