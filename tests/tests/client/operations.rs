@@ -295,7 +295,7 @@ fn a_configuration_file_is_enough_and_the_rest_overrides_it() {
     assert_eq!(database.value("SELECT name FROM loader.pipelines"), "orders");
     assert_eq!(database.number("SELECT max(n_read) FROM loader.batches"), 700, "the command line counts");
 
-    let shown = with_config(&["check"], &path).env("TIDEMARK__BATCH__MAX_ROWS", "500").run();
+    let shown = with_config(&["config", "show"], &path).env("TIDEMARK__BATCH__MAX_ROWS", "500").run();
     let source = "max_rows = 500 # environment, TIDEMARK__BATCH__MAX_ROWS";
     assert!(shown.stdout.contains(source), "{}", shown.stdout);
     assert!(
