@@ -241,7 +241,7 @@ mod tests {
         28P01 stop, 77 | read credentials anew | read credentials anew | read credentials anew
         28000 stop, 77 | read credentials anew | read credentials anew | read credentials anew
         3D000 stop, 78 | try again             | try again             | try again
-        57014 stop, 75 | try again             | try again             | halve
+        57014 stop, 75 | try again             | halve                 | halve
         40001 stop, 75 | try again             | try again             | try again
         40P01 stop, 75 | try again             | try again             | try again
         55P03 stop, 75 | try again             | try again             | try again
