@@ -203,9 +203,9 @@ impl Config {
         self.values.get(name).map(|set| &set.source)
     }
 
-    /// The file that a secret was read from, if it was.
+    /// The file that a secret was read from, if it was one that can be read again: a pipe cannot.
     pub fn file(&self, name: &str) -> Option<&str> {
-        self.values.get(name)?.from.as_deref()
+        self.values.get(name)?.from.as_deref().filter(|path| Path::new(path).is_file())
     }
 
     /// The value of a key that has one in any case; what is missing or misread here is our mistake.
