@@ -167,7 +167,7 @@ BEGIN
            AND x.id < (SELECT min(y.id) + 10000 FROM tidemark_internal.refresh_log y) FOR UPDATE SKIP LOCKED));
     DELETE FROM tidemark_internal.model_dirty d WHERE d.ctid = ANY (ARRAY(
         SELECT x.ctid FROM tidemark_internal.model_dirty x
-         WHERE NOT EXISTS (SELECT FROM tidemark_internal.models m WHERE m.name = x.model)
+         WHERE NOT EXISTS (SELECT FROM tidemark_internal.models y WHERE y.name = x.model)
            AND x.marked_at < now() - interval '1 day'  -- a younger model may not be visible yet
            FOR UPDATE SKIP LOCKED));
 END
