@@ -38,7 +38,8 @@ CREATE TABLE loader.seen_dates (
 ALTER TABLE loader.seen_dates OWNER TO tidemark_admin;
 GRANT SELECT ON loader.seen_dates TO tidemark_loader;
 COMMENT ON TABLE loader.seen_dates IS
-    'The partitions of loader.seen_ids; ids are noted on the latest date. tidemark maintain drops what is no longer kept';
+    'The partitions of loader.seen_ids; ids are noted on the latest date. '
+    'tidemark maintain drops what is no longer kept';
 COMMENT ON COLUMN loader.seen_dates.received_date IS 'UTC date';
 COMMENT ON COLUMN loader.seen_dates.keep_days IS
     'For how many days it is kept, its own included: the largest --dedupe-window-days of those that load';
@@ -77,8 +78,8 @@ ALTER FUNCTION loader.begin_seen_date(integer) OWNER TO tidemark_admin;
 REVOKE EXECUTE ON FUNCTION loader.begin_seen_date(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION loader.begin_seen_date(integer) TO tidemark_loader;
 COMMENT ON FUNCTION loader.begin_seen_date(integer) IS
-    'Makes the partition of loader.seen_ids for today, UTC and by the clock of the server, and has all of them kept for '
-    'at least so many days, their own included. Does nothing when that is so, and tries again the next time when the '
+    'Makes the partition of loader.seen_ids for today, UTC and by the clock of the server, and has all of them kept '
+    'for at least so many days, their own included. Does nothing when that is so, and tries again the next time when the '
     'lock is not to be had within 2 seconds. For the loader, before each of its transactions';
 
 CREATE FUNCTION loader.drop_seen_dates() RETURNS integer
@@ -108,5 +109,5 @@ ALTER FUNCTION loader.drop_seen_dates() OWNER TO tidemark_admin;
 REVOKE EXECUTE ON FUNCTION loader.drop_seen_dates() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION loader.drop_seen_dates() TO tidemark_loader;
 COMMENT ON FUNCTION loader.drop_seen_dates() IS
-    'Drops the partitions of loader.seen_ids that no window reaches any more, and returns how many there were. Locks the '
-    'table for a moment; an error when it has to wait longer than 2 seconds for that. For tidemark maintain';
+    'Drops the partitions of loader.seen_ids that no window reaches any more, and returns how many there were. Locks '
+    'the table for a moment; an error when it has to wait longer than 2 seconds for that. For tidemark maintain';
