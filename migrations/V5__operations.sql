@@ -79,8 +79,8 @@ REVOKE EXECUTE ON FUNCTION loader.begin_seen_date(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION loader.begin_seen_date(integer) TO tidemark_loader;
 COMMENT ON FUNCTION loader.begin_seen_date(integer) IS
     'Makes the partition of loader.seen_ids for today, UTC and by the clock of the server, and has all of them kept '
-    'for at least so many days, their own included. Does nothing when that is so, and tries again the next time when the '
-    'lock is not to be had within 2 seconds. For the loader, before each of its transactions';
+    'for at least so many days, their own included. Does nothing when that is so, and tries again the next time when '
+    'the lock is not to be had within 2 seconds. For the loader, before each of its transactions';
 
 CREATE FUNCTION loader.drop_seen_dates() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tidemark_loader::batch::copy::Chunks;
-use tidemark_loader::batch::{BOUNDS, Batch, Encoder, RawBatch, RecordKind, Slot, Statistics};
+use tidemark_loader::batch::{BOUNDS, Batch, Encoder, MAX_DATES, RawBatch, RecordKind, Slot, Statistics};
 use tidemark_loader::event::dead_letter::Reason;
 use tidemark_loader::event::envelope::{Limits, sha256};
 use tidemark_loader::event::late::LatePolicy;
@@ -30,6 +30,81 @@ fn batch_of(lines: &[Vec<u8>]) -> RawBatch {
         raw.push(0, i as i64, None, RecordKind::Value, Some(b"key"), Some(b"headers"), line, 1000);
     }
     raw
+}
+
+/// From, to and leader epoch of each slot, by partition.
+fn ranges(raw: &RawBatch) -> Vec<(i32, i64, i64, Option<i32>)> {
+    let mut ranges: Vec<_> = raw.slots.iter().map(|s| (s.partition, s.from, s.to, s.leader_epoch)).collect();
+    ranges.sort_unstable();
+    ranges
+}
+
+#[test]
+fn a_batch_that_is_cut_covers_the_same_with_both_parts() {
+    // Two partitions in turn with holes between their offsets, one with a single record, one that only moved on.
+    let partitions = [0, 1, 0, 2, 1, 0];
+    let whole = || {
+        let mut raw = RawBatch::default();
+        for (partition, to) in [(0, 60), (1, 50), (2, 40), (3, 5)] {
+            raw.slots.push(Slot { partition, to, leader_epoch: Some(9), ..slot() });
+        }
+        for (n, partition) in partitions.into_iter().enumerate() {
+            let value = line(n as u32, 1, n);
+            raw.push(partition, n as i64 * 10, None, RecordKind::Value, None, None, &value, 1000);
+            raw.leader_epoch_is(Some(n as i32));
+        }
+        raw
+    };
+    for at in 1..partitions.len() {
+        let mut first = whole();
+        let second = first.split_off(at);
+        assert_eq!((first.len(), second.len()), (at, partitions.len() - at));
+        assert_eq!(first.bytes() + second.bytes(), whole().bytes());
+        for (partition, from, to, epoch) in ranges(&whole()) {
+            let parts: Vec<_> =
+                [&first, &second].into_iter().flat_map(ranges).filter(|r| r.0 == partition).collect();
+            match parts.as_slice() {
+                [one] => assert_eq!(*one, (partition, from, to, epoch), "{at}"),
+                [a, b] => {
+                    let last = (0..at).rev().find(|n| partitions[*n] == partition as usize).unwrap();
+                    assert_eq!(*a, (partition, from, last as i64 * 10 + 1, Some(last as i32)), "{at}");
+                    assert_eq!(*b, (partition, a.2, to, epoch), "{at}");
+                }
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+        let mut encoder = Encoder::new(Limits::default(), None);
+        let mut ids: Vec<_> = Vec::new();
+        for raw in [first, second] {
+            let slots = raw.slots.len();
+            assert!(raw.slots_of_records().all(|slot| slot < slots));
+            let batch = encoder.encode(raw);
+            ids.extend(batch.rows.iter().map(|row| (row.id, batch.encoded(row).1.to_vec())));
+        }
+        let all = encoder.encode(whole());
+        let all: Vec<_> = all.rows.iter().map(|row| (row.id, all.encoded(row).1.to_vec())).collect();
+        assert!(ids.len() == partitions.len() && ids == all, "{at}");
+    }
+}
+
+#[test]
+fn a_batch_ends_before_the_date_that_is_one_too_many() {
+    let value = |day: i32| {
+        let date = tidemark_loader::event::time::format_day(day);
+        format!(r#"{{"messageId":"{day}","event":"e","timestamp":"{date}T00:00:00Z"}}"#).into_bytes()
+    };
+    let days = (0..MAX_DATES as i32).chain([0, 1, 700, 2]);
+    let lines: Vec<Vec<u8>> = days.map(value).collect();
+    let mut batch = encode(&lines);
+    let rest = batch.rest.take().unwrap();
+    assert_eq!((batch.counts().read, batch.more), (MAX_DATES as u64 + 2, true));
+    assert_eq!(batch.slots()[0].to, rest.slots[0].from);
+    let mut encoder = Encoder::new(Limits::default(), None);
+    let rest = encoder.encode(rest);
+    assert_eq!((rest.counts().read, rest.more, rest.slots()[0].to), (2, false, lines.len() as i64));
+    let (first, second) = rest.halves(&encoder);
+    assert_eq!((first.counts().loaded, first.more), (1, true));
+    assert!(second.is_some_and(|second| second.counts().loaded == 1 && !second.more));
 }
 
 fn encode(lines: &[Vec<u8>]) -> Batch {

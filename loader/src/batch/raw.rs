@@ -1,0 +1,288 @@
+//! Records as they came, in one arena, and the stretches of partitions that they cover. What becomes of them is in the
+//! parent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Pool;
+use crate::event::envelope::preset::Format;
+use crate::event::envelope::{self, Limits, sha256};
+use crate::event::time::Micros;
+
+/// A stretch of one partition that a batch covers, and the claim under which it was read.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Topic, or `file:<sha256>`.
+    pub topic: Arc<str>,
+    /// `loader.topics.topic_id`.
+    pub topic_id: i32,
+    /// Kafka partition; 0 for files.
+    pub partition: i32,
+    /// Epoch of our claim.
+    pub epoch: i64,
+    /// `loader.offsets.run` at the claim.
+    pub run: i32,
+    /// First offset, inclusive: where the batch before ended, which may lie before the first record's offset.
+    pub from: i64,
+    /// Last offset, exclusive.
+    pub to: i64,
+    /// Kafka's leader epoch of the record before that; `None` when unknown.
+    pub leader_epoch: Option<i32>,
+}
+
+/// What a record is before anybody has looked into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Has a value.
+    Value,
+    /// A Kafka record without a value.
+    Tombstone,
+    /// Skipped on purpose, such as an empty line.
+    Filtered,
+}
+
+/// A value too long to be kept whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Oversize {
+    /// Its whole length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole.
+    pub sha256: [u8; 32],
+}
+
+/// One record; its bytes lie in the arena, one after the other: key, headers, value.
+#[derive(Debug)]
+pub struct RawRecord {
+    /// Index into the batch's slots.
+    pub slot: usize,
+    /// Kafka offset or line number.
+    pub offset: i64,
+    /// The broker's time; `None` where there is no broker.
+    pub received_at: Option<Micros>,
+    /// Whether that time is only there to judge the event's clock by: nobody knows when it was received.
+    pub receipt_guessed: bool,
+    /// What it is.
+    pub kind: RecordKind,
+    pub(super) start: usize,
+    pub(super) key: Option<usize>,
+    pub(super) headers: Option<usize>,
+    pub(super) value: usize,
+    pub(super) oversize: Option<Box<Oversize>>,
+    /// Kafka's leader epoch of it; `None` when unknown.
+    pub(super) leader_epoch: Option<i32>,
+}
+
+impl RawRecord {
+    /// Size of the value as it came.
+    fn bytes(&self) -> u64 {
+        self.oversize.as_ref().map_or(self.value as u64, |oversize| oversize.bytes)
+    }
+}
+
+/// How large a batch may become.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most records.
+    pub rows: usize,
+    /// Most bytes.
+    pub bytes: usize,
+    /// Longest wait for more records.
+    pub delay: Duration,
+    /// Most bytes kept of one value.
+    pub keep: usize,
+}
+
+impl BatchLimits {
+    /// Whether a batch is full.
+    pub fn reached(&self, batch: &RawBatch) -> bool {
+        batch.len() >= self.rows || batch.arena_bytes() >= self.bytes
+    }
+}
+
+/// Records as they came from the source.
+#[derive(Debug, Default)]
+pub struct RawBatch {
+    /// The stretches covered.
+    pub slots: Vec<Slot>,
+    pub(super) records: Vec<RawRecord>,
+    pub(super) arena: Vec<u8>,
+    bytes: u64,
+    /// How their events are written; set by the encoder.
+    pub(super) format: Format,
+    /// Where the room for the records came from.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Drop for RawBatch {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back(std::mem::take(&mut self.arena), std::mem::take(&mut self.records));
+        }
+    }
+}
+
+impl RawBatch {
+    /// An empty one with room from this pool.
+    pub fn with_room_of(pool: &Arc<Pool>) -> Self {
+        let (arena, records) = pool.lend();
+        let mut batch = RawBatch::default();
+        (batch.arena, batch.records, batch.pool) = (arena, records, Some(pool.clone()));
+        batch
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is neither a record nor an advance of position.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.slots.iter().all(|s| s.from == s.to)
+    }
+
+    /// Bytes held in memory.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Copies a record in. A value longer than `keep` is cut there and remembered as too large.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, borrowed until here")]
+    pub fn push(
+        &mut self,
+        slot: usize,
+        offset: i64,
+        received_at: Option<Micros>,
+        kind: RecordKind,
+        key: Option<&[u8]>,
+        headers: Option<&[u8]>,
+        value: &[u8],
+        keep: usize,
+    ) {
+        let oversize =
+            (value.len() > keep).then(|| Oversize { bytes: value.len() as u64, sha256: sha256(value) });
+        self.push_cut(
+            slot,
+            offset,
+            received_at,
+            kind,
+            key,
+            headers,
+            &value[..value.len().min(keep)],
+            oversize,
+        );
+    }
+
+    /// Says of the record that was pushed last that its time of receipt is a guess.
+    pub fn receipt_is_guessed(&mut self) {
+        if let Some(record) = self.records.last_mut() {
+            record.receipt_guessed = true;
+        }
+    }
+
+    /// Copies a record in whose value the source has cut already if `oversize` is set.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, borrowed until here")]
+    pub fn push_cut(
+        &mut self,
+        slot: usize,
+        offset: i64,
+        received_at: Option<Micros>,
+        kind: RecordKind,
+        key: Option<&[u8]>,
+        headers: Option<&[u8]>,
+        value: &[u8],
+        oversize: Option<Oversize>,
+    ) {
+        let start = self.arena.len();
+        for part in [key, headers, Some(value)].into_iter().flatten() {
+            self.arena.extend_from_slice(part);
+        }
+        self.bytes += oversize.map_or(value.len() as u64, |o| o.bytes);
+        self.records.push(RawRecord {
+            slot,
+            offset,
+            received_at,
+            receipt_guessed: false,
+            kind,
+            start,
+            key: key.map(<[u8]>::len),
+            headers: headers.map(<[u8]>::len),
+            value: value.len(),
+            oversize: oversize.map(Box::new),
+            leader_epoch: None,
+        });
+    }
+
+    /// Says in which leader epoch the record was written that was pushed last.
+    pub fn leader_epoch_is(&mut self, epoch: Option<i32>) {
+        if let Some(record) = self.records.last_mut() {
+            record.leader_epoch = epoch;
+        }
+    }
+
+    /// Cuts off the records from this one on, which are neither all nor none: another batch.
+    pub fn split_off(&mut self, at: usize) -> RawBatch {
+        let mut rest = RawBatch::default();
+        rest.records = self.records.split_off(at);
+        let start = rest.records[0].start;
+        rest.arena = self.arena.split_off(start);
+        rest.records.iter_mut().for_each(|record| record.start -= start);
+        rest.bytes = rest.records.iter().map(RawRecord::bytes).sum();
+        self.bytes -= rest.bytes;
+        // A range that does not move must not be there at all. What lies between two records goes with the second.
+        for (index, slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            let last = self.records.iter().rfind(|record| record.slot == index);
+            let last = last.map(|record| (record.offset + 1, record.leader_epoch));
+            let more = rest.records.iter().any(|record| record.slot == index);
+            match last {
+                Some((to, leader_epoch)) if more => {
+                    self.put_slot(index, Slot { to, leader_epoch, ..slot.clone() });
+                    rest.put_slot(index, Slot { from: to, ..slot });
+                }
+                Some(_) => self.put_slot(index, slot),
+                None => rest.put_slot(index, slot),
+            }
+        }
+        rest
+    }
+
+    /// Adds the slot that its records know by this number, which is not smaller than what they know it by then.
+    fn put_slot(&mut self, number: usize, slot: Slot) {
+        let new = self.slots.len();
+        self.records.iter_mut().filter(|record| record.slot == number).for_each(|record| record.slot = new);
+        self.slots.push(slot);
+    }
+
+    /// Size of the values as they came.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The index of the slot of each record.
+    pub fn slots_of_records(&self) -> impl Iterator<Item = usize> + '_ {
+        self.records.iter().map(|r| r.slot)
+    }
+
+    pub(super) fn value(&self, r: &RawRecord) -> &[u8] {
+        let start = r.start + r.key.unwrap_or(0) + r.headers.unwrap_or(0);
+        &self.arena[start..start + r.value]
+    }
+
+    pub(super) fn headers(&self, r: &RawRecord) -> Option<&[u8]> {
+        let start = r.start + r.key.unwrap_or(0);
+        r.headers.map(|len| &self.arena[start..start + len])
+    }
+
+    /// Id, time and type of a record that is to be a dead letter, as far as it can be read at all.
+    pub(super) fn known(&self, r: &RawRecord) -> (Option<Uuid>, Option<Micros>, Option<String>) {
+        if r.oversize.is_some() {
+            return (None, None, None);
+        }
+        // It was measured already.
+        let limits = Limits { max_bytes: usize::MAX, ..Limits::default() };
+        let composed = self.format.compose(self.headers(r), self.value(r));
+        let value = composed.as_deref().unwrap_or(self.value(r));
+        self.format.parse(value, &limits).map(envelope::Envelope::known).unwrap_or_default()
+    }
+}
