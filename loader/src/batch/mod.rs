@@ -160,8 +160,8 @@ pub struct Batch {
     received_before: Option<Micros>,
 }
 
-/// Most dates of the events of a batch. Its transaction locks the partition of each and the indexes of that, three or
-/// four locks a date, and a server has room for 6,400 unless told otherwise. A year of dates is enough for any stream, and
+/// Most dates of the events of a batch. Its transaction locks the partition of each and its index, two locks a date
+/// or more, and a server has room for 6,400 unless told otherwise. A year of dates is enough for any stream, and
 /// leaves a file whose dates are in no order still in batches of hundreds of rows.
 pub const MAX_DATES: usize = 366;
 

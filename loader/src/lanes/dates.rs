@@ -18,8 +18,8 @@ use crate::postgres::target::Target;
 /// a month; a device without a clock believes in 1970, or in the year of its firmware.
 const MAX_AGE: i32 = 400;
 
-/// New dates an hour. More than a topic of 90 days brings when it is loaded for the first time; their partitions take a
-/// few seconds.
+/// New dates an hour. More than a topic of 90 days brings when it is loaded for the first time; even so many at once do not
+/// hold the stream up for long.
 const MAX_NEW: usize = 100;
 
 const HOUR: Duration = Duration::from_secs(3600);

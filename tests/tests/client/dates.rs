@@ -191,3 +191,38 @@ fn a_batch_with_no_room_among_the_locks_or_no_time_is_written_in_parts() {
         assert_first_pass(&database);
     }
 }
+
+#[test]
+fn a_stream_keeps_its_rate_beside_one_event_a_day_since_1970() {
+    let mut seconds = Vec::new();
+    for clocks in [false, true] {
+        let database = cluster::shared().database();
+        let since_1970 = database.number("SELECT (now() AT TIME ZONE 'UTC')::date - date '1970-01-01'");
+        let yesterday = day(&database, 1);
+        let normal =
+            |n: u64| line(1_000_000 + n, &format!("user-{}", n % 997), &format!("{yesterday}T10:00:00Z"));
+        let mut old = lines(&database, (2..=since_1970).rev()).into_iter().filter(|_| clocks);
+        let mut all = Vec::new();
+        for n in 0..150_000 {
+            all.push(normal(n));
+            if n % 6 == 0 {
+                all.extend(old.next());
+            }
+        }
+        let topic = topic_with(&all);
+        let counts = Run::new(&database, &topic).batch_rows(5_000).catch_up();
+        assert_eq!(counts.loaded, if clocks { 150_100 } else { 150_000 });
+        assert_eq!(counts.read, all.len() as u64);
+        let took =
+            "SELECT extract(epoch FROM max(updated_at) - (SELECT min(committed_at) FROM loader.batches))
+                      FROM loader.offsets";
+        seconds.push(database.value(took).parse::<f64>().unwrap());
+        assert_first_pass(&database);
+    }
+    let ratio = seconds[0] / seconds[1];
+    eprintln!(
+        "150,000 events took {:.1} s, {:.1} s beside the clocks: {ratio:.2} of the rate",
+        seconds[0], seconds[1]
+    );
+    assert!(ratio > 0.4, "{seconds:?}");
+}

@@ -240,7 +240,7 @@ fn a_replay_and_a_topic_classify_like_the_file() {
             "--maintain-every",
             "off",
         ];
-        run.extend(["--until-caught-up", policy[0], policy[1]]);
+        run.extend(["--until-caught-up", "--event-time-floor", "1970-01-01", policy[0], policy[1]]);
         assert_eq!(tidemark(&run).database(&by_kafka.loader_url()).run().ok().counts(), counts);
         for sql in [
             "SELECT event_id, received_at, payload_hash FROM bronze.events ORDER BY 1",

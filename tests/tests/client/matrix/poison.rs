@@ -327,7 +327,7 @@ fn row_20_odd_times_sealed_and_missing_partitions() {
     let topic = broker::shared().topic();
     broker::shared().create_topic(&topic, 1, &[]);
     broker::shared().append_all(&topic, &records);
-    Run::new(&database, &topic).catch_up();
+    Run::new(&database, &topic).setting("record.event_time_floor", "1970-01-01").catch_up();
     let found = database.column(
         "SELECT outcome FROM (SELECT source_offset AS n, event_date::text AS outcome FROM bronze.events
            UNION ALL SELECT \"offset\", reason FROM loader.dead_letters) AS o ORDER BY n",
