@@ -75,7 +75,7 @@ fn each_lane_has_a_transaction_and_retries_of_its_own() {
     });
     let now = waiting(&database);
     assert!(backends[1..].iter().all(|pid| now.contains(pid)), "{backends:?} became {now:?}");
-    assert_eq!(process.errors().matches("not available").count(), 1, "{}", process.errors());
+    assert_eq!(process.errors().matches("cannot write a batch").count(), 1, "{}", process.errors());
     assert_eq!(position(&database), 0);
     barrier.release();
     wait_for(&database, &mut process, lines_of(&file));
