@@ -14,8 +14,8 @@ pub struct Events {
     /// Most records in one transaction [default: 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_rows: Option<u32>,
-    /// Earliest date that an event may have; earlier ones become dead letters, and so do those of more than 400 days ago
-    /// with run unless this is given [default: 1970-01-01]
+    /// Earliest date that an event may have; earlier ones become dead letters. Without it 1970-01-01, and for run 400 days
+    /// ago [default: none]
     #[arg(long, value_name = "DATE", value_parser = parse_floor)]
     event_time_floor: Option<Micros>,
     /// How far an event's time may lie after its receipt, such as 5m; later ones become dead letters [default: 5m]

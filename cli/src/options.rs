@@ -9,7 +9,7 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::preset::{Format, parse_part};
 use tidemark_loader::event::fingerprint::{self, Fingerprint};
-use tidemark_loader::event::time::Micros;
+use tidemark_loader::event::time::{self, Micros};
 use tidemark_loader::operations::breaker;
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::target::{BRONZE, Target};
@@ -74,7 +74,7 @@ pub fn limits(config: &Config) -> Result<Limits> {
     let allowed = config.time("late.allowed")?.unwrap_or_default();
     Ok(Limits {
         max_bytes: config.size("record.max_bytes")?,
-        floor: config.date("record.event_time_floor")?,
+        floor: config.date("record.event_time_floor")?.unwrap_or(time::UNIX_EPOCH_US),
         max_skew: i64::try_from(skew.as_micros()).unwrap_or(i64::MAX),
         late_policy: choice(config, "late.policy")?,
         allowed_lateness: i64::try_from(allowed.as_micros()).unwrap_or(i64::MAX),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::kafka_options::{self, Options};
 use super::{load, maintain, migrate, options};
 use tidemark_loader::batch::Encoder;
-use tidemark_loader::config::{Config, Source};
+use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::lag;
 use tidemark_loader::kafka::plan::{Ended, Settings};
@@ -60,7 +60,7 @@ pub async fn run(args: Args) -> Result<()> {
     let kafka = kafka_options::kafka(&config)?;
     let topics = kafka_options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
-    let dates = Arc::new(Dates::new(config.source("record.event_time_floor") == Some(&Source::Default)));
+    let dates = Arc::new(Dates::new(config.get("record.event_time_floor").is_none()));
     let encoder = options::encoder(&config, None)?.with_floor(dates.floor());
     let reading = Reading { encoder, target: options::target(&config)?, dates };
     let lanes = options::lanes(&config)?;

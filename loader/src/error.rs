@@ -69,6 +69,13 @@ impl Error {
         Error { kind, message: format!("{what}: {why}; {next}") }
     }
 
+    /// All of several, on one line, with the exit code of the first; `None` of none.
+    pub fn all(errors: Vec<Error>) -> Option<Self> {
+        let kind = errors.first()?.kind;
+        let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
+        Some(Error { kind, message: messages.join(" | ") })
+    }
+
     /// A state that only a bug can bring about.
     pub fn bug(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Error::new(Kind::Internal, what, why, "this is a bug in tidemark, please report it")

@@ -168,8 +168,8 @@ pub const KEYS: &[Key] = &[
     key(
         "record.event_time_floor",
         Kind::Date,
-        "1970-01-01",
-        "Earliest date that an event may have; earlier ones become dead letters. Unless it is set, tidemark run takes nothing from more than 400 days ago",
+        "",
+        "Earliest date that an event may have; earlier ones become dead letters. Without it 1970-01-01, and for tidemark run 400 days ago",
     ),
     key(
         "future.max_skew",

@@ -69,14 +69,16 @@ impl Config {
             let set = Set { value: key.default.to_owned(), source: Source::Default, from: None };
             config.values.insert(key.name.to_owned(), set);
         }
+        // All that is wrong at once: nobody wants to learn it try by try.
+        let mut wrong = Vec::new();
         if let Some(path) = file {
-            config.read_file(path)?;
+            config.read_file(path, &mut wrong)?;
         }
-        config.read_environment(environment)?;
-        Ok(config)
+        config.read_environment(environment, &mut wrong);
+        Error::all(wrong).map_or(Ok(config), Err)
     }
 
-    fn read_file(&mut self, path: &Path) -> Result<()> {
+    fn read_file(&mut self, path: &Path, wrong: &mut Vec<Error>) -> Result<()> {
         let what = format!("cannot use the configuration {}", path.display());
         let text = std::fs::read_to_string(path).map_err(|e| refuse(&what, e, "correct --config"))?;
         // The error's own text quotes the line, which may hold a password.
@@ -87,10 +89,15 @@ impl Config {
         let mut flat = Vec::new();
         flatten("", &table, &mut flat)
             .map_err(|(key, why)| refuse(&what, format!("{key}: {why}"), "correct the value"))?;
-        self.add(flat.into_iter().map(|(k, v)| (k, v, Source::File)), &what)
+        self.add(flat.into_iter().map(|(k, v)| (k, v, Source::File)), &what, wrong);
+        Ok(())
     }
 
-    fn read_environment(&mut self, environment: impl Iterator<Item = (String, String)>) -> Result<()> {
+    fn read_environment(
+        &mut self,
+        environment: impl Iterator<Item = (String, String)>,
+        wrong: &mut Vec<Error>,
+    ) {
         let what = "cannot use the environment";
         let mut found: Vec<_> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
         found.sort();
@@ -103,41 +110,53 @@ impl Config {
             }
             (key, value, Source::Environment(name))
         });
-        self.add(values, what)
+        self.add(values, what, wrong);
     }
 
-    /// Takes over one layer. A secret and the file of it cannot both be given there.
-    fn add(&mut self, layer: impl Iterator<Item = (String, String, Source)>, what: &str) -> Result<()> {
+    /// Takes over one layer.
+    fn add(
+        &mut self,
+        layer: impl Iterator<Item = (String, String, Source)>,
+        what: &str,
+        wrong: &mut Vec<Error>,
+    ) {
         let mut secrets: Vec<String> = Vec::new();
         for (name, value, source) in layer {
-            let shown = match &source {
-                Source::Environment(variable) => variable.clone(),
-                _ => name.clone(),
-            };
-            let secret = name.strip_suffix("_file").filter(|key| is_secret_key(key)).map(str::to_owned);
-            let (key, value, from) = match secret {
-                None => (name, value, None),
-                Some(key) => {
-                    let content = std::fs::read_to_string(&value).map_err(|e| {
-                        let next = "name a file, and make it readable for this user";
-                        refuse(what, format!("{shown}: {e}"), next)
-                    })?;
-                    (key, content.trim_end_matches(['\r', '\n']).to_owned(), Some(value))
-                }
-            };
-            if is_secret_key(&key) {
-                if secrets.contains(&key) {
-                    return Err(refuse(
-                        what,
-                        format!("both {key} and {key}_file are set"),
-                        "set one of them",
-                    ));
-                }
-                secrets.push(key.clone());
-            }
-            self.put(&key, value, source, from, &shown, what)?;
+            wrong.extend(self.add_one(name, value, source, what, &mut secrets).err());
         }
-        Ok(())
+    }
+
+    /// A secret and the file of it cannot both be given in one layer, of which `secrets` are those before.
+    fn add_one(
+        &mut self,
+        name: String,
+        value: String,
+        source: Source,
+        what: &str,
+        secrets: &mut Vec<String>,
+    ) -> Result<()> {
+        let shown = match &source {
+            Source::Environment(variable) => variable.clone(),
+            _ => name.clone(),
+        };
+        let secret = name.strip_suffix("_file").filter(|key| is_secret_key(key)).map(str::to_owned);
+        let (key, value, from) = match secret {
+            None => (name, value, None),
+            Some(key) => {
+                let content = std::fs::read_to_string(&value).map_err(|e| {
+                    let next = "name a file, and make it readable for this user";
+                    refuse(what, format!("{shown}: {e}"), next)
+                })?;
+                (key, content.trim_end_matches(['\r', '\n']).to_owned(), Some(value))
+            }
+        };
+        if is_secret_key(&key) {
+            if secrets.contains(&key) {
+                return Err(refuse(what, format!("both {key} and {key}_file are set"), "set one of them"));
+            }
+            secrets.push(key.clone());
+        }
+        self.put(&key, value, source, from, &shown, what)
     }
 
     /// Sets a value on behalf of the command line.
@@ -246,9 +265,10 @@ impl Config {
         self.read(name, |v| v.parse().ok())
     }
 
-    /// The first moment of a date.
-    pub fn date(&self, name: &str) -> Result<Micros> {
-        self.read(name, |v| time::parse_day(v).map(|day| i64::from(day) * time::DAY_US))
+    /// The first moment of a date; `None` where none was given.
+    pub fn date(&self, name: &str) -> Result<Option<Micros>> {
+        let moment = |v: &str| time::parse_day(v).map(|day| i64::from(day) * time::DAY_US);
+        self.get(name).map(|_| self.read(name, moment)).transpose()
     }
 
     /// Names.

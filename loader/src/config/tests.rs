@@ -103,6 +103,14 @@ fn a_wrong_value_is_refused_with_its_key() {
 }
 
 #[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let said = refused("[batch]\nmax_rows = -1\nmax_row = 1\n", &[("TIDEMARK__LOG__FORMAT", "xml")]);
+    for expected in ["batch.max_rows: not", "batch.max_row: unknown", "TIDEMARK__LOG__FORMAT: not one of"] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn what_is_shown_is_toml_whatever_the_values() {
     let odd = "\0\u{1b}[2J\u{7f}\"\\\n\u{e9}";
     let variables = [
