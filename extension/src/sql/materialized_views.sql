@@ -101,6 +101,8 @@ BEGIN
                         WHERE tidemark_internal.may_act_as(caller, c.relowner)) THEN
         RAISE EXCEPTION 'permission denied to refresh any materialized view'
             USING ERRCODE = '42501', HINT = 'The caller must have the rights of a role that owns a registered one.';
+    ELSIF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'cannot refresh materialized views during recovery' USING ERRCODE = '25006';
     END IF;
     -- Only those that the caller may refresh; Postgres itself runs their queries as their owners.
     FOR v IN
