@@ -34,7 +34,7 @@ pub struct Options {
     /// Connections that write at the same time, each the batches of partitions of its own [default: 1]
     #[arg(long, value_name = "N")]
     lanes: Option<u32>,
-    /// Longest time that a record waits for others before it is committed, in milliseconds [default: 1000]
+    /// Longest time that a record waits for others before it is committed, in milliseconds [default: 500]
     #[arg(long, value_name = "MS")]
     batch_delay_ms: Option<u64>,
     #[command(flatten)]

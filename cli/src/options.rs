@@ -63,7 +63,7 @@ pub fn batch_limits(config: &Config, lanes: usize) -> Result<BatchLimits> {
     Ok(BatchLimits {
         rows: config.count("batch.max_rows")? as usize,
         bytes: config.size("batch.max_bytes")?.min(share),
-        delay: config.time("batch.max_delay")?.unwrap_or(Duration::from_secs(1)),
+        delay: config.time("batch.max_delay")?.unwrap_or(Duration::from_millis(500)),
         keep: config.size("record.max_bytes")?,
     })
 }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!((to.name(), to.dedupe, to.window_days), (BRONZE, Dedupe::IdDate, 3));
         assert!(matches!(format(&config), Ok(Format::Segment)));
         let batch = batch_limits(&config, 1).unwrap();
-        assert_eq!((batch.rows, batch.bytes, batch.delay), (20_000, 16 << 20, Duration::from_secs(1)));
+        assert_eq!((batch.rows, batch.bytes, batch.delay), (20_000, 16 << 20, Duration::from_millis(500)));
     }
 
     #[test]

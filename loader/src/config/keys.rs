@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
     key(
         "batch.max_delay",
         time(Duration::from_millis(1), seconds(60)),
-        "1s",
+        "500ms",
         "Longest time that a record waits for others before it is committed",
     ),
     key(
