@@ -207,7 +207,7 @@ impl State {
     /// We are no member of the group any more, and what was only read is forgotten. The partitions stay until we are
     /// told which are ours: what nobody reads falls behind all the same.
     pub fn left(&mut self) {
-        (self.joined, self.kafka) = (false, None);
+        self.joined = false;
         self.lanes.iter_mut().for_each(|lane| (lane.partitions, lane.waiting, lane.paused) = (0, 0, false));
         self.partitions.values_mut().for_each(|held| held.held = false);
     }

@@ -66,8 +66,7 @@ impl Watched {
         println!("{row}: {seen:?}");
         // And no other one a while later.
         std::thread::sleep(Duration::from_secs(5));
-        let later = self.prometheus.alerts();
-        assert!(later.is_subset(&wanted), "{row}, later: {later:?}");
+        assert_eq!(self.prometheus.alerts(), wanted, "{row}, later");
     }
 
     /// Waits until none fires.
