@@ -49,7 +49,8 @@ build() { "$ROOT/scripts/build.sh" && "$ROOT/scripts/install.sh" --no-build; }
 
 # psql_as USER ARGS...: passwords go through the environment, since arguments show in the process list.
 psql_as() {
-    PGPASSWORD=$(cat "$PG/password") "$PGBIN/psql" -XqAt -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$(cat "$PG/port")" -U "$1" -d "${DATABASE:-tidemark}" "${@:2}"
+    PGPASSWORD=$(cat "$PG/password") "$PGBIN/psql" -XqAt -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$(cat "$PG/port")" \
+        -U "$1" -d "${DATABASE:-tidemark}" "${@:2}"
 }
 loader() { TIDEMARK_DATABASE_URL=$("$ROOT/scripts/pg.sh" url "$PG" tidemark) quietly dbt-loader "read the log" "$TIDEMARK_BIN" "$@"; }
 
@@ -88,7 +89,8 @@ run_dbt() {
     [[ " $* " != *" --target "* ]] || target+=-operator
     printf 'dbt %s\n' "$*" >>"$WORK/commands"
     (cd "$PROJECT" && DBT_ENV_SECRET_PASSWORD=$(cat "$PG/password") TIDEMARK_DBT_PORT=$(cat "$PG/port") TIDEMARK_DBT_RUN=${BATCH:-1} \
-        DBT_PROFILES_DIR=$PROJECT DBT_TARGET_PATH=$target DBT_USE_COLORS=false DBT_SEND_ANONYMOUS_USAGE_STATS=false "$VENV/bin/dbt" "$@") >"$log" 2>&1 </dev/null || rc=$?
+        DBT_PROFILES_DIR=$PROJECT DBT_TARGET_PATH=$target DBT_USE_COLORS=false DBT_SEND_ANONYMOUS_USAGE_STATS=false \
+            "$VENV/bin/dbt" "$@") >"$log" 2>&1 </dev/null || rc=$?
     LAST_LOG=$log
     return "$rc"
 }
@@ -109,12 +111,17 @@ one_run() {
     show_end
     nothing_to_say
 }
-nothing_to_say() { grep -q 'PASS=.* WARN=0 ERROR=0 SKIP=0' "$LAST_LOG" || die "dbt build warned or skipped something; the log is $LAST_LOG" "read it"; }
+nothing_to_say() {
+    grep -q 'PASS=.* WARN=0 ERROR=0 SKIP=0' "$LAST_LOG" ||
+        die "dbt build warned or skipped something; the log is $LAST_LOG" "read it"
+}
 
 # Events of March make nothing fresh; one of just now does.
 freshness() {
-    ! run_dbt stale source freshness || die "dbt source freshness passes although no event is newer than March" "is the filter of the sources right?"
-    printf '{"messageId":"fresh-1","type":"track","event":"page_viewed","timestamp":"%s","userId":"fresh"}\n' "$(date -u +%FT%TZ)" >"$WORK/events/fresh.ndjson"
+    ! run_dbt stale source freshness ||
+        die "dbt source freshness passes although no event is newer than March" "is the filter of the sources right?"
+    printf '{"messageId":"fresh-1","type":"track","event":"page_viewed","timestamp":"%s","userId":"fresh"}\n' \
+        "$(date -u +%FT%TZ)" >"$WORK/events/fresh.ndjson"
     loader load "$WORK/events/fresh.ndjson"
     must_dbt waiting test --select tidemark_silver_events_nothing_waits
     grep -q 'WARN=1' "$LAST_LOG" || die "no test says that a date waits for a refresh; the log is $LAST_LOG"
@@ -142,15 +149,18 @@ costs() { must_dbt refresh run-operation tidemark.refresh --target operator; }
 spoil() {
     local caught
     psql_as dbt_analyst -f - <<'SQL'
-UPDATE analytics.tidemark_sessions SET exit_page = '/elsewhere' WHERE session_id = (SELECT min(session_id::text)::uuid FROM analytics.tidemark_sessions);
-DELETE FROM analytics.tidemark_person_sessions WHERE session_id = (SELECT min(session_id::text)::uuid FROM analytics.tidemark_person_sessions);
+UPDATE analytics.tidemark_sessions SET exit_page = '/elsewhere'
+ WHERE session_id = (SELECT min(session_id::text)::uuid FROM analytics.tidemark_sessions);
+DELETE FROM analytics.tidemark_person_sessions
+ WHERE session_id = (SELECT min(session_id::text)::uuid FROM analytics.tidemark_person_sessions);
 UPDATE analytics.tidemark_daily_actives SET persons_sketch = tidemark.hll_empty() WHERE event_date = '2026-03-03';
 INSERT INTO analytics.tidemark_person_days SELECT event_date, 'nobody', 1, refresh_id FROM analytics.tidemark_person_days LIMIT 1;
 UPDATE analytics.tidemark_retention_weekly SET pct = pct - 0.1 WHERE cohort_week = '2026-03-02' AND weeks_since = 0;
 UPDATE analytics.tidemark_funnel_daily SET median_seconds = median_seconds + 0.001 WHERE event_date = '2026-02-20' AND step = 2;
 UPDATE analytics.revenue_daily SET revenue = revenue + 0.01 WHERE event_date = (SELECT min(event_date) FROM analytics.revenue_daily);
 SQL
-    ! run_dbt spoilt test --select path:tests/against_gold equal_revenue_daily || die "dbt test passes although rows are wrong; the log is $LAST_LOG"
+    ! run_dbt spoilt test --select path:tests/against_gold equal_revenue_daily ||
+        die "dbt test passes although rows are wrong; the log is $LAST_LOG"
     caught=$(sed -nE 's/.*Done\. PASS=0 WARN=0 ERROR=([0-9]+) SKIP=0.*/\1/p' "$LAST_LOG")
     [ "$caught" = 8 ] || die "of 8 comparisons with wrong rows $caught failed; the log is $LAST_LOG"
     say "    wrong rows in 7 tables: all 8 comparisons over them fail"
@@ -179,10 +189,12 @@ SELECT tidemark.manage_partitions(parent => s.name::regclass, partition_schema =
   FROM (VALUES ('silver.events', 'silver_partitions'), ('bronze.events', 'bronze_partitions')) AS s(name, schema);
 SQL
     loader maintain
-    printf '%s\n' '{"messageId":"ahead-3","type":"track","event":"page_viewed","timestamp":"2026-02-15T00:20:00Z","receivedAt":"2026-03-13T09:00:00Z","userId":"edge-ahead"}' >"$WORK/events/after.ndjson"
+    printf '%s\n' '{"messageId":"ahead-3","type":"track","event":"page_viewed","timestamp":"2026-02-15T00:20:00Z","receivedAt":"2026-03-13T09:00:00Z","userId":"edge-ahead"}' \
+        >"$WORK/events/after.ndjson"
     loader load "$WORK/events/after.ndjson"
     loader maintain
-    must_dbt retired build --select tidemark_sessions tidemark_daily_actives tidemark_person_days tidemark_funnel_daily --exclude-resource-type test
+    must_dbt retired build --select tidemark_sessions tidemark_daily_actives tidemark_person_days tidemark_funnel_daily \
+        --exclude-resource-type test
     show_end
     must_dbt retired-test test --select path:tests/against_gold/{sessions,daily_actives,person_days,funnel_daily}.sql
     [ "$(psql_as dbt_analyst -c "SELECT (SELECT count(*) FROM silver.events WHERE event_date < '2026-02-15') || ' ' ||

@@ -155,7 +155,8 @@ free_port() {
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3 /usr/bin/python3; do
-        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+        if command -v "$candidate" >/dev/null &&
+            "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             printf '%s\n' "$candidate"
             return
         fi

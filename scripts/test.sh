@@ -104,7 +104,8 @@ count() {
 
 [ $# = 0 ] || stages=("$@")
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|release|client|dbt]"
+    declare -F "stage_$stage" >/dev/null ||
+        die "there is no test stage \"$stage\"" "scripts/test.sh [deps|fmt|clippy|unit|pgrx|release|client|dbt]"
 done
 mkdir -p "$LOGS" && rm -f "$LOGS"/test-*.log
 STARTED=$EPOCHSECONDS

@@ -85,13 +85,16 @@ pub const KEYS: &[Key] = &[
         "kafka.group_id",
         Kind::Text,
         "",
-        "Consumer group; loaders that share one share the partitions. Without it, tidemark- and the name of the pipeline",
+        "Consumer group; loaders that share one share the partitions. Without it, tidemark- and the name of \
+         the pipeline",
     ),
     key(
         "kafka.on_data_loss",
         Kind::Choice(&["fail", "earliest", "latest"]),
         "fail",
-        "What to do when Kafka no longer has the log that our position is in, because records were deleted, the topic was made anew or its log was cut: stop, or go on at the oldest record that was not loaded or behind the newest, and note the gap in loader.offset_gaps",
+        "What to do when Kafka no longer has the log that our position is in, because records were deleted, \
+         the topic was made anew or its log was cut: stop, or go on at the oldest record that was not loaded \
+         or behind the newest, and note the gap in loader.offset_gaps",
     ),
     key(
         "kafka.security_protocol",
@@ -120,25 +123,29 @@ pub const KEYS: &[Key] = &[
         "kafka.sasl_token_file",
         Kind::Text,
         "",
-        "With OAUTHBEARER: file that holds the token, a JSON Web Token with an expiry (exp); read anew before that",
+        "With OAUTHBEARER: file that holds the token, a JSON Web Token with an expiry (exp); read anew \
+         before that",
     ),
     key(
         "postgres.dsn",
         Kind::Secret,
         "",
-        "Postgres to load into, as postgresql://user:password@host:port/database?sslmode=verify-full or key=value pairs",
+        "Postgres to load into, as postgresql://user:password@host:port/database?sslmode=verify-full or \
+         key=value pairs",
     ),
     key(
         "postgres.lanes",
         Kind::Count { min: 1, max: 64 },
         "1",
-        "Connections that write at the same time, each the batches of partitions of its own; more than there are partitions idle",
+        "Connections that write at the same time, each the batches of partitions of its own; more than there \
+         are partitions idle",
     ),
     key(
         "postgres.synchronous_commit",
         Kind::Choice(&["on", "off", "local", "remote_write", "remote_apply"]),
         "on",
-        "As the setting of Postgres. off is faster and safe: after a crash of the server rows and position are older together, and are read again, by the next start if the loader had ended",
+        "As the setting of Postgres. off is faster and safe: after a crash of the server rows and position \
+         are older together, and are read again, by the next start if the loader had ended",
     ),
     key("batch.max_rows", Kind::Count { min: 1, max: 1_000_000 }, "20000", "Most records in one transaction"),
     key(
@@ -157,7 +164,8 @@ pub const KEYS: &[Key] = &[
         "memory.max_buffer_bytes",
         Kind::Size { min: 16 * MIB, max: 64 << 30 },
         "256MiB",
-        "Most memory for records on their way, of all lanes together. A quarter is for what librdkafka has fetched; batch.max_bytes is lowered until the batches of all lanes fit into the rest",
+        "Most memory for records on their way, of all lanes together. A quarter is for what librdkafka has \
+         fetched; batch.max_bytes is lowered until the batches of all lanes fit into the rest",
     ),
     key(
         "record.max_bytes",
@@ -169,7 +177,8 @@ pub const KEYS: &[Key] = &[
         "record.event_time_floor",
         Kind::Date,
         "",
-        "Earliest date that an event may have; earlier ones become dead letters. Without it 1970-01-01, and for tidemark run 400 days ago",
+        "Earliest date that an event may have; earlier ones become dead letters. Without it 1970-01-01, and \
+         for tidemark run 400 days ago",
     ),
     key(
         "future.max_skew",
@@ -181,7 +190,8 @@ pub const KEYS: &[Key] = &[
         "late.policy",
         Kind::Choice(&["recompute", "divert", "refuse"]),
         "recompute",
-        "What to do with an event that was received later than allowed: load it, keep it in bronze.late_events, or make it a dead letter",
+        "What to do with an event that was received later than allowed: load it, keep it in \
+         bronze.late_events, or make it a dead letter",
     ),
     key(
         "late.allowed",
@@ -193,7 +203,8 @@ pub const KEYS: &[Key] = &[
         "target.table",
         Kind::Text,
         "bronze.events",
-        "Table to load into, with its schema; it must have the columns of bronze.events. Choose another pipeline.name for another table",
+        "Table to load into, with its schema; it must have the columns of bronze.events. Choose another \
+         pipeline.name for another table",
     ),
     key(
         "dedupe.mode",
@@ -211,7 +222,9 @@ pub const KEYS: &[Key] = &[
         "dedupe.fingerprint_exclude",
         Kind::List,
         "",
-        "Members of an event that do not count when two events with one id are compared, such as [\"/etl_tstamp\"], beside /sentAt and /receivedAt. Choose them before the first load: events that are there are known by what counted then",
+        "Members of an event that do not count when two events with one id are compared, such as \
+         [\"/etl_tstamp\"], beside /sentAt and /receivedAt. Choose them before the first load: events that \
+         are there are known by what counted then",
     ),
     key(
         "envelope.preset",
@@ -223,19 +236,23 @@ pub const KEYS: &[Key] = &[
         "envelope.fields",
         Kind::List,
         "",
-        "Where fields of an event are found, such as user_id=/user/id (JSON pointers without commas); replaces what the preset says about these fields",
+        "Where fields of an event are found, such as user_id=/user/id (JSON pointers without commas); \
+         replaces what the preset says about these fields",
     ),
     key(
         "fencing.terminate_previous_backend",
         Kind::Choice(&["true", "false"]),
         "false",
-        "Whether the connections of a partition's owner before are ended when they are stuck in a transaction (Postgres has waited for them for 5 seconds), so that a frozen process holds nobody up. Both must log in as the same role",
+        "Whether the connections of a partition's owner before are ended when they are stuck in a \
+         transaction (Postgres has waited for them for 5 seconds), so that a frozen process holds nobody up. \
+         Both must log in as the same role",
     ),
     key(
         "dead_letters.max_ratio",
         Kind::Share,
         "0.5",
-        "The pipeline pauses when more than this share of about the last min_sample records are dead letters; 1 switches this off",
+        "The pipeline pauses when more than this share of about the last min_sample records are dead \
+         letters; 1 switches this off",
     ),
     key(
         "dead_letters.min_sample",
@@ -247,7 +264,8 @@ pub const KEYS: &[Key] = &[
         "dead_letters.max_consecutive",
         Kind::Count { min: 0, max: 1_000_000_000 },
         "5000",
-        "The pipeline pauses when more than this many records in a row of one partition are dead letters; 0 switches this off",
+        "The pipeline pauses when more than this many records in a row of one partition are dead letters; 0 \
+         switches this off",
     ),
     key(
         "maintenance.every",

@@ -22,6 +22,7 @@ mod matrix;
 mod migrate;
 mod model_schedules;
 mod models;
+mod neighbours;
 mod offsets;
 mod operations;
 mod plans;
