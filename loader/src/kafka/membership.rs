@@ -32,8 +32,6 @@ pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     pub(super) handle: Handle,
     pub(super) stop: watch::Receiver<bool>,
-    /// Where batches go in; closed when a lane has ended.
-    pub(super) lanes: Vec<mpsc::Sender<RawBatch>>,
     /// The connection for claims; lent out while used.
     pub(super) claims: Mutex<Option<Kept>>,
     pub(super) topic_ids: Mutex<HashMap<String, i32>>,
@@ -44,6 +42,7 @@ pub(super) struct Context {
 
 pub(super) struct State {
     pub(super) books: Books,
+    /// One for each lane.
     pub(super) queues: Vec<Queue>,
     pub(super) ended: Option<Ended>,
     /// The consumer is being closed: partitions go without ceremony.
@@ -57,8 +56,9 @@ pub(super) struct State {
 }
 
 /// What there is of a lane on this side of its entrance, beside the batch being filled.
-#[derive(Default)]
 pub(super) struct Queue {
+    /// Where batches go in; closed when the lane has ended.
+    entrance: mpsc::Sender<RawBatch>,
     /// A full batch that the lane had no room for yet.
     pub(super) pending: Option<RawBatch>,
     /// The partitions of the lane are paused.
@@ -72,11 +72,19 @@ pub(super) struct Queue {
 }
 
 impl State {
-    /// For so many lanes, with nothing in them, and batches of about so many bytes.
-    pub(super) fn new(lanes: usize, batch_bytes: usize) -> Self {
+    /// For these lanes, with nothing in them, and batches of about so many bytes.
+    pub(super) fn new(lanes: Vec<mpsc::Sender<RawBatch>>, batch_bytes: usize) -> Self {
+        let queue = |entrance| Queue {
+            entrance,
+            pending: None,
+            paused: false,
+            incomplete: false,
+            blocked: None,
+            brokers: BTreeSet::new(),
+        };
         State {
-            books: Books::new(lanes, batch_bytes),
-            queues: (0..lanes).map(|_| Queue::default()).collect(),
+            books: Books::new(lanes.len(), batch_bytes),
+            queues: lanes.into_iter().map(queue).collect(),
             ended: None,
             closing: false,
             joined: false,
@@ -89,6 +97,11 @@ impl State {
     pub(super) fn discard(&mut self) {
         self.queues.iter_mut().for_each(|queue| queue.pending = None);
         self.books.clear();
+    }
+
+    /// Whether a lane has ended.
+    pub(super) fn lane_ended(&self) -> bool {
+        self.queues.iter().any(|queue| queue.entrance.is_closed())
     }
 
     /// Ends the session on its next turn; the first reason counts.
@@ -111,12 +124,18 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if locked(&self.state).closing {
+            return;
+        }
         let codes = [Some(RDKafkaErrorCode::Authentication), Some(RDKafkaErrorCode::SSL)];
         let refused = codes.contains(&error.rdkafka_error_code());
         self.failed(refused, &format!("{error}: {reason}"));
     }
 
     fn stats(&self, statistics: Statistics) {
+        if locked(&self.state).closing {
+            return;
+        }
         let up = statistics.brokers.values().any(|broker| broker.state == "UP");
         if up && let Some(news) = locked(&self.settings.link).works(Instant::now()) {
             tracing::info!("{news}");
@@ -241,12 +260,12 @@ impl Context {
         };
         let concerned: Vec<usize> = {
             let state = locked(&self.state);
-            (0..self.lanes.len()).filter(|l| lane(&state, *l)).collect()
+            (0..state.queues.len()).filter(|l| lane(&state, *l)).collect()
         };
         if !self.drain(consumer, &concerned, Instant::now() + DRAIN) {
             locked(&self.state).end(Ended::Restart("a rebalance could not wait for Postgres".to_owned()));
         }
-        self.tell_kafka(consumer, CommitMode::Async);
+        self.tell_kafka(consumer);
         let mut state = locked(&self.state);
         // Whether one that comes back later is still paused then is up to librdkafka, and nobody would resume it.
         if concerned.iter().any(|lane| state.queues[*lane].paused)
@@ -269,14 +288,13 @@ impl Context {
             let mut state = locked(&self.state);
             let all_sent = lanes.iter().filter(|lane| self.send(consumer, &mut state, **lane, true)).count()
                 == lanes.len();
-            let ended = state.ended.is_some();
+            let ended = state.ended.is_some() || state.lane_ended();
             drop(state);
             let idle = |s: &state::State| lanes.iter().all(|lane| s.lanes[*lane].batches() == 0);
             if all_sent && self.settings.state.with(|s| idle(s)) {
                 return true;
             }
-            let closed = lanes.iter().any(|lane| self.lanes[*lane].is_closed());
-            if ended || closed || Instant::now() > deadline {
+            if ended || Instant::now() > deadline {
                 return false;
             }
             if all_sent {
@@ -289,11 +307,12 @@ impl Context {
 
     /// The same for all lanes.
     pub(super) fn drain_all(&self, consumer: &BaseConsumer<Self>, deadline: Instant) -> bool {
-        self.drain(consumer, &(0..self.lanes.len()).collect::<Vec<_>>(), deadline)
+        let lanes = locked(&self.state).queues.len();
+        self.drain(consumer, &(0..lanes).collect::<Vec<_>>(), deadline)
     }
 
     /// Advisory, for tools that watch lag: our position is in Postgres.
-    pub(super) fn tell_kafka(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+    pub(super) fn tell_kafka(&self, consumer: &BaseConsumer<Self>) {
         let positions = self.settings.state.with(|state| state.take_positions());
         let mut tpl = TopicPartitionList::with_capacity(positions.len());
         for (topic, partition, offset) in &positions {
@@ -302,7 +321,7 @@ impl Context {
             }
         }
         if tpl.count() > 0
-            && let Err(e) = consumer.commit(&tpl, mode)
+            && let Err(e) = consumer.commit(&tpl, CommitMode::Async)
         {
             tracing::debug!("advisory commit to Kafka failed: {e}");
         }
@@ -327,16 +346,17 @@ impl Context {
             if state.queues[lane].pending.is_none() {
                 return true;
             }
-            let entrance = match self.lanes[lane].try_reserve() {
+            let queue = &mut state.queues[lane];
+            let entrance = match queue.entrance.try_reserve() {
                 Ok(entrance) => entrance,
                 Err(mpsc::error::TrySendError::Full(())) => return false,
                 Err(mpsc::error::TrySendError::Closed(())) => {
-                    state.end(Ended::LaneEnded);
-                    state.queues[lane].pending = None;
+                    queue.pending = None;
+                    state.ended.get_or_insert(Ended::LaneEnded);
                     return true;
                 }
             };
-            if let Some(batch) = state.queues[lane].pending.take() {
+            if let Some(batch) = queue.pending.take() {
                 self.settings.state.with(|s| s.sent(lane, &batch));
                 entrance.send(batch);
             }

@@ -3,10 +3,11 @@
 //! `membership`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
@@ -38,6 +39,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long nothing must have come before the end of a partition is looked at.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// How long to wait until a consumer is closed.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// Joins the group and reads until there is a reason to stop. Blocks; to be called on a thread of its own.
 pub fn run(
     settings: Arc<Settings>,
@@ -49,8 +53,7 @@ pub fn run(
         settings: settings.clone(),
         handle,
         stop,
-        state: Mutex::new(State::new(lanes.len(), settings.limits.bytes)),
-        lanes,
+        state: Mutex::new(State::new(lanes, settings.limits.bytes)),
         claims: Mutex::new(None),
         topic_ids: Mutex::new(HashMap::new()),
         credentials: settings.kafka.credentials(),
@@ -81,11 +84,26 @@ pub fn run(
     let cx = consumer.context();
     if matches!(ended, Ended::Stopped | Ended::CaughtUp | Ended::Paused) {
         cx.drain_all(&consumer, Instant::now() + DRAIN);
-        cx.tell_kafka(&consumer, CommitMode::Sync);
+        cx.tell_kafka(&consumer);
     }
     consumer.unsubscribe();
-    cx.settings.state.with(|state| state.left());
+    locked(&cx.state).queues.clear();
+    settings.state.with(|state| state.left());
+    close(consumer);
     ended
+}
+
+/// librdkafka closes a consumer once the coordinator of the group has answered everything, for which it waits without
+/// an end while brokers are away or refuse us.
+fn close(consumer: BaseConsumer<Context>) {
+    let (closing, closed) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        drop(consumer);
+        drop(closing);
+    });
+    if closed.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout) {
+        tracing::debug!("Kafka does not answer while a consumer is closed; nobody waits for it any longer");
+    }
 }
 
 struct Session<'a> {
@@ -139,7 +157,7 @@ impl Session<'_> {
                 last_look = Instant::now();
                 self.tell_books();
             }
-            if self.cx.lanes.iter().any(mpsc::Sender::is_closed) {
+            if locked(&self.cx.state).lane_ended() {
                 return Ended::LaneEnded;
             }
             if last_question.elapsed() >= LOOK {
@@ -162,7 +180,7 @@ impl Session<'_> {
             self.poll(turn.wait);
             if last_check.elapsed() >= Duration::from_millis(200) {
                 last_check = Instant::now();
-                self.cx.tell_kafka(self.consumer, CommitMode::Async);
+                self.cx.tell_kafka(self.consumer);
                 if self.cx.settings.until.is_none() {
                     self.pass_quiet_markers();
                 } else if self.caught_up() {

@@ -149,7 +149,7 @@ fn a_batch_with_no_room_among_the_locks_or_no_time_is_written_in_parts() {
         "max_connections = 20",
         "max_wal_senders = 0",
         "max_worker_processes = 0",
-        "autovacuum_max_workers = 1",
+        "autovacuum = off",
     ] {
         client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).unwrap();
     }
@@ -157,7 +157,8 @@ fn a_batch_with_no_room_among_the_locks_or_no_time_is_written_in_parts() {
     cluster.start_again();
     for ((what, code), database) in databases {
         let topic = topic_with(&[line(0, "u", "2026-11-01T00:00:00Z")]);
-        let run = Run::new(&database, &topic).batch_rows(20_000);
+        // All that is appended below comes as one batch, however slowly.
+        let run = Run::new(&database, &topic).batch_rows(20_000).setting("batch.max_delay", "5s");
         let mut process = run.start();
         wait_for(&database, &mut process, 1);
         let mut ago: Vec<i64> = (1..=360).collect();
@@ -173,8 +174,8 @@ fn a_batch_with_no_room_among_the_locks_or_no_time_is_written_in_parts() {
         }
         let dates = "SELECT tidemark.ensure_partitions('bronze.events', ARRAY(
                          SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(%1, %2) AS n))";
-        for from in (1..=360).step_by(20) {
-            let make = dates.replace("%1", &from.to_string()).replace("%2", &(from + 19).to_string());
+        for from in (1..=360).step_by(10) {
+            let make = dates.replace("%1", &from.to_string()).replace("%2", &(from + 9).to_string());
             database.connect().batch_execute(&make).unwrap();
         }
         append(&topic, &lines(&database, ago.iter().copied()));

@@ -174,6 +174,31 @@ fn kafka_away_is_a_line_when_it_begins_and_one_when_it_ends() {
 }
 
 #[test]
+fn sigterm_is_heard_while_kafka_is_away() {
+    let broker = Broker::start("gone-kafka");
+    let database = cluster::shared().database();
+    let file = some(1, 3_000);
+    produce_file(&file, &broker.address, "t", "2");
+    // At once, with what is said to Kafka still unanswered, and once everybody knows.
+    for (group, wait) in [("at once", 0), ("later", 8)] {
+        let mut run = Run::new(&database, "t").group(group);
+        run.brokers = broker.address.clone();
+        let mut process = run.start();
+        wait_for_word(&mut process, "partition claimed");
+        wait_for(&database, &mut process, 3_000);
+        broker.kill();
+        std::thread::sleep(Duration::from_secs(wait));
+        let asked = Instant::now();
+        process.signal("TERM");
+        process.wait().ok();
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(20), "SIGTERM took {took:?} {group}");
+        broker.start_again();
+    }
+    assert_exact(&database, &file);
+}
+
+#[test]
 fn the_value_of_a_setting_is_never_printed() {
     let database = cluster::shared().database();
     let url = database.loader_url();
