@@ -3,6 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{Datelike, NaiveDate};
+
 /// Microseconds in a day.
 pub const DAY_US: i64 = 86_400_000_000;
 /// 1970-01-01 in microseconds since 2000-01-01.
@@ -11,30 +13,8 @@ pub const UNIX_EPOCH_US: i64 = -946_684_800_000_000;
 /// Microseconds since 2000-01-01 UTC.
 pub type Micros = i64;
 
-/// Days since 2000-01-01 for a civil date of the proleptic Gregorian calendar (Howard Hinnant, "chrono-Compatible
-/// Low-Level Date Algorithms", days_from_civil).
-pub fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    era * 146_097 + doe - 719_468 - 10_957
-}
-
-/// The civil date (year, month, day) of a number of days since 2000-01-01; inverse of [`days_from_civil`].
-pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
-    let z = days + 10_957 + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = (doy - (153 * mp + 2) / 5 + 1) as u32;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u32;
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    (year, month, day)
-}
+/// The day number of 2000-01-01 where that of 0001-01-01 is 1, as `chrono` counts.
+const DAYS_BEFORE_2000: i32 = 730_120;
 
 /// The UTC date of a time, in days since 2000-01-01.
 pub fn day_of(time: Micros) -> i32 {
@@ -43,8 +23,9 @@ pub fn day_of(time: Micros) -> i32 {
 
 /// A date as `YYYY-MM-DD`, which Postgres reads under every DateStyle.
 pub fn format_day(day: i32) -> String {
-    let (y, m, d) = civil_from_days(i64::from(day));
-    format!("{y:04}-{m:02}-{d:02}")
+    let date = day.checked_add(DAYS_BEFORE_2000).and_then(NaiveDate::from_num_days_from_ce_opt);
+    // No clock of an event reaches the bounds of the calendar.
+    date.unwrap_or(NaiveDate::MAX).to_string()
 }
 
 /// Parses `YYYY-MM-DD` to days since 2000-01-01; `None` for anything else.
@@ -53,7 +34,7 @@ pub fn parse_day(text: &str) -> Option<i32> {
     if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
         return None;
     }
-    civil(b).and_then(|days| i32::try_from(days).ok())
+    civil(b)
 }
 
 /// Now, by this machine's clock.
@@ -68,8 +49,8 @@ pub fn now() -> Micros {
 /// PostgreSQL documentation, "Date/Time Types"). A producer can set any record time, and Postgres would refuse such
 /// a one in the dead letter too.
 pub fn from_unix_millis(ms: i64) -> Option<Micros> {
-    let first = days_from_civil(-4713, 11, 24) * DAY_US;
-    let end = days_from_civil(294_277, 1, 1) * DAY_US;
+    // MIN_TIMESTAMP and END_TIMESTAMP of Postgres; chrono's years end before the latter.
+    let (first, end) = (-211_813_488_000_000_000, 9_223_371_331_200_000_000);
     ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US).filter(|time| (first..end).contains(time))
 }
 
@@ -101,16 +82,11 @@ fn number(b: &[u8]) -> Option<u32> {
     b.iter().try_fold(0u32, |n, c| c.is_ascii_digit().then(|| n * 10 + u32::from(c - b'0')))
 }
 
-fn civil(b: &[u8]) -> Option<i64> {
+/// Days since 2000-01-01 of the date that a text of at least ten bytes begins with.
+fn civil(b: &[u8]) -> Option<i32> {
     let (year, month, day) = (number(&b[0..4])?, number(&b[5..7])?, number(&b[8..10])?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let last = match month {
-        2 => 28 + u32::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        _ => return None,
-    };
-    ((1..=last).contains(&day)).then(|| days_from_civil(i64::from(year), month, day))
+    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
+    Some(date.num_days_from_ce() - DAYS_BEFORE_2000)
 }
 
 /// Parses an RFC 3339 date and time with `Z` or a numeric offset. Fractions beyond microseconds are cut off, so
@@ -153,7 +129,8 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
         }
         _ => return None,
     };
-    let seconds = days * 86_400 + i64::from(hour * 3600 + minute * 60 + second) - offset_minutes * 60;
+    let seconds =
+        i64::from(days) * 86_400 + i64::from(hour * 3600 + minute * 60 + second) - offset_minutes * 60;
     Some(seconds * 1_000_000 + fraction)
 }
 
@@ -177,7 +154,8 @@ mod tests {
 
     #[test]
     fn reads_the_forms_of_rfc_3339() {
-        let base = days_from_civil(2026, 9, 1) * DAY_US + 29_722_000_000;
+        let day = |text| i64::from(parse_day(text).unwrap()) * DAY_US;
+        let base = day("2026-09-01") + 29_722_000_000;
         for (text, expected) in [
             ("2000-01-01T00:00:00Z", 0),
             ("1970-01-01T00:00:00Z", UNIX_EPOCH_US),
@@ -186,9 +164,9 @@ mod tests {
             ("2026-09-01T08:15:22.1234567Z", base + 123_456),
             ("2026-09-01t10:15:22+02:00", base),
             ("2026-09-01 02:45:22-05:30", base),
-            ("2024-02-29T23:59:60Z", days_from_civil(2024, 3, 1) * DAY_US),
-            ("9999-12-31T23:59:59.999999Z", days_from_civil(10_000, 1, 1) * DAY_US - 1),
-            ("0000-01-01T00:00:00Z", days_from_civil(0, 1, 1) * DAY_US),
+            ("2024-02-29T23:59:60Z", day("2024-03-01")),
+            ("9999-12-31T23:59:59.999999Z", day("9999-12-31") + DAY_US - 1),
+            ("0000-01-01T00:00:00Z", day("0000-01-01")),
         ] {
             assert_eq!(parse_rfc3339(text), Some(expected), "{text}");
         }
@@ -235,12 +213,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn civil_dates_round_trip(days in -800_000i64..3_000_000) {
-            let (y, m, d) = civil_from_days(days);
-            prop_assert_eq!(days_from_civil(y, m, d), days);
-            if (0..=9999).contains(&y) {
-                prop_assert_eq!(parse_day(&format_day(days as i32)), Some(days as i32));
-            }
+        fn dates_round_trip(day in -730_485i32..=2_921_939) {
+            prop_assert_eq!(parse_day(&format_day(day)), Some(day));
         }
 
         #[test]

@@ -88,14 +88,6 @@ fn is_recent(word: &str) -> bool {
 
 /// Days since 1970 of the date that a word begins with.
 fn days(word: &str) -> Option<i64> {
-    let bytes = word.as_bytes();
-    if bytes.len() < 10 || bytes[4] != b'-' || bytes[7] != b'-' || !word.is_char_boundary(10) {
-        return None;
-    }
-    let number = |range: std::ops::Range<usize>| word[range].parse::<i64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Howard Hinnant's days_from_civil: the year begins in March, so that the leap day is its last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 + day - 1 - 719_468)
+    let date = chrono::NaiveDate::parse_from_str(word.get(..10)?, "%Y-%m-%d").ok()?;
+    Some(date.signed_duration_since(chrono::NaiveDate::default()).num_days())
 }
