@@ -168,29 +168,36 @@ async fn check_all(config: &Config, report: &mut Report) {
             return;
         }
     };
-    let mut cluster = None;
-    for topic in topics {
+    let asked = kafka.clone();
+    let survey = match tokio::task::spawn_blocking(move || asked.survey(&topics, false)).await {
+        Ok(Ok(survey)) => survey,
+        Ok(Err(e)) => return report.error("kafka", &e),
+        Err(e) => return report.error("kafka", &Error::bug("cannot ask Kafka", e)),
+    };
+    let cluster = survey.cluster_id.as_deref().unwrap_or("unknown");
+    report.ok("kafka", format!("{}, cluster {cluster}", kafka.brokers));
+    for (topic, why) in survey.found.missing {
+        if topic.starts_with('^') {
+            report.ok("topic", format!("{topic}: {why}"));
+        } else {
+            report.problem(
+                "topic",
+                format!("cannot read topic {topic}: {why}"),
+                "create it or correct --topic",
+            );
+        }
+    }
+    for topic in survey.found.topics {
         let (asked, wanted) = (kafka.clone(), topic.clone());
-        let question = move || {
-            let cluster = asked.survey(std::slice::from_ref(&wanted), false)?.cluster_id;
-            Ok::<_, Error>((cluster, asked.ranges(&wanted, None)?))
-        };
-        let (id, logs) = match tokio::task::spawn_blocking(question).await {
+        let id = survey.cluster_id.clone();
+        let logs = match tokio::task::spawn_blocking(move || asked.ranges(&wanted, None)).await {
             Ok(Ok(found)) => found,
-            Ok(Err(e)) if e.kind == Kind::Unavailable => return report.error("kafka", &e),
             Ok(Err(e)) => {
                 report.error("topic", &e);
                 continue;
             }
             Err(e) => return report.error("kafka", &Error::bug("cannot ask Kafka", e)),
         };
-        if cluster.is_none() {
-            cluster = id.clone();
-            report.ok(
-                "kafka",
-                format!("{}, cluster {}", kafka.brokers, cluster.as_deref().unwrap_or("unknown")),
-            );
-        }
         let records: i64 = logs.iter().map(|log| log.high).sum();
         report.ok("topic", format!("{topic}: {} partitions, ends add up to {records}", logs.len()));
         if let Some(client) = &books {

@@ -7,6 +7,7 @@ use super::options::{choice, shares};
 use tidemark_loader::config::Config;
 use tidemark_loader::error::Result;
 use tidemark_loader::kafka::plan::OnDataLoss;
+use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::kafka::{Kafka, Setting};
 
 /// Options that override the configuration.
@@ -16,7 +17,7 @@ pub struct Options {
     database: Database,
     #[command(flatten)]
     brokers: Brokers,
-    /// Topic to read; can be repeated
+    /// Topic to read, or a pattern of names that begins with ^, such as ^shop[.]; can be repeated
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
     /// Name of the position in Postgres; another name reads everything once more [default: web]
@@ -144,9 +145,9 @@ pub fn on_data_loss(config: &Config) -> Result<OnDataLoss> {
 }
 
 /// Topics to read.
-pub fn topics(config: &Config) -> Result<Vec<String>> {
+pub fn topics(config: &Config) -> Result<Topics> {
     config.required("kafka.topics", "--topic")?;
-    Ok(config.list("kafka.topics"))
+    Topics::parse(&config.list("kafka.topics"))
 }
 
 /// The consumer group.

@@ -257,8 +257,8 @@ async fn set(args: Set) -> Result<()> {
 
 /// The offsets of another cluster would mean other records.
 async fn check_cluster(kafka: &Kafka, topic: &str, known: Option<String>, what: &str) -> Result<()> {
-    let (asked, topics) = (kafka.clone(), vec![topic.to_owned()]);
-    let survey = tokio::task::spawn_blocking(move || asked.survey(&topics, false)).await;
+    let (asked, topic) = (kafka.clone(), topic.to_owned());
+    let survey = tokio::task::spawn_blocking(move || asked.survey_one(&topic, false)).await;
     let found = survey.map_err(|e| Error::bug("cannot ask Kafka", e))??.cluster_id;
     match (known, found) {
         (Some(known), Some(found)) if known != found => {

@@ -170,7 +170,7 @@ async fn survey(args: &Args, kafka: &Kafka) -> Result<(Vec<(Range, Range)>, Opti
     let (kafka, topic, partition) = (kafka.clone(), args.topic.clone(), args.partition);
     let (from_time, to_time) = (args.from_time, args.to_time);
     let asked = tokio::task::spawn_blocking(move || {
-        let cluster = kafka.survey(std::slice::from_ref(&topic), false)?.cluster_id;
+        let cluster = kafka.survey_one(&topic, false)?.cluster_id;
         let ranges = kafka.ranges(&topic, partition.map(|p| vec![p]).as_deref())?;
         let from = from_time.map(|time| kafka.offsets_at(&topic, &ranges, time)).transpose()?;
         let to = to_time.map(|time| kafka.offsets_at(&topic, &ranges, time)).transpose()?;

@@ -15,6 +15,7 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::lag;
 use tidemark_loader::kafka::plan::{Ended, Settings};
 use tidemark_loader::kafka::session;
+use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::lanes::dates::Dates;
 use tidemark_loader::lanes::lane::{self, Lane};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
@@ -72,6 +73,11 @@ pub async fn run(args: Args) -> Result<()> {
     let (asked, wanted) = (kafka.clone(), topics.clone());
     let survey = tokio::task::spawn_blocking(move || asked.survey(&wanted, bounded)).await;
     let survey = survey.map_err(|e| Error::bug("cannot ask Kafka", e))??;
+    // A run with an end cannot know the end of a topic that is not there, and one without has to have something to read.
+    if bounded || survey.found.topics.is_empty() && !topics.has_patterns() {
+        survey.all_there()?;
+    }
+    let topics = if bounded { Topics::only(survey.found.topics) } else { topics };
 
     let client = connection::connect_once(&postgres).await?;
     pooler::refuse(&client, &postgres).await?;

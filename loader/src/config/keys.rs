@@ -80,7 +80,12 @@ pub const KEYS: &[Key] = &[
         "Name of the position in Postgres; another name reads everything once more",
     ),
     key("kafka.brokers", Kind::Text, "", "Brokers to start from, as host:port, separated by commas"),
-    key("kafka.topics", Kind::List, "", "Topics to read"),
+    key(
+        "kafka.topics",
+        Kind::List,
+        "",
+        "Topics to read; what begins with ^ is a regular expression for their names, without commas",
+    ),
     key(
         "kafka.group_id",
         Kind::Text,

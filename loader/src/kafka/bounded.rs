@@ -86,7 +86,7 @@ impl Kafka {
 
     /// Oldest and newest offsets of some partitions, or of all of them. Blocks.
     pub fn ranges(&self, topic: &str, partitions: Option<&[i32]>) -> Result<Vec<Range>> {
-        let survey = self.survey(&[topic.to_owned()], true)?;
+        let survey = self.survey_one(topic, true)?;
         let all: Vec<i32> = survey.ends.iter().map(|end| end.partition).collect();
         if let Some(unknown) = partitions.and_then(|wanted| wanted.iter().find(|p| !all.contains(p))) {
             return Err(Error::new(

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod record;
 pub mod session;
 mod token;
+pub mod topics;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +21,11 @@ use std::time::Duration;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaConfRes;
 use rdkafka::{ClientConfig, ClientContext};
 
+use self::topics::{Found, Topics};
 use crate::config::keys::{FIXED, reserved};
 use crate::error::{Error, Kind, Result};
 
@@ -43,6 +45,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("socket.keepalive.enable", "true"),
     // Where partitions end, for the lag.
     ("statistics.interval.ms", "5000"),
+    // How soon a topic that was made later is noticed.
+    (topics::REFRESH, "30000"),
 ];
 
 /// The same for groups in which the members share the partitions out. With `group.protocol=consumer` (KIP-848) the
@@ -169,12 +173,11 @@ impl Kafka {
     }
 
     /// Asks the brokers about the topics, with their offsets if `with_offsets`. Blocks.
-    pub fn survey(&self, topics: &[String], with_offsets: bool) -> Result<Survey> {
-        let what = "cannot reach Kafka";
+    pub fn survey(&self, topics: &Topics, with_offsets: bool) -> Result<Survey> {
         let mut config = self.client_config();
         // No group: this client only asks questions.
         config.set("log_level", "3");
-        let client = connect(&config).map_err(|e| self.explain(what, &e))?;
+        let client = connect(&config).map_err(|e| self.explain("cannot reach Kafka", &e))?;
         let explain = |what: &str, error: KafkaError| {
             // Its reasons wait in a queue until somebody polls.
             for _ in 0..10 {
@@ -187,27 +190,25 @@ impl Kafka {
                 None => self.explain(what, &error),
             }
         };
-        let mut survey = Survey { cluster_id: None, ends: Vec::new() };
-        for topic in topics {
+        let found = topics.find(&client, TIMEOUT).map_err(|e| explain("cannot reach Kafka", e))?;
+        let mut ends = Vec::new();
+        for topic in found.topics.iter().filter(|_| with_offsets) {
+            let what = "cannot read the end of a partition";
             let metadata = client.fetch_metadata(Some(topic), TIMEOUT).map_err(|e| explain(what, e))?;
-            let found = metadata.topics().iter().find(|t| t.name() == topic);
-            let error = found.and_then(|t| t.error()).map(RDKafkaErrorCode::from);
-            let Some(found) = found.filter(|t| t.error().is_none() && !t.partitions().is_empty()) else {
-                let why = match error {
-                    Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None => "no such topic".to_owned(),
-                    Some(code) => code.to_string(),
-                };
-                let next = "create it or correct --topic";
-                return Err(Error::new(Kind::Config, format!("cannot read topic {topic}"), why, next));
-            };
-            for partition in found.partitions().iter().filter(|_| with_offsets) {
-                let (_, high) = client
-                    .fetch_watermarks(topic, partition.id(), TIMEOUT)
-                    .map_err(|e| explain("cannot read the end of a partition", e))?;
-                survey.ends.push(End { topic: topic.clone(), partition: partition.id(), high });
+            for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+                let (_, high) =
+                    client.fetch_watermarks(topic, partition.id(), TIMEOUT).map_err(|e| explain(what, e))?;
+                ends.push(End { topic: topic.clone(), partition: partition.id(), high });
             }
         }
-        survey.cluster_id = client.client().fetch_cluster_id(TIMEOUT);
+        let cluster_id = client.client().fetch_cluster_id(TIMEOUT);
+        Ok(Survey { cluster_id, found, ends })
+    }
+
+    /// The same about one topic, which must be there.
+    pub fn survey_one(&self, topic: &str, with_offsets: bool) -> Result<Survey> {
+        let survey = self.survey(&Topics::only([topic.to_owned()]), with_offsets)?;
+        survey.all_there()?;
         Ok(survey)
     }
 }
@@ -265,8 +266,19 @@ pub struct End {
 pub struct Survey {
     /// Identity of the cluster.
     pub cluster_id: Option<String>,
+    /// Which of them there are.
+    pub found: Found,
     /// Ends of the partitions, if asked for.
     pub ends: Vec<End>,
+}
+
+impl Survey {
+    /// An error about a topic that is missing, if one is.
+    pub fn all_there(&self) -> Result<()> {
+        let Some((topic, why)) = self.found.missing.first_key_value() else { return Ok(()) };
+        let next = "create it or correct --topic";
+        Err(Error::new(Kind::Config, format!("cannot read topic {topic}"), why, next))
+    }
 }
 
 #[cfg(test)]

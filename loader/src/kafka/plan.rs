@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::link::Link;
+use super::topics::Topics;
 use super::{End, Kafka};
 use crate::batch::BatchLimits;
 use crate::error::Error;
@@ -25,8 +26,8 @@ pub struct Settings {
     pub kafka: Kafka,
     /// Consumer group.
     pub group: String,
-    /// Topics to subscribe to.
-    pub topics: Vec<String>,
+    /// Topics to read.
+    pub topics: Topics,
     /// Where Postgres is.
     pub postgres: crate::postgres::connection::Config,
     /// `loader.pipelines.pipeline_id`.

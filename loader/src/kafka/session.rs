@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::End;
 use super::books::Taken;
-use super::membership::{Context, DRAIN, State, locked};
+use super::membership::{Context, DRAIN, QUESTION, State, locked};
 use super::plan::{Ended, Settings};
-use super::{identity, record};
+use super::{identity, record, topics};
 use crate::batch::RawBatch;
 use crate::postgres::position;
 
@@ -63,13 +63,13 @@ pub fn run(
         Ok(consumer) => consumer,
         Err(e) => return Ended::Failed(settings.kafka.explain("cannot start a Kafka consumer", &e)),
     };
-    let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
-    if let Err(e) = consumer.subscribe(&topics) {
-        return Ended::Failed(settings.kafka.explain("cannot subscribe", &e));
-    }
+    let every = config.get(topics::REFRESH).and_then(|millis| millis.parse().ok()).unwrap_or(30_000);
     let ended = Session {
         consumer: &consumer,
         cx: consumer.context(),
+        every: Duration::from_millis(every),
+        looked: None,
+        subscribed: None,
         headers: Vec::new(),
         quiet: Mutex::new((Instant::now(), Vec::new())),
         last_record: Instant::now(),
@@ -109,6 +109,12 @@ fn close(consumer: BaseConsumer<Context>) {
 struct Session<'a> {
     consumer: &'a BaseConsumer<Context>,
     cx: &'a Context,
+    /// How often to look which topics there are.
+    every: Duration,
+    /// When that was done last.
+    looked: Option<Instant>,
+    /// Those that are subscribed to.
+    subscribed: Option<BTreeSet<String>>,
     /// Room for the headers of one record.
     headers: Vec<u8>,
     /// Which partitions are behind their ends at which offsets, and since when nothing has changed about that.
@@ -149,6 +155,12 @@ impl Session<'_> {
             if let Some(why) = void {
                 return Ended::Restart(why);
             }
+            let every = if self.subscribed.is_some() { self.every } else { Duration::from_secs(1) };
+            if self.looked.is_none_or(|at| at.elapsed() >= every)
+                && let Err(ended) = self.subscribe()
+            {
+                return ended;
+            }
             let turn = match self.turn() {
                 Ok(turn) => turn,
                 Err(ended) => return ended,
@@ -188,6 +200,41 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    /// Looks which of the topics there are, and subscribes to these if they are others than before. By name: so patterns
+    /// mean the same with every protocol of the group, and to all who ask for topics.
+    fn subscribe(&mut self) -> Result<(), Ended> {
+        let settings = &self.cx.settings;
+        let found = settings.topics.find(self.consumer, QUESTION);
+        self.looked = Some(Instant::now());
+        let found = match found {
+            Ok(found) => found,
+            // Those that were there are read meanwhile.
+            Err(e) => {
+                self.cx.failed(false, &format!("cannot ask for topics: {e}"));
+                return Ok(());
+            }
+        };
+        settings
+            .state
+            .with(|state| state.look_missing(&found.missing))
+            .iter()
+            .for_each(|n| tracing::warn!("{n}"));
+        if self.subscribed.as_ref() == Some(&found.topics) {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.subscribed.insert(found.topics).iter().map(String::as_str).collect();
+        tracing::info!("reading topics {}", names.join(", "));
+        if names.is_empty() {
+            self.consumer.unsubscribe();
+            // Nobody will tell us that nothing is ours.
+            locked(&self.cx.state).joined = true;
+            settings.state.with(|state| state.joined());
+            return Ok(());
+        }
+        let failed = |e| Ended::Failed(settings.kafka.explain("cannot subscribe", &e));
+        self.consumer.subscribe(&names).map_err(failed)
     }
 
     /// Takes what is there, but no more than a few records, and none for a lane whose batch has become full.

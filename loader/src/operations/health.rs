@@ -82,7 +82,10 @@ pub fn ready(state: &State, now: Now, limits: &Limits) -> Result<(), Vec<Reason>
 /// The same in one line, as for STATUS= of systemd and the log.
 pub fn line(state: &State, now: Now, limits: &Limits) -> String {
     match ready(state, now, limits) {
-        Ok(()) => format!("loading; {} records so far", state.counts().read),
+        Ok(()) => {
+            let missing = state.missing.iter().map(|(topic, why)| format!("; {topic}: {why}"));
+            format!("loading; {} records so far{}", state.counts().read, missing.collect::<String>())
+        }
         Err(reasons) => reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; "),
     }
 }
@@ -146,6 +149,7 @@ pub fn status(state: &State, now: Now, limits: &Limits) -> Value {
         "ready": reasons.is_empty(),
         "not_ready": reasons.iter().map(Reason::to_string).collect::<Vec<_>>(),
         "paused": state.paused,
+        "missing_topics": state.missing,
         "reading_paused": state.lanes.iter().any(|lane| lane.paused),
         "buffer_bytes": state.lanes.iter().map(Lane::bytes).sum::<usize>(),
         "lag_records": state.lag(),

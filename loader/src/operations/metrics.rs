@@ -200,6 +200,9 @@ metrics! {
         |s, _, out| out.topics(s, |topic| topic.counts.loaded);
     counter records_tombstone_total [topic] "Records without a value",
         |s, _, out| out.topics(s, |topic| topic.counts.tombstone);
+    gauge topic_not_read [topic, cause]
+        "1 for each topic that is wanted and not read: missing, also for a pattern that no topic matches",
+        |s, _, out| s.missing.keys().for_each(|topic| out.put(&[topic, &"missing"], 1.0));
 }
 
 /// Everything in the text format of Prometheus.
@@ -225,6 +228,7 @@ mod tests {
         state.begin(2);
         state.hold("t", 0, Claim { epoch: 1, next_offset: 1, run: 1 }, 9);
         state.tally.rebalanced("assign");
+        state.missing.insert("u".to_owned(), "no such topic".to_owned());
         state.failed(1, "53100", "disk full".to_owned(), std::time::Duration::from_secs(2));
         let page = render(&state, Now::get());
         assert!(page.contains("tidemark_loader_build_info{pipeline=\"a \\\"b\\\"\\\\\",version="), "{page}");

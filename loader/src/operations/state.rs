@@ -152,6 +152,8 @@ pub struct State {
     pub kafka: Option<String>,
     /// Why our claims are void.
     pub void: Option<String>,
+    /// Topics that are wanted and cannot be read, and patterns that none matches, each with why.
+    pub missing: BTreeMap<String, String>,
     /// Lanes in their order.
     pub lanes: Vec<Lane>,
     /// By topic and number.
@@ -176,6 +178,7 @@ impl State {
             postgres: None,
             kafka: None,
             void: None,
+            missing: BTreeMap::new(),
             lanes: Vec::new(),
             partitions: BTreeMap::new(),
             topics: BTreeMap::new(),
@@ -236,6 +239,17 @@ impl State {
     pub fn joined(&mut self) {
         self.joined = true;
         self.partitions.retain(|_, held| held.held);
+    }
+
+    /// Somebody has looked which topics there are. Returns what to say, where it is news.
+    pub fn look_missing(&mut self, missing: &BTreeMap<String, String>) -> Vec<String> {
+        let gone = missing.iter().filter(|(topic, _)| !self.missing.contains_key(*topic));
+        let mut news: Vec<String> =
+            gone.map(|(topic, why)| format!("topic {topic} is waited for: {why}")).collect();
+        let back = self.missing.keys().filter(|topic| !missing.contains_key(*topic));
+        news.extend(back.map(|topic| format!("topic {topic} is there now")));
+        self.missing.clone_from(missing);
+        news
     }
 
     /// Others read a partition from now on.

@@ -197,6 +197,21 @@ fn alerts_after_a_deploy_that_poisons_a_topic() {
 }
 
 #[test]
+fn alerts_while_a_topic_is_missing() {
+    let database = cluster::shared().database();
+    let [there, missing] = [(); 2].map(|()| broker::shared().topic());
+    broker::shared().create_topic(&there, 2, &[]);
+    more(broker::shared(), &there, 0, 20);
+    let soon = "topic.metadata.refresh.interval.ms=1000";
+    let run = Run::new(&database, &there).with(&["--topic", &missing, "--kafka-config", soon]);
+    let watched = Watched::start(run);
+    watched.fires("a topic is missing");
+    broker::shared().create_topic(&missing, 2, &[]);
+    watched.is_quiet();
+    watched.end();
+}
+
+#[test]
 fn alerts_while_a_pipeline_is_paused() {
     let database = cluster::shared().database();
     let (topic, watched) = healthy(&database);

@@ -36,6 +36,7 @@ mod scripts;
 mod stage;
 mod standby;
 mod strangers;
+mod topics;
 mod warehouse;
 
 use std::sync::OnceLock;
