@@ -304,6 +304,13 @@ async fn check_postgres(
             }
             Some(_) => report.ok("pipeline", format!("{pipeline} is not paused")),
         }
+        let sql = "SELECT topic, reason FROM loader.topic_states JOIN loader.pipelines USING (pipeline_id)
+                    WHERE name = $1 AND state = 'paused' ORDER BY topic";
+        for row in client.query(sql, &[&pipeline]).await? {
+            let (topic, reason): (&str, &str) = (row.get(0), row.get(1));
+            let next = format!("tidemark resume {pipeline} --topic {topic}");
+            report.problem("topic", format!("{topic} is paused: {reason}"), next);
+        }
     }
     Ok(())
 }
@@ -323,7 +330,9 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('UPDATE', 'table', 'loader.offsets', NULL), ('INSERT', 'table', 'loader.offset_gaps', NULL),
     ('SELECT', 'table', 'loader.pipelines', NULL), ('INSERT', 'table', 'loader.pipelines', NULL),
     ('UPDATE', 'columns', 'loader.pipelines',
-     'cluster_id, paused, paused_at, paused_by, pause_reason, accept_dead_letters'),
+     'cluster_id, paused, paused_at, paused_by, pause_reason'),
+    ('SELECT', 'table', 'loader.topic_states', NULL), ('INSERT', 'table', 'loader.topic_states', NULL),
+    ('UPDATE', 'table', 'loader.topic_states', NULL), ('DELETE', 'table', 'loader.topic_states', NULL),
     ('SELECT', 'table', 'loader.topics', NULL), ('INSERT', 'table', 'loader.topics', NULL),
     ('SELECT', 'table', 'loader.batches', NULL), ('INSERT', 'table', 'loader.batches', NULL),
     ('INSERT', 'table', 'loader.batch_ranges', NULL),

@@ -88,7 +88,7 @@ pub enum Command {
     Config(config::Args),
     /// Stop the loaders of a pipeline at their position; their processes wait
     Pause(pause::PauseArgs),
-    /// Let a paused pipeline go on
+    /// Let a paused pipeline, or topics of it, go on
     Resume(pause::ResumeArgs),
     /// Make partitions ahead, refresh models and materialized views, retire old partitions, once
     Maintain(maintain::Args),

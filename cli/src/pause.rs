@@ -1,5 +1,5 @@
 //! `tidemark pause` and `tidemark resume`: stops all loaders of a pipeline at their position without stopping their
-//! processes, and lets them go on.
+//! processes, and lets them go on; also with topics that loaders have paused.
 
 use tokio_postgres::Client;
 
@@ -7,6 +7,7 @@ use super::Database;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::position;
+use tidemark_loader::postgres::topic_states;
 
 /// Arguments of `tidemark pause`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,10 @@ pub struct ResumeArgs {
     /// Name of the pipeline
     #[arg(value_name = "PIPELINE")]
     pipeline: String,
-    /// Let what cannot be loaded become dead letters, however many they are, until what comes is good again
+    /// Only this topic of it; without this the pipeline and all topics of it that are paused
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Let what cannot be loaded of these topics become dead letters, however many, until what comes is good again
     #[arg(long)]
     accept_dead_letters: bool,
     #[command(flatten)]
@@ -71,15 +75,17 @@ pub async fn resume(args: ResumeArgs) -> Result<()> {
     let client = connection::connect_once(&config).await?;
     let explain = |e: tokio_postgres::Error| connection::explain("cannot resume the pipeline", &config, &e);
     let id = find(&client, &args.pipeline).await.map_err(explain)??;
-    if position::resume(&client, id, args.accept_dead_letters).await.map_err(explain)? {
-        let how = if args.accept_dead_letters {
-            ", dead letters accepted until what comes is good again"
-        } else {
-            ""
-        };
-        say!("pipeline {} is resumed{how}", args.pipeline);
-    } else {
-        say!("pipeline {} was not paused, nothing to do", args.pipeline);
+    let user: String = client.query_one("SELECT current_user::text", &[]).await.map_err(explain)?.get(0);
+    let (topic, accept) = (args.topic.as_deref(), args.accept_dead_letters);
+    let topics = topic_states::resume(&client, id, topic, accept, &user).await.map_err(explain)?;
+    let how = if accept { ", dead letters accepted until what comes is good again" } else { "" };
+    topics.iter().for_each(|topic| say!("topic {topic} is resumed{how}"));
+    if topic.is_none() && position::resume(&client, id).await.map_err(explain)? {
+        say!("pipeline {} is resumed", args.pipeline);
+    } else if topics.is_empty() {
+        let what =
+            topic.map_or_else(|| format!("pipeline {}", args.pipeline), |topic| format!("topic {topic}"));
+        say!("{what} was not paused, nothing to do");
     }
     Ok(())
 }

@@ -19,7 +19,6 @@ use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::lanes::dates::Dates;
 use tidemark_loader::lanes::lane::{self, Lane};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
-use tidemark_loader::operations::breaker::Breaker;
 use tidemark_loader::operations::http;
 use tidemark_loader::operations::notify;
 use tidemark_loader::operations::state::Shared;
@@ -105,7 +104,7 @@ pub async fn run(args: Args) -> Result<()> {
     reading.dates.refresh(&client, &reading.target).await.map_err(explain)?;
     let owner = super::owner();
     let state = Shared::new(&name, &owner);
-    let breaker = Breaker::new(options::breaker(&config)?);
+    let breaker = options::breaker(&config)?;
     let schema = migrate::ours();
     let supervisor = Supervisor::new(state.clone(), breaker, &name, pipeline_id, &owner, schema);
     let supervisor = Arc::new(supervisor);
@@ -170,6 +169,9 @@ async fn sessions(
             }
             continue;
         }
+        if settings.until.is_some() {
+            refuse_paused_topics(settings)?;
+        }
         let began = Instant::now();
         let why = match session(settings, reading, stop, supervisor).await? {
             Ended::Stopped | Ended::CaughtUp => return Ok(()),
@@ -190,6 +192,15 @@ async fn sessions(
         }
         pause = (pause * 2).min(Duration::from_secs(30));
     }
+}
+
+/// A run with an end does not come to it without a topic that is paused.
+fn refuse_paused_topics(settings: &Settings) -> Result<()> {
+    let state = settings.state.get();
+    let paused = state.paused_topics.iter().find(|(topic, _)| settings.topics.want(topic));
+    let Some((topic, paused)) = paused else { return Ok(()) };
+    let why = format!("topic {topic} is paused: {}", paused.why);
+    Err(Error::new(Kind::Temporary, "cannot load", why, "see tidemark resume --help"))
 }
 
 /// Waits, alive. Returns false when we are told to stop.

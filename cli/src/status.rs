@@ -41,6 +41,14 @@ const SECTIONS: &[(&str, &str, &str)] = &[
           ORDER BY p.name, o.topic, o.partition",
     ),
     (
+        "Topics not read",
+        "topics_not_read",
+        "SELECT p.name AS pipeline, s.topic, s.state, s.reason, s.changed_by AS by,
+                to_char(s.changed_at, 'YYYY-MM-DD HH24:MI:SS') AS since_utc
+           FROM loader.topic_states AS s JOIN loader.pipelines AS p USING (pipeline_id)
+          WHERE s.state <> 'accepting' ORDER BY p.name, s.topic",
+    ),
+    (
         "Open dead letters",
         "dead_letters",
         "SELECT stage, reason, count(*) AS letters,

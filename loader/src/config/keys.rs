@@ -256,7 +256,7 @@ pub const KEYS: &[Key] = &[
         "dead_letters.max_ratio",
         Kind::Share,
         "0.5",
-        "The pipeline pauses when more than this share of about the last min_sample records are dead \
+        "A topic is paused when more than this share of about its last min_sample records are dead \
          letters; 1 switches this off",
     ),
     key(
@@ -269,7 +269,7 @@ pub const KEYS: &[Key] = &[
         "dead_letters.max_consecutive",
         Kind::Count { min: 0, max: 1_000_000_000 },
         "5000",
-        "The pipeline pauses when more than this many records in a row of one partition are dead letters; 0 \
+        "A topic is paused when more than this many records in a row of one partition are dead letters; 0 \
          switches this off",
     ),
     key(

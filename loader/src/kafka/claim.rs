@@ -41,6 +41,17 @@ impl Context {
         let to = match settings.on_data_loss {
             OnDataLoss::Earliest => place(change.earliest),
             OnDataLoss::Latest => place(log.high),
+            // The other topics go on. A run with an end has none without this one.
+            OnDataLoss::Fail if settings.until.is_none() => {
+                let at = claim.next_offset;
+                let why = format!("[{partition}] cannot be continued at offset {at}: {}", change.why);
+                settings.state.with(|state| state.pause_topic(topic, &why));
+                tracing::error!(
+                    "topic {topic} is paused: {why}; move it with `tidemark offsets set`, or choose --on-data-loss \
+                     earliest or latest to go on and note the gap, then `tidemark resume`"
+                );
+                return Err(Ended::Restart(format!("topic {topic} is paused")));
+            }
             OnDataLoss::Fail => {
                 return Err(Ended::Failed(Error::new(
                     Kind::Config,

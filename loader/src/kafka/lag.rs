@@ -31,7 +31,9 @@ pub async fn watch(kafka: Kafka, state: Arc<Shared>, mut stop: watch::Receiver<b
         }
         let (asked, seen) = (kafka.clone(), state.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            unread.chunk_by(|a, b| a.0 == b.0).try_for_each(|of_topic| asked.look(of_topic, &seen))
+            // One that cannot be looked at hides no other one.
+            let topics = unread.chunk_by(|a, b| a.0 == b.0);
+            topics.map(|of_topic| asked.look(of_topic, &seen)).fold(Ok(()), Result::and)
         });
         // While the group is left nobody else finds out whether Kafka is there.
         if let Ok(looked) = looked.await {

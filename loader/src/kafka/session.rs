@@ -64,9 +64,11 @@ pub fn run(
         Err(e) => return Ended::Failed(settings.kafka.explain("cannot start a Kafka consumer", &e)),
     };
     let every = config.get(topics::REFRESH).and_then(|millis| millis.parse().ok()).unwrap_or(30_000);
+    let parked = settings.state.with(|state| state.paused_topics.keys().cloned().collect());
     let ended = Session {
         consumer: &consumer,
         cx: consumer.context(),
+        parked,
         every: Duration::from_millis(every),
         looked: None,
         subscribed: None,
@@ -109,6 +111,8 @@ fn close(consumer: BaseConsumer<Context>) {
 struct Session<'a> {
     consumer: &'a BaseConsumer<Context>,
     cx: &'a Context,
+    /// Topics that are paused. When they become others, the group is joined anew.
+    parked: BTreeSet<Arc<str>>,
     /// How often to look which topics there are.
     every: Duration,
     /// When that was done last.
@@ -142,9 +146,9 @@ impl Session<'_> {
         let mut last_look = Instant::now();
         let mut last_question = Instant::now();
         loop {
-            let (paused, void) = self.cx.settings.state.with(|state| {
+            let (paused, void, same) = self.cx.settings.state.with(|state| {
                 state.polled();
-                (state.paused.is_some(), state.void.take())
+                (state.paused.is_some(), state.void.take(), state.paused_topics.keys().eq(&self.parked))
             });
             if *self.cx.stop.borrow() {
                 return Ended::Stopped;
@@ -154,6 +158,9 @@ impl Session<'_> {
             }
             if let Some(why) = void {
                 return Ended::Restart(why);
+            }
+            if !same {
+                return Ended::Restart("topics were paused or resumed".to_owned());
             }
             let every = if self.subscribed.is_some() { self.every } else { Duration::from_secs(1) };
             if self.looked.is_none_or(|at| at.elapsed() >= every)
@@ -221,10 +228,12 @@ impl Session<'_> {
             .with(|state| state.look_missing(&found.missing))
             .iter()
             .for_each(|n| tracing::warn!("{n}"));
-        if self.subscribed.as_ref() == Some(&found.topics) {
+        let mut wanted = found.topics;
+        wanted.retain(|topic| !self.parked.contains(topic.as_str()));
+        if self.subscribed.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let names: Vec<&str> = self.subscribed.insert(found.topics).iter().map(String::as_str).collect();
+        let names: Vec<&str> = self.subscribed.insert(wanted).iter().map(String::as_str).collect();
         tracing::info!("reading topics {}", names.join(", "));
         if names.is_empty() {
             self.consumer.unsubscribe();

@@ -1,4 +1,4 @@
-//! The circuit breaker: whether a batch has so many dead letters that the pipeline should pause before it is committed.
+//! The circuit breaker: whether a batch has so many dead letters that a topic should pause before it is committed.
 //! A bad deploy of a producer must not turn a topic into dead letters while nobody looks. No I/O here.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub struct Limits {
 /// Dead letters in a row, by topic and partition.
 type Runs = HashMap<(Arc<str>, i32), u64>;
 
-/// What the committed batches were like. Shared by all that load for one pipeline in this process.
+/// What the committed batches were like. Shared by all that load one topic in this process.
 #[derive(Debug)]
 pub struct Breaker {
     limits: Limits,

@@ -31,10 +31,12 @@ pub enum Reason {
     Postgres(String),
     /// Kafka does not answer.
     Kafka(String),
-    /// Somebody paused the pipeline, or the circuit breaker did.
+    /// Somebody paused the pipeline.
     Paused(String),
     /// Kafka has not told us yet what is ours.
     NotJoined,
+    /// A topic is paused, and there is no other one for us.
+    Topic(String, String),
     /// A lane has worked on one batch for so many seconds.
     Stuck(usize, u64, Option<String>),
 }
@@ -46,6 +48,9 @@ impl fmt::Display for Reason {
             Reason::Postgres(why) => write!(f, "Postgres does not answer: {why}"),
             Reason::Kafka(why) => write!(f, "Kafka does not answer: {why}"),
             Reason::Paused(why) => write!(f, "the pipeline is paused: {why}"),
+            Reason::Topic(topic, why) => {
+                write!(f, "topic {topic} is paused, and nothing else is read: {why}")
+            }
             Reason::NotJoined => f.write_str("not a member of the consumer group yet"),
             Reason::Stuck(lane, seconds, why) => {
                 write!(f, "lane {lane} has worked on one batch for {seconds} s")?;
@@ -67,7 +72,12 @@ pub fn ready(state: &State, now: Now, limits: &Limits) -> Result<(), Vec<Reason>
     match &state.paused {
         Some(why) => reasons.push(Reason::Paused(why.clone())),
         None if !state.joined => reasons.push(Reason::NotJoined),
-        None => {}
+        None if state.partitions.values().any(|held| held.held) => {}
+        None => {
+            let paused = state.paused_topics.iter();
+            reasons
+                .extend(paused.map(|(topic, paused)| Reason::Topic(topic.to_string(), paused.why.clone())));
+        }
     }
     for (number, lane) in state.lanes.iter().enumerate() {
         let age = lane.oldest(now);
@@ -83,8 +93,12 @@ pub fn ready(state: &State, now: Now, limits: &Limits) -> Result<(), Vec<Reason>
 pub fn line(state: &State, now: Now, limits: &Limits) -> String {
     match ready(state, now, limits) {
         Ok(()) => {
-            let missing = state.missing.iter().map(|(topic, why)| format!("; {topic}: {why}"));
-            format!("loading; {} records so far{}", state.counts().read, missing.collect::<String>())
+            let paused = state.paused_topics.iter();
+            let paused = paused.map(|(topic, paused)| format!("; topic {topic} is paused: {}", paused.why));
+            let missing =
+                state.missing.iter().map(|(topic, why)| format!("; topic {topic} is missing: {why}"));
+            let not_read: String = paused.chain(missing).collect();
+            format!("loading; {} records so far{not_read}", state.counts().read)
         }
         Err(reasons) => reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; "),
     }
@@ -141,6 +155,8 @@ pub fn status(state: &State, now: Now, limits: &Limits) -> Value {
         })
     });
     let topics = state.topics.iter().map(|(name, topic)| (name.to_string(), counts_of(&topic.counts)));
+    let paused_topics =
+        state.paused_topics.iter().map(|(topic, paused)| (topic.to_string(), json!(paused.why)));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pipeline": state.pipeline,
@@ -149,6 +165,7 @@ pub fn status(state: &State, now: Now, limits: &Limits) -> Value {
         "ready": reasons.is_empty(),
         "not_ready": reasons.iter().map(Reason::to_string).collect::<Vec<_>>(),
         "paused": state.paused,
+        "paused_topics": paused_topics.collect::<serde_json::Map<_, _>>(),
         "missing_topics": state.missing,
         "reading_paused": state.lanes.iter().any(|lane| lane.paused),
         "buffer_bytes": state.lanes.iter().map(Lane::bytes).sum::<usize>(),

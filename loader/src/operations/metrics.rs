@@ -123,7 +123,7 @@ metrics! {
         |s, _, out| out.put(&[&s.pipeline, &env!("CARGO_PKG_VERSION")], 1.0);
     counter bytes_consumed_total [] "Size of the values read",
         |s, _, out| out.put(&[], s.tally.bytes_consumed as f64);
-    counter circuit_opened_total [] "How often the pipeline was paused for too many dead letters",
+    counter circuit_opened_total [] "How often a topic was paused for too many dead letters",
         |s, _, out| out.put(&[], s.tally.circuit_opened as f64);
     gauge committed_offset [topic, partition] "First offset not committed to Postgres",
         |s, _, out| out.partitions(s, |held| Some(held.committed as f64));
@@ -162,7 +162,7 @@ metrics! {
     gauge next_offset [topic, partition]
         "What Postgres holds: loader.offsets.next_offset, looked at every 2 s",
         |s, _, out| out.partitions(s, |held| held.next.map(|next| next as f64));
-    gauge paused [] "1 while the pipeline is paused, by a person or for too many dead letters",
+    gauge paused [] "1 while the whole pipeline is paused",
         |s, _, out| out.flag(s.paused.is_some());
     counter pg_retries_total [sqlstate]
         "Batches tried again because of Postgres; io stands for a lost connection",
@@ -201,8 +201,12 @@ metrics! {
     counter records_tombstone_total [topic] "Records without a value",
         |s, _, out| out.topics(s, |topic| topic.counts.tombstone);
     gauge topic_not_read [topic, cause]
-        "1 for each topic that is wanted and not read: missing, also for a pattern that no topic matches",
-        |s, _, out| s.missing.keys().for_each(|topic| out.put(&[topic, &"missing"], 1.0));
+        "1 for each topic that is not read while others are: paused, or missing, also for a pattern that no topic \
+         matches",
+        |s, _, out| {
+            s.paused_topics.keys().for_each(|topic| out.put(&[topic, &"paused"], 1.0));
+            s.missing.keys().for_each(|topic| out.put(&[topic, &"missing"], 1.0));
+        };
 }
 
 /// Everything in the text format of Prometheus.

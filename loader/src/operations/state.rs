@@ -1,10 +1,13 @@
 //! What a running loader knows about itself: one plain tree, written by the reading thread, the lanes and the task that
 //! watches the pipeline. What is said of it are functions of the tree and a moment, in `health` and `metrics`. No I/O.
 
+mod topics;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use self::topics::PausedTopic;
 use crate::batch::{Batch, Counts, RawBatch};
 use crate::event::time::{self, Micros};
 use crate::operations::tally::Tally;
@@ -154,6 +157,8 @@ pub struct State {
     pub void: Option<String>,
     /// Topics that are wanted and cannot be read, and patterns that none matches, each with why.
     pub missing: BTreeMap<String, String>,
+    /// By name.
+    pub paused_topics: BTreeMap<Arc<str>, PausedTopic>,
     /// Lanes in their order.
     pub lanes: Vec<Lane>,
     /// By topic and number.
@@ -179,6 +184,7 @@ impl State {
             kafka: None,
             void: None,
             missing: BTreeMap::new(),
+            paused_topics: BTreeMap::new(),
             lanes: Vec::new(),
             partitions: BTreeMap::new(),
             topics: BTreeMap::new(),
@@ -238,18 +244,8 @@ impl State {
     /// Kafka has told us which partitions are ours, and all were claimed.
     pub fn joined(&mut self) {
         self.joined = true;
-        self.partitions.retain(|_, held| held.held);
-    }
-
-    /// Somebody has looked which topics there are. Returns what to say, where it is news.
-    pub fn look_missing(&mut self, missing: &BTreeMap<String, String>) -> Vec<String> {
-        let gone = missing.iter().filter(|(topic, _)| !self.missing.contains_key(*topic));
-        let mut news: Vec<String> =
-            gone.map(|(topic, why)| format!("topic {topic} is waited for: {why}")).collect();
-        let back = self.missing.keys().filter(|topic| !missing.contains_key(*topic));
-        news.extend(back.map(|topic| format!("topic {topic} is there now")));
-        self.missing.clone_from(missing);
-        news
+        let paused = &self.paused_topics;
+        self.partitions.retain(|(topic, _), held| held.held || paused.contains_key(topic));
     }
 
     /// Others read a partition from now on.

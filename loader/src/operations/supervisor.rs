@@ -1,7 +1,7 @@
 //! Watches over one pipeline of this process: whether somebody paused it, whether Postgres answers, and whether so many
-//! records are bad that it must pause itself. What it learns is in `state`; the rule for bad records is in `breaker`.
+//! records of a topic are bad that it must be paused. What it learns is in `state`; the rule for bad records is in `breaker`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, Counts};
-use crate::operations::breaker::Breaker;
+use crate::operations::breaker::{self, Breaker, Verdict};
 use crate::operations::health::{LIMITS, line};
 use crate::operations::notify;
 use crate::operations::state::{Now, Shared, State};
 use crate::postgres::connection::{self, Config, Kept};
 use crate::postgres::position::{self, Pause};
+use crate::postgres::topic_states;
 use crate::postgres::transaction::Written;
 
 /// How often loader.pipelines is read.
@@ -29,14 +30,41 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Supervisor {
     /// What is known.
     pub state: Arc<Shared>,
-    breaker: Mutex<Breaker>,
-    /// Why we must pause, until Postgres has it.
-    unannounced: Mutex<Option<String>>,
+    breakers: Mutex<Breakers>,
+    /// What Postgres was told about topics that are missing.
+    told_missing: Mutex<Option<BTreeMap<String, String>>>,
     pipeline: String,
     pipeline_id: i32,
     owner: String,
     /// The last migration that this binary knows.
     schema: i32,
+}
+
+/// One for each topic: what is bad about one does not stop the others.
+#[derive(Debug)]
+struct Breakers {
+    limits: breaker::Limits,
+    of: HashMap<Arc<str>, Breaker>,
+    /// Topics whose dead letters somebody accepts, as far as we have heard.
+    accepting: BTreeSet<Arc<str>>,
+}
+
+impl Breakers {
+    fn of(&mut self, topic: &Arc<str>) -> &mut Breaker {
+        let limits = self.limits;
+        self.of.entry(topic.clone()).or_insert_with(|| Breaker::new(limits))
+    }
+
+    /// What the breaker of a topic thinks of a batch.
+    fn judge(&mut self, topic: &Arc<str>, batch: &Batch) -> Verdict {
+        let slots = batch.slots();
+        self.of(topic).judge(slots, batch.judged().filter(|(slot, _)| slots[*slot].topic == *topic))
+    }
+}
+
+/// The topics that a batch has records of.
+fn topics_of(batch: &Batch) -> BTreeSet<Arc<str>> {
+    batch.slots().iter().map(|slot| slot.topic.clone()).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,7 +75,7 @@ impl Supervisor {
     /// Of a process that starts to load.
     pub fn new(
         state: Arc<Shared>,
-        breaker: Breaker,
+        limits: breaker::Limits,
         pipeline: &str,
         pipeline_id: i32,
         owner: &str,
@@ -55,8 +83,8 @@ impl Supervisor {
     ) -> Self {
         Supervisor {
             state,
-            breaker: Mutex::new(breaker),
-            unannounced: Mutex::new(None),
+            breakers: Mutex::new(Breakers { limits, of: HashMap::new(), accepting: BTreeSet::new() }),
+            told_missing: Mutex::new(None),
             pipeline: pipeline.to_owned(),
             pipeline_id,
             owner: owner.to_owned(),
@@ -64,37 +92,40 @@ impl Supervisor {
         }
     }
 
-    /// Whether this batch must not be committed. If so, the pipeline is paused from now on.
+    /// Whether this batch must not be committed. If so, one of its topics is paused from now on.
     fn refuses(&self, batch: &Batch) -> bool {
-        let Some(why) = locked(&self.breaker).judge(batch.slots(), batch.judged()).open else { return false };
-        let reason = format!("{why}; {}", commonest(batch));
-        let mut unannounced = locked(&self.unannounced);
-        if unannounced.is_none() && self.state.with(|s| s.paused.is_none()) {
-            self.state.with(|s| s.tally.circuit_opened += 1);
-            tracing::error!(
-                "pipeline {0} is paused, its position does not move: {reason}. Correct the producer or the \
-                 configuration and run `tidemark resume {0}`; or let them become dead letters: \
-                 `tidemark resume {0} --accept-dead-letters`",
-                self.pipeline
-            );
+        let mut breakers = locked(&self.breakers);
+        for topic in topics_of(batch) {
+            let Some(why) = breakers.judge(&topic, batch).open else { continue };
+            let reason = format!("{why}; {}", commonest(batch, &topic));
+            if self.state.with(|s| s.pause_topic(&topic, &reason)) {
+                self.state.with(|s| s.tally.circuit_opened += 1);
+                let resume = format!("tidemark resume {} --topic {topic}", self.pipeline);
+                tracing::error!(
+                    "topic {topic} is paused, its position does not move: {reason}. Correct the producer or the \
+                     configuration and run `{resume}`; or let them become dead letters: `{resume} --accept-dead-letters`"
+                );
+            }
+            return true;
         }
-        self.state.with(|s| s.paused = Some(reason.clone()));
-        unannounced.get_or_insert(reason);
-        true
+        false
     }
 
     /// A batch was committed.
     fn committed(&self, lane: usize, batch: &Batch, written: &Written, took: Duration) {
-        let mut breaker = locked(&self.breaker);
-        let was_armed = breaker.is_armed();
-        let verdict = breaker.judge(batch.slots(), batch.judged());
-        breaker.accept(verdict);
-        if breaker.is_armed() && !was_armed {
-            tracing::info!(
-                "what comes is good again: the pipeline pauses again when too many records are not"
-            );
+        let mut breakers = locked(&self.breakers);
+        for topic in topics_of(batch) {
+            let verdict = breakers.judge(&topic, batch);
+            let breaker = breakers.of(&topic);
+            let was_armed = breaker.is_armed();
+            breaker.accept(verdict);
+            if breaker.is_armed() && !was_armed {
+                tracing::info!(
+                    "what comes of {topic} is good again: it is paused again when too many records are not"
+                );
+            }
         }
-        drop(breaker);
+        drop(breakers);
         self.state.with(|s| s.committed(lane, batch, written));
         let n = written.counts;
         tracing::debug!(
@@ -114,29 +145,62 @@ impl Supervisor {
 
     /// Asks Postgres once and takes over what it says.
     async fn refresh(&self, client: &Client) -> Result<(), PgError> {
-        let unannounced = locked(&self.unannounced).clone();
-        if let Some(reason) = unannounced {
-            position::pause(client, self.pipeline_id, &self.owner, &reason).await?;
-            *locked(&self.unannounced) = None;
+        let untold = self.state.with(|s| s.untold());
+        for (topic, reason) in untold {
+            topic_states::pause(client, self.pipeline_id, &topic, &self.owner, &reason).await?;
+            self.state.with(|s| s.told(&topic));
         }
-        let found = position::pause_of(client, self.pipeline_id).await?;
-        let accept = found.accept_dead_letters && !found.paused;
-        self.take_over(found, position::outgrown(client, self.schema).await?);
-        if accept && locked(&self.breaker).is_armed() {
-            position::expect_good(client, self.pipeline_id).await?;
+        let (joined, missing) = self.state.with(|s| (s.joined, s.missing.clone()));
+        if joined && locked(&self.told_missing).as_ref() != Some(&missing) {
+            topic_states::set_missing(client, self.pipeline_id, &self.owner, &missing).await?;
+            *locked(&self.told_missing) = Some(missing);
         }
+        self.ask_orders(client, position::outgrown(client, self.schema).await?).await?;
         let held = self.state.with(|s| s.holdings());
         let (found, lost) = position::compare(client, self.pipeline_id, &self.owner, &held).await?;
         self.state.with(|s| s.compared(&held, &found, lost));
         Ok(())
     }
 
-    fn take_over(&self, found: Pause, outgrown: Option<i32>) {
-        let unannounced = locked(&self.unannounced);
-        if unannounced.is_some() {
-            // It came up since; Postgres does not know yet.
-            return;
+    /// What people, and other loaders, have ordered about the pipeline and its topics.
+    async fn ask_orders(&self, client: &Client, outgrown: Option<i32>) -> Result<(), PgError> {
+        self.take_over(position::pause_of(client, self.pipeline_id).await?, outgrown);
+        let topics = topic_states::all(client, self.pipeline_id).await?;
+        let of_state = |state: &str| {
+            let found: Vec<_> = topics.iter().filter(|topic| topic.state == state).collect();
+            found.into_iter().map(|found| (Arc::from(found.topic.as_str()), found.why.clone()))
+        };
+        let paused: BTreeMap<Arc<str>, String> = of_state("paused").collect();
+        let (news, resumed) = self.state.with(|s| s.order(&paused));
+        news.iter().for_each(|topic| tracing::warn!("topic {topic} is paused: {}", paused[topic]));
+        let accepting: BTreeSet<Arc<str>> = of_state("accepting").map(|(topic, _)| topic).collect();
+        let mut good = Vec::new();
+        {
+            let mut breakers = locked(&self.breakers);
+            for topic in resumed {
+                tracing::info!("topic {topic} is resumed");
+                breakers.of(&topic).reset(true);
+            }
+            for topic in &accepting {
+                if !breakers.accepting.contains(topic) {
+                    breakers.of(topic).reset(false);
+                } else if breakers.of(topic).is_armed() {
+                    good.push(topic.clone());
+                }
+            }
+            breakers.accepting = accepting;
         }
+        for topic in good {
+            topic_states::expect_good(client, self.pipeline_id, &topic).await?;
+        }
+        if !paused.is_empty() {
+            let positions = topic_states::positions(client, self.pipeline_id).await?;
+            self.state.with(|s| positions.iter().for_each(|(topic, n, next)| s.stands(topic, *n, *next)));
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, found: Pause, outgrown: Option<i32>) {
         let reason = found.paused.then(|| {
             let by = found.by.as_deref().unwrap_or("somebody");
             format!("{} (by {by})", found.reason.as_deref().unwrap_or("no reason was given"))
@@ -145,10 +209,7 @@ impl Supervisor {
             format!("the database was migrated for a newer tidemark: only those go on that know migration {oldest}")
         }));
         match (self.state.with(|s| s.paused.clone()), &reason) {
-            (Some(_), None) => {
-                locked(&self.breaker).reset(!found.accept_dead_letters);
-                tracing::info!("pipeline {} is resumed", self.pipeline);
-            }
+            (Some(_), None) => tracing::info!("pipeline {} is resumed", self.pipeline),
             (None, Some(reason)) => tracing::warn!("pipeline {} is paused: {reason}", self.pipeline),
             _ => {}
         }
@@ -157,10 +218,7 @@ impl Supervisor {
 
     /// Before the first batch: what was ordered before this process began.
     pub async fn begin(&self, client: &Client) -> Result<(), PgError> {
-        let found = position::pause_of(client, self.pipeline_id).await?;
-        locked(&self.breaker).reset(!found.accept_dead_letters);
-        self.take_over(found, None);
-        Ok(())
+        self.ask_orders(client, None).await
     }
 
     /// Goes on asking until told to stop.
@@ -252,10 +310,12 @@ impl Voice {
     }
 }
 
-/// The commonest reason among the dead letters of a batch, and where to look for an example.
-fn commonest(batch: &Batch) -> String {
+/// The commonest reason among the dead letters of a topic in a batch, and where to look for an example.
+fn commonest(batch: &Batch, topic: &str) -> String {
     let mut reasons: BTreeMap<&str, (u64, String)> = BTreeMap::new();
-    for letter in batch.dead_letters() {
+    let mut all = 0;
+    for letter in batch.dead_letters().filter(|letter| letter.slot.topic.as_ref() == topic) {
+        all += 1;
         let entry = reasons.entry(letter.dead.rejection.reason.as_str()).or_insert_with(|| {
             (0, format!("{} [{}] offset {}", letter.slot.topic, letter.slot.partition, letter.offset))
         });
@@ -263,6 +323,6 @@ fn commonest(batch: &Batch) -> String {
     }
     let most = reasons.into_iter().max_by_key(|(_, (n, _))| *n);
     most.map_or_else(String::new, |(reason, (n, at))| {
-        format!("of this batch {n} of {} for {reason}, such as {at}", batch.dead.len())
+        format!("of this batch {n} of {all} for {reason}, such as {at}")
     })
 }

@@ -13,4 +13,5 @@ pub mod position;
 pub mod retry;
 pub mod target;
 pub mod tls;
+pub mod topic_states;
 pub mod transaction;

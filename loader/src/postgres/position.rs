@@ -144,7 +144,7 @@ pub async fn jump(
     Ok(row.map(|row| Claim { epoch, next_offset: *offset, run: row.get(0) }))
 }
 
-/// What people, or loaders, have ordered about a pipeline.
+/// What people have ordered about a pipeline; what about a topic is in `topic_states`.
 #[derive(Clone, Debug)]
 pub struct Pause {
     /// Nobody may load.
@@ -153,16 +153,13 @@ pub struct Pause {
     pub reason: Option<String>,
     /// Who said so.
     pub by: Option<String>,
-    /// Records that are bad now become dead letters, however many they are.
-    pub accept_dead_letters: bool,
 }
 
 /// Whether a pipeline is paused.
 pub async fn pause_of(client: &Client, pipeline_id: i32) -> Result<Pause, PgError> {
-    let sql = "SELECT paused, pause_reason, paused_by, accept_dead_letters
-                 FROM loader.pipelines WHERE pipeline_id = $1";
+    let sql = "SELECT paused, pause_reason, paused_by FROM loader.pipelines WHERE pipeline_id = $1";
     let row = client.query_one(sql, &[&pipeline_id]).await?;
-    Ok(Pause { paused: row.get(0), reason: row.get(1), by: row.get(2), accept_dead_letters: row.get(3) })
+    Ok(Pause { paused: row.get(0), reason: row.get(1), by: row.get(2) })
 }
 
 /// The oldest binary that may go on, by the last migration that it knows, if one that knows them up to `ours` may not.
@@ -174,24 +171,17 @@ pub async fn outgrown(client: &Client, ours: i32) -> Result<Option<i32>, PgError
 /// Pauses a pipeline unless it is paused already. Returns whether it was not.
 pub async fn pause(client: &Client, pipeline_id: i32, by: &str, reason: &str) -> Result<bool, PgError> {
     let sql = "UPDATE loader.pipelines
-                  SET paused = true, paused_at = now(), paused_by = $2, pause_reason = $3, accept_dead_letters = false
+                  SET paused = true, paused_at = now(), paused_by = $2, pause_reason = $3
                 WHERE pipeline_id = $1 AND NOT paused";
     Ok(client.execute(sql, &[&pipeline_id, &by, &reason]).await? > 0)
 }
 
 /// Lets a pipeline go on. Returns whether it was paused.
-pub async fn resume(client: &Client, pipeline_id: i32, accept_dead_letters: bool) -> Result<bool, PgError> {
+pub async fn resume(client: &Client, pipeline_id: i32) -> Result<bool, PgError> {
     let sql = "UPDATE loader.pipelines
-                  SET paused = false, paused_at = NULL, paused_by = NULL, pause_reason = NULL, accept_dead_letters = $2
+                  SET paused = false, paused_at = NULL, paused_by = NULL, pause_reason = NULL
                 WHERE pipeline_id = $1 AND paused";
-    Ok(client.execute(sql, &[&pipeline_id, &accept_dead_letters]).await? > 0)
-}
-
-/// Ends the permission for any number of dead letters.
-pub async fn expect_good(client: &Client, pipeline_id: i32) -> Result<(), PgError> {
-    let sql = "UPDATE loader.pipelines SET accept_dead_letters = false WHERE pipeline_id = $1";
-    client.execute(sql, &[&pipeline_id]).await?;
-    Ok(())
+    Ok(client.execute(sql, &[&pipeline_id]).await? > 0)
 }
 
 struct SlotColumns<'a> {

@@ -202,7 +202,7 @@ fn good_then_bad(from: u64, good: u64, bad: u64) -> std::path::PathBuf {
 }
 
 #[test]
-fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters() {
+fn row_18_a_bad_deploy_pauses_the_topic_instead_of_filling_the_dead_letters() {
     let database = cluster::shared().database();
     let url = database.loader_url();
     let topic = topic_of(&good_then_bad(0, 3000, 5000), "1");
@@ -214,11 +214,12 @@ fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters()
     // No more than the sample in which they became the majority.
     assert!(dead() <= 1000 && settled == 3000 + dead(), "{} dead letters, position {settled}", dead());
     assert_eq!(metric(&running.address, "tidemark_loader_circuit_opened_total"), Some(1.0));
-    wait_until("Postgres to know", PATIENCE, || database.value("SELECT paused FROM loader.pipelines") == "t");
-    let reason = database.value("SELECT pause_reason FROM loader.pipelines");
+    let state = || database.column("SELECT state FROM loader.topic_states").join(" ");
+    wait_until("Postgres to know", PATIENCE, || state() == "paused");
+    let reason = database.value("SELECT reason FROM loader.topic_states");
     assert!(reason.contains("invalid_event_time, such as ") && reason.contains(&topic), "{reason}");
     let log = running.process.errors();
-    assert!(log.contains("tidemark resume web --accept-dead-letters"), "{log}");
+    assert!(log.contains(&format!("tidemark resume web --topic {topic} --accept-dead-letters")), "{log}");
 
     // Resumed as it is, it meets the same records. Nothing was lost, nothing is new.
     let before = dead();
@@ -231,7 +232,7 @@ fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters()
     assert_books(&database);
 
     // A restart does not forget; another loader of the pipeline waits as well.
-    wait_until("Postgres to know", PATIENCE, || database.value("SELECT paused FROM loader.pipelines") == "t");
+    wait_until("Postgres to know", PATIENCE, || state() == "paused");
     running.stop();
     let running = Running::start(&url, &topic, &["--batch-rows", "500"], &[]);
     running.wait_unready("max_ratio");
@@ -239,14 +240,12 @@ fn row_18_a_bad_deploy_pauses_the_pipeline_instead_of_filling_the_dead_letters()
     // Accepted, they become dead letters, until what comes is good again.
     tidemark(&["resume", "web", "--accept-dead-letters"]).database(&url).run().ok();
     wait_until("all to be dead letters", PATIENCE, || dead() == 5000);
-    assert_eq!(database.value("SELECT accept_dead_letters FROM loader.pipelines"), "t");
+    assert_eq!(state(), "accepting");
     append(&good_then_bad(10_000, 3000, 0), &topic, "1");
     wait_until("the good ones to be loaded", PATIENCE, || {
         database.number("SELECT count(*) FROM bronze.events") == 6000
     });
-    wait_until("the permission to end", PATIENCE, || {
-        database.value("SELECT accept_dead_letters FROM loader.pipelines") == "f"
-    });
+    wait_until("the permission to end", PATIENCE, || state().is_empty());
     append(&good_then_bad(20_000, 0, 3000), &topic, "1");
     running.wait_unready("max_ratio");
     assert!(dead() <= 6000, "{}", dead());
