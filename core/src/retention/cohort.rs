@@ -133,6 +133,11 @@ impl Spec {
         self.as_of
     }
 
+    /// The calendar period, unless periods roll.
+    pub(crate) fn calendar(&self) -> Option<Unit> {
+        (self.rolling_days == 0).then_some(self.unit)
+    }
+
     /// Start of period `k` of a person who started at `start`; saturating.
     fn period_start(&self, start: i64, k: u32) -> i64 {
         if self.rolling_days == 0 {

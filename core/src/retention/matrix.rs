@@ -63,7 +63,17 @@ impl<A: Allocator + Clone> Matrix<A> {
     /// # Errors
     /// The number of periods is 0 or differs from that of the persons before.
     pub fn push(&mut self, cohort: i64, retained: &[Option<bool>]) -> Result<(), PeriodsMismatch> {
-        self.add(cohort, 1, retained.iter().map(|r| r.map_or(UNKNOWN, u64::from)))
+        self.push_alike(cohort, 1, retained)
+    }
+
+    /// Adds so many persons who are alike.
+    pub(crate) fn push_alike(
+        &mut self,
+        cohort: i64,
+        persons: u64,
+        retained: &[Option<bool>],
+    ) -> Result<(), PeriodsMismatch> {
+        self.add(cohort, persons, retained.iter().map(|r| r.map_or(UNKNOWN, |r| u64::from(r) * persons)))
     }
 
     fn add(

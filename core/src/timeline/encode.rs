@@ -1,0 +1,246 @@
+//! Writing slices: rows in any order go in, the canonical bytes of each slice come out. Parts are compacted by adding
+//! them all to one [`Builder`].
+
+use super::slice_of;
+use super::view::{
+    CODES_HEADER, CORE, CORE_HEADER, PROPERTY, SPAN, Source, TIES, UNITS, VERSION, WIDE, checksum,
+};
+
+/// Why rows cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A row with another number of properties than the builder was made for.
+    #[error("a row has {found} properties, the timeline has {expected}")]
+    Properties {
+        /// How many the row has.
+        found: usize,
+        /// How many the timeline has.
+        expected: usize,
+    },
+    /// More rows than a slice can count.
+    #[error("a timeline value has at most {} rows", u32::MAX)]
+    Rows,
+    /// Times that are too far from each other for one value; never those of one date.
+    #[error("times of a timeline value are too far apart")]
+    Span,
+}
+
+/// The bytes of one slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Which slice: the first bits of its persons' hashes.
+    pub slice: u32,
+    /// How many rows.
+    pub rows: usize,
+    /// How many persons.
+    pub persons: usize,
+    /// Persons, times and event codes, as [`View`](super::View) reads them.
+    pub core: Vec<u8>,
+    /// Per property its codes, as [`Codes`](super::Codes) reads them.
+    pub properties: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+struct Key {
+    hash: u64,
+    time: i64,
+    event: u32,
+    /// Which row of `codes`.
+    row: u32,
+}
+
+/// Collects the rows of a date and writes them.
+///
+/// Takes 24 bytes a row and 4 more for each property, twice that while it writes.
+#[derive(Default)]
+pub struct Builder {
+    properties: usize,
+    keys: Vec<Key>,
+    /// A row's property codes side by side.
+    codes: Vec<u32>,
+}
+
+impl Builder {
+    /// For rows with so many properties.
+    pub fn new(properties: usize) -> Self {
+        Self { properties, ..Self::default() }
+    }
+
+    /// How many rows were added.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether no row was added.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Adds a row: the person's hash, a time in microseconds, the codes of the event and of each property (0: NULL).
+    ///
+    /// # Errors
+    /// Another number of properties, or too many rows.
+    #[inline]
+    pub fn push(&mut self, hash: u64, time: i64, event: u32, properties: &[u32]) -> Result<(), BuildError> {
+        if properties.len() != self.properties {
+            return Err(BuildError::Properties { found: properties.len(), expected: self.properties });
+        }
+        let row =
+            u32::try_from(self.keys.len()).ok().filter(|row| *row < u32::MAX).ok_or(BuildError::Rows)?;
+        self.keys.push(Key { hash, time, event, row });
+        self.codes.extend_from_slice(properties);
+        Ok(())
+    }
+
+    /// Adds all rows of a source, which must have been given all properties in their order.
+    ///
+    /// # Errors
+    /// Another number of properties, or too many rows.
+    pub fn add(&mut self, source: &Source<'_>) -> Result<(), BuildError> {
+        let view = &source.view;
+        let mut codes = vec![0; source.properties.len()];
+        let mut person = source.persons.start;
+        for row in source.rows.clone() {
+            person += usize::from(row > source.rows.start && view.is_first(row));
+            codes.iter_mut().zip(&source.properties).for_each(|(code, p)| *code = p.planes.code(row));
+            self.push(view.hash(person), view.time(row), view.events.code(row), &codes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was added, slice by slice in ascending order; slices are told apart by the first `bits` bits of the
+    /// hash, up to 24.
+    ///
+    /// # Errors
+    /// Times that are too far apart.
+    pub fn finish(self, bits: u32, mut emit: impl FnMut(Encoded)) -> Result<(), BuildError> {
+        let Self { properties, keys, codes } = self;
+        let bits = bits.min(24);
+        // Rows of a slice are few and sort in the cache; telling slices apart first takes two passes.
+        let mut ends = vec![0usize; (1 << bits) + 1];
+        keys.iter().for_each(|key| ends[slice_of(key.hash, bits) as usize + 1] += 1);
+        (1..ends.len()).for_each(|i| ends[i] += ends[i - 1]);
+        let mut sorted = keys.clone();
+        for key in &keys {
+            let at = &mut ends[slice_of(key.hash, bits) as usize];
+            sorted[*at] = *key;
+            *at += 1;
+        }
+        drop(keys);
+        let codes_of = |key: &Key| {
+            let from = key.row as usize * properties;
+            codes.get(from..from + properties).unwrap_or(&[])
+        };
+        let mut scratch = Scratch::default();
+        let mut rest = &mut sorted[..];
+        while let Some(first) = rest.first() {
+            let slice = slice_of(first.hash, bits);
+            let len = rest.partition_point(|key| slice_of(key.hash, bits) == slice);
+            let (rows, behind) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = behind;
+            rows.sort_unstable_by(|a, b| {
+                let order = (a.hash, a.time, a.event).cmp(&(b.hash, b.time, b.event));
+                order.then_with(|| codes_of(a).cmp(codes_of(b)))
+            });
+            emit(scratch.write(slice, rows, properties, &codes)?);
+        }
+        Ok(())
+    }
+}
+
+/// Memory that slices use one after the other.
+#[derive(Default)]
+struct Scratch {
+    offsets: Vec<i64>,
+    codes: Vec<u32>,
+}
+
+impl Scratch {
+    fn write(
+        &mut self,
+        slice: u32,
+        rows: &[Key],
+        properties: usize,
+        codes: &[u32],
+    ) -> Result<Encoded, BuildError> {
+        let (mut low, mut high) = (i64::MAX, i64::MIN);
+        let mut remainders = [0; UNITS.len()];
+        for row in rows {
+            (low, high) = (low.min(row.time), high.max(row.time));
+            UNITS.iter().zip(&mut remainders).for_each(|(unit, sum)| *sum |= row.time % unit);
+        }
+        let number = remainders.iter().rposition(|&sum| sum == 0).unwrap_or(0);
+        let (unit, base) = (UNITS[number], low / UNITS[number]);
+        let in_reach = base.checked_add(SPAN).is_some_and(|end| end.checked_mul(unit).is_some());
+        let span = (high / unit).checked_sub(base).filter(|&span| span < SPAN && in_reach);
+        let wide = span.ok_or(BuildError::Span)? > u32::MAX.into();
+        self.offsets.clear();
+        self.offsets.extend(rows.iter().map(|row| row.time / unit - base));
+
+        let words = rows.len().div_ceil(64);
+        let (mut firsts, mut ties, mut persons) = (vec![0u64; words], vec![0u64; words], 0usize);
+        for (i, row) in rows.iter().enumerate() {
+            let before =
+                i.checked_sub(1).map(|before| &rows[before]).filter(|before| before.hash == row.hash);
+            firsts[i / 64] |= u64::from(before.is_none()) << (i % 64);
+            ties[i / 64] |= u64::from(before.is_some_and(|before| before.time == row.time)) << (i % 64);
+            persons += usize::from(before.is_none());
+        }
+        let tied = ties.iter().any(|word| *word != 0);
+
+        let mut core = Vec::with_capacity(CORE_HEADER + 8 * persons + 8 * rows.len() + 16 * words);
+        let flags = number as u8 | if wide { WIDE } else { 0 } | if tied { TIES } else { 0 };
+        core.extend_from_slice(&[VERSION, CORE, flags, 0]);
+        [rows.len() as u32, persons as u32, 0].iter().for_each(|n| core.extend_from_slice(&n.to_le_bytes()));
+        core.extend_from_slice(&base.to_le_bytes());
+        let mut last = None;
+        for row in rows.iter().filter(|row| last.replace(row.hash) != Some(row.hash)) {
+            core.extend_from_slice(&row.hash.to_le_bytes());
+        }
+        for words in [&firsts, &ties].into_iter().take(1 + usize::from(tied)) {
+            words.iter().for_each(|word| core.extend_from_slice(&word.to_le_bytes()));
+        }
+        self.offsets.iter().for_each(|offset| core.extend_from_slice(&(*offset as u32).to_le_bytes()));
+        if wide {
+            core.extend(self.offsets.iter().map(|offset| (offset >> 32) as u8));
+        }
+        self.codes.clear();
+        self.codes.extend(rows.iter().map(|row| row.event));
+        core[3] = planes(&self.codes, &mut core);
+        let sum = checksum(&core).to_le_bytes();
+        core[12..16].copy_from_slice(&sum);
+
+        let properties = (0..properties)
+            .map(|p| {
+                self.codes.clear();
+                self.codes.extend(
+                    rows.iter().map(|row| codes.get(row.row as usize * properties + p).copied().unwrap_or(0)),
+                );
+                let mut out = Vec::with_capacity(CODES_HEADER + 16 * words);
+                out.extend_from_slice(&[VERSION, PROPERTY, 0, 0]);
+                out.extend_from_slice(&(rows.len() as u32).to_le_bytes());
+                out.extend_from_slice(&sum);
+                out.extend_from_slice(&[0; 4]);
+                out[2] = planes(&self.codes, &mut out);
+                let sum = checksum(&out).to_le_bytes();
+                out[12..16].copy_from_slice(&sum);
+                out
+            })
+            .collect();
+        Ok(Encoded { slice, rows: rows.len(), persons, core, properties })
+    }
+}
+
+/// Appends codes as bit planes and returns how many.
+fn planes(codes: &[u32], out: &mut Vec<u8>) -> u8 {
+    let bits = 32 - codes.iter().fold(0, |all, code| all | code).leading_zeros();
+    for j in 0..bits {
+        for block in codes.chunks(64) {
+            let word =
+                block.iter().enumerate().fold(0u64, |word, (i, code)| word | u64::from(code >> j & 1) << i);
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    bits as u8
+}

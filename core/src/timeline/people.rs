@@ -1,0 +1,114 @@
+//! What is known of the persons of one slice while its dates are read.
+
+/// A table from hashes to states. Entries lie in the order of hashes, as persons do in a slice, so that walking through
+/// a slice walks through the table.
+#[derive(Debug)]
+pub struct People<P> {
+    /// A power of two of them, at most half of them taken.
+    entries: Vec<Entry<P>>,
+    /// The entries taken.
+    taken: Vec<u32>,
+    /// All hashes of a slice begin with the same so many bits.
+    prefix: u32,
+}
+
+#[derive(Debug)]
+struct Entry<P> {
+    hash: u64,
+    taken: bool,
+    person: P,
+}
+
+const FIRST_BITS: u32 = 10;
+
+impl<P: Default> People<P> {
+    pub(super) fn new(prefix: u32) -> Self {
+        Self { entries: entries(FIRST_BITS), taken: vec![], prefix: prefix.min(63) }
+    }
+
+    /// Where a hash is, or the free entry that it would take.
+    #[inline(always)]
+    fn place(&self, hash: u64) -> usize {
+        let last = self.entries.len() - 1;
+        let mut at = ((hash << self.prefix) >> (self.entries.len().leading_zeros() + 1)) as usize;
+        while let Some(entry) = self.entries.get(at).filter(|entry| entry.taken && entry.hash != hash) {
+            debug_assert!(entry.taken);
+            at = (at + 1) & last;
+        }
+        at
+    }
+
+    /// A person's state, if there is one.
+    #[inline(always)]
+    pub fn find(&mut self, hash: u64) -> Option<&mut P> {
+        let at = self.place(hash);
+        self.entries.get_mut(at).filter(|entry| entry.taken).map(|entry| &mut entry.person)
+    }
+
+    /// A person's state, a new one if there is none.
+    #[inline(always)]
+    pub fn get(&mut self, hash: u64) -> &mut P {
+        let mut at = self.place(hash);
+        if !self.entries[at].taken {
+            at = self.take(hash, at);
+        }
+        &mut self.entries[at].person
+    }
+
+    #[cold]
+    fn take(&mut self, hash: u64, mut at: usize) -> usize {
+        if 2 * self.taken.len() >= self.entries.len() {
+            let mut old = std::mem::take(&mut self.entries);
+            self.entries = entries(old.len().trailing_zeros() + 1);
+            for i in 0..self.taken.len() {
+                let entry = &mut old[self.taken[i] as usize];
+                let to = self.place(entry.hash);
+                std::mem::swap(&mut self.entries[to], entry);
+                self.taken[i] = to as u32;
+            }
+            at = self.place(hash);
+        }
+        let entry = &mut self.entries[at];
+        (entry.hash, entry.taken) = (hash, true);
+        self.taken.push(at as u32);
+        at
+    }
+
+    /// Hands out all persons, whose states must be left as new ones are, and forgets them.
+    pub(super) fn end(&mut self, mut each: impl FnMut(u64, &mut P)) {
+        for at in self.taken.drain(..) {
+            let entry = &mut self.entries[at as usize];
+            entry.taken = false;
+            each(entry.hash, &mut entry.person);
+        }
+    }
+}
+
+fn entries<P: Default>(bits: u32) -> Vec<Entry<P>> {
+    (0..1usize << bits).map(|_| Entry { hash: 0, taken: false, person: P::default() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn a_table_is_a_map(hashes in prop::collection::vec(prop_oneof![0u64..9, any::<u64>()], 0..3000), prefix in 0u32..70) {
+            let (mut people, mut map) = (People::<u32>::new(prefix), BTreeMap::new());
+            for _ in 0..2 {
+                for &hash in &hashes {
+                    prop_assert_eq!(people.find(hash).copied(), map.get(&hash).copied());
+                    *people.get(hash) += 1;
+                    *map.entry(hash).or_default() += 1;
+                }
+                let mut ended = BTreeMap::new();
+                people.end(|hash, n| { ended.insert(hash, std::mem::take(n)); });
+                prop_assert_eq!(&ended, &map);
+                map.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A part of one date as kernels see it: whose rows are where, and which of them matter.
+//!
+//! Which rows matter was decided before, by `scan`; what is made of them is the matter of a kernel.
+
+use super::masks::Cpu;
+use super::scan::Row;
+use super::view::{Planes, Source, View, word};
+
+/// The part of a date that lies in one value, with the rows that matter marked.
+///
+/// Positions are counted from the first row of the first block that is read; [`Tile::row`] gives the row.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile<'a> {
+    /// Days since 2000-01-01.
+    pub(super) date: i32,
+    pub(super) view: View<'a>,
+    pub(super) value: Option<Planes<'a>>,
+    /// The number of the first block.
+    from: usize,
+    /// The first person.
+    person: usize,
+    /// The positions of all persons' rows.
+    pub(super) span: (usize, usize),
+    /// Rows that matter.
+    pub(super) selected: &'a [u64],
+    /// For each condition the rows that satisfy it, of those that matter.
+    masks: &'a [u64],
+}
+
+/// Up to 64 bits from a position on.
+#[inline(always)]
+pub(super) fn bits_at(words: &[u64], at: usize) -> u64 {
+    let (i, shift) = (at / 64, at % 64);
+    let (low, high) = (words.get(i).copied().unwrap_or(0), words.get(i + 1).copied().unwrap_or(0));
+    low >> shift | high << 1 << (63 - shift)
+}
+
+impl<'a> Tile<'a> {
+    /// The words of a part: the rows that matter, then those of each condition.
+    #[inline(always)]
+    pub(super) fn new(part: &Source<'a>, date: i32, value: Option<usize>, words: Option<&'a [u64]>) -> Self {
+        let from = part.rows.start / 64;
+        let len = part.rows.end.div_ceil(64) - from;
+        let (selected, masks) = words.and_then(|words| words.split_at_checked(len)).unwrap_or_default();
+        Self {
+            date,
+            view: part.view,
+            value: value.and_then(|column| part.column(column)),
+            from,
+            person: part.persons.start,
+            span: (part.rows.start - 64 * from, part.rows.end - 64 * from),
+            selected,
+            masks,
+        }
+    }
+
+    /// The row at a position.
+    #[inline(always)]
+    pub(super) fn row(&self, position: usize) -> usize {
+        64 * self.from + position
+    }
+
+    /// The time at a position.
+    #[inline(always)]
+    pub(super) fn time(&self, position: usize) -> i64 {
+        self.view.time(self.row(position))
+    }
+
+    /// The rows of a condition.
+    #[inline(always)]
+    pub(super) fn mask(&self, condition: usize) -> &'a [u64] {
+        let words = self.selected.len();
+        self.masks.get(condition * words..(condition + 1) * words).unwrap_or(&[])
+    }
+
+    /// Where persons begin in a word of positions, those of this tile.
+    #[inline(always)]
+    pub(super) fn firsts(&self, i: usize) -> u64 {
+        let (begin, end) = self.span;
+        word(self.view.firsts, self.from + i) & clip(i, begin, end)
+    }
+
+    /// Ties in the rows from a position on, 64 of them.
+    #[inline(always)]
+    pub(super) fn ties_at(&self, position: usize) -> u64 {
+        if self.view.ties.is_empty() {
+            return 0;
+        }
+        let (i, shift) = (self.from + position / 64, position % 64);
+        word(self.view.ties, i) >> shift | word(self.view.ties, i + 1) << 1 << (63 - shift)
+    }
+
+    /// Sets the bits of positions at which a person was away for longer than `gap` microseconds; those at which persons
+    /// begin have no meaning.
+    #[inline(always)]
+    pub(super) fn pauses<C: Cpu>(&self, cpu: C, gap: u64, out: &mut [u64]) {
+        let view = &self.view;
+        let gap = gap / view.unit.unsigned_abs();
+        let rows = 64 * self.from..self.row(self.span.1);
+        if view.high.is_empty() {
+            let times = view.times.get(rows).unwrap_or(&[]);
+            return cpu.pauses(times, u32::try_from(gap).unwrap_or(u32::MAX), out);
+        }
+        for (at, row) in rows.enumerate().skip(1) {
+            let pause = view.offset(row).wrapping_sub(view.offset(row - 1)).cast_unsigned();
+            out[at / 64] |= u64::from(pause > gap) << (at % 64);
+        }
+    }
+
+    /// The hash of a person, counted from 0 in this tile.
+    #[inline(always)]
+    pub(super) fn hash(&self, person: usize) -> u64 {
+        self.view.hash(self.person + person)
+    }
+
+    /// The row that matters at a position.
+    #[inline(always)]
+    pub(super) fn row_at(&self, position: usize) -> Row {
+        let (i, bit) = (position / 64, position % 64);
+        let masks = self.masks.chunks_exact(self.selected.len()).enumerate();
+        Row {
+            time: self.time(position),
+            conditions: masks.fold(0, |all, (k, mask)| all | ((mask[i] >> bit) as u32 & 1) << k),
+            value: self.value.map_or(0, |planes| planes.code(self.row(position))),
+        }
+    }
+
+    /// Puts the rows that matter between two positions behind those in the buffer.
+    #[inline(always)]
+    pub(super) fn gather(&self, begin: usize, end: usize, buffer: &mut Vec<Row>) {
+        for i in begin / 64..end.div_ceil(64) {
+            let mut rest = self.selected.get(i).copied().unwrap_or(0) & clip(i, begin, end);
+            while rest != 0 {
+                buffer.push(self.row_at(64 * i + rest.trailing_zeros() as usize));
+                rest &= rest - 1;
+            }
+        }
+    }
+
+    /// Calls `each` with the rows that matter of each person that has some.
+    #[inline(always)]
+    pub(super) fn each_person(&self, buffer: &mut Vec<Row>, mut each: impl FnMut(u64, &[Row])) {
+        let (mut current, mut begun, mut sorted) = (0, 0, true);
+        buffer.clear();
+        for (i, selected) in self.selected.iter().enumerate() {
+            let firsts = self.firsts(i);
+            let mut rest = *selected;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                let person = begun + (firsts & (u64::MAX >> (63 - bit))).count_ones() as usize;
+                if person != current {
+                    self.flush(current, buffer, sorted, &mut each);
+                    (current, sorted) = (person, true);
+                }
+                let row = self.row_at(64 * i + bit as usize);
+                sorted &= buffer.last().is_none_or(|last| *last <= row);
+                buffer.push(row);
+            }
+            begun += firsts.count_ones() as usize;
+        }
+        self.flush(current, buffer, sorted, &mut each);
+    }
+
+    #[inline(always)]
+    fn flush(&self, person: usize, buffer: &mut Vec<Row>, sorted: bool, each: &mut impl FnMut(u64, &[Row])) {
+        if buffer.is_empty() {
+            return;
+        }
+        // Rows of one instant lie in the order of their codes.
+        if !sorted {
+            buffer.sort_unstable();
+        }
+        each(self.hash(person - 1), buffer);
+        buffer.clear();
+    }
+
+    /// Calls `each` with each person and the positions between which their rows lie.
+    #[inline(always)]
+    pub(super) fn each_run(&self, mut each: impl FnMut(usize, usize, usize)) {
+        let (mut begin, end) = self.span;
+        let mut person = 0;
+        for i in 0..self.selected.len() {
+            let mut firsts = self.firsts(i);
+            while firsts != 0 {
+                let next = 64 * i + firsts.trailing_zeros() as usize;
+                firsts &= firsts - 1;
+                if next > begin {
+                    each(person, begin, next);
+                    person += 1;
+                }
+                begin = next;
+            }
+        }
+        each(person, begin, end);
+    }
+}
+
+/// The bits of a word of positions that lie between two positions.
+#[inline(always)]
+pub(super) fn clip(i: usize, begin: usize, end: usize) -> u64 {
+    let from = begin.saturating_sub(64 * i).min(64) as u32;
+    let to = end.saturating_sub(64 * i).min(64) as u32;
+    let below = |n: u32| u64::MAX.checked_shr(64 - n).unwrap_or(0);
+    below(to) & !below(from)
+}
