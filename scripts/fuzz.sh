@@ -19,7 +19,7 @@ for target in "${targets[@]}"; do
     [ -e "fuzz/src/bin/$target.rs" ] || die "there is no fuzz target \"$target\"" "take some of: ${ALL//$'\n'/ }"
 done
 
-# Counters for libFuzzer, which any compiler of Rust can put in. No address sanitizer: core has no unsafe code, and
+# Counters for libFuzzer, which any compiler of Rust can put in. No address sanitizer: core has next to no unsafe code, and
 # librdkafka does not build beside a zstd with it. With --target the flags are not for build scripts.
 build() {
     CARGO_TARGET_DIR=$BIN RUSTFLAGS="-Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

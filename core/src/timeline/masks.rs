@@ -52,8 +52,8 @@ pub(super) trait Job {
 
 /// A level as a type.
 pub trait Cpu: Copy {
-    /// Sets bit `i` of `out` where a time is more than `gap` after the one before it, as far as that is in the same word
-    /// array; what it says of a row that is earlier than the one before is without meaning. Bit 0 stays.
+    /// Sets bit `i` of `out` where time `i` is more than `gap` after the one before it. What it says of one that is
+    /// earlier is without meaning; bit 0 stays as it is.
     fn pauses(self, times: &[[u8; 4]], gap: u32, out: &mut [u64]);
 }
 

@@ -96,7 +96,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_is_a_map(hashes in prop::collection::vec(prop_oneof![0u64..9, any::<u64>()], 0..3000), prefix in 0u32..70) {
+        fn a_table_is_a_map(
+            hashes in prop::collection::vec(prop_oneof![0u64..9, any::<u64>()], 0..3000), prefix in 0u32..70
+        ) {
             let (mut people, mut map) = (People::<u32>::new(prefix), BTreeMap::new());
             for _ in 0..2 {
                 for &hash in &hashes {

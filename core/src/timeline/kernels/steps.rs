@@ -1,8 +1,8 @@
 //! Funnels without further modes: the deepest level, or the times of the deepest chain, of steps in order.
 //!
 //! One pass over the steps of a person, in place; what modes need is [`EachPerson`](super::EachPerson) with
-//! [`crate::funnel`], whose default mode this equals. A chain is remembered for each step, the one with the newest start
-//! (see [`crate::funnel::chain`]), so a row of step s matters only if there is a chain one step before that has another
+//! [`crate::funnel`], whose default mode this equals. A chain is remembered for each step, the one with the newest
+//! start (see [`crate::funnel::chain`]), so a row of step s matters only if there is a chain one step before that has another
 //! start than the one at s; of rows of step 1 with nothing that matters between them, only the last does. Both are
 //! found by arithmetic on the words of a person's rows, without a look at their times.
 

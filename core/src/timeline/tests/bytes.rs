@@ -114,7 +114,8 @@ proptest! {
 
     #[test]
     fn bytes_that_were_never_checked_do_not_panic(
-        rows in histories(), damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..8), question in questions()
+        rows in histories(), question in questions(),
+        damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..8)
     ) {
         let Some(mut slice) = encode(&rows, 0).pop() else { return Ok(()) };
         for (at, byte) in damage {

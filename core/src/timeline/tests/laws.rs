@@ -107,7 +107,8 @@ proptest! {
     fn funnels_of_every_mode_are_those_of_their_rows(
         rows in histories(), question in questions(), window in window(), mode in prop::sample::select(&MODES[..])
     ) {
-        let Ok(funnel) = Funnel::new(Mode::parse(mode).unwrap(), question.conditions.len(), window) else { return Ok(()) };
+        let mode = Mode::parse(mode).unwrap();
+        let Ok(funnel) = Funnel::new(mode, question.conditions.len(), window) else { return Ok(()) };
         let question = Question { unmatched: funnel.needs_unmatched_rows(), ..question };
         let run = |events: &[Event]| {
             let mut chain = AVec::new();
