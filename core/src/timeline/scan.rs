@@ -51,7 +51,22 @@ pub trait Kernel {
         buffer: &mut Vec<Row>,
     ) {
         let _ = cpu;
-        tile.each_person(buffer, |hash, rows| self.rows(people.get(hash), rows));
+        read_rows(self, tile, people, buffer);
+    }
+}
+
+/// Takes the rows of a tile person by person.
+#[inline(always)]
+pub(super) fn read_rows<K: Kernel + ?Sized>(
+    kernel: &mut K,
+    tile: &Tile<'_>,
+    people: &mut People<K::Person>,
+    buffer: &mut Vec<Row>,
+) {
+    for run in tile.runs() {
+        if tile.rows_of(&run, buffer) {
+            kernel.rows(people.get(tile.hash(run.person)), buffer);
+        }
     }
 }
 

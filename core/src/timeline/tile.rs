@@ -137,62 +137,79 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// Calls `each` with the rows that matter of each person that has some.
+    /// The persons, each with the positions between which their rows lie.
     #[inline(always)]
-    pub(super) fn each_person(&self, buffer: &mut Vec<Row>, mut each: impl FnMut(u64, &[Row])) {
-        let (mut current, mut begun, mut sorted) = (0, 0, true);
-        buffer.clear();
-        for (i, selected) in self.selected.iter().enumerate() {
-            let firsts = self.firsts(i);
-            let mut rest = *selected;
-            while rest != 0 {
-                let bit = rest.trailing_zeros();
-                rest &= rest - 1;
-                let person = begun + (firsts & (u64::MAX >> (63 - bit))).count_ones() as usize;
-                if person != current {
-                    self.flush(current, buffer, sorted, &mut each);
-                    (current, sorted) = (person, true);
-                }
-                let row = self.row_at(64 * i + bit as usize);
-                sorted &= buffer.last().is_none_or(|last| *last <= row);
-                buffer.push(row);
-            }
-            begun += firsts.count_ones() as usize;
-        }
-        self.flush(current, buffer, sorted, &mut each);
+    pub(super) fn runs(&self) -> Runs<'_, 'a> {
+        let (begin, _) = self.span;
+        let first = self.firsts(begin / 64);
+        // The first person begins at the first row.
+        Runs { tile: self, person: 0, begin, word: begin / 64, firsts: first & first.wrapping_sub(1) }
     }
 
+    /// Whether any row between two positions matters.
     #[inline(always)]
-    fn flush(&self, person: usize, buffer: &mut Vec<Row>, sorted: bool, each: &mut impl FnMut(u64, &[Row])) {
-        if buffer.is_empty() {
-            return;
+    pub(super) fn any(mask: &[u64], run: &Run) -> bool {
+        let mut at = run.begin;
+        while at < run.end {
+            let rows = u64::MAX >> (64 - (run.end - at).min(64));
+            if bits_at(mask, at) & rows != 0 {
+                return true;
+            }
+            at += 64;
         }
+        false
+    }
+
+    /// Puts the rows that matter of a person into the buffer, in order; `false` without any.
+    #[inline(always)]
+    pub(super) fn rows_of(&self, run: &Run, buffer: &mut Vec<Row>) -> bool {
+        buffer.clear();
+        self.gather(run.begin, run.end, buffer);
         // Rows of one instant lie in the order of their codes.
-        if !sorted {
+        if !buffer.is_sorted() {
             buffer.sort_unstable();
         }
-        each(self.hash(person - 1), buffer);
-        buffer.clear();
+        !buffer.is_empty()
     }
+}
 
-    /// Calls `each` with each person and the positions between which their rows lie.
+/// A person of a tile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    /// Counted from 0.
+    pub(super) person: usize,
+    /// The positions of the rows: the first, and the one behind the last.
+    pub(super) begin: usize,
+    pub(super) end: usize,
+}
+
+pub(super) struct Runs<'t, 'a> {
+    tile: &'t Tile<'a>,
+    person: usize,
+    begin: usize,
+    word: usize,
+    firsts: u64,
+}
+
+impl Iterator for Runs<'_, '_> {
+    type Item = Run;
+
     #[inline(always)]
-    pub(super) fn each_run(&self, mut each: impl FnMut(usize, usize, usize)) {
-        let (mut begin, end) = self.span;
-        let mut person = 0;
-        for i in 0..self.selected.len() {
-            let mut firsts = self.firsts(i);
-            while firsts != 0 {
-                let next = 64 * i + firsts.trailing_zeros() as usize;
-                firsts &= firsts - 1;
-                if next > begin {
-                    each(person, begin, next);
-                    person += 1;
-                }
-                begin = next;
-            }
+    fn next(&mut self) -> Option<Run> {
+        let (_, last) = self.tile.span;
+        if self.begin >= last {
+            return None;
         }
-        each(person, begin, end);
+        while self.firsts == 0 && self.word + 1 < self.tile.selected.len() {
+            self.word += 1;
+            self.firsts = self.tile.firsts(self.word);
+        }
+        let end =
+            if self.firsts == 0 { last } else { 64 * self.word + self.firsts.trailing_zeros() as usize };
+        self.firsts &= self.firsts.wrapping_sub(1);
+        let run = Run { person: self.person, begin: self.begin, end };
+        (self.person, self.begin) = (self.person + 1, end);
+        Some(run)
     }
 }
 

@@ -6,7 +6,6 @@ use crate::interrupt::Interrupt;
 use crate::retention::calendar::DAY;
 use crate::timeline::filter::CodeSet;
 use crate::timeline::masks::Cpu;
-use crate::timeline::tile::bits_at;
 use crate::timeline::{Kernel, People, Question, Row, Tile};
 
 /// How many rows there are by slot of time and by value.
@@ -154,15 +153,14 @@ impl Kernel for Persons {
     #[inline(always)]
     fn tile<C: Cpu>(&mut self, _: C, tile: &Tile<'_>, people: &mut People<()>, _: &mut Vec<Row>) {
         let mut persons = 0;
-        tile.each_run(|number, begin, end| {
-            let some = (begin..end)
-                .step_by(64)
-                .any(|at| bits_at(tile.selected, at) & u64::MAX >> (64 - (end - at).min(64)) != 0);
-            persons += u64::from(some);
-            if some && self.total.is_some() {
-                people.get(tile.hash(number));
+        for run in tile.runs() {
+            if Tile::any(tile.selected, &run) {
+                persons += 1;
+                if self.total.is_some() {
+                    people.get(tile.hash(run.person));
+                }
             }
-        });
+        }
         if persons > 0 {
             *self.dates.entry(tile.date).or_default() += persons;
         }

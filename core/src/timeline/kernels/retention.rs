@@ -10,7 +10,7 @@ use crate::retention::calendar::{DAY, Unit};
 use crate::retention::cohort::{CohortLog, Spec};
 use crate::retention::matrix::{Matrix, PeriodsMismatch};
 use crate::timeline::masks::Cpu;
-use crate::timeline::tile::bits_at;
+use crate::timeline::scan::read_rows;
 use crate::timeline::{Kernel, People, Question, Row, Tile};
 use crate::{AVec, Global};
 
@@ -108,20 +108,16 @@ impl Kernel for Cohorts {
     ) {
         let date = i64::from(tile.date) * DAY;
         if date + DAY > self.spec.as_of() {
-            return tile.each_person(buffer, |hash, rows| self.rows(people.get(hash), rows));
+            return read_rows(self, tile, people, buffer);
         }
         let bit = self.bit(date);
-        let has = |condition, begin: usize, end: usize| {
-            let mask = tile.mask(condition);
-            (begin..end).step_by(64).any(|at| bits_at(mask, at) & u64::MAX >> (64 - (end - at).min(64)) != 0)
-        };
-        tile.each_run(|number, begin, end| {
-            let (start, returned) = (has(0, begin, end), has(1, begin, end));
+        for run in tile.runs() {
+            let (start, returned) = (Tile::any(tile.mask(0), &run), Tile::any(tile.mask(1), &run));
             if start || returned {
-                let (starts, returns) = people.get(tile.hash(number));
+                let (starts, returns) = people.get(tile.hash(run.person));
                 *starts |= bit * u64::from(start);
                 *returns |= bit * u64::from(returned);
             }
-        });
+        }
     }
 }

@@ -3,7 +3,8 @@
 use crate::interrupt::Interrupt;
 use crate::session::Session;
 use crate::timeline::masks::Cpu;
-use crate::timeline::tile::bits_at;
+use crate::timeline::scan::read_rows;
+use crate::timeline::tile::{Run, bits_at};
 use crate::timeline::{Kernel, People, Question, Row, Tile};
 
 /// Hands out each session of each person, a person's in order of time.
@@ -75,18 +76,18 @@ impl<F: FnMut(u64, Session)> Kernel for SessionRuns<F> {
         buffer: &mut Vec<Row>,
     ) {
         if self.question.only.is_some() || !self.question.unmatched {
-            return tile.each_person(buffer, |hash, rows| self.rows(people.get(hash), rows));
+            return read_rows(self, tile, people, buffer);
         }
         let Self { gap, pauses, each, .. } = self;
         pauses.clear();
         pauses.resize(tile.selected.len(), 0);
         tile.pauses(cpu, *gap, pauses);
-        tile.each_run(|number, begin, end| {
+        for Run { person, begin, end } in tile.runs() {
             // Taken out, as it was merged with other parts.
             if bits_at(tile.selected, begin) & 1 == 0 {
-                return;
+                continue;
             }
-            let hash = tile.hash(number);
+            let hash = tile.hash(person);
             let (Open(open), done) = people.get(hash);
             // Sessions before, which were found row by row, come first.
             if !done.is_empty() {
@@ -118,6 +119,6 @@ impl<F: FnMut(u64, Session)> Kernel for SessionRuns<F> {
             }
             *open =
                 Session { started_at, ended_at: tile.time(end - 1), events: before + (end - from) as i64 };
-        });
+        }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! One pass over the steps of a person, in place; what modes need is [`EachPerson`](super::EachPerson) with
 //! [`crate::funnel`], whose default mode this equals. A chain is remembered for each step, the one with the newest
-//! start (see [`crate::funnel::chain`]), so a row of step s matters only if there is a chain one step before that has another
-//! start than the one at s; of rows of step 1 with nothing that matters between them, only the last does. Both are
-//! found by arithmetic on the words of a person's rows, without a look at their times.
+//! start (see [`crate::funnel::chain`]), so a row of step s matters only if there is a chain one step before that has
+//! another start than the one at s; of rows of step 1 with nothing that matters between them, only the last does. Both
+//! are found by arithmetic on the words of a person's rows, without a look at their times.
 
 use crate::interrupt::Interrupt;
 use crate::timeline::masks::Cpu;
-use crate::timeline::tile::bits_at;
+use crate::timeline::tile::{Run, bits_at};
 use crate::timeline::{Kernel, People, Question, Row, Tile};
 
 /// How far a person got.
@@ -228,7 +228,8 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
         people: &mut People<Progress<K, T, V>>,
         buffer: &mut Vec<Row>,
     ) {
-        tile.each_run(|number, begin, end| {
+        for run in tile.runs() {
+            let Run { person, begin, end } = run;
             let (mut steps, mut any, mut twice) = ([0; K], 0, 0);
             let short = end - begin <= 64;
             if short {
@@ -239,30 +240,26 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
                     any |= *step;
                 }
                 if any == 0 {
-                    return;
+                    continue;
                 }
             }
-            let hash = tile.hash(number);
+            let hash = tile.hash(person);
             let person = if !short || steps[0] != 0 {
                 people.get(hash)
             } else if let Some(person) = people.find(hash) {
                 person
             } else {
-                return;
+                continue;
             };
             if person.level == self.steps {
-                return;
+                continue;
             }
             // Rows at one time are in any order, and a row of two steps needs care.
             if short && twice == 0 && tile.ties_at(begin) & any == 0 {
-                return self.advance(person, &steps, begin, tile);
+                self.advance(person, &steps, begin, tile);
+            } else if tile.rows_of(&run, buffer) {
+                self.rows(person, buffer);
             }
-            buffer.clear();
-            tile.gather(begin, end, buffer);
-            if !buffer.is_sorted() {
-                buffer.sort_unstable();
-            }
-            self.rows(person, buffer);
-        });
+        }
     }
 }
