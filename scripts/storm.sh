@@ -13,5 +13,6 @@ fi
 TIDEMARK_BIN=${TIDEMARK_BIN:-$(target_dir)/release/tidemark}
 TIDEMARK_KAFKA_LIBS=$("$ROOT/scripts/kafka.sh" libs)
 export TIDEMARK_BIN TIDEMARK_KAFKA_LIBS SEED=${SEED:-1} KILLS=${KILLS:-200} EVENTS=${EVENTS:-2000000}
+# MINUTES=60 spreads both over an hour and says each minute what memory and tables have become.
 quietly storm-build "read the first error above" cargo build --locked -p tidemark-tests --bin storm
 exec "$(target_dir)/debug/storm"

@@ -165,17 +165,21 @@ impl Process {
         self.wait()
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The most memory that it has had resident so far, in MiB.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-        kib.unwrap_or_else(|| panic!("{} has no peak memory; is it running?", self.name)) / 1024
+        self.status("VmHWM:").unwrap_or_else(|| panic!("{} has no peak memory; is it running?", self.name))
+    }
+
+    /// The memory that it has resident, in MiB; 0 if it has ended.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:").unwrap_or(0)
+    }
+
+    /// A size that the kernel knows of it, in MiB.
+    fn status(&self, name: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let size = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(size.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
     }
 
     /// Whether it has not ended yet.

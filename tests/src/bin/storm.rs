@@ -15,8 +15,12 @@ fn main() -> ExitCode {
             _ => default,
         }
     };
-    let plan =
-        Plan { seed: number("SEED", 1), kills: number("KILLS", 200), events: number("EVENTS", 2_000_000) };
+    let plan = Plan {
+        seed: number("SEED", 1),
+        kills: number("KILLS", 200),
+        events: number("EVENTS", 2_000_000),
+        minutes: number("MINUTES", 0),
+    };
     let verdict = run(&plan);
     for complaint in &verdict.complaints {
         println!("{complaint}");

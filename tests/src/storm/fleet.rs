@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Plan;
 use super::schedule::Rng;
 use crate::cluster::Database;
 use crate::process::Process;
@@ -29,10 +30,12 @@ pub(super) struct Fleet {
     rng: Rng,
     complaints: Vec<String>,
     last_words: String,
+    /// The first loader is spared, so that there is one whose memory is seen over the whole time.
+    spare_first: bool,
 }
 
 impl Fleet {
-    pub(super) fn new(database: &Database<'_>, brokers: &str, topic: &str, seed: u64) -> Fleet {
+    pub(super) fn new(database: &Database<'_>, brokers: &str, topic: &str, plan: &Plan) -> Fleet {
         let run = Run {
             url: database.loader_url(),
             brokers: brokers.to_owned(),
@@ -47,9 +50,10 @@ impl Fleet {
             members: Vec::new(),
             due: Vec::new(),
             started: 0,
-            rng: Rng::new(!seed),
+            rng: Rng::new(!plan.seed),
             complaints: Vec::new(),
             last_words: String::new(),
+            spare_first: plan.minutes > 0,
         }
     }
 
@@ -114,11 +118,24 @@ impl Fleet {
         }
     }
 
+    fn may_be_hit(&self, member: &Member) -> bool {
+        member.leaving_since.is_none() && !(self.spare_first && member.number == 1)
+    }
+
+    /// What the loaders hold in memory: the first one, if it is spared, and the largest.
+    pub(super) fn memory(&self) -> String {
+        let all = self.members.iter().map(|member| (member.number, member.process.memory()));
+        let all: Vec<(u64, u64)> = all.collect();
+        let first = all.iter().find(|(number, _)| *number == 1).map_or(0, |(_, mib)| *mib);
+        let most = all.iter().map(|(_, mib)| *mib).max().unwrap_or(0);
+        format!("first loader {first} MiB, largest {most} MiB")
+    }
+
     /// A member that nobody has asked to leave.
     fn pick(&mut self, rng: &mut Rng) -> Option<usize> {
         self.tend();
         let stayers: Vec<usize> =
-            (0..self.members.len()).filter(|i| self.members[*i].leaving_since.is_none()).collect();
+            (0..self.members.len()).filter(|i| self.may_be_hit(&self.members[*i])).collect();
         let choice = rng.next() as usize;
         stayers.get(choice.checked_rem(stayers.len())?).copied()
     }

@@ -1,9 +1,10 @@
 //! The storm: several loaders share a topic that is being produced, while a seeded schedule kills, freezes, restarts
 //! and cuts off whatever takes part. Here: the course of events. `schedule` decides what comes next, `fleet` keeps the
-//! loaders, `feed` produces, `verdict` compares in the end.
+//! loaders, `feed` produces, `hour` watches what must not grow, `verdict` compares in the end.
 
 mod feed;
 mod fleet;
+mod hour;
 mod schedule;
 mod verdict;
 
@@ -33,6 +34,8 @@ pub struct Plan {
     pub kills: u64,
     /// Distinct well-formed events; duplicates and malformed lines come on top.
     pub events: u64,
+    /// How long the blows and the topic take; 0 is as fast as it goes.
+    pub minutes: u64,
 }
 
 /// Runs a storm and judges what is left.
@@ -57,7 +60,7 @@ pub fn run(plan: &Plan) -> Verdict {
         cluster: &cluster,
         broker: &broker,
         rng: Rng::new(plan.seed),
-        fleet: Fleet::new(&database, &broker.address, topic, plan.seed),
+        fleet: Fleet::new(&database, &broker.address, topic, plan),
         feed: Feed::start(&file.path, &broker.address, topic, lines),
         database: &database,
         shown: Instant::now(),
@@ -91,22 +94,34 @@ struct Storm<'a> {
 impl Storm<'_> {
     /// Every blow of the plan, with the topic growing along.
     fn blow(&mut self) {
-        self.feed.allow(0.2);
+        let first = if self.plan.minutes == 0 { 0.2 } else { 0.0 };
+        self.feed.allow(first);
         self.fleet.start(3);
+        let mut looked = 0;
         // The first blow hits loaders at work, not at their start.
         self.wait(Duration::from_secs(4));
         while self.done < self.plan.kills {
             let action = Action::next(&mut self.rng);
             self.strike(action);
             // The topic grows all the time, so that there is always something under way.
-            let pause = Duration::from_millis(self.rng.between(300, 3_200));
+            let most =
+                if self.plan.minutes == 0 { 3_200 } else { self.plan.minutes * 120_000 / self.plan.kills };
+            let pause = Duration::from_millis(self.rng.between(300, most.max(300)));
             let paused = Instant::now();
             while paused.elapsed() < pause {
                 self.wait(Duration::from_millis(50));
                 let part = (paused.elapsed().as_secs_f64() / pause.as_secs_f64()).min(1.0);
-                self.feed.allow(0.2 + 0.8 * (self.done as f64 + part) / self.plan.kills as f64);
+                self.feed.allow(first + (1.0 - first) * (self.done as f64 + part) / self.plan.kills as f64);
             }
             self.done += 1;
+            let minute = self.began.elapsed().as_secs() / 60;
+            if self.plan.minutes > 0 && minute > looked {
+                looked = minute;
+                let memory = self.fleet.memory();
+                if let Some(mut client) = self.ask() {
+                    say(self.began, &hour::look(&mut client, self.database, minute, &memory));
+                }
+            }
         }
         self.feed.allow(1.0);
         say(self.began, "the last blow is done; everybody may go on");

@@ -57,7 +57,7 @@ impl Verdict {
                 .push(format!("{lines} lines, {records} records in Kafka, {read} read by committed batches"));
         }
         Verdict {
-            plan: Plan { seed: 0, kills: 0, events: 0 },
+            plan: Plan { seed: 0, kills: 0, events: 0, minutes: 0 },
             seconds: 0,
             lost,
             doubled,
@@ -81,10 +81,10 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, kills, events } = self.plan;
+        let Plan { seed, kills, events, minutes } = self.plan;
         write!(
             f,
-            "storm seed={seed} kills={kills} events={events} seconds={} rolled_back={}: lost={} doubled={} invented={} \
+            "storm seed={seed} kills={kills} events={events} minutes={minutes} seconds={} rolled_back={}: lost={} doubled={} invented={} \
              missing_dead_letters={} double_dead_letters={} duplicates_off={} complaints={}",
             self.seconds,
             self.rolled_back,
