@@ -27,14 +27,21 @@ impl Context {
         id: Option<String>,
     ) -> Result<(i32, Claim, Option<i32>, i64), Ended> {
         let settings = &self.settings;
-        let log = Range::ask(consumer, topic, partition, id)
-            .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))?;
-        let place =
-            |next_offset| Position { next_offset, leader_epoch: None, topic_id: log.topic_id.clone() };
+        let ask = |id| {
+            Range::ask(consumer, topic, partition, id)
+                .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))
+        };
+        let mut log = ask(id)?;
+        let topic_id = log.topic_id.clone();
+        let place = |next_offset| Position { next_offset, leader_epoch: None, topic_id: topic_id.clone() };
         let what = format!("cannot claim {topic} [{partition}]");
         let first = place(log.low);
         let (number, claim, at) =
             self.in_postgres(&what, async |client| self.claim_once(client, topic, partition, &first).await)?;
+        if at.next_offset > log.high {
+            // The owner before has committed what came since we asked. Now nobody can.
+            log = ask(topic_id.clone())?;
+        }
         let change =
             settings.kafka.change(topic, &at, &log).map_err(|e| Ended::Restart(format!("{what}: {e}")))?;
         let Some(change) = change else { return Ok((number, claim, at.leader_epoch, log.high)) };
