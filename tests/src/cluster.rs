@@ -82,6 +82,20 @@ impl Cluster {
         server::script("pg.sh", "crash", &self.directory);
     }
 
+    /// Has all processes of the server hang, as they do when a disk does not answer, or go on.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("it runs");
+        let postmaster = pid.lines().next().expect("a number").to_owned();
+        let children = std::process::Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
+        let children = String::from_utf8_lossy(&children.stdout).into_owned();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = std::process::Command::new("kill")
+            .args([signal, &postmaster])
+            .args(children.split_whitespace())
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot signal {postmaster} {children}");
+    }
+
     /// Shuts the server down, cutting all connections.
     pub fn stop(&self) {
         server::script("pg.sh", "stop", &self.directory);

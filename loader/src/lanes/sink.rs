@@ -192,7 +192,10 @@ impl Sink {
                     self.voice.tell(|state, _| state.tally.fenced += 1);
                     return Err(SinkError::Fenced);
                 }
-                Failure::WentBack(why) => return Err(SinkError::WentBack(why)),
+                Failure::WentBack(why) => {
+                    self.voice.tell(|state, _| state.tally.commits_lost += 1);
+                    return Err(SinkError::WentBack(why));
+                }
                 Failure::NoPartition => continue,
                 Failure::Suppressed(rows) => return Err(SinkError::Fatal(self.target.suppressed(rows))),
                 Failure::Postgres(error) => error,

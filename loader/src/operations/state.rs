@@ -378,7 +378,9 @@ impl State {
                 _ => ours = false,
             }
         }
-        self.void = why.filter(|_| ours);
+        let lost = why.filter(|_| ours);
+        self.tally.commits_lost += u64::from(lost.is_some() && self.void.is_none());
+        self.void = lost;
     }
 
     /// What was committed since the process started.

@@ -60,6 +60,8 @@ pub struct Tally {
     pub batches: BTreeMap<&'static str, u64>,
     /// Batches given up to another loader.
     pub fenced: u64,
+    /// How often Postgres was found to have lost commits.
+    pub commits_lost: u64,
     /// Pauses for too many dead letters.
     pub circuit_opened: u64,
     /// Batches tried again, by SQLSTATE.
@@ -80,6 +82,7 @@ impl Default for Tally {
             bytes_consumed: 0,
             batches: BTreeMap::from([("direct", 0), ("probed", 0), ("staged", 0)]),
             fenced: 0,
+            commits_lost: 0,
             circuit_opened: 0,
             retries: BTreeMap::new(),
             rebalances: BTreeMap::new(),

@@ -69,6 +69,16 @@ impl Watched {
         assert_eq!(self.prometheus.alerts(), wanted, "{row}, later");
     }
 
+    /// Waits until at least those alerts fire, with something going on meanwhile.
+    fn comes_to(&self, row: &str, mut meanwhile: impl FnMut()) {
+        let (wanted, started) = (expected(row), Instant::now());
+        wait_until(row, PATIENCE, || {
+            meanwhile();
+            self.prometheus.alerts().is_superset(&wanted)
+        });
+        println!("{row}: {:?}", started.elapsed());
+    }
+
     /// Waits until none fires.
     fn is_quiet(&self) {
         wait_until("no alert to fire", PATIENCE, || self.prometheus.alerts().is_empty());
@@ -234,6 +244,63 @@ fn alerts_while_a_pipeline_is_paused() {
     wait_until("the rest to be loaded", PATIENCE, || rows(&database) == 21);
     watched.is_quiet();
     assert_eq!(lag(), (0, 0.0));
+    watched.end();
+}
+
+#[test]
+fn alerts_while_two_loaders_of_other_groups_fight_for_a_topic() {
+    let database = cluster::shared().database();
+    let (topic, watched) = healthy(&database);
+    let second = Run::new(&database, &topic).group("other").with(&["--batch-delay-ms", "50"]).start();
+    let mut sent = 20;
+    watched.comes_to("two loaders fight", || {
+        more(broker::shared(), &topic, sent, 20);
+        sent += 20;
+    });
+    second.signal("TERM");
+    second.wait().ok();
+    wait_until("the rest to be loaded", PATIENCE, || rows(&database) == i64::try_from(sent).unwrap());
+    watched.end();
+}
+
+#[test]
+fn alerts_while_postgres_hangs_and_a_partition_is_claimed() {
+    let cluster = Cluster::start("alerts-hangs");
+    let (database, broker) = (cluster.database(), broker::shared());
+    let topics = [(); 2].map(|()| broker.topic());
+    broker.create_topic(&topics[0], 2, &[]);
+    let soon = "topic.metadata.refresh.interval.ms=1000";
+    let run = Run::new(&database, &topics[0]).with(&["--topic", &topics[1], "--kafka-config", soon]);
+    let watched = Watched::start(run);
+    more(broker, &topics[0], 0, 20);
+    wait_until("the events to be loaded", PATIENCE, || rows(&database) == 20);
+    cluster.freeze(true);
+    broker.create_topic(&topics[1], 2, &[]);
+    more(broker, &topics[1], 20, 20);
+    watched.comes_to("Postgres hangs", || {});
+    cluster.freeze(false);
+    wait_until("the rest to be loaded", PATIENCE, || rows(&database) == 40);
+    watched.is_quiet();
+    watched.end();
+}
+
+#[test]
+fn alerts_after_postgres_has_lost_commits() {
+    let cluster = Cluster::start("alerts-lost");
+    // So that only what somebody waits for is on the disk.
+    let mut client = cluster.connect("postgres");
+    client.batch_execute("ALTER SYSTEM SET wal_writer_delay = '10s'").unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    let (database, topic) = (cluster.database(), broker::shared().topic());
+    broker::shared().create_topic(&topic, 2, &[]);
+    let run = Run::new(&database, &topic).setting("postgres.synchronous_commit", "off");
+    let watched = Watched::start(run.with(&["--lanes", "1"]));
+    more(broker::shared(), &topic, 0, 20);
+    wait_until("the events to be loaded", PATIENCE, || rows(&database) == 20);
+    cluster.crash();
+    cluster.start_again();
+    watched.comes_to("Postgres lost commits", || {});
+    wait_until("the events to be loaded again", PATIENCE, || rows(&database) == 20);
     watched.end();
 }
 

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use tidemark_tests::broker::{self, Record};
 use tidemark_tests::cluster::{Cluster, Database, connect};
 use tidemark_tests::events::{self, line};
+use tidemark_tests::http::metric;
 use tidemark_tests::random::Random;
 use tidemark_tests::run::{PATIENCE, Run};
-use tidemark_tests::wait_until;
+use tidemark_tests::{free_port, wait_until};
 
 use super::assert_all;
 
@@ -105,7 +106,8 @@ fn row_05_what_a_promoted_standby_lacks_is_read_again_soon_on_busy_and_quiet_par
         let both = format!("{},{}", primary.address, standby.address);
         run.url = run.url.replace(&primary.address, &both) + "?target_session_attrs=read-write";
         let lanes = (1 + random.below(3)).to_string();
-        let mut process = run.with(&["--topic", &quiet, "--lanes", &lanes]).start();
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut process = run.with(&["--topic", &quiet, "--lanes", &lanes, "--listen", &address]).start();
         let loaded = |database: &Database<'_>, topic: &str, end: i64| {
             wait_until(&format!("the position {end} in {topic}"), PATIENCE, || {
                 position(database, topic) >= end
@@ -154,6 +156,8 @@ fn row_05_what_a_promoted_standby_lacks_is_read_again_soon_on_busy_and_quiet_par
             process.errors()
         );
         assert!(process.is_running());
+        let counted = metric(&address, "tidemark_loader_commits_lost_total").unwrap();
+        assert!(counted > 0.0 || lost.iter().all(|n| *n <= 0), "{lost:?} lost, and nobody noticed");
         lost_at_all += lost.iter().sum::<i64>().max(0);
         process.signal("TERM");
         process.wait().ok();
