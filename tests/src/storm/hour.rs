@@ -17,7 +17,7 @@ pub(super) fn look(client: &mut Client, database: &Database<'_>, minute: u64, me
         upkeep = format!(" (maintain {:?}, freeze {})", maintained.code, frozen.is_ok());
     }
     let sql = "SELECT format('age(datfrozenxid) %s of %s transactions; loader.* %s kB:',
-                             age(datfrozenxid), txid_current(), (SELECT sum(pg_total_relation_size(oid)) / 1024
+                             age(datfrozenxid), txid_current(), (SELECT sum(pg_total_relation_size(oid))::bigint / 1024
                                                                    FROM pg_class
                                                                   WHERE relnamespace = 'loader'::regnamespace
                                                                     AND relkind IN ('r', 'm')))
