@@ -21,7 +21,7 @@ pub(super) fn look(client: &mut Client, database: &Database<'_>, minute: u64, me
                                                                    FROM pg_class
                                                                   WHERE relnamespace = 'loader'::regnamespace
                                                                     AND relkind IN ('r', 'm')))
-               || (SELECT string_agg(format(' %s %s', relname, n_live_tup), ',' ORDER BY relname)
+               || (SELECT coalesce(string_agg(format(' %s %s', relname, n_live_tup), ',' ORDER BY relname), '')
                      FROM pg_stat_user_tables WHERE schemaname = 'loader' AND n_live_tup > 0)
                  FROM pg_database WHERE datname = current_database()";
     let found = client.query_one(sql, &[]).map(|row| row.get::<_, String>(0));
