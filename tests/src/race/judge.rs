@@ -139,12 +139,14 @@ pub(super) fn at_rest(race: &Race<'_>) {
     let events: i64 = client.query_one("SELECT count(*) FROM race.events", &[]).unwrap().get(0);
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
-    let appended = "SELECT count(*) FROM tidemark_internal.refresh_log WHERE appended";
-    let appended = client.query_one(appended, &[]).unwrap().get(0);
+    let ways = "SELECT count(*) FILTER (WHERE way = 'append'), count(*) FILTER (WHERE way = 'scope')
+                  FROM tidemark_internal.refresh_log";
+    let ways = client.query_one(ways, &[]).unwrap();
     race.note(|r| {
         r.rounds += 1;
         r.refreshed = after;
-        r.appended = appended;
+        r.appended = ways.get(0);
+        r.scoped = ways.get(1);
     });
     assert!(after >= before, "the counters of the models went back from {before} to {after}");
 }
