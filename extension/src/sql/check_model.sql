@@ -1,8 +1,8 @@
 -- What a model must be: a query that fits its table, sources that do not lead back to it. Registration itself is in
 -- create_model.sql.
 
-CREATE FUNCTION tidemark_internal.source_dates(target regclass, source regclass, person_column name DEFAULT NULL,
-    persons text[] DEFAULT NULL) RETURNS date[]
+CREATE FUNCTION tidemark_internal.source_dates(target regclass, source regclass, persons text[] DEFAULT NULL,
+    person_column name DEFAULT NULL, ids_type text DEFAULT NULL) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -15,9 +15,9 @@ BEGIN
        AND a.atttypid = 'timestamptz'::regtype;
     IF persons IS NOT NULL THEN
         RETURN tidemark_internal.read_as_owner(target, format(
-            'SELECT coalesce(array_agg(DISTINCT s.event_date), ''{}'') FROM %s AS s WHERE s.%I = ANY (%s)
+            'SELECT coalesce(array_agg(DISTINCT s.event_date), ''{}'') FROM %s AS s WHERE s.%I = ANY ($3::%s)
                 AND s.event_date BETWEEN ''0001-01-01'' AND ''9999-12-31''', source,
-            person_column, tidemark_internal.ids_of(source, person_column)), NULL, persons)::date[];
+            person_column, ids_type), NULL, persons)::date[];
     ELSIF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p
                               WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
         -- One look into each day's partition instead of a scan of all rows. OFFSET 0 keeps it one: as a join it would
@@ -42,10 +42,10 @@ BEGIN
           WHERE d BETWEEN ''0001-01-01'' AND ''9999-12-31''', source))::date[];
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass, name, text[]) IS
+COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass, text[], name, text) IS
 'Part of tidemark_internal.dates_with_rows: the UTC dates that a table holds
 rows of, or rows of these persons, read as the owner of target.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.source_dates(regclass, regclass, name, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION tidemark_internal.source_dates(regclass, regclass, text[], name, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark.mark_all_dates(model text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 AS 'MODULE_PATHNAME', 'tidemark_act';

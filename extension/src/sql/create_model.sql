@@ -14,7 +14,7 @@ BEGIN
         appends := tidemark_internal.append_query(m) IS NOT NULL;
         IF m.scope IS NOT NULL THEN
             reason := tidemark_internal.not_scoped(m);
-            PERFORM tidemark_internal.scope_query(m);
+            PERFORM tidemark_internal.scope_query(m, '$3');
         END IF;
     EXCEPTION WHEN feature_not_supported THEN
         -- A table written in a way that cannot be replaced.
@@ -182,8 +182,7 @@ BEGIN
     IF live THEN
         PERFORM tidemark_internal.create_live_view(name);
     ELSIF old.live_view IS NOT NULL THEN
-        UPDATE tidemark_internal.models m SET live_view = NULL WHERE m.name = create_model.name;
-        PERFORM tidemark_internal.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
+        PERFORM tidemark_internal.drop_live_view(name);
     END IF;
     RETURN model_table;
 END
@@ -323,11 +322,10 @@ BEGIN
             USING ERRCODE = '42501', HINT = 'Its table is gone: the caller must be allowed to create it again.';
     END IF;
     -- Waits for whoever refreshes it.
+    PERFORM FROM tidemark_internal.models x WHERE x.name = drop_model.name FOR UPDATE;
+    PERFORM tidemark_internal.drop_live_view(name);
     DELETE FROM tidemark_internal.models x WHERE x.name = drop_model.name;
     DELETE FROM tidemark_internal.model_dirty d WHERE d.model = drop_model.name;
-    IF there AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view) THEN
-        PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
-    END IF;
     IF there AND drop_table THEN
         PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
     END IF;

@@ -77,14 +77,13 @@ rows of its source with other values of column person, as a role sees it and
 without running it. NULL: they do not. For the extension''s owner only.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.ids_of(relation regclass, person_column name) RETURNS text
+CREATE FUNCTION tidemark_internal.ids_type(model tidemark_internal.models) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT format('$3::%s[]', format_type(a.atttypid, NULL)) FROM pg_attribute a
-         WHERE a.attrelid = relation AND a.attname = person_column);
-COMMENT ON FUNCTION tidemark_internal.ids_of(regclass, name) IS
-'Part of the statements of models: the persons ($3) as an array of the type
-of a column.';
+RETURN (SELECT format_type(a.atttypid, NULL) || '[]' FROM pg_attribute a
+         WHERE a.attrelid = model.target AND a.attname = model.scope);
+COMMENT ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) IS
+'Part of the statements of scoped models: the type of a list of persons.';
 
 CREATE FUNCTION tidemark_internal.not_scoped(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
@@ -126,7 +125,8 @@ COMMENT ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) IS
 for an error message. NULL: they can.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.scope_query(model tidemark_internal.models) RETURNS text
+CREATE FUNCTION tidemark_internal.scope_query(model tidemark_internal.models, ids text, first text DEFAULT NULL,
+    last text DEFAULT NULL, live boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -134,20 +134,23 @@ BEGIN
     IF model.scope IS NULL OR tidemark_internal.not_scoped(model) IS NOT NULL THEN
         RETURN NULL;
     END IF;
-    RETURN (SELECT tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[n.nspname]::text[],
+    RETURN (SELECT tidemark_internal.rewrite_query(model.query, first, last, ARRAY[n.nspname]::text[],
                 ARRAY[c.relname]::text[], ARRAY[format(
                     '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE tidemark_source.%I = ANY (%s))',
-                    s.source, model.scope_source, tidemark_internal.ids_of(s.source, model.scope_source))])
+                    CASE WHEN live AND a.name IS NOT NULL THEN a.live_view ELSE s.source END, model.scope_source, ids)])
               FROM tidemark_internal.model_sources s
               JOIN pg_class c ON c.oid = s.source
               JOIN pg_namespace n ON n.oid = c.relnamespace
+              LEFT JOIN tidemark_internal.models a ON a.target = s.source
              WHERE s.model = model.name);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models) IS
-'Part of tidemark.refresh: the query of a scoped model, made to read only
-rows of some persons ($3). NULL where that would not be the same.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) IS
+'Part of tidemark.refresh and of live views: the query of a scoped model, made
+to read only rows of some persons, which the SQL expression ids says. first
+and last as for tidemark_internal.rewrite_query; live: from the live view of
+its source. NULL where that would not be the same.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
@@ -241,8 +244,9 @@ AS $$
 DECLARE
     columns text[];
     types text[];
+    ids CONSTANT text := '$3::' || tidemark_internal.ids_type(model);
     part text := CASE kind WHEN 'append' THEN tidemark_internal.append_query(model)
-                           WHEN 'scope' THEN tidemark_internal.scope_query(model) END;
+                           WHEN 'scope' THEN tidemark_internal.scope_query(model, ids) END;
 BEGIN
     IF kind IN ('append', 'scope') AND part IS NULL THEN
         RETURN NULL;
@@ -255,8 +259,7 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-        part, CASE kind WHEN 'scope' THEN format('%I = ANY (%s)', model.scope,
-                                                 tidemark_internal.ids_of(model.target, model.scope)) END, touched);
+        part, CASE kind WHEN 'scope' THEN format('%I = ANY (%s)', model.scope, ids) END, touched);
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS

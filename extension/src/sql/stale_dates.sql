@@ -25,20 +25,25 @@ AS $$
 DECLARE
     m tidemark_internal.models;
     source regclass;
+    ids_type text;
     dates date[] := '{}';
 BEGIN
     SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = dates_with_rows.model;
+    ids_type := tidemark_internal.ids_type(m);
     FOR source IN
         SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source
          WHERE s.model = m.name
     LOOP
         dates := dates || ARRAY(
             SELECT d + shift
-              FROM unnest(tidemark_internal.source_dates(m.target, source, m.scope_source, persons)) AS d,
+              FROM unnest(tidemark_internal.source_dates(m.target, source, persons, m.scope_source, ids_type)) AS d,
                    generate_series(-m.lookahead_days, m.lookback_days) AS shift);
     END LOOP;
-    dates := dates || tidemark_internal.source_dates(m.target, m.target, m.scope, persons);
+    dates := dates || tidemark_internal.source_dates(m.target, m.target, persons, m.scope, ids_type);
     RETURN ARRAY(SELECT DISTINCT d FROM unnest(dates) AS d);
+EXCEPTION WHEN data_exception THEN
+    -- Persons who are no values of the column: then of anybody.
+    RETURN CASE WHEN persons IS NOT NULL THEN tidemark_internal.dates_with_rows(model, NULL) ELSE '{}' END;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) IS
@@ -48,7 +53,7 @@ its table.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.waiting_dates(model text)
-RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean, partly boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
@@ -79,15 +84,17 @@ BEGIN
           JOIN tidemark_internal.models m ON m.name = b.name
           JOIN tidemark_internal.retired_dates r ON r.parent = m.target
     ), marks AS (
-        SELECT x.name, x.event_date, min(x.marked_at) AS marked_at
-          FROM (SELECT d.model, e.event_date, d.marked_at
+        SELECT x.name, x.event_date, min(x.marked_at) AS marked_at, bool_and(x.partly) AS partly
+          FROM (SELECT d.model, e.event_date, d.marked_at, d.persons IS NOT NULL
                   FROM tidemark_internal.model_dirty d
                  CROSS JOIN LATERAL unnest(
                        CASE WHEN d.event_date IS NULL THEN tidemark_internal.dates_with_rows(d.model, d.persons)
                             ELSE ARRAY[d.event_date] END) AS e(event_date)
                  WHERE d.model IN (SELECT b.name FROM below b)
                 UNION ALL
-                SELECT m.name, e.event_date, l.marked_at
+                SELECT m.name, e.event_date, l.marked_at,
+                       l.persons IS NOT NULL AND l.passed IS NULL
+                           AND coalesce(coalesce(l.person_column, m.scope_source) = m.scope_source, false)
                   FROM below b
                   JOIN tidemark_internal.models m ON m.name = b.name
                   JOIN tidemark_internal.model_sources s ON s.model = m.name
@@ -102,16 +109,16 @@ BEGIN
                  WHERE l.set_aside IS NULL
                    AND (l.event_date IS NULL OR l.event_date BETWEEN '0001-01-01' AND '9999-12-31')
                    AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
-               ) AS x(name, event_date, marked_at)
+               ) AS x(name, event_date, marked_at, partly)
          GROUP BY 1, 2
-    ), waiting(model, event_date, marked_at, frozen) AS (
+    ), waiting(model, event_date, marked_at, frozen, partly) AS (
         SELECT k.name, k.event_date, k.marked_at,
-               (k.name, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen
+               (k.name, k.event_date) IN (SELECT c.name, c.event_date FROM cold c), k.partly
           FROM marks k
         UNION
         -- What is stale below is stale here, except where it will stay as it is.
         SELECT m.name, w.event_date + shift, w.marked_at,
-               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
+               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c), false
           FROM waiting w
           JOIN tidemark_internal.models a ON a.name = w.model
           JOIN tidemark_internal.model_sources s ON s.source = a.target
@@ -119,7 +126,7 @@ BEGIN
           JOIN below b ON b.name = m.name
          CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
          WHERE NOT w.frozen)
-    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen), bool_and(w.partly) FROM waiting w
      WHERE w.model = waiting_dates.model
      GROUP BY w.event_date;
 END
@@ -127,8 +134,8 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale,
 marks on the models below it included: each date once, with its oldest mark,
-and whether it is frozen and so stays as it is. No rows for an unknown
-model.';
+whether it is frozen and so stays as it is, and whether only rows of some
+persons are stale (partly). No rows for an unknown model.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
@@ -148,6 +155,15 @@ would return, as seen by the calling query: those with marks, those that
 read a stale date of another model; frozen dates are not among them.
 Ascending; empty when the model is clean. Live views compute exactly these
 dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark_internal.stale_dates(model text, partly boolean) RETURNS date[]
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w
+              WHERE NOT w.frozen AND w.partly = stale_dates.partly);
+COMMENT ON FUNCTION tidemark_internal.stale_dates(text, boolean) IS
+'Part of live views: those of tidemark.stale_dates on which only rows of some
+persons are stale, or the others.';
 
 CREATE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
 RETURNS TABLE (model text, model_date date, reason text)
