@@ -20,7 +20,10 @@ fn models_and_live_views_are_right_in_a_race() {
     assert!(report.wrong() == 0, "{:#?}\n{:#?}", report.differences, report.live_differences);
     // Or it proves nothing.
     assert!(
-        report.rounds >= 2 && report.commits > 20 && report.refreshed > 50 && report.appended > 0
+        report.rounds >= 2
+            && report.commits > 20
+            && report.refreshed > 50
+            && report.appended > 0
             && report.scoped > 0,
         "{report}"
     );

@@ -125,9 +125,7 @@ impl From<'_> {
             let entry = *self.entries.get(index).filter(|_| var.varlevelsup == 0)?;
             let number = usize::try_from(var.varattno).ok()?.checked_sub(1)?;
             match (*entry).rtekind {
-                pg_sys::RTEKind::RTE_JOIN => {
-                    self.column(*nodes::<Node>((*entry).joinaliasvars).get(number)?)
-                }
+                pg_sys::RTEKind::RTE_JOIN => self.column(*nodes::<Node>((*entry).joinaliasvars).get(number)?),
                 #[cfg(feature = "pg18")]
                 pg_sys::RTEKind::RTE_GROUP => self.column(*nodes::<Node>((*entry).groupexprs).get(number)?),
                 _ => Some((var.varno as i32, var.varattno)),
@@ -196,12 +194,13 @@ impl Scope {
                 pg_sys::RTEKind::RTE_CTE => {
                     let name = CStr::from_ptr(entry.ctename).to_string_lossy();
                     let level = self.ctes.len().checked_sub(1 + entry.ctelevelsup as usize);
-                    let found = level.and_then(|level| self.ctes[level].iter().rev().find(|(n, _)| *n == name));
+                    let found =
+                        level.and_then(|level| self.ctes[level].iter().rev().find(|(n, _)| *n == name));
                     found.map(|(_, known)| known.clone()).ok_or("it reads a recursive WITH")
                 }
-                pg_sys::RTEKind::RTE_FUNCTION
-                | pg_sys::RTEKind::RTE_VALUES
-                | pg_sys::RTEKind::RTE_RESULT => Ok(CONSTANT),
+                pg_sys::RTEKind::RTE_FUNCTION | pg_sys::RTEKind::RTE_VALUES | pg_sys::RTEKind::RTE_RESULT => {
+                    Ok(CONSTANT)
+                }
                 _ => Err("its FROM has something that is not understood"),
             }
         }
@@ -214,7 +213,8 @@ impl Scope {
             match (*node).type_ {
                 NodeTag::T_RangeTblRef => {
                     let number = (*node.cast::<pg_sys::RangeTblRef>()).rtindex;
-                    let entry = from.entries.get((number - 1) as usize).ok_or("its FROM is not understood")?;
+                    let entry =
+                        from.entries.get((number - 1) as usize).ok_or("its FROM is not understood")?;
                     let known = self.relation(&**entry)?;
                     if known.reads && known.persons.is_empty() {
                         return Err("a subquery does not return the column of the source");

@@ -80,7 +80,9 @@ impl Model<'_> {
         let (columns, computed, keys) = (self.columns(""), self.computed(), self.keys(""));
         let (example, null_key) = (self.example(), self.null_key());
         let touched = self.touched.iter().map(String::as_str);
-        let more = std::iter::once("event_date").chain(touched).filter(|name| self.key.iter().all(|key| key != name));
+        let more = std::iter::once("event_date")
+            .chain(touched)
+            .filter(|name| self.key.iter().all(|key| key != name));
         let returned = join(self.key.iter().map(String::as_str).chain(more).map(quoted), ", ");
         let written = self.written("SELECT {} FROM added");
         format!(
@@ -169,7 +171,8 @@ impl Model<'_> {
             }),
             " AND ",
         );
-        let old_person = self.touched.iter().map(|name| format!("old.{0}::text AS tidemark_old, ", quoted(name)));
+        let old_person =
+            self.touched.iter().map(|name| format!("old.{0}::text AS tidemark_old, ", quoted(name)));
         let old_person = join(old_person, "");
         format!(
             "WITH new AS MATERIALIZED (\

@@ -55,15 +55,14 @@ COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], intege
 with key as its primary key) whose rows for one event_date are what query
 returns for it. query is one SELECT with $1 (first date) and $2 (end date,
 exclusive) and schema-qualified names, which has every column of the table
-by name, event_date among them; it may read its sources (tables, also those
-of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as
-the owner of the table. live: also a view <name>_live that is exact at any
-moment; the query must mean the same under all settings of a session. scope:
-a column, such as person, by which rows may be computed anew without those
-of others, because they depend only on rows of the source with the same
-value of its column scope_source (default: of the same name); refused
-(42P17) where the analysis of the query does not show it. All dates that the sources and the table hold become dirty when the model is new
-or query, sources, key, lookback, lookahead or scope changed; otherwise calling it
+by name; it may read its sources (tables, also those of other models) from
+$1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table.
+live: also a view <name>_live that is exact at any moment; the query must
+mean the same under all settings. scope: a column, such as person, whose
+rows depend only on source rows with the same value of scope_source (NULL:
+of that name), so that they can be computed without others; 42P17 where the
+query does not show it. All dates that sources and table hold become dirty
+when the model is new or anything but live changed; otherwise calling it
 again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources regclass[], query text, key name[],

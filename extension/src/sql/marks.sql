@@ -161,7 +161,8 @@ are scoped only their rows, others every date. ids must be complete: all
 values by which the rows of these persons are found in source and in the
 models, before and after the change. Call it in the transaction that changes
 them. NULL ids are skipped; none at all mark nothing. 54000 for more than
-100,000 of them, 22023 for a reason of more than 1,000 characters. Needs
+100,000 of them, 22P02 for one that is no value of the column by which a
+model is scoped, 22023 for a reason of more than 1,000 characters. Needs
 what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text) RETURNS void
@@ -170,6 +171,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     given CONSTANT text[] := ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL);
+    ids_type text;
 BEGIN
     PERFORM tidemark_internal.check_may_mark(caller, source, NULL);
     IF length(reason) > 1000 THEN
@@ -177,6 +179,14 @@ BEGIN
     ELSIF cardinality(given) > 100000 THEN
         RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
     ELSIF given <> '{}' THEN
+        -- Live views will do the same.
+        FOR ids_type IN
+            SELECT DISTINCT tidemark_internal.ids_type(m)
+              FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
+             WHERE s.source = mark_persons.source AND m.scope IS NOT NULL
+        LOOP
+            EXECUTE format('SELECT $1::%s', ids_type) USING given;
+        END LOOP;
         INSERT INTO tidemark_internal.dirty_log (source, persons, reason)
         VALUES (mark_persons.source, given, mark_persons.reason);
     END IF;
