@@ -36,6 +36,8 @@ pub enum Sabotage {
     MarksApart,
     /// Some changes of rows are marked as if rows had been added only.
     SaysAdded,
+    /// Some events change hands and only who had them before is marked.
+    NamesTooFew,
 }
 
 /// What to run.

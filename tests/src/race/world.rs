@@ -4,6 +4,7 @@
 //! events (partitioned) -> clean (partitioned) -> daily    -> rolling [-1, +2] -> summary [-1, 0]
 //! refunds ---------------------------------------^           sessions [-1, +2] ---^
 //!                         clean -----------------------------^
+//! events -> visits, by person: the marks of persons that writers make reach it as they are
 //! ```
 //!
 //! People are active on three days, then away for two. So with a gap of a day a session lasts up to three dates, which
@@ -39,7 +40,7 @@ pub struct Model {
 }
 
 /// All of them, sources first. `factor()` is what a change of definition changes.
-pub const MODELS: [Model; 5] = [
+pub const MODELS: [Model; 6] = [
     Model {
         name: "clean",
         sources: "race.events",
@@ -151,6 +152,22 @@ pub const MODELS: [Model; 5] = [
                   FROM t_rolling r
                   LEFT JOIN t_sessions s ON s.event_date BETWEEN r.event_date - 1 AND r.event_date
                  GROUP BY r.event_date, r.events",
+    },
+    Model {
+        name: "visits",
+        sources: "race.events",
+        key: "event_date, person",
+        lookback: 0,
+        lookahead: 0,
+        scope: Some("person"),
+        query: "SELECT e.event_date, e.person, count(*) * factor() AS events, sum(e.amount) AS amount
+                  FROM race.events e
+                 WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                 GROUP BY e.event_date, e.person",
+        columns: "event_date, person, events, amount",
+        truth: "SELECT e.event_date, e.person,
+                       count(*) * (SELECT factor FROM race.factors WHERE model = 'visits') AS events, sum(e.amount) AS amount
+                  FROM race.events e GROUP BY e.event_date, e.person",
     },
 ];
 
