@@ -128,7 +128,7 @@ impl From<'_> {
                 pg_sys::RTEKind::RTE_JOIN => self.column(*nodes::<Node>((*entry).joinaliasvars).get(number)?),
                 #[cfg(feature = "pg18")]
                 pg_sys::RTEKind::RTE_GROUP => self.column(*nodes::<Node>((*entry).groupexprs).get(number)?),
-                _ => Some((var.varno as i32, var.varattno)),
+                _ => Some((var.varno, var.varattno)),
             }
         }
     }

@@ -23,15 +23,15 @@ BEGIN
     END;
     IF m.scope IS NOT NULL AND reason IS NOT NULL THEN
         RAISE EXCEPTION 'model % cannot be scoped by %: %', m.name, quote_ident(m.scope), reason
-            USING ERRCODE = '42P17', HINT = 'Rows with one value of the column must not depend on rows of the source with '
-                'others. Write the query so that each level keeps the column, or leave scope out.';
+            USING ERRCODE = '42P17', HINT = 'Rows with one value of the column must not depend on rows of the source '
+                'with others. Write the query so that each level keeps the column, or leave scope out.';
     END IF;
     UPDATE tidemark_internal.models x
        SET ways = CASE WHEN appends THEN ARRAY['append'] ELSE '{}' END
                   || CASE WHEN m.scope IS NOT NULL THEN ARRAY['scope'] ELSE '{}' END || ARRAY['recompute'],
            other_ways = nullif(concat_ws('; ',
-               CASE WHEN NOT appends THEN 'append: its rows do not each come from one row of its only source, with columns '
-                                          'of the source as their key' END,
+               CASE WHEN NOT appends THEN 'append: its rows do not each come from one row of its only source, with '
+                                          'columns of the source as their key' END,
                CASE WHEN m.scope IS NULL THEN 'scope: create_model was given none' END), '')
      WHERE x.name = m.name;
     IF m.scope IS NOT NULL THEN
@@ -56,7 +56,7 @@ with key as its primary key) whose rows for one event_date are what query
 returns for it. query is one SELECT with $1 (first date) and $2 (end date,
 exclusive) and schema-qualified names, which has every column of the table
 by name; it may read its sources (tables, also those of other models) from
-$1 - lookback_days to $2 + lookahead_days. It runs as the owner of the table.
+$1 - lookback_days to $2 + lookahead_days, and runs as the table''s owner.
 live: also a view <name>_live that is exact at any moment; the query must
 mean the same under all settings. scope: a column, such as person, whose
 rows depend only on source rows with the same value of scope_source (NULL:

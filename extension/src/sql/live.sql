@@ -2,9 +2,9 @@
 -- rows, marks and stored rows are seen by one query.
 --
 -- Of a scoped model, whose marks may concern some persons only, it computes their rows of these dates, and shows the
--- stored ones of the others. It must not tell its readers who they are, and a function could not: in a view, too, it runs
--- if its reader may call it. Tables and views are read with the rights of the owner of the view around them, so each such
--- model has a view of its persons in tidemark_internal, which the owner of the model's table may read and nobody else.
+-- stored ones of the others. It must not tell its readers who they are, as a function would: in a view, too, it is its
+-- reader who must be allowed to call it. Tables and views are read with the rights of the owner of the view around
+-- them. So each such model has a view of its persons in tidemark_internal, for the owner of its table and nobody else.
 
 CREATE FUNCTION tidemark_internal.rewrite_query(query text, first text, last text, schemas text[] DEFAULT '{}',
     tables text[] DEFAULT '{}', replacements text[] DEFAULT '{}') RETURNS text
@@ -39,6 +39,7 @@ BEGIN
         persons, m.name, tidemark_internal.ids_type(m), m.scope_source);
     EXECUTE format('COMMENT ON VIEW %s IS %L', persons, format(
         'Persons of model %s whose rows wait for a recompute: for its live view, and no business of others.', m.name));
+    EXECUTE format('COMMENT ON COLUMN %s.ids IS %L', persons, 'Who they are, each once.');
     EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', persons);
     EXECUTE format('GRANT SELECT ON %s TO %s', persons,
                    (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = m.target));
@@ -143,8 +144,9 @@ BEGIN
     -- Rows of other dates are left out here, which refresh and verify_model report as an error: a look at each row
     -- would keep what readers filter by from reaching the query.
     PERFORM tidemark_internal.execute_as_owner(m.target, concat_ws(' ', format(
-        'CREATE OR REPLACE VIEW %s AS SELECT %s FROM %s AS t WHERE t.event_date <> ALL ((SELECT %s)::pg_catalog.date[])',
-        view_name, stored, m.target, whole), of_persons, format(of_dates, computed, whole, live_query)));
+        'CREATE OR REPLACE VIEW %s AS SELECT %s FROM %s AS t
+          WHERE t.event_date <> ALL ((SELECT %s)::pg_catalog.date[])', view_name, stored, m.target, whole),
+        of_persons, format(of_dates, computed, whole, live_query)));
     UPDATE tidemark_internal.models x SET live_view = view_name::regclass WHERE x.name = m.name;
 
     -- A view between the query and a model would show the model's stored rows, stale ones too.

@@ -10,9 +10,10 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_
 COMMENT ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date, text[]) IS
 'Runs a statement as the owner of a relation, in a security-restricted
 operation and under fixed settings (UTC, ISO), with event_date as $1, the
-day after as $2 and persons as $3 (NULL where they are not given). Returns the first column of
-the first row as text, or the number of rows written by a statement that
-returns none. For the extension''s owner only: who may is asked before.';
+day after as $2, persons as $3. NULL where they are not given. Returns the
+first column of the first row as text, or the number of rows written by a
+statement that returns none. For the extension''s owner only: who may is
+asked before.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date, text[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL,
@@ -84,6 +85,7 @@ RETURN (SELECT format_type(a.atttypid, NULL) || '[]' FROM pg_attribute a
          WHERE a.attrelid = model.target AND a.attname = model.scope);
 COMMENT ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) IS
 'Part of the statements of scoped models: the type of a list of persons.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.not_scoped(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
@@ -91,7 +93,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner CONSTANT oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = model.target);
-    sources CONSTANT regclass[] := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name);
+    sources CONSTANT regclass[] := ARRAY(
+        SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name);
     here record;
     there record;
 BEGIN
@@ -146,11 +149,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) IS
-'Part of tidemark.refresh and of live views: the query of a scoped model, made
-to read only rows of some persons, which the SQL expression ids says. first
-and last as for tidemark_internal.rewrite_query; live: from the live view of
-its source. NULL where that would not be the same.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) FROM PUBLIC;
+'Part of tidemark.refresh and of live views: the query of a scoped model,
+made to read only rows of some persons, whom the SQL expression ids says.
+first and last as for tidemark_internal.rewrite_query; live: from the live
+view of its source. NULL where that would not be the same.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean)
+  FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
@@ -305,8 +309,8 @@ BEGIN
                    CASE WHEN unseen THEN tidemark_internal.model_statement(model, 'fill') END),
             event_date)::boolean AND unseen;
     END IF;
-    -- Less than the whole date: not over a change of columns, which may have changed stored rows or what the query makes
-    -- of old ones.
+    -- Less than the whole date: not over a change of columns, which may have changed stored rows or what the query
+    -- makes of old ones.
     IF NOT filled AND (only_added OR persons IS NOT NULL)
        AND (SELECT max(age(a.xmin)) IS NOT NULL
                AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
@@ -397,9 +401,9 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean, text[], name) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
-what the query returns, as the owner of the table, and says how many rows
-that took, in which way it did, and which values of column touched are in
-the rows that it wrote (written; NULL: not known). Makes the partition of
+what the query returns, as the owner of the table. Says how many rows that
+took, in which way it did, and which values of column touched are in the
+rows that it wrote (written; NULL: not known). Makes the partition of
 the date if the table has daily ones. What its marks say decides the way.
 append, if rows were only added and the model allows it: only these are
 computed, and the numbers of rows compared afterwards. scope, if it allows

@@ -80,7 +80,8 @@ DECLARE
 BEGIN
     -- As with those of a date: deleted first, what they are about read by later statements.
     FOR mark IN
-        DELETE FROM tidemark_internal.model_dirty d WHERE d.model = date_marks.model AND d.event_date IS NULL RETURNING d.*
+        DELETE FROM tidemark_internal.model_dirty d
+         WHERE d.model = date_marks.model AND d.event_date IS NULL RETURNING d.*
     LOOP
         INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at)
         SELECT date_marks.model, d, mark.persons, mark.marked_at

@@ -133,7 +133,7 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale,
-marks on the models below it included: each date once, with its oldest mark,
+marks on the models below it included. Each date once, with its oldest mark,
 whether it is frozen and so stays as it is, and whether only rows of some
 persons are stale (partly). No rows for an unknown model.';
 
