@@ -125,11 +125,11 @@ metrics! {
         |s, _, out| out.put(&[], s.tally.bytes_consumed as f64);
     counter circuit_opened_total [] "How often a topic was paused for too many dead letters",
         |s, _, out| out.put(&[], s.tally.circuit_opened as f64);
-    gauge committed_offset [topic, partition] "First offset not committed to Postgres",
-        |s, _, out| out.partitions(s, |held| Some(held.committed as f64));
     counter commits_lost_total []
         "How often Postgres was found to have lost what it had committed, as after a failover; it is read again",
         |s, _, out| out.put(&[], s.tally.commits_lost as f64);
+    gauge committed_offset [topic, partition] "First offset not committed to Postgres",
+        |s, _, out| out.partitions(s, |held| Some(held.committed as f64));
     gauge end_offset [topic, partition]
         "Where a reader of committed records gets to, as of the last statistics of librdkafka (every 5 s)",
         |s, _, out| out.partitions(s, |held| Some(held.end as f64));
