@@ -166,7 +166,7 @@ fn levels(store: &Store, question: Question, of: &[usize], level: Level) -> [u64
 fn seven(store: &Store, level: Level) -> [u64; 7] {
     let mut counts = [0; 7];
     let count = |r: Reached<'_>| counts.iter_mut().take(r.level).for_each(|n| *n += 1);
-    store.scan(Steps::<8, 1, 0, _>::new(seven_question(), DAY, 0, count).unwrap(), &[], level);
+    store.scan(Steps::<7, 1, 0, _>::new(seven_question(), DAY, 0, count).unwrap(), &[], level);
     counts
 }
 

@@ -172,7 +172,8 @@ impl Scratch {
         }
         let number = remainders.iter().rposition(|&sum| sum == 0).unwrap_or(0);
         let (unit, base) = (UNITS[number], low / UNITS[number]);
-        let in_reach = base.checked_add(SPAN).is_some_and(|end| end.checked_mul(unit).is_some());
+        let in_reach =
+            low > i64::MIN && base.checked_add(SPAN).is_some_and(|end| end.checked_mul(unit).is_some());
         let span = (high / unit).checked_sub(base).filter(|&span| span < SPAN && in_reach);
         let wide = span.ok_or(BuildError::Span)? > u32::MAX.into();
         self.offsets.clear();

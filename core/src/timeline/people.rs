@@ -10,6 +10,8 @@ pub struct People<P> {
     taken: Vec<u32>,
     /// All hashes of a slice begin with the same so many bits.
     prefix: u32,
+    /// The bits behind them say where an entry is looked for first; the others are shifted out.
+    shift: u32,
 }
 
 #[derive(Debug)]
@@ -23,26 +25,18 @@ const FIRST_BITS: u32 = 10;
 
 impl<P: Default> People<P> {
     pub(super) fn new(prefix: u32) -> Self {
-        Self { entries: entries(FIRST_BITS), taken: vec![], prefix: prefix.min(63) }
+        let prefix = prefix.min(63);
+        Self { entries: entries(FIRST_BITS), taken: vec![], prefix, shift: 64 - FIRST_BITS }
     }
 
     /// Where a hash is, or the free entry that it would take.
     #[inline(always)]
     fn place(&self, hash: u64) -> usize {
-        let last = self.entries.len() - 1;
-        let mut at = ((hash << self.prefix) >> (self.entries.len().leading_zeros() + 1)) as usize;
-        while let Some(entry) = self.entries.get(at).filter(|entry| entry.taken && entry.hash != hash) {
-            debug_assert!(entry.taken);
-            at = (at + 1) & last;
+        let mut at = ((hash << self.prefix) >> self.shift) as usize;
+        while self.entries[at].taken && self.entries[at].hash != hash {
+            at = (at + 1) & (self.entries.len() - 1);
         }
         at
-    }
-
-    /// A person's state, if there is one.
-    #[inline(always)]
-    pub fn find(&mut self, hash: u64) -> Option<&mut P> {
-        let at = self.place(hash);
-        self.entries.get_mut(at).filter(|entry| entry.taken).map(|entry| &mut entry.person)
     }
 
     /// A person's state, a new one if there is none.
@@ -55,11 +49,22 @@ impl<P: Default> People<P> {
         &mut self.entries[at].person
     }
 
+    /// A person's state; a new one only if `create`.
+    #[inline(always)]
+    pub fn find(&mut self, hash: u64, create: bool) -> Option<&mut P> {
+        let at = self.place(hash);
+        if self.entries[at].taken {
+            return Some(&mut self.entries[at].person);
+        }
+        create.then(|| self.get(hash))
+    }
+
     #[cold]
     fn take(&mut self, hash: u64, mut at: usize) -> usize {
         if 2 * self.taken.len() >= self.entries.len() {
             let mut old = std::mem::take(&mut self.entries);
-            self.entries = entries(old.len().trailing_zeros() + 1);
+            self.shift -= 1;
+            self.entries = entries(64 - self.shift);
             for i in 0..self.taken.len() {
                 let entry = &mut old[self.taken[i] as usize];
                 let to = self.place(entry.hash);
@@ -102,7 +107,7 @@ mod tests {
             let (mut people, mut map) = (People::<u32>::new(prefix), BTreeMap::new());
             for _ in 0..2 {
                 for &hash in &hashes {
-                    prop_assert_eq!(people.find(hash).copied(), map.get(&hash).copied());
+                    prop_assert_eq!(people.find(hash, false).copied(), map.get(&hash).copied());
                     *people.get(hash) += 1;
                     *map.entry(hash).or_default() += 1;
                 }

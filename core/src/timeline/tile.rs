@@ -31,8 +31,10 @@ pub struct Tile<'a> {
 #[inline(always)]
 pub(super) fn bits_at(words: &[u64], at: usize) -> u64 {
     let (i, shift) = (at / 64, at % 64);
-    let (low, high) = (words.get(i).copied().unwrap_or(0), words.get(i + 1).copied().unwrap_or(0));
-    low >> shift | high << 1 << (63 - shift)
+    match words.get(i..i + 2) {
+        Some(two) => two[0] >> shift | two[1] << 1 << (63 - shift),
+        None => words.get(i).map_or(0, |last| last >> shift),
+    }
 }
 
 impl<'a> Tile<'a> {

@@ -187,8 +187,9 @@ impl<'a> View<'a> {
             events: Planes { bits, per_plane: words, words: rest.take(words * bits as usize) },
             checksum: u32_at(bytes, 12),
         };
-        if base.checked_mul(unit).and(base.checked_add(SPAN)).and_then(|end| end.checked_mul(unit)).is_none()
-        {
+        // The earliest time there is stands for none.
+        let first = base.checked_mul(unit).filter(|first| *first > i64::MIN);
+        if first.and(base.checked_add(SPAN)).and_then(|end| end.checked_mul(unit)).is_none() {
             return Err(Corrupt::Malformed("times are out of range"));
         }
         let begin: usize = view.firsts.iter().map(|w| u64::from_le_bytes(*w).count_ones() as usize).sum();

@@ -56,8 +56,8 @@ fn ask_all(source: &Source<'_>, date: i32) {
     let rules = PathRules { gap_us: 1000, start: None, end: Some(1), items: 3 };
     ask(source, date, || EachPerson::new(valued(), |_, rows: &[Row]| paths(rows, rules, |_| ())));
     let each = |reached: Reached<'_>| assert!((1..=3).contains(&reached.level));
-    ask(source, date, || Steps::<4, 1, 0, _>::new(steps(), 1000, 0, each).expect("three steps"));
-    ask(source, date, || Steps::<4, 4, 1, _>::new(valued(), 1000, 1, each).expect("three steps"));
+    ask(source, date, || Steps::<3, 1, 0, _>::new(steps(), 1000, 0, each).expect("three steps"));
+    ask(source, date, || Steps::<3, 3, 1, _>::new(valued(), 1000, 1, each).expect("three steps"));
     ask(source, date, || SessionRuns::new(Question::all(), 1000, |_, session| assert!(session.events > 0)));
     ask(source, date, || Persons::new(steps(), true));
     ask(source, date, || Trend::new(valued(), DAY));

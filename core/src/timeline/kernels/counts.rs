@@ -35,7 +35,7 @@ impl Trend {
     /// Rows by the start of the slot (microseconds) and value, where there are some.
     pub fn counts(&self) -> BTreeMap<(i64, u32), u64> {
         let rows = |(slot, counts): (&i64, &Vec<u64>)| {
-            let start = slot * self.slot;
+            let start = slot.saturating_mul(self.slot);
             counts.clone().into_iter().zip(0..).map(move |(n, value)| ((start, value), n))
         };
         self.counts.iter().flat_map(rows).filter(|(_, n)| *n > 0).collect()

@@ -35,7 +35,7 @@ impl Cohorts {
     /// [`NotCalendar`], also when the question has not two conditions or asks for unmatched rows.
     pub fn new(question: Question, spec: Spec, from: i32, to: i32) -> Result<Self, NotCalendar> {
         let unit = spec.calendar().ok_or(NotCalendar)?;
-        let period = |date: i32| unit.index(i64::from(date) * DAY);
+        let period = |date: i32| unit.index(i64::from(date).saturating_mul(DAY));
         let first = period(from);
         if period(to.max(from)) - first >= 64 || question.conditions.len() != 2 || question.unmatched {
             return Err(NotCalendar);
@@ -106,8 +106,8 @@ impl Kernel for Cohorts {
         people: &mut People<(u64, u64)>,
         buffer: &mut Vec<Row>,
     ) {
-        let date = i64::from(tile.date) * DAY;
-        if date + DAY > self.spec.as_of() {
+        let date = i64::from(tile.date).saturating_mul(DAY);
+        if date.saturating_add(DAY) > self.spec.as_of() {
             return read_rows(self, tile, people, buffer);
         }
         let bit = self.bit(date);

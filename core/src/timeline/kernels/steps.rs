@@ -18,17 +18,16 @@ pub struct Reached<'a> {
     pub hash: u64,
     /// The deepest level, at least 1.
     pub level: usize,
-    /// The times of the best chain, if chains were asked for: as many as the level.
+    /// The times of the best chain, if chains were asked for (of one step always): as many as the level.
     pub times: &'a [i64],
     /// The value at the step asked for, if the chain got there; with levels only, at the first row of step 1.
     pub value: Option<u32>,
 }
 
-/// The funnel of `K` steps at most. `T` is 1 for levels as [`window_funnel`](crate::funnel::window_funnel) gives them,
+/// The funnel of `K` steps. `T` is 1 for levels as [`window_funnel`](crate::funnel::window_funnel) gives them,
 /// or `K` for chains as [`Funnel`](crate::funnel::Funnel) gives them; `V` is 1 when a value is asked for, else 0.
 pub struct Steps<const K: usize, const T: usize, const V: usize, F> {
     question: Question,
-    steps: usize,
     window: u64,
     /// The step whose value is wanted, from 0.
     value_of: usize,
@@ -44,84 +43,85 @@ struct Chain<const T: usize, const V: usize> {
 
 impl<const T: usize, const V: usize> Default for Chain<T, V> {
     fn default() -> Self {
-        Self { times: [0; T], value: [0; V] }
+        Self { times: [NEVER; T], value: [0; V] }
     }
 }
 
 /// A person: for each step reached the chain there with the newest start.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<const K: usize, const T: usize, const V: usize> {
-    level: usize,
+    /// Those of steps that were not reached start [`NEVER`].
     chains: [Chain<T, V>; K],
     best: Chain<T, V>,
 }
 
+/// No time of a timeline.
+const NEVER: i64 = i64::MIN;
+
 impl<const K: usize, const T: usize, const V: usize> Default for Progress<K, T, V> {
     fn default() -> Self {
-        Self { level: 0, chains: [Chain::default(); K], best: Chain::default() }
+        Self { chains: [Chain::default(); K], best: Chain::default() }
     }
 }
 
 impl<const K: usize, const T: usize, const V: usize> Progress<K, T, V> {
+    /// Whether step `s` was reached.
+    #[inline(always)]
+    fn has(&self, s: usize) -> bool {
+        self.chains[s].times[0] != NEVER
+    }
+
     /// Whether a row of step `s`, from 1, would change anything.
     #[inline(always)]
     fn awaits(&self, s: usize) -> bool {
-        s <= self.level && (s == self.level || self.chains[s].times[0] != self.chains[s - 1].times[0])
+        self.chains[s].times[0] != self.chains[s - 1].times[0]
     }
 
+    /// The first row of step 1: the best chain of one step, and where the value of levels comes from.
     #[inline(always)]
-    fn start(&mut self, time: i64, value: u32, keep: bool) {
-        let mut chain = Chain { times: [time; T], value: [0; V] };
-        if keep {
-            chain.value = [value; V];
+    fn first(&mut self, chain: impl FnOnce() -> Chain<T, V>) {
+        if (T == K || V > 0) && !self.has(0) {
+            self.best = chain();
         }
-        if self.level == 0 {
-            self.level = 1;
-            self.best = chain;
-        }
-        self.chains[0] = chain;
     }
 
-    /// A row of step `s`, which is awaited, from 1.
+    /// A row of step `s`, from 1, if it `is` one: the chain before goes on, unless that one is no news or too old.
     #[inline(always)]
-    fn go_on(&mut self, s: usize, time: i64, window: u64, value: u32, keep: bool) {
-        let mut chain = self.chains[s - 1];
-        if time.abs_diff(chain.times[0]) > window {
-            return;
-        }
-        if T > 1 {
+    fn go_on(&mut self, is: bool, s: usize, time: i64, window: u64, value: impl Fn() -> Option<[u32; V]>) {
+        let goes_on = is & self.awaits(s) & (time.abs_diff(self.chains[s - 1].times[0]) <= window);
+        if T == 1 {
+            // Nobody knows beforehand who goes on: no branch.
+            let start = self.chains[s - 1].times[0];
+            self.chains[s].times[0] = if goes_on { start } else { self.chains[s].times[0] };
+        } else if goes_on {
+            let mut chain = self.chains[s - 1];
             chain.times[s] = time;
-            if keep {
-                chain.value = [value; V];
-            }
-        }
-        self.chains[s] = chain;
-        if s == self.level {
-            self.level += 1;
-            if T > 1 {
+            chain.value = value().unwrap_or(chain.value);
+            if !self.has(s) {
                 self.best = chain;
             }
+            self.chains[s] = chain;
         }
     }
 }
 
 impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Steps<K, T, V, F> {
-    /// The funnel of the question's conditions. `None` when there are more than `K` or none, when unmatched rows are
-    /// asked for, or when chains are and a row may satisfy two steps: then rows are to be matched to steps.
+    /// The funnel of the question's conditions. `None` when there are not `K` of them, when unmatched rows are asked for, or when chains are and a row may satisfy two steps: then rows are to be matched to steps.
     ///
     /// The window is inclusive, in microseconds, a negative one counts as 0. `value_of` is the step, from 0, at which
-    /// the value of a chain is taken.
+    /// the value of a chain is taken; levels have that of the first row of step 1, so 0.
     pub fn new(question: Question, window_us: i64, value_of: usize, each: F) -> Option<Self> {
-        let steps = question.conditions.len();
-        let fits = (1..=K).contains(&steps)
+        let fits = value_of < K
+            && (T == K || value_of == 0)
+            && question.conditions.len() == K
             && !question.unmatched
             && (T == 1 || (T == K && question.is_disjoint()))
             && question.value.is_some() == (V == 1);
         let window = u64::try_from(window_us).unwrap_or(0);
-        fits.then_some(Self { question, steps, window, value_of, each })
+        fits.then_some(Self { question, window, value_of, each })
     }
 
-    /// The value of a row of step `s` is kept.
+    /// Whether the value of a row of step `s` is kept.
     #[inline(always)]
     fn keeps(&self, s: usize) -> bool {
         V > 0 && s == self.value_of
@@ -129,55 +129,50 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Step
 
     /// A person's rows of a date that lie in one word, each condition's by itself, `begin` the position of the first.
     #[inline(always)]
-    fn advance(&self, person: &mut Progress<K, T, V>, steps: &[u64; K], begin: usize, tile: &Tile<'_>) {
-        let value = |at: usize, keep: bool| {
-            if V > 0 && keep { tile.value.map_or(0, |planes| planes.code(tile.row(begin + at))) } else { 0 }
+    fn advance(&self, state: &mut Progress<K, T, V>, steps: &[u64; K], begin: usize, tile: &Tile<'_>) {
+        let value = |s: usize, at: usize| {
+            let code = || tile.value.map_or(0, |planes| planes.code(tile.row(begin + at)));
+            self.keeps(s).then(|| [code(); V])
         };
+        let start = |time, at| Chain { times: [time; T], value: value(0, at).unwrap_or([0; V]) };
+        let mut person = *state;
+        if steps[0] != 0 {
+            let at = steps[0].trailing_zeros() as usize;
+            person.first(|| start(tile.time(begin + at), at));
+        }
         // Bits of rows that are still to be looked at.
         let mut rest = u64::MAX;
-        loop {
+        while !person.has(K - 1) {
             let ones = steps[0] & rest;
             let mut later = 0;
-            for (s, rows) in steps.iter().enumerate().take(self.steps).skip(1) {
+            for (s, rows) in steps.iter().enumerate().skip(1) {
                 later |= if person.awaits(s) { *rows } else { 0 };
             }
             // Whatever comes behind a new start may go on from there.
-            if K > 1 && ones != 0 {
-                later |= steps[1] & !(ones ^ (ones - 1));
+            if K > 1 {
+                later |= steps[1] & !(ones ^ ones.wrapping_sub(1));
             }
             later &= rest;
-            let next = later & later.wrapping_neg();
-            let before = ones & next.wrapping_sub(1);
-            if before != 0 {
-                if person.level == 0 {
-                    // The first one is the best chain of one step, and where a person's value comes from.
-                    let at = ones.trailing_zeros() as usize;
-                    person.start(tile.time(begin + at), value(at, self.keeps(0)), self.keeps(0));
-                }
-                let at = before.ilog2() as usize;
-                person.start(tile.time(begin + at), value(at, T > 1 && self.keeps(0)), self.keeps(0));
-                if later == 0 {
-                    return;
-                }
-                rest = u64::MAX << at << 1;
-                continue;
+            if ones | later == 0 {
+                break;
             }
-            if later == 0 {
-                return;
-            }
-            let at = later.trailing_zeros() as usize;
+            let before = ones & (later & later.wrapping_neg()).wrapping_sub(1);
+            let at = if before != 0 { 63 - before.leading_zeros() } else { later.trailing_zeros() } as usize;
             let time = tile.time(begin + at);
-            for s in (1..self.steps).rev() {
-                if steps[s] >> at & 1 == 1 && person.awaits(s) {
-                    let keep = self.keeps(s);
-                    person.go_on(s, time, self.window, value(at, T > 1 && keep), keep);
-                }
+            for s in (1..K).rev() {
+                person.go_on(steps[s] >> at & 1 == 1, s, time, self.window, || value(s, at));
             }
-            if person.level == self.steps {
-                return;
+            if T > 1 {
+                if before != 0 {
+                    person.chains[0] = start(time, at);
+                }
+            } else {
+                let start = &mut person.chains[0].times[0];
+                *start = if before != 0 { time } else { *start };
             }
             rest = u64::MAX << at << 1;
         }
+        *state = person;
     }
 }
 
@@ -190,33 +185,32 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
 
     fn rows(&mut self, person: &mut Progress<K, T, V>, rows: &[Row]) {
         for tie in rows.chunk_by(|a, b| a.time == b.time) {
-            if person.level == self.steps {
+            if person.has(K - 1) {
                 return;
             }
-            let union = tie.iter().fold(0, |union, row| union | row.conditions);
-            let time = tie[0].time;
-            for s in 0..self.steps {
-                let keep = self.keeps(s);
-                let of = || tie.iter().find(|row| row.conditions >> s & 1 == 1).map_or(0, |row| row.value);
-                match union >> s & 1 {
-                    0 => {}
-                    _ if s == 0 => person.start(time, if keep { of() } else { 0 }, keep),
-                    _ if person.awaits(s) => {
-                        person.go_on(s, time, self.window, if keep && T > 1 { of() } else { 0 }, keep);
-                    }
-                    _ => {}
+            let (time, union) = (tie[0].time, tie.iter().fold(0, |union, row| union | row.conditions));
+            for s in 0..K {
+                let first = || tie.iter().find(|row| row.conditions >> s & 1 == 1).map_or(0, |row| row.value);
+                let value = || self.keeps(s).then(|| [first(); V]);
+                let is = union >> s & 1 == 1;
+                if s > 0 {
+                    person.go_on(is, s, time, self.window, value);
+                } else if is {
+                    let start = Chain { times: [time; T], value: value().unwrap_or([0; V]) };
+                    person.first(|| start);
+                    person.chains[0] = start;
                 }
             }
         }
     }
 
     fn end(&mut self, hash: u64, person: &mut Progress<K, T, V>, _: impl Interrupt) {
-        let level = person.level;
+        let level = (0..K).take_while(|s| person.has(*s)).count();
         if level > 0 {
-            let times = if T > 1 { person.best.times.get(..level).unwrap_or(&[]) } else { &[] };
+            let times = if T == K { person.best.times.get(..level).unwrap_or(&[]) } else { &[] };
             let value = person.best.value.first().copied().filter(|_| level > self.value_of);
             (self.each)(Reached { hash, level, times, value });
-            person.level = 0;
+            *person = Progress::default();
         }
     }
 
@@ -228,14 +222,15 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
         people: &mut People<Progress<K, T, V>>,
         buffer: &mut Vec<Row>,
     ) {
+        let masks: [&[u64]; K] = std::array::from_fn(|s| tile.mask(s));
         for run in tile.runs() {
             let Run { person, begin, end } = run;
             let (mut steps, mut any, mut twice) = ([0; K], 0, 0);
             let short = end - begin <= 64;
             if short {
                 let these = u64::MAX >> (64 - (end - begin));
-                for (s, step) in steps.iter_mut().enumerate().take(self.steps) {
-                    *step = bits_at(tile.mask(s), begin) & these;
+                for (step, mask) in steps.iter_mut().zip(&masks) {
+                    *step = bits_at(mask, begin) & these;
                     twice |= any & *step;
                     any |= *step;
                 }
@@ -243,15 +238,9 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
                     continue;
                 }
             }
-            let hash = tile.hash(person);
-            let person = if !short || steps[0] != 0 {
-                people.get(hash)
-            } else if let Some(person) = people.find(hash) {
-                person
-            } else {
-                continue;
-            };
-            if person.level == self.steps {
+            // Without any chain only the first step matters.
+            let Some(person) = people.find(tile.hash(person), !short || steps[0] != 0) else { continue };
+            if person.has(K - 1) {
                 continue;
             }
             // Rows at one time are in any order, and a row of two steps needs care.

@@ -47,6 +47,30 @@ fn steps_of<const K: usize, const T: usize, const V: usize>(
     Some(found)
 }
 
+/// `$of` with as many steps as the question has conditions, and a value if it asks for one.
+macro_rules! by_steps {
+    ($question:expr, $of:ident, $($argument:expr),*) => {
+        match ($question.conditions.len(), $question.value.is_some()) {
+            (1, false) => $of!(1, 0, $($argument),*),
+            (2, false) => $of!(2, 0, $($argument),*),
+            (3, false) => $of!(3, 0, $($argument),*),
+            (_, false) => $of!(4, 0, $($argument),*),
+            (1, true) => $of!(1, 1, $($argument),*),
+            (2, true) => $of!(2, 1, $($argument),*),
+            (3, true) => $of!(3, 1, $($argument),*),
+            (_, true) => $of!(4, 1, $($argument),*),
+        }
+    };
+}
+
+macro_rules! levels {
+    ($k:literal, $v:literal, $($argument:expr),*) => { steps_of::<$k, 1, $v>($($argument),*) };
+}
+
+macro_rules! chains {
+    ($k:literal, $v:literal, $($argument:expr),*) => { steps_of::<$k, $k, $v>($($argument),*) };
+}
+
 proptest! {
     #![proptest_config(cases(250))]
 
@@ -72,16 +96,17 @@ proptest! {
             (level > 0).then_some((*hash, (level as usize, vec![], first.filter(|_| question.value.is_some()))))
         }).collect();
         ways(&rows, |stored, level| {
-            let found = match question.value {
-                None => steps_of::<8, 1, 0>(stored, level, &question, window, 0),
-                Some(_) => steps_of::<4, 1, 1>(stored, level, &question, window, 0),
-            };
+            let found = by_steps!(question, levels, stored, level, &question, window, 0);
+            let found: Option<Chains> = found.map(|found| {
+                found.into_iter().map(|(hash, (level, _, value))| (hash, (level, vec![], value))).collect()
+            });
             assert_eq!(found.as_ref(), Some(&expected));
         });
     }
 
     #[test]
     fn chains_are_those_of_funnel(rows in histories(), question in steps(), window in window(), value_of in 0usize..4) {
+        let value_of = value_of % question.conditions.len();
         let funnel = Funnel::new(Mode::default(), question.conditions.len(), window).unwrap();
         let by_person = expected(&question, &rows);
         let expected: Chains = by_person.iter().filter_map(|(hash, rows)| {
@@ -95,10 +120,7 @@ proptest! {
             (!times.is_empty()).then_some((*hash, (times.len(), times, value)))
         }).collect();
         ways(&rows, |stored, level| {
-            let found = match question.value {
-                None => steps_of::<4, 4, 0>(stored, level, &question, window, value_of),
-                Some(_) => steps_of::<8, 8, 1>(stored, level, &question, window, value_of),
-            };
+            let found = by_steps!(question, chains, stored, level, &question, window, value_of);
             assert_eq!(found.as_ref(), Some(&expected));
         });
     }
@@ -222,19 +244,24 @@ fn kernels_refuse_what_they_cannot_answer() {
     let same = Question::of(vec![Filter::event(1), Filter::event(1)]);
     let of = |question: &Question| {
         (
-            Steps::<8, 1, 0, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
-            Steps::<8, 8, 0, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
-            Steps::<8, 8, 1, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
+            Steps::<2, 1, 0, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
+            Steps::<2, 2, 0, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
+            Steps::<2, 2, 1, _>::new(question.clone(), 1, 0, |_: Reached<'_>| ()).is_some(),
         )
     };
     assert_eq!(of(&two), (true, true, false));
     assert_eq!(of(&same), (true, false, false), "a row may satisfy both");
     assert_eq!(of(&Question { value: Some(1), ..two.clone() }), (false, false, true));
     assert_eq!(of(&Question { unmatched: true, ..two.clone() }), (false, false, false));
-    assert_eq!(of(&Question::of(vec![Filter::event(1); 9])), (false, false, false));
+    assert_eq!(of(&Question::of(vec![Filter::event(1); 3])), (false, false, false));
     assert_eq!(of(&Question::default()), (false, false, false));
+    assert!(
+        Steps::<1, 1, 0, _>::new(Question::of(vec![Filter::event(1)]), 1, 0, |_: Reached<'_>| ()).is_some()
+    );
     let rolling = Spec::parse("week", "rolling", 4, DAY).unwrap();
     assert!(Cohorts::new(two.clone(), rolling, 0, 7).is_err());
     let day = Spec::parse("day", "", 4, DAY).unwrap();
+    assert!(Cohorts::new(two.clone(), day, i32::MIN, i32::MAX).is_err());
+    assert!(Cohorts::new(two.clone(), day, i32::MAX - 1, i32::MAX).is_ok());
     assert!(Cohorts::new(two.clone(), day, 0, 63).is_ok() && Cohorts::new(two, day, 0, 64).is_err());
 }
