@@ -50,6 +50,7 @@ mod encode;
 mod filter;
 mod kernels;
 mod masks;
+mod merge;
 mod people;
 mod scan;
 mod tile;

@@ -62,6 +62,59 @@ impl Store {
     }
 }
 
+/// A date whose last tenth came in ten rounds, each of them a part for all slices.
+struct Open {
+    bits: u32,
+    slices: Vec<Encoded>,
+    parts: Vec<Encoded>,
+}
+
+impl Open {
+    fn new(events: &[Event], bits: u32, parts: usize) -> Self {
+        let encode = |events: &[Event], bits| {
+            let mut slices = vec![];
+            for (_, builder) in builders(events) {
+                builder.finish(bits, |slice| slices.push(slice)).unwrap();
+            }
+            slices
+        };
+        let (old, new) = events.split_at(if parts > 0 { events.len() / 10 * 9 } else { events.len() });
+        let round = new.len().div_ceil(parts.max(1)).max(1);
+        let parts = new.chunks(round).flat_map(|events| encode(events, 0)).collect();
+        Self { bits, slices: encode(old, bits), parts }
+    }
+
+    fn scan<K: Kernel>(&self, kernel: K, level: Level) -> K {
+        let source = |slice| Source::new(View::read(slice).unwrap(), vec![]).unwrap();
+        let mut scan = Scan::new(kernel, self.bits, level).unwrap();
+        let parts: Vec<_> = self.parts.iter().map(|part| source(&part.core)).collect();
+        let mut slices = self.slices.iter().peekable();
+        let mut here = vec![];
+        for slice in 0..1 << self.bits {
+            here.clear();
+            here.extend(slices.next_if(|own| own.slice == slice).map(|own| source(&own.core)));
+            here.extend(parts.iter().filter_map(|part| part.of_slice(slice, self.bits)));
+            if let Some(date) = here.first().map(|part| part.date()) {
+                scan.read(slice, date as i32, &here, ()).unwrap();
+            }
+        }
+        scan.finish(())
+    }
+
+    fn levels(&self, level: Level) -> [u64; 3] {
+        let mut counts = [0; 3];
+        let count = |r: Reached<'_>| counts.iter_mut().take(r.level).for_each(|n| *n += 1);
+        self.scan(Steps::<3, 1, 0, _>::new(plain_question(), DAY, 0, count).unwrap(), level);
+        counts
+    }
+
+    fn sessions(&self, level: Level) -> usize {
+        let mut sessions = 0;
+        self.scan(SessionRuns::new(Question::all(), GAP, |_, _| sessions += 1), level);
+        sessions
+    }
+}
+
 fn builders(events: &[Event]) -> BTreeMap<i32, Builder> {
     let mut builders = BTreeMap::new();
     for event in events {
@@ -386,6 +439,12 @@ fn timelines(c: &mut Criterion<OnProcessor>) {
     assert_eq!(buyers(&store, level), persons_by_rows(&rows, |e| e.event == ORDERED));
     assert_eq!(trend(&store, level), trend_by_rows(&rows));
 
+    let today: Vec<Event> = rows.iter().filter(|e| e.time.div_euclid(DAY) == 9755).copied().collect();
+    let closed = Open::new(&today, store.bits, 0);
+    let open = Open::new(&today, store.bits, 10);
+    assert_eq!(open.levels(level), closed.levels(level));
+    assert_eq!(open.sessions(level), closed.sessions(level));
+
     let mut group = c.benchmark_group("timelines");
     group.throughput(Throughput::Elements(n as u64)).sample_size(20).warm_up_time(Duration::from_millis(300));
     group.measurement_time(Duration::from_secs(2));
@@ -410,7 +469,12 @@ fn timelines(c: &mut Criterion<OnProcessor>) {
         ask!("sequence", sequence(&store, level));
         ask!("paths", edges(&store, level));
     }
-    group.sample_size(10);
+    group.throughput(Throughput::Elements(today.len() as u64));
+    group.bench_function("a date: funnel", |b| b.iter(|| closed.levels(level)));
+    group.bench_function("a date: funnel, a tenth in parts", |b| b.iter(|| open.levels(level)));
+    group.bench_function("a date: sessions", |b| b.iter(|| closed.sessions(level)));
+    group.bench_function("a date: sessions, a tenth in parts", |b| b.iter(|| open.sessions(level)));
+    group.throughput(Throughput::Elements(n as u64)).sample_size(10);
     group.bench_function("build", |b| b.iter(|| Store::new(black_box(&rows)).slices.len()));
     if std::env::var_os("ROWS").is_some() {
         group.bench_function("rows: funnel", |b| b.iter(|| levels_by_rows(&rows, plain)));

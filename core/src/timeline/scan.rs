@@ -1,12 +1,13 @@
 //! Reading slices in order for one question: which rows matter, whose they are, in which order they happened.
 //!
-//! What is computed from them is a [`Kernel`]. A date that is in several parts is merged here, row by row for persons
-//! that are in several of them; everybody else is read where they are.
+//! What is computed from them is a [`Kernel`]. A date may be in several parts; who must be read from all of them
+//! together is found by `merge`.
 
 use std::ops::Range;
 
 use super::filter::{NoColumn, Question};
 use super::masks::{Cpu, Job, Level};
+use super::merge::Merge;
 use super::people::People;
 use super::tile::{Tile, clip};
 use super::view::Source;
@@ -26,8 +27,9 @@ pub struct Row {
 
 /// What is computed of the rows that matter.
 ///
-/// For each slice, dates ascend, and for each date and person that has a row that matters, `rows` is called once (or
-/// `tile` sees to the same). Behind the last date of the slice, `end` is called once for each of these persons.
+/// For each slice, dates ascend, and for each date and person that has rows that matter, `rows` is called with them (or
+/// `tile` sees to the same): once, or more often if there are parts, then in order of time and never with one instant
+/// in two calls. Behind the last date of the slice, `end` is called once for each of these persons.
 pub trait Kernel {
     /// What is known of a person between dates.
     type Person: Default;
@@ -35,7 +37,7 @@ pub trait Kernel {
     /// Which rows matter; always the same for one kernel.
     fn question(&self) -> Question;
 
-    /// Takes a person's rows of a date, in order; at least one.
+    /// Takes some of a person's rows of a date, in order; at least one.
     fn rows(&mut self, person: &mut Self::Person, rows: &[Row]);
 
     /// Takes leave of a person, whose state must be left as a new one is.
@@ -120,6 +122,7 @@ pub struct Scan<K: Kernel> {
     last: Option<(u32, i32)>,
     masks: Vec<u64>,
     buffer: Vec<Row>,
+    merge: Merge,
 }
 
 impl<K: Kernel> Scan<K> {
@@ -140,6 +143,7 @@ impl<K: Kernel> Scan<K> {
                 last: None,
                 masks: vec![],
                 buffer: vec![],
+                merge: Merge::default(),
             }),
         }
     }
@@ -204,37 +208,30 @@ impl<K: Kernel> Job for Read<'_, '_, K> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, cpu: C) -> Self::Output {
-        let Self { scan: Scan { kernel, question, people, masks, buffer, .. }, date, parts } = self;
-        masks.clear();
-        let mut places = Places::default();
-        for (i, part) in parts.iter().enumerate() {
-            let place = select(question, part, masks)?;
-            if i == 0 { places.first = place } else { places.more.push(place) }
-        }
+        let Self { scan: Scan { kernel, question, people, masks, buffer, merge, .. }, date, parts } = self;
         let value = question.value;
-        if parts.len() > 1 {
-            // Rows of persons in several parts are taken out before the others are read where they are.
-            merge(parts, date, value, &places, masks, buffer, |hash, rows| {
-                kernel.rows(people.get(hash), rows)
-            });
+        masks.clear();
+        if let [part] = parts {
+            let place = select(question, part, masks)?;
+            kernel.tile(cpu, &Tile::new(part, date, value, masks.get(place), true), people, buffer);
+            return Ok(());
         }
-        for (part, place) in parts.iter().zip(places.iter()) {
-            kernel.tile(cpu, &Tile::new(part, date, value, masks.get(place.clone())), people, buffer);
+        let places =
+            parts.iter().map(|part| select(question, part, masks)).collect::<Result<Vec<_>, NoColumn>>()?;
+        let pairs = || parts.iter().zip(&places);
+        let tiles: Vec<_> =
+            pairs().map(|(part, at)| Tile::new(part, date, value, masks.get(at.clone()), false)).collect();
+        merge.persons(&tiles, buffer, |hash, rows| kernel.rows(people.get(hash), rows));
+        for (part, run) in merge.taken.drain(..) {
+            let words = parts[part].rows.end.div_ceil(64) - parts[part].rows.start / 64;
+            for mask in masks[places[part].clone()].chunks_exact_mut(words) {
+                (run.begin / 64..run.end.div_ceil(64)).for_each(|i| mask[i] &= !clip(i, run.begin, run.end));
+            }
+        }
+        for (part, at) in pairs() {
+            kernel.tile(cpu, &Tile::new(part, date, value, masks.get(at.clone()), false), people, buffer);
         }
         Ok(())
-    }
-}
-
-/// Where the words of each part are: those of the only part in most cases, without an allocation.
-#[derive(Default)]
-struct Places {
-    first: Range<usize>,
-    more: Vec<Range<usize>>,
-}
-
-impl Places {
-    fn iter(&self) -> impl Iterator<Item = &Range<usize>> {
-        std::iter::once(&self.first).chain(&self.more)
     }
 }
 
@@ -268,48 +265,4 @@ fn select(question: &Question, part: &Source<'_>, masks: &mut Vec<u64>) -> Resul
         *selected = any;
     }
     Ok(place)
-}
-
-/// Calls `each` with the rows of persons in several parts, and takes the marks off these rows.
-fn merge(
-    parts: &[Source<'_>],
-    date: i32,
-    value: Option<usize>,
-    places: &Places,
-    masks: &mut [u64],
-    buffer: &mut Vec<Row>,
-    mut each: impl FnMut(u64, &[Row]),
-) {
-    // Per part, the person it is at and where that one begins.
-    let mut at: Vec<(usize, usize)> = parts.iter().map(|p| (p.persons.start, p.rows.start)).collect();
-    loop {
-        let hashes = parts
-            .iter()
-            .zip(&at)
-            .map(|(part, (person, _))| part.persons.contains(person).then(|| part.view.hash(*person)));
-        let Some(least) = hashes.clone().flatten().min() else { return };
-        let shared = hashes.filter(|hash| *hash == Some(least)).count() > 1;
-        buffer.clear();
-        for ((part, at), place) in parts.iter().zip(&mut at).zip(places.iter()) {
-            if !part.persons.contains(&at.0) || part.view.hash(at.0) != least {
-                continue;
-            }
-            let end = part.view.next_begin(at.1).min(part.rows.end);
-            if shared {
-                let tile = Tile::new(part, date, value, masks.get(place.clone()));
-                let first = 64 * (part.rows.start / 64);
-                let (begin, end) = (at.1 - first, end - first);
-                tile.gather(begin, end, buffer);
-                let words = tile.selected.len();
-                for words in masks[place.clone()].chunks_exact_mut(words) {
-                    (begin / 64..end.div_ceil(64)).for_each(|i| words[i] &= !clip(i, begin, end));
-                }
-            }
-            *at = (at.0 + 1, end);
-        }
-        if !buffer.is_empty() {
-            buffer.sort_unstable();
-            each(least, buffer);
-        }
-    }
 }

@@ -13,6 +13,8 @@ use super::view::{Planes, Source, View, word};
 pub struct Tile<'a> {
     /// Days since 2000-01-01.
     pub(super) date: i32,
+    /// Whether the date has no other part.
+    pub(super) alone: bool,
     pub(super) view: View<'a>,
     pub(super) value: Option<Planes<'a>>,
     /// The number of the first block.
@@ -40,12 +42,19 @@ pub(super) fn bits_at(words: &[u64], at: usize) -> u64 {
 impl<'a> Tile<'a> {
     /// The words of a part: the rows that matter, then those of each condition.
     #[inline(always)]
-    pub(super) fn new(part: &Source<'a>, date: i32, value: Option<usize>, words: Option<&'a [u64]>) -> Self {
+    pub(super) fn new(
+        part: &Source<'a>,
+        date: i32,
+        value: Option<usize>,
+        words: Option<&'a [u64]>,
+        alone: bool,
+    ) -> Self {
         let from = part.rows.start / 64;
         let len = part.rows.end.div_ceil(64) - from;
         let (selected, masks) = words.and_then(|words| words.split_at_checked(len)).unwrap_or_default();
         Self {
             date,
+            alone,
             view: part.view,
             value: value.and_then(|column| part.column(column)),
             from,
@@ -160,6 +169,22 @@ impl<'a> Tile<'a> {
             at += 64;
         }
         false
+    }
+
+    /// The positions of a person's first and last row that matters.
+    #[inline(always)]
+    pub(super) fn ends(&self, run: &Run) -> Option<(usize, usize)> {
+        let mut ends = None;
+        let mut at = run.begin;
+        while at < run.end {
+            let rows = bits_at(self.selected, at) & u64::MAX >> (64 - (run.end - at).min(64));
+            if rows != 0 {
+                let last = at + rows.ilog2() as usize;
+                ends = Some((ends.map_or(at + rows.trailing_zeros() as usize, |(first, _)| first), last));
+            }
+            at += 64;
+        }
+        ends
     }
 
     /// Puts the rows that matter of a person into the buffer, in order; `false` without any.

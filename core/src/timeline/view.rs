@@ -280,19 +280,6 @@ impl<'a> View<'a> {
         word(self.firsts, row / 64) >> (row % 64) & 1 == 1
     }
 
-    /// Where the person behind the one at `row` begins.
-    pub(super) fn next_begin(&self, row: usize) -> usize {
-        let at = row + 1;
-        let mut firsts = word(self.firsts, at / 64) & u64::MAX << (at % 64);
-        for i in at / 64..self.firsts.len() {
-            if firsts != 0 {
-                return 64 * i + firsts.trailing_zeros() as usize;
-            }
-            firsts = word(self.firsts, i + 1);
-        }
-        self.rows
-    }
-
     /// The row with which a person begins; the number of rows for the one behind the last.
     pub(super) fn begin(&self, mut person: usize) -> usize {
         for (i, firsts) in self.firsts.iter().enumerate() {
@@ -398,6 +385,11 @@ impl<'a> Source<'a> {
         }
         let rows = self.view.begin(persons.start)..self.view.begin(persons.end);
         Some(Self { view: self.view, properties: self.properties.clone(), persons, rows })
+    }
+
+    /// The UTC date of its view's earliest row, in days since 2000-01-01.
+    pub fn date(&self) -> i64 {
+        self.view.date()
     }
 
     /// The codes of a column: 0 the event, then the properties; `None` for a column that is not there.

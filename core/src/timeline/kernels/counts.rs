@@ -134,31 +134,35 @@ impl Persons {
 }
 
 impl Kernel for Persons {
-    type Person = ();
+    /// The date on which the person was counted last.
+    type Person = Option<i32>;
 
     fn question(&self) -> Question {
         self.question.clone()
     }
 
-    fn rows(&mut self, _: &mut (), rows: &[Row]) {
-        if let Some(date) = rows.first().and_then(|row| i32::try_from(row.time.div_euclid(DAY)).ok()) {
+    fn rows(&mut self, last: &mut Option<i32>, rows: &[Row]) {
+        if let Some(date) = rows.first().and_then(|row| i32::try_from(row.time.div_euclid(DAY)).ok())
+            && last.replace(date) != Some(date)
+        {
             *self.dates.entry(date).or_default() += 1;
         }
     }
 
-    fn end(&mut self, _: u64, _: &mut (), _: impl Interrupt) {
+    fn end(&mut self, _: u64, last: &mut Option<i32>, _: impl Interrupt) {
+        *last = None;
         self.total = self.total.map(|total| total + 1);
     }
 
     #[inline(always)]
-    fn tile<C: Cpu>(&mut self, _: C, tile: &Tile<'_>, people: &mut People<()>, _: &mut Vec<Row>) {
+    fn tile<C: Cpu>(&mut self, _: C, tile: &Tile<'_>, people: &mut People<Option<i32>>, _: &mut Vec<Row>) {
         let mut persons = 0;
         for run in tile.runs() {
             if Tile::any(tile.selected, &run) {
-                persons += 1;
-                if self.total.is_some() {
-                    people.get(tile.hash(run.person));
-                }
+                // Nobody else counts a person on this date, unless there are parts.
+                let known = self.total.is_some() || !tile.alone;
+                let last = if known { people.get(tile.hash(run.person)) } else { &mut None };
+                persons += u64::from(last.replace(tile.date) != Some(tile.date));
             }
         }
         if persons > 0 {

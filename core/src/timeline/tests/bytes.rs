@@ -30,7 +30,7 @@ fn key(row: &Given) -> (u64, i64, [u32; 3]) {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn what_is_written_is_read_back_and_the_order_of_rows_leaves_no_trace(

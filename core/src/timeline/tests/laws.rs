@@ -72,7 +72,7 @@ macro_rules! chains {
 }
 
 proptest! {
-    #![proptest_config(cases(250))]
+    #![proptest_config(cases(120))]
 
     #[test]
     fn each_person_has_its_rows_in_order(rows in histories(), question in questions()) {
