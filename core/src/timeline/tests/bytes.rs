@@ -127,7 +127,8 @@ proptest! {
         let Ok(source) = Source::new(view, codes) else { return Ok(()) };
         let date = view.date() as i32;
         for level in [Level::plain(), Level::best()] {
-            let mut scan = Scan::new(EachPerson::new(question.clone(), |_, _| ()), 0, level).unwrap();
+            let sorted = |_, rows: &[Row]| assert!(rows.is_sorted());
+            let mut scan = Scan::new(EachPerson::new(question.clone(), sorted), 0, level).unwrap();
             let _ = scan.read(0, date, &[source.clone(), source.clone()], ());
             scan.finish(());
             let mut scan = Scan::new(SessionRuns::new(Question::all(), 5, |_, _| ()), 0, level).unwrap();
