@@ -211,6 +211,8 @@ impl<K: Kernel> Job for Read<'_, '_, K> {
         let Self { scan: Scan { kernel, question, people, masks, buffer, merge, .. }, date, parts } = self;
         let value = question.value;
         masks.clear();
+        // Arrays are read here and there, which no processor foresees.
+        parts.iter().for_each(|part| cpu.fetch(part.bytes()));
         if let [part] = parts {
             let place = select(question, part, masks)?;
             kernel.tile(cpu, &Tile::new(part, date, value, masks.get(place), true), people, buffer);

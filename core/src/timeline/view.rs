@@ -392,6 +392,12 @@ impl<'a> Source<'a> {
         self.view.date()
     }
 
+    /// The bytes that a question is going to read, if that is all of them.
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        if self.rows.len() == self.view.rows { self.view.bytes } else { &[] }
+    }
+
     /// The codes of a column: 0 the event, then the properties; `None` for a column that is not there.
     pub(super) fn column(&self, column: usize) -> Option<Planes<'a>> {
         match column.checked_sub(1) {
