@@ -3,7 +3,8 @@
 # aggregates grow from 1 to 100 million events, what partitions cost: `make bench-models`.
 #
 #   scripts/bench-models.sh [--events N] [--days N] [--users N] [--refresh-events N] [--warehouse-events N] [--warehouse-days N]
-#                           [--parts dashboards,growth,refresh,warehouse,partitions] [--partitions N] [--new-partitions N] [--runs N] [--raw-runs N] [--rounds N] [--questions W,W] [--seed N]
+#                           [--parts dashboards,growth,refresh,warehouse,partitions] [--partitions N]
+#                           [--new-partitions N] [--runs N] [--raw-runs N] [--rounds N] [--questions W,W] [--seed N]
 #
 # Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the installed
 # extension, the release binary (for the warehouse) and python3-venv. 100 million events take 8 GB of disk and an hour.

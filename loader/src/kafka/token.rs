@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::client::OAuthToken;
 
-/// The token in this file, which librdkafka knows as `sasl.oauthbearer.config`, with the moment until which it says that it is good. Never shows any of it.
+/// The token in this file, which librdkafka knows as `sasl.oauthbearer.config`, with the moment until which it says that
+/// it is good. Never shows any of it.
 pub(super) fn read(file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
     let file = file.ok_or("kafka.sasl_token_file is not set")?;
     let token = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?.trim().to_owned();
