@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, Database};
 use crate::events::Generated;
 use feed::Feed;
 use fleet::Fleet;
+use hour::Hour;
 use schedule::{Action, Rng};
 pub use verdict::Verdict;
 
@@ -63,6 +64,7 @@ pub fn run(plan: &Plan) -> Verdict {
         fleet: Fleet::new(&database, &broker.address, topic, plan),
         feed: Feed::start(&file.path, &broker.address, topic, lines),
         database: &database,
+        hour: Hour::default(),
         shown: Instant::now(),
         done: 0,
         plan: *plan,
@@ -86,6 +88,7 @@ struct Storm<'a> {
     rng: Rng,
     fleet: Fleet,
     feed: Feed,
+    hour: Hour,
     shown: Instant,
     done: u64,
     plan: Plan,
@@ -97,7 +100,6 @@ impl Storm<'_> {
         let first = if self.plan.minutes == 0 { 0.2 } else { 0.0 };
         self.feed.allow(first);
         self.fleet.start(3);
-        let mut looked = 0;
         // The first blow hits loaders at work, not at their start.
         self.wait(Duration::from_secs(4));
         while self.done < self.plan.kills {
@@ -114,14 +116,6 @@ impl Storm<'_> {
                 self.feed.allow(first + (1.0 - first) * (self.done as f64 + part) / self.plan.kills as f64);
             }
             self.done += 1;
-            let minute = self.began.elapsed().as_secs() / 60;
-            if self.plan.minutes > 0 && minute > looked {
-                looked = minute;
-                let memory = self.fleet.memory();
-                if let Some(mut client) = self.ask() {
-                    say(self.began, &hour::look(&mut client, self.database, minute, &memory));
-                }
-            }
         }
         self.feed.allow(1.0);
         say(self.began, "the last blow is done; everybody may go on");
@@ -178,9 +172,19 @@ impl Storm<'_> {
         while Instant::now() < until {
             self.fleet.tend();
             self.show(None);
+            self.look();
             std::thread::sleep(
                 Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())),
             );
+        }
+    }
+
+    fn look(&mut self) {
+        if self.plan.minutes > 0 {
+            let minute = self.began.elapsed().as_secs() / 60;
+            if let Some(line) = self.hour.look(self.database, minute, &self.fleet.memory()) {
+                say(self.began, &line);
+            }
         }
     }
 
