@@ -5,7 +5,7 @@ use tidemark_loader::config::Config;
 use tidemark_loader::error::Result;
 use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::envelope::preset::{Preset, parse_part};
-use tidemark_loader::event::late::LatePolicy;
+use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::{self, Micros};
 
 /// What overrides the configuration about events.

@@ -6,7 +6,7 @@ use super::events::{Events, word};
 use super::options::{choice, shares};
 use tidemark_loader::config::Config;
 use tidemark_loader::error::Result;
-use tidemark_loader::kafka::plan::OnDataLoss;
+use tidemark_loader::kafka::OnDataLoss;
 use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::kafka::{Kafka, Setting};
 

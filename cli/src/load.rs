@@ -19,9 +19,9 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::preset::Format;
 use tidemark_loader::event::time::Micros;
-use tidemark_loader::files::input::{self, Input};
-use tidemark_loader::files::lines::{Identity, Lines, identify, is_blank, without_bom};
-use tidemark_loader::lanes::lane;
+use tidemark_loader::files::{self, Input};
+use tidemark_loader::files::{Identity, Lines, identify, is_blank, without_bom};
+use tidemark_loader::lanes;
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::position;
@@ -175,7 +175,7 @@ impl Load {
         let last_received = last_received.map_err(|e| unreadable(file, e))?;
 
         let encoder = self.encoder.clone().after(last_received);
-        let lane = lane::start(sink, encoder, move |written, _| {
+        let lane = lanes::start(sink, encoder, move |written, _| {
             let _ = report.send(written.counts);
         });
         let batches = lane.batches;
@@ -274,8 +274,8 @@ fn cut_short(file: &Path, read: u64, e: io::Error) -> Error {
 async fn open(file: &Path) -> Result<Input> {
     let path = file.to_owned();
     let opened = tokio::task::spawn_blocking(move || {
-        let progress = input::Progress::default();
-        if is_stdin(&path) { input::standard_input(progress) } else { input::open(&path, progress) }
+        let progress = files::Progress::default();
+        if is_stdin(&path) { files::standard_input(progress) } else { files::open(&path, progress) }
     });
     joined(opened.await)?.map_err(|e| unreadable(file, e))
 }
@@ -284,7 +284,7 @@ async fn open(file: &Path) -> Result<Input> {
 /// of a file has another identity than the whole.
 async fn identify_file(file: &Path) -> Result<Identity> {
     let path = file.to_owned();
-    let progress = input::Progress::default();
+    let progress = files::Progress::default();
     let bar = io::stderr().is_terminal().then(|| {
         let size = std::fs::metadata(file).map(|m| m.len()).ok();
         let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
@@ -295,7 +295,7 @@ async fn identify_file(file: &Path) -> Result<Identity> {
         bar
     });
     let read = progress.clone();
-    let mut identity = tokio::task::spawn_blocking(move || input::open(&path, progress).and_then(identify));
+    let mut identity = tokio::task::spawn_blocking(move || files::open(&path, progress).and_then(identify));
     let identity = loop {
         tokio::select! {
             identity = &mut identity => break identity,

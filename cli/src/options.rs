@@ -142,7 +142,7 @@ pub fn log(config: &Config) -> (String, bool) {
 mod tests {
     use super::*;
     use tidemark_loader::event::dedupe::Dedupe;
-    use tidemark_loader::event::late::LatePolicy;
+    use tidemark_loader::event::time::LatePolicy;
 
     fn config(text: &[(&str, &str)]) -> Config {
         let mut config = Config::load(None, std::iter::empty()).unwrap();

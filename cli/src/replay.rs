@@ -21,7 +21,7 @@ use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::time::Micros;
 use tidemark_loader::kafka::Kafka;
 use tidemark_loader::kafka::bounded::{Range, Read, Stretch};
-use tidemark_loader::lanes::lane;
+use tidemark_loader::lanes;
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::position::{self, Position};
@@ -270,7 +270,7 @@ impl Job<'_> {
         // Counts, and offsets passed.
         let done = Arc::new(Mutex::new((Counts::default(), 0i64)));
         let heard = done.clone();
-        let lane = lane::start(sink.into_target(self.target), encoder, move |written, slots| {
+        let lane = lanes::start(sink.into_target(self.target), encoder, move |written, slots| {
             let mut done = heard.lock().unwrap_or_else(PoisonError::into_inner);
             done.0 += written.counts;
             done.1 += slots.iter().map(|s| s.to - s.from).sum::<i64>();

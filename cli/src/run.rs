@@ -12,17 +12,17 @@ use super::{load, maintain, migrate, options};
 use tidemark_loader::batch::Encoder;
 use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
-use tidemark_loader::kafka::lag;
-use tidemark_loader::kafka::plan::{Ended, Settings};
+use tidemark_loader::kafka::bounded;
 use tidemark_loader::kafka::session;
 use tidemark_loader::kafka::topics::Topics;
+use tidemark_loader::kafka::{Ended, Settings};
 use tidemark_loader::lanes::dates::Dates;
-use tidemark_loader::lanes::lane::{self, Lane};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
+use tidemark_loader::lanes::{self, Lane};
 use tidemark_loader::operations::http;
-use tidemark_loader::operations::notify;
 use tidemark_loader::operations::state::Shared;
 use tidemark_loader::operations::supervisor::{Supervisor, Voice};
+use tidemark_loader::operations::supervisor::{notify, watchdog};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::locks;
 use tidemark_loader::postgres::pooler;
@@ -119,9 +119,9 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(every) = config.time("maintenance.every")? {
         tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));
     }
-    tokio::spawn(notify::watchdog(state.clone()));
-    tokio::spawn(lag::watch(kafka.clone(), state.clone(), stop.clone()));
-    notify::notify("READY=1");
+    tokio::spawn(watchdog(state.clone()));
+    tokio::spawn(bounded::watch(kafka.clone(), state.clone(), stop.clone()));
+    notify("READY=1");
     let settings = Arc::new(Settings {
         group: kafka_options::group(&config),
         kafka,
@@ -138,7 +138,7 @@ pub async fn run(args: Args) -> Result<()> {
         until: bounded.then_some(survey.ends),
     });
     let result = sessions(&settings, &reading, &stop, &supervisor).await;
-    notify::notify("STOPPING=1");
+    notify("STOPPING=1");
     if result.is_ok() {
         load::print_summary(&state.with(|s| s.counts()), started.elapsed());
     }
@@ -279,7 +279,7 @@ fn start_lane(
         stop.clone(),
     );
     let sink = sink.heard_by(Voice::new(supervisor.clone(), number)).into_target(reading.target.clone());
-    lane::start(sink.within(reading.dates.clone()), reading.encoder.clone(), |_, _| {})
+    lanes::start(sink.within(reading.dates.clone()), reading.encoder.clone(), |_, _| {})
 }
 
 /// What became of a session, given how reading ended and why lanes failed. The reason that counts is the one that is
@@ -313,7 +313,7 @@ pub(super) fn watch_signals(deadline: Duration) -> Result<watch::Receiver<bool>>
     let (sender, stop) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        notify::notify("STOPPING=1");
+        notify("STOPPING=1");
         tracing::info!("stopping: finishing the batches in flight");
         let _ = sender.send(true);
         tokio::select! {

@@ -7,7 +7,7 @@ use tidemark_loader::batch::copy::Chunks;
 use tidemark_loader::batch::{BOUNDS, Batch, Encoder, MAX_DATES, RawBatch, RecordKind, Slot, Statistics};
 use tidemark_loader::event::dead_letter::Reason;
 use tidemark_loader::event::envelope::{Limits, sha256};
-use tidemark_loader::event::late::LatePolicy;
+use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::parse_rfc3339;
 
 fn slot() -> Slot {

@@ -19,8 +19,8 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::preset::FormatArgs;
 use tidemark_loader::event::envelope::{self, Limits};
 use tidemark_loader::event::time;
-use tidemark_loader::files::input::{self, Input};
-use tidemark_loader::files::lines::{Lines, is_blank, without_bom};
+use tidemark_loader::files::{self, Input};
+use tidemark_loader::files::{Lines, is_blank, without_bom};
 use tidemark_loader::kafka::Kafka;
 
 /// Longest line that is sent.
@@ -80,11 +80,11 @@ impl ProducerContext for Deliveries {
 pub fn run(args: Args) -> Result<()> {
     let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(io::stderr);
     lines.with_target(false).with_ansi(io::stderr().is_terminal()).init();
-    let progress = input::Progress::default();
+    let progress = files::Progress::default();
     let input = if args.file.as_os_str() == "-" {
-        input::standard_input(progress)
+        files::standard_input(progress)
     } else {
-        input::open(&args.file, progress)
+        files::open(&args.file, progress)
     }
     .map_err(|e| unreadable(&args.file, &e))?;
     tokio::runtime::Builder::new_multi_thread()

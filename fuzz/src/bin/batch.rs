@@ -11,7 +11,7 @@ use tidemark_loader::event::dead_letter::{Reason, Rejection};
 use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::preset::{Format, Preset};
-use tidemark_loader::event::late::LatePolicy;
+use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::day_of;
 
 #[derive(Arbitrary, Debug)]

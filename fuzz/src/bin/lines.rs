@@ -6,8 +6,8 @@ use std::io::{BufReader, Cursor, Read, Write};
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::{bounded, joined, parts, seeds};
 use tidemark_loader::event::envelope::sha256;
-use tidemark_loader::files::input::{Progress, decompressed};
-use tidemark_loader::files::lines::{Lines, identify, is_blank, without_bom};
+use tidemark_loader::files::{Progress, decompressed};
+use tidemark_loader::files::{Lines, identify, is_blank, without_bom};
 
 /// A file may hold any number of bytes in few; what is read of it is held in buffers of a fixed size.
 const READ: u64 = 4 << 20;

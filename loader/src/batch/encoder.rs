@@ -16,8 +16,8 @@ use crate::event::dedupe::Dedupe;
 use crate::event::envelope::preset::Format;
 use crate::event::envelope::{self, Coordinates, Limits};
 use crate::event::fingerprint::Fingerprint;
-use crate::event::late::{LatePolicy, lateness};
 use crate::event::time::{self, Micros};
+use crate::event::time::{LatePolicy, lateness};
 
 /// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
 #[derive(Clone, Debug)]

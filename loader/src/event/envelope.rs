@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::event::dead_letter::{Reason, Rejection};
-use crate::event::late::LatePolicy;
 use crate::event::screen::screen;
+use crate::event::time::LatePolicy;
 use crate::event::time::{self, Micros};
 
 /// Namespace of the UUIDv5 that stand for ids which are no UUIDs. Fixed for ever: another value would let every

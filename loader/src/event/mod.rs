@@ -5,6 +5,5 @@ pub mod dead_letter;
 pub mod dedupe;
 pub mod envelope;
 pub mod fingerprint;
-pub mod late;
 pub mod screen;
 pub mod time;

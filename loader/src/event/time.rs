@@ -134,6 +134,22 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
     Some(seconds * 1_000_000 + fraction)
 }
 
+/// What becomes of an event that was received later than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LatePolicy {
+    /// Loaded like any other: its date is recomputed
+    Recompute,
+    /// Kept in bronze.late_events until loader.merge_late_events takes it over
+    Divert,
+    /// A dead letter with reason too_late
+    Refuse,
+}
+
+/// How late an event was received, in microseconds; below zero when its producer's clock is ahead.
+pub fn lateness(event_time: Micros, received_at: Micros) -> Micros {
+    received_at.saturating_sub(event_time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

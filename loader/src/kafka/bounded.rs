@@ -1,19 +1,22 @@
 //! Reading a stretch of a topic from here to there, without a consumer group: `assign`, so that nobody who subscribes
-//! notices. And questions about the ends of partitions and about offsets at a time.
+//! notices. And questions about the ends of partitions, about offsets at a time, and about partitions that nobody reads
+//! for now: while the pipeline is paused or waits to join the group, and those of a lane that has no room.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use super::books::{Books, Taken};
-use super::{Kafka, Listener, connect, identity, record};
+use super::{Kafka, Listener, connect, record};
 use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::event::time::{self, Micros};
+use crate::operations::state::{Now, Shared};
 use crate::postgres::position::Claim;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -47,7 +50,7 @@ impl Range {
         let mut question = TopicPartitionList::new();
         question.add_partition_offset(topic, partition, Offset::End)?;
         let answer = consumer.offsets_for_times(question, TIMEOUT)?;
-        let leader_epoch = identity::leader_epoch_in(&answer, topic, partition);
+        let leader_epoch = record::leader_epoch_in(&answer, topic, partition);
         Ok(Range { partition, low, high, topic_id, leader_epoch })
     }
 }
@@ -98,7 +101,7 @@ impl Kafka {
         }
         let client = self.questioner()?;
         let explain = |e: KafkaError| self.explain("cannot read the ends of a partition", &e);
-        let topic_id = identity::topic_ids(client.client(), &[topic], None, TIMEOUT).map_err(explain)?;
+        let topic_id = record::topic_ids(client.client(), &[topic], None, TIMEOUT).map_err(explain)?;
         let topic_id = topic_id.into_values().next().flatten();
         let wanted = all.into_iter().filter(|p| partitions.is_none_or(|wanted| wanted.contains(p)));
         wanted.map(|p| Range::ask(&client, topic, p, topic_id.clone()).map_err(explain)).collect()
@@ -197,7 +200,7 @@ impl Kafka {
             if full || left.is_empty() || filling_since.elapsed() >= limits.delay {
                 filling_since = Instant::now();
                 // Only what came before this question is handed out, so it is of the topic that was claimed.
-                let anew = identity::made_anew(consumer.client(), &known, &brokers, TIMEOUT);
+                let anew = record::made_anew(consumer.client(), &known, &brokers, TIMEOUT);
                 brokers.clear();
                 if anew.map_err(|e| self.explain("cannot ask for the topic", &e))?.is_some() {
                     return Err(Error::new(
@@ -222,7 +225,7 @@ impl Kafka {
             let ended = match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     let record = record::borrow(&message, &mut headers);
-                    brokers.insert(identity::broker(&message));
+                    brokers.insert(record::broker(&message));
                     let (partition, offset) = (record.partition, record.offset);
                     let end = left.get(&partition).copied().unwrap_or(i64::MIN);
                     if offset < end && books.take(&record, limits.keep) == Taken::NotOurs {
@@ -260,5 +263,77 @@ impl Kafka {
                 }
             }
         }
+    }
+}
+
+/// How often partitions that are not read are looked at.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Longest wait for a broker when one looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Looks until told to stop.
+pub async fn watch(kafka: Kafka, state: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let unread = state.with(|state| state.unread(Now::get()));
+        if unread.is_empty() {
+            continue;
+        }
+        let (asked, seen) = (kafka.clone(), state.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            // One that cannot be looked at hides no other one.
+            let topics = unread.chunk_by(|a, b| a.0 == b.0);
+            topics.map(|of_topic| asked.look(of_topic, &seen)).fold(Ok(()), Result::and)
+        });
+        // While the group is left nobody else finds out whether Kafka is there.
+        if let Ok(looked) = looked.await {
+            state.with(|state| {
+                if !state.joined {
+                    state.kafka = looked.err().map(|e| e.to_string());
+                }
+            });
+        }
+    }
+}
+
+impl Kafka {
+    /// Looks at partitions of one topic from these positions on. Blocks.
+    fn look(&self, unread: &[(Arc<str>, i32, i64)], state: &Shared) -> Result<()> {
+        let Some((topic, ..)) = unread.first() else { return Ok(()) };
+        let questioner = self.questioner()?;
+        let mut ends = HashMap::new();
+        let mut behind = Vec::new();
+        for (_, partition, from) in unread {
+            let (low, high) = questioner
+                .fetch_watermarks(topic, *partition, PATIENCE)
+                .map_err(|e| self.explain("cannot read the end of a partition", &e))?;
+            ends.insert(*partition, high);
+            if (low..high).contains(from) {
+                behind.push((*partition, *from));
+            }
+        }
+        let mut first = HashMap::new();
+        if !behind.is_empty() {
+            // One record is wanted of each, not what a reader fetches ahead.
+            let little = [("queued.min.messages", "1"), ("fetch.message.max.bytes", "1024")];
+            let reader = self.reader(topic, &behind, &little)?;
+            let started = Instant::now();
+            while first.len() < behind.len() && started.elapsed() < PATIENCE {
+                if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
+                    let received = record::received_at(&message).map(|at| (message.offset(), at));
+                    first.entry(message.partition()).or_insert(received);
+                }
+            }
+        }
+        state.with(|state| {
+            for (_, partition, from) in unread {
+                let first = first.get(partition).copied().flatten();
+                state.looked(topic, *partition, *from, ends[partition], first);
+            }
+        });
+        Ok(())
     }
 }

@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::books::Books;
-use super::plan::{Ended, Settings};
-use super::{identity, token};
+use super::{Ended, Settings};
+use super::{record, token};
 use crate::batch::RawBatch;
 use crate::operations::state;
 use crate::postgres::connection::Kept;
@@ -199,7 +199,7 @@ impl Context {
             tpl.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         let topics: HashSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let ids = match identity::topic_ids(consumer.client(), &topics, None, DRAIN) {
+        let ids = match record::topic_ids(consumer.client(), &topics, None, DRAIN) {
             Ok(ids) => ids,
             Err(e) => return locked(&self.state).end(Ended::Restart(format!("cannot ask for topics: {e}"))),
         };
@@ -218,7 +218,7 @@ impl Context {
                         locked(&self.state).end(Ended::Restart(format!("cannot set the position: {e}")));
                     }
                     // For librdkafka, which compares it when the leader changes before anything was read.
-                    identity::set_leader_epoch(tpl, &topic, partition, leader_epoch);
+                    record::set_leader_epoch(tpl, &topic, partition, leader_epoch);
                     tracing::info!(%topic, partition, offset = claim.next_offset, epoch = claim.epoch, "partition claimed");
                     self.settings.state.with(|state| state.hold(&topic, partition, claim, end));
                     let mut state = locked(&self.state);
@@ -387,7 +387,7 @@ impl Context {
         topics: &HashMap<String, String>,
         brokers: &BTreeSet<i32>,
     ) -> bool {
-        match identity::made_anew(consumer.client(), topics, brokers, QUESTION) {
+        match record::made_anew(consumer.client(), topics, brokers, QUESTION) {
             Ok(None) => true,
             Ok(Some(topic)) => {
                 state.end(Ended::Restart(format!("topic {topic} was made anew")));

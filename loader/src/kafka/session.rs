@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, watch};
 use super::End;
 use super::books::Taken;
 use super::membership::{Context, DRAIN, QUESTION, State, locked};
-use super::plan::{Ended, Settings};
-use super::{identity, record, topics};
+use super::{Ended, Settings};
+use super::{record, topics};
 use crate::batch::RawBatch;
 use crate::postgres::position;
 
@@ -341,7 +341,7 @@ impl Session<'_> {
                 lane
             }
         };
-        state.queues[lane].brokers.insert(identity::broker(message));
+        state.queues[lane].brokers.insert(record::broker(message));
         !limits.reached(&state.books.filling(lane).batch)
     }
 
@@ -387,7 +387,7 @@ impl Session<'_> {
             let Offset::Offset(offset) = passed.offset() else { continue };
             let (topic, partition) = (passed.topic(), passed.partition());
             if state.books.position(topic, partition).is_some_and(|at| at < offset) {
-                let epoch = identity::leader_epoch_in(&positions, topic, partition);
+                let epoch = record::leader_epoch_in(&positions, topic, partition);
                 state.books.reached(topic, partition, offset, epoch);
             }
         }

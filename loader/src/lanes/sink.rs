@@ -16,9 +16,9 @@ use crate::lanes::dates::{self, Dates};
 use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
 use crate::postgres::connection::{self, Config, Kept, PgDay, full_message};
-use crate::postgres::fencing;
 use crate::postgres::ledger;
 use crate::postgres::letters::Letters;
+use crate::postgres::locks;
 use crate::postgres::position;
 use crate::postgres::retry::{self, Situation, Verdict};
 use crate::postgres::target::Target;
@@ -245,7 +245,7 @@ impl Sink {
             Some(client) => client,
             None => {
                 let client = connection::connect(&self.config).await?;
-                fencing::mark_writer(&client, &self.owner).await?;
+                locks::mark_writer(&client, &self.owner).await?;
                 Kept::new(client)
             }
         };

@@ -5,7 +5,6 @@ pub mod health;
 #[cfg(feature = "kafka")]
 pub mod http;
 pub mod metrics;
-pub mod notify;
 pub mod state;
 pub mod supervisor;
 pub mod tally;

@@ -1,7 +1,11 @@
 //! Watches over one pipeline of this process: whether somebody paused it, whether Postgres answers, and whether so many
 //! records of a topic are bad that it must be paused. What it learns is in `state`; the rule for bad records is in `breaker`.
+//! And tells systemd that we are ready, alive, or about to stop (sd_notify), where NOTIFY_SOCKET says that it listens.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +15,6 @@ use tokio_postgres::{Client, Error as PgError};
 use crate::batch::{Batch, Counts};
 use crate::operations::breaker::{self, Breaker, Verdict};
 use crate::operations::health::{LIMITS, line};
-use crate::operations::notify;
 use crate::operations::state::{Now, Shared, State};
 use crate::postgres::connection::{self, Config, Kept};
 use crate::postgres::position::{self, Pause};
@@ -247,7 +250,7 @@ impl Supervisor {
             let state = self.state.get();
             let now = line(&state, Now::get(), &LIMITS);
             if now != status {
-                notify::notify(&format!("STATUS={now}"));
+                notify(&format!("STATUS={now}"));
                 status = now;
             }
             if told.0.elapsed() >= SUMMARY {
@@ -325,4 +328,31 @@ fn commonest(batch: &Batch, topic: &str) -> String {
     most.map_or_else(String::new, |(reason, (n, at))| {
         format!("of this batch {n} of {all} for {reason}, such as {at}")
     })
+}
+
+/// Sends a message such as `READY=1`.
+pub fn notify(message: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|p| !p.is_empty()) else { return };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &a));
+    if let Err(e) = sent {
+        tracing::debug!("cannot notify systemd: {e}");
+    }
+}
+
+/// Tells the watchdog that we are alive, for as long as the reading thread is.
+pub async fn watchdog(state: Arc<Shared>) {
+    let limit = std::env::var("WATCHDOG_USEC").ok().and_then(|v| v.parse().ok()).map(Duration::from_micros);
+    let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
+    let Some(limit) = limit.filter(|l| ours && !l.is_zero()) else { return };
+    let mut timer = tokio::time::interval((limit / 3).max(Duration::from_millis(10)));
+    loop {
+        timer.tick().await;
+        if state.with(|s| s.silence(Now::get())) < LIMITS.silence {
+            notify("WATCHDOG=1");
+        }
+    }
 }

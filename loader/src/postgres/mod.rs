@@ -2,7 +2,6 @@
 //! errors are worth another try. Who writes which batch, and when, is in `lanes`.
 
 pub mod connection;
-pub mod fencing;
 pub mod ledger;
 pub mod letters;
 pub mod locks;

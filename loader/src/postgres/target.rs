@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Config};
 
 use crate::error::{Error, Kind, Result};
 use crate::event::dedupe::Dedupe;
-use crate::event::late::LatePolicy;
+use crate::event::time::LatePolicy;
 use crate::postgres::connection;
 
 /// The table that events go to unless told otherwise.

@@ -38,7 +38,10 @@ impl Hour {
                 let seconds = began.elapsed().as_secs();
                 let said = ended.stdout.replace('\n', "; ");
                 let wrong = ended.stderr.lines().last().unwrap_or_default();
-                return Some(format!("maintain ended after {seconds} s with {:?}: {said}{wrong}", ended.code));
+                return Some(format!(
+                    "maintain ended after {seconds} s with {:?}: {said}{wrong}",
+                    ended.code
+                ));
             }
         }
         if minute == self.minute {
