@@ -174,7 +174,7 @@ pub fn parse_url(url: &str) -> Result<Config> {
     if config.get_application_name().is_none() {
         config.application_name("tidemark");
     }
-    tls.connector().map_err(refuse)?;
+    tls.check().map_err(refuse)?;
     Ok(Config {
         driver: config,
         tls,

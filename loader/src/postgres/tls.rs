@@ -95,6 +95,13 @@ impl Tls {
         }
     }
 
+    /// Whether the files that it names can be read. Where it names none, nothing is done: OpenSSL reads all certificates
+    /// of the system for each connector, which takes longer than to connect.
+    pub fn check(&self) -> Result<(), String> {
+        let names = self.root.iter().chain(&self.certificate).next();
+        names.map_or(Ok(()), |_| self.connector().map(drop))
+    }
+
     /// What makes the connections. `require` with a root certificate checks it, as in libpq.
     pub fn connector(&self) -> Result<MakeTlsConnector, String> {
         let check = match self.mode {
