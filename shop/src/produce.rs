@@ -19,8 +19,7 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::preset::FormatArgs;
 use tidemark_loader::event::envelope::{self, Limits};
 use tidemark_loader::event::time;
-use tidemark_loader::files::{self, Input};
-use tidemark_loader::files::{Lines, is_blank, without_bom};
+use tidemark_loader::files::{self, Content, Record, Records};
 use tidemark_loader::kafka::Kafka;
 
 /// Longest line that is sent.
@@ -82,7 +81,7 @@ pub fn run(args: Args) -> Result<()> {
     lines.with_target(false).with_ansi(io::stderr().is_terminal()).init();
     let progress = files::Progress::default();
     let input = if args.file.as_os_str() == "-" {
-        files::standard_input(progress)
+        files::stream(io::stdin(), progress)
     } else {
         files::open(&args.file, progress)
     }
@@ -126,7 +125,7 @@ async fn create_topic(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn send(args: &Args, input: Input) -> Result<()> {
+fn send(args: &Args, input: Content) -> Result<()> {
     let mut config = args.kafka.client_config();
     config.set("enable.idempotence", "true");
     config.set("linger.ms", "20");
@@ -140,22 +139,21 @@ fn send(args: &Args, input: Input) -> Result<()> {
         config.create_with_context(Deliveries::default()).map_err(|e| explain(&e))?;
 
     let started = Instant::now();
-    let mut lines = Lines::new(input, MAX_LINE);
+    let (mut lines, mut line) = (Records::new(input), Record::new(MAX_LINE));
     let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
     let mut received = None;
     let format = args.format.format();
-    let (mut sent, mut bytes, mut number) = (0u64, 0u64, 0);
-    while let Some((line, oversize)) = lines.next_line().map_err(|e| unreadable(&args.file, &e))? {
-        let line = without_bom(number, line);
-        number += 1;
-        if is_blank(line) {
+    let (mut sent, mut bytes) = (0u64, 0u64);
+    while lines.read(&mut line).map_err(|e| unreadable(&args.file, &e))? {
+        if line.is_blank() {
             continue;
         }
-        if let Some(oversize) = oversize {
+        if let Some(oversize) = &line.oversize {
             let what = format!("cannot produce line {}", sent + 1);
             let why = format!("it has {} bytes, more than {MAX_LINE}", oversize.bytes);
             return Err(Error::new(Kind::Config, what, why, "split the file"));
         }
+        let line = line.bytes.as_slice();
         let envelope = format.parse(line, &limits).ok();
         received = envelope.as_ref().and_then(envelope::Envelope::received_at).or(received);
         let now = time::now();

@@ -69,14 +69,14 @@ fn a_file_loaded_twice_changes_nothing() {
                         (SELECT string_agg(next_offset::text, ',') FROM loader.offsets) FROM loader.batches";
     let before = database.rows(books);
     let nothing = load(&database, &file.path, &[]);
-    assert!(nothing.stdout.contains("loaded already, nothing to do"), "{}", nothing.stdout);
+    assert!(nothing.stdout.contains("were read before, nothing to do"), "{}", nothing.stdout);
     assert_eq!(database.rows(books), before);
     assert_exact(&database, &file.path);
 
     // The same content under another name is the same file.
     let copy = events::file(&std::fs::read(&file.path).unwrap());
     let nothing = load(&database, &copy, &[]);
-    assert!(nothing.stdout.contains("loaded already, nothing to do"), "{}", nothing.stdout);
+    assert!(nothing.stdout.contains("were read before, nothing to do"), "{}", nothing.stdout);
     assert_eq!(database.rows(books), before);
 }
 

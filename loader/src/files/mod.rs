@@ -1,0 +1,194 @@
+//! Files of events, whatever wraps them: `content` takes archives and compressed files apart, `shape` says from the first
+//! bytes of each what is in it, and `lines`, `values` and `table` make records of that. What is none of these is
+//! refused before its first record.
+
+mod content;
+mod lines;
+mod shape;
+mod table;
+mod values;
+
+use std::io::{self, BufRead, Read};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+pub use self::content::{Content, Progress};
+use self::lines::Lines;
+use self::shape::Shape;
+use self::table::Table;
+use self::values::Values;
+use crate::batch::Oversize;
+use crate::event::envelope::sha256;
+
+/// As many bytes are looked at to say what a file is.
+const HEAD: usize = 64 << 10;
+
+/// Opens a file, an archive of files, or either of them compressed.
+pub fn open(path: &Path, progress: Progress) -> io::Result<Content> {
+    content::open(path, progress)
+}
+
+/// The same for what can be read only once, such as standard input.
+pub fn stream(source: impl Read + Send + 'static, progress: Progress) -> io::Result<Content> {
+    content::stream(source, progress)
+}
+
+/// One record: a line, an element of an array, a row of a table as a JSON object. Used again for the next one.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Its bytes, at most so many as are kept of a record.
+    pub bytes: Vec<u8>,
+    /// Its true size if it was cut.
+    pub oversize: Option<Oversize>,
+    keep: usize,
+    total: u64,
+    hasher: Option<Sha256>,
+}
+
+impl Record {
+    /// For records of which at most so many bytes are kept.
+    pub fn new(keep: usize) -> Self {
+        Record { keep, ..Record::default() }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.oversize, self.total, self.hasher) = (None, 0, None);
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        // Room for the CR of a line that just fits.
+        let limit = self.keep + 1;
+        self.total += piece.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(piece);
+        } else if self.total <= limit as u64 {
+            self.bytes.extend_from_slice(piece);
+        } else {
+            let mut hasher = Sha256::new();
+            hasher.update(&self.bytes);
+            hasher.update(piece);
+            self.hasher = Some(hasher);
+            let room = limit - self.bytes.len();
+            self.bytes.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
+    }
+
+    fn end(&mut self) {
+        self.oversize =
+            self.hasher.take().map(|h| Oversize { bytes: self.total, sha256: h.finalize().into() });
+        if self.oversize.is_none() && self.bytes.len() > self.keep {
+            self.oversize = Some(Oversize { bytes: self.bytes.len() as u64, sha256: sha256(&self.bytes) });
+        }
+        self.bytes.truncate(self.keep);
+    }
+
+    /// Whether it holds nothing: it is skipped and counted as filtered.
+    pub fn is_blank(&self) -> bool {
+        self.oversize.is_none() && self.bytes.iter().all(u8::is_ascii_whitespace)
+    }
+}
+
+enum Reader {
+    Lines(Lines<Content>),
+    Values(Values<Content>),
+    Table(Box<Table<Content>>),
+}
+
+/// The records of all that a file holds, one after the other.
+pub struct Records {
+    content: Option<Content>,
+    reader: Option<Reader>,
+}
+
+impl Records {
+    /// From the beginning.
+    pub fn new(content: Content) -> Self {
+        Records { content: Some(content), reader: None }
+    }
+
+    /// Reads the next record; false behind the last one. An error ends it all.
+    pub fn read(&mut self, record: &mut Record) -> io::Result<bool> {
+        loop {
+            record.clear();
+            let read = match &mut self.reader {
+                None => false,
+                Some(Reader::Lines(lines)) => lines.read(record)?,
+                Some(Reader::Values(values)) => values.read(record)?,
+                Some(Reader::Table(table)) => table.read(record)?,
+            };
+            if read {
+                record.end();
+                return Ok(true);
+            }
+            if !self.open_next()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn open_next(&mut self) -> io::Result<bool> {
+        self.content = self.content.take().or_else(|| Some(self.reader.take()?.into_content()));
+        let Some(mut content) = self.content.take() else { return Ok(false) };
+        let Some(name) = content.next_member()? else {
+            self.content = Some(content);
+            return Ok(false);
+        };
+        if content.head(3)?.starts_with(b"\xef\xbb\xbf") {
+            content.consume(3);
+        }
+        let head = content.head(HEAD)?;
+        let whole = head.len() < HEAD;
+        let refused = |why| io::Error::new(io::ErrorKind::InvalidData, format!("{name}{why}"));
+        self.reader = Some(match Shape::of(head, whole).map_err(refused)? {
+            Shape::Lines => Reader::Lines(Lines::new(content)),
+            Shape::Values => Reader::Values(Values::new(content)),
+            Shape::Table { delimiter } => Reader::Table(Box::new(Table::new(content, delimiter)?)),
+        });
+        Ok(true)
+    }
+
+    /// What the whole was, once the last record was read.
+    fn identity(self, records: u64) -> Identity {
+        let content = self.content.or_else(|| Some(self.reader?.into_content()));
+        let (bytes, hash) = content.map(Content::sum).unwrap_or_default();
+        let sha256 = hash.iter().map(|b| format!("{b:02x}")).collect();
+        Identity { sha256, records, bytes }
+    }
+}
+
+impl Reader {
+    fn into_content(self) -> Content {
+        match self {
+            Reader::Lines(lines) => lines.into_inner(),
+            Reader::Values(values) => values.into_inner(),
+            Reader::Table(table) => table.into_inner(),
+        }
+    }
+}
+
+/// What makes a file the same file: its content, without what wraps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// SHA-256 of the content, in hexadecimal.
+    pub sha256: String,
+    /// Number of records.
+    pub records: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Reads everything once to learn its identity.
+pub fn identify(content: Content) -> io::Result<Identity> {
+    let mut records = Records::new(content.summed());
+    // Nothing is kept: only ends matter.
+    let (mut record, mut count) = (Record::new(0), 0);
+    while records.read(&mut record)? {
+        count += 1;
+    }
+    Ok(records.identity(count))
+}
+
+#[cfg(test)]
+mod tests;
