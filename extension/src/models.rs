@@ -9,5 +9,6 @@ mod of_date;
 pub(crate) mod owner;
 mod refresh;
 mod rewrite;
+mod scope;
 mod settings;
 mod statement;

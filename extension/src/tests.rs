@@ -20,6 +20,7 @@ mod models_append;
 mod models_live;
 mod models_marks;
 mod models_rights;
+mod models_scope;
 mod models_settings;
 mod models_support;
 mod plans;

@@ -96,7 +96,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.device,
            s.country
       FROM sessions AS s
-$query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true);
+$query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true,
+    scope => 'person');
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT f.event_date, f.session_id, f.person,

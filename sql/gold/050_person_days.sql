@@ -22,7 +22,7 @@ SELECT tidemark.create_model('gold.person_days', ARRAY['silver.events']::regclas
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
        AND e.person IS NOT NULL
      GROUP BY e.event_date, e.person
-$query$, key => ARRAY['event_date', 'person']::name[], live => true);
+$query$, key => ARRAY['event_date', 'person']::name[], live => true, scope => 'person');
 
 -- Weekly retention. Complete is a week that ended before the last date with events did: the answer depends on what was
 -- loaded and not on the clock.

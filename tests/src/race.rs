@@ -36,6 +36,8 @@ pub enum Sabotage {
     MarksApart,
     /// Some changes of rows are marked as if rows had been added only.
     SaysAdded,
+    /// Some events change hands and only who had them before is marked.
+    NamesTooFew,
 }
 
 /// What to run.
@@ -100,6 +102,8 @@ pub struct Report {
     pub refreshed: i64,
     /// How many of them by adding the rows that the source had gained; as far back as the log goes.
     pub appended: i64,
+    /// How many by computing only some persons; as far back as the log goes.
+    pub scoped: i64,
     /// Calls of refresh that ended well.
     pub refreshes: u64,
     /// Statements cancelled, connections ended, backends killed with -9.
@@ -130,7 +134,7 @@ impl fmt::Display for Report {
         let [cancelled, ended, killed] = self.disturbed;
         write!(
             f,
-            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} cancelled={cancelled} \
+            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} scoped_dates={} cancelled={cancelled} \
              terminated={ended} kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
@@ -138,6 +142,7 @@ impl fmt::Display for Report {
             self.refreshes,
             self.refreshed,
             self.appended,
+            self.scoped,
             self.redefined,
             self.compared,
             self.compared_dirty,

@@ -50,7 +50,7 @@ fn refreshed(client: &mut Client) -> String {
     client.batch_execute("CALL tidemark.refresh()").unwrap();
     told(
         client,
-        "SELECT to_char(event_date, 'DD'), CASE WHEN appended THEN 'appended' ELSE 'computed' END, rows_inserted,
+        "SELECT to_char(event_date, 'DD'), CASE way WHEN 'append' THEN 'appended' ELSE 'computed' END, rows_inserted,
                 rows_updated, rows_deleted
            FROM tidemark_internal.refresh_log
           WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id",

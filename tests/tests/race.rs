@@ -20,16 +20,20 @@ fn models_and_live_views_are_right_in_a_race() {
     assert!(report.wrong() == 0, "{:#?}\n{:#?}", report.differences, report.live_differences);
     // Or it proves nothing.
     assert!(
-        report.rounds >= 2 && report.commits > 20 && report.refreshed > 50 && report.appended > 0,
+        report.rounds >= 2
+            && report.commits > 20
+            && report.refreshed > 50
+            && report.appended > 0
+            && report.scoped > 0,
         "{report}"
     );
     assert!(report.compared > 20 && report.compared_dirty > 0, "{report}");
     assert!(report.disturbed.iter().sum::<u64>() > 0, "{report}");
 }
 
-/// A race in which writers break the promise, up to the model `last`, without any disturbance that could be to blame
+/// A race in which writers break the promise, from the model `first` up to `last`, without any disturbance that could be to blame
 /// instead.
-fn sabotaged(sabotage: Sabotage, last: &str, name: &str) {
+fn sabotaged(sabotage: Sabotage, first: &str, last: &str, name: &str) {
     let mut options = Options::new(2, Duration::from_secs(6));
     options.disturb = false;
     options.redefine = false;
@@ -37,26 +41,39 @@ fn sabotaged(sabotage: Sabotage, last: &str, name: &str) {
     let report = run(&options, name);
     println!("{sabotage:?}: {report}, {} of them live", report.live_differences.len());
     let found = |what: &str| report.differences.iter().any(|d| d.contains(what));
-    assert!(found("race.clean:"), "the table was not found wrong: {:#?}", report.differences);
-    assert!(found("race.clean_live:"), "the live view was not found wrong: {:#?}", report.differences);
+    assert!(found(&format!("race.{first}:")), "the table was not found wrong: {:#?}", report.differences);
+    assert!(
+        found(&format!("race.{first}_live:")),
+        "the live view was not found wrong: {:#?}",
+        report.differences
+    );
     assert!(found(last), "the end of the chain was not found wrong: {:#?}", report.differences);
-    assert!(found("verify_model on race.clean:"), "verify_model found nothing: {:#?}", report.differences);
+    assert!(
+        found(&format!("verify_model on race.{first}:")),
+        "verify_model found nothing: {:#?}",
+        report.differences
+    );
 }
 
 #[test]
 fn the_race_notices_marks_that_are_forgotten() {
-    sabotaged(Sabotage::Forgets, "race.summary:", "race-forgets");
+    sabotaged(Sabotage::Forgets, "clean", "race.summary:", "race-forgets");
 }
 
 #[test]
 fn the_race_notices_changes_that_are_said_to_be_additions() {
     // The summary has no amounts, which is what these changes change.
-    sabotaged(Sabotage::SaysAdded, "race.rolling:", "race-added");
+    sabotaged(Sabotage::SaysAdded, "clean", "race.rolling:", "race-added");
 }
 
 #[test]
 fn the_race_notices_marks_that_commit_before_their_rows() {
-    sabotaged(Sabotage::MarksApart, "race.summary:", "race-apart");
+    sabotaged(Sabotage::MarksApart, "clean", "race.summary:", "race-apart");
+}
+
+#[test]
+fn the_race_notices_persons_who_are_not_named() {
+    sabotaged(Sabotage::NamesTooFew, "visits", "race.visits:", "race-persons");
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -24,11 +24,11 @@ pub(super) unsafe fn nodes<'a, T>(list: *mut pg_sys::List) -> &'a [*mut T] {
 
 /// What the walk through a whole query finds.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     /// Tables, each as often as it is read.
     tables: usize,
     /// Something whose value may be another one tomorrow, or that needs a row as a whole.
-    unsuitable: bool,
+    pub(super) unsuitable: bool,
 }
 
 /// Whether the result of a function may change with time or other tables: those of users, unless they promise otherwise.
@@ -47,7 +47,7 @@ unsafe extern "C-unwind" fn may_read_tables(function: Oid, _context: *mut c_void
 
 /// Called for every node of the query; `context` is the `Found` of the walk.
 #[pg_guard]
-unsafe extern "C-unwind" fn look(node: *mut Node, context: *mut c_void) -> bool {
+pub(super) unsafe extern "C-unwind" fn look(node: *mut Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
@@ -75,7 +75,7 @@ unsafe extern "C-unwind" fn look(node: *mut Node, context: *mut c_void) -> bool 
 }
 
 /// Whether an OFFSET is the 0 that only keeps the planner from merging a subquery into the query around it.
-unsafe fn is_zero(offset: *mut Node) -> bool {
+pub(super) unsafe fn is_zero(offset: *mut Node) -> bool {
     // SAFETY: the tag says which node it is.
     unsafe {
         if offset.is_null() {

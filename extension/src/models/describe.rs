@@ -16,7 +16,7 @@ use crate::support::pg_function;
 /// Parses, analyzes and rewrites a query with two parameters of type date, and hands it to `look`.
 ///
 /// Nothing is planned, let alone executed.
-fn analyzed<T>(query: &CStr, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
+pub(super) fn analyzed<T>(query: &CStr, look: impl FnOnce(&pg_sys::CachedPlanSource) -> T) -> T {
     // SAFETY: SPI is connected and finished in pairs, an error in between aborts both; the plan lives until then.
     unsafe {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
@@ -54,7 +54,7 @@ unsafe fn columns(source: &pg_sys::CachedPlanSource) -> (Vec<String>, Vec<Oid>) 
 }
 
 /// Tables and views, those inside views included, each once and in order.
-unsafe fn relations(source: &pg_sys::CachedPlanSource) -> Vec<Oid> {
+pub(super) unsafe fn relations(source: &pg_sys::CachedPlanSource) -> Vec<Oid> {
     let mut relations: Vec<Oid> = vec![];
     // SAFETY: the list is one of oids.
     unsafe {

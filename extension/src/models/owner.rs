@@ -97,12 +97,12 @@ fn contained<T>(work: impl FnOnce() -> T) -> T {
         .execute()
 }
 
-/// Runs a statement with a date as $1 and the day after as $2, and returns the first column of its first row as text,
+/// Runs a statement with a date as $1, the day after as $2 and a list of persons as $3, and returns the first column of its first row as text,
 /// or how many rows it wrote if it returns none.
 ///
 /// The plan is made for these values, so partitions are pruned while planning. With `read_only` the statement sees
 /// the snapshot of the calling query, else a new one.
-fn run(statement: &str, date: Option<i32>, read_only: bool) -> Option<String> {
+fn run(statement: &str, date: Option<i32>, persons: Option<Datum>, read_only: bool) -> Option<String> {
     let Ok(statement) = CString::new(statement) else {
         raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "statement must not contain a zero byte")
     };
@@ -112,14 +112,16 @@ fn run(statement: &str, date: Option<i32>, read_only: bool) -> Option<String> {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
             raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot connect to SPI");
         }
-        let mut types = [pg_sys::DATEOID; 2];
+        let mut types = [pg_sys::DATEOID, pg_sys::DATEOID, pg_sys::TEXTARRAYOID];
         let day = date.unwrap_or(0);
         // The days at infinity are the ends of the range.
-        let mut values = [Datum::from(day), Datum::from(if day == i32::MAX { day } else { day + 1 })];
-        let nulls = if date.is_some() { *b"  \0" } else { *b"nn\0" };
+        let next = if day == i32::MAX { day } else { day + 1 };
+        let mut values = [Datum::from(day), Datum::from(next), persons.unwrap_or(Datum::from(0))];
+        let null = |is_null| if is_null { b'n' } else { b' ' };
+        let nulls = [null(date.is_none()), null(date.is_none()), null(persons.is_none()), 0];
         let code = pg_sys::SPI_execute_with_args(
             statement.as_ptr(),
-            2,
+            types.len() as c_int,
             types.as_mut_ptr(),
             values.as_mut_ptr(),
             nulls.as_ptr().cast(),
@@ -156,18 +158,21 @@ pub(super) unsafe fn role(fcinfo: FunctionCallInfo, find: impl FnOnce(Oid) -> Oi
     }
 }
 
-/// Runs the statement that is the second argument, with the date that may be the third.
+/// Runs the statement that is the second argument, with the date and the persons that may follow.
 ///
 /// # Safety
-/// The arguments must be (oid, text, date) or (oid, text).
+/// The arguments must be (oid, text, date, text[]) or (oid, text).
 unsafe fn run_as(fcinfo: FunctionCallInfo, role: Oid, read_only: bool) -> Datum {
     // SAFETY: see above.
     unsafe {
         let Some(statement) = args::text(fcinfo, 1, "statement").map(str::to_owned) else {
             raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "statement must not be NULL")
         };
-        let date = if args::count(fcinfo) > 2 { args::int32(fcinfo, 2) } else { None };
-        match as_owner(role, || run(&statement, date, read_only)).and_then(IntoDatum::into_datum) {
+        let (date, persons) = match args::count(fcinfo) {
+            4 => (args::int32(fcinfo, 2), args::datum(fcinfo, 3)),
+            _ => (None, None),
+        };
+        match as_owner(role, || run(&statement, date, persons, read_only)).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
             None => args::return_null(fcinfo),
         }
@@ -175,12 +180,12 @@ unsafe fn run_as(fcinfo: FunctionCallInfo, role: Oid, read_only: bool) -> Datum 
 }
 
 pg_function! {
-    /// `execute_as_owner(relation regclass, statement text, event_date date) -> text`.
+    /// `execute_as_owner(relation regclass, statement text, event_date date, persons text[]) -> text`.
     fn tidemark_execute_as_owner(fcinfo) { run_as(fcinfo, role(fcinfo, owner_of), false) }
 }
 
 pg_function! {
-    /// `read_as_owner(relation regclass, statement text, event_date date) -> text`.
+    /// `read_as_owner(relation regclass, statement text, event_date date, persons text[]) -> text`.
     fn tidemark_read_as_owner(fcinfo) { run_as(fcinfo, role(fcinfo, owner_of), true) }
 }
 
@@ -193,7 +198,7 @@ pg_function! {
     /// `execute_contained(statement text) -> text`.
     fn tidemark_execute_contained(fcinfo) {
         match args::text(fcinfo, 0, "statement").map(str::to_owned) {
-            Some(statement) => contained(|| run(&statement, None, false)).into_datum().unwrap_or(Datum::from(0)),
+            Some(statement) => contained(|| run(&statement, None, None, false)).into_datum().unwrap_or(Datum::from(0)),
             None => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "statement must not be NULL"),
         }
     }

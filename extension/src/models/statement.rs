@@ -1,5 +1,5 @@
 //! The statements that work on one date of a model, put together from named parts: text only, nothing of Postgres but
-//! the glue at the end. $1 is the date, $2 the day after.
+//! the glue at the end. $1 is the date, $2 the day after, $3 persons.
 
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
@@ -15,9 +15,16 @@ struct Model<'a> {
     columns: Vec<(String, String)>,
     key: Vec<String>,
     query: &'a str,
-    /// The query for rows that are not stored yet, where rows were only added.
-    append_query: Option<&'a str>,
+    /// The query for a part of the date: rows that are not stored yet, or those of some persons.
+    part: Option<&'a str>,
+    /// What is true of a stored row of these persons.
+    scope: Option<&'a str>,
+    /// A column whose values in the rows that are written are wanted.
+    touched: Option<String>,
 }
+
+/// Of how many persons it is worth while to say that their rows were written.
+const MOST_PERSONS: usize = 100_000;
 
 /// A name in double quotes.
 pub(super) fn quoted(name: &str) -> String {
@@ -35,8 +42,9 @@ impl Model<'_> {
             "build" => Some(format!("INSERT INTO {} {}", self.target, self.fill())),
             "fill" => Some(self.fill()),
             "built" => Some(self.built()),
-            "append" => self.append_query.map(|append_query| self.append(append_query)),
-            "diff" => Some(self.diff()),
+            "append" => self.part.map(|part| self.append(part)),
+            "diff" => Some(self.diff(self.query, "true")),
+            "scope" => Some(self.diff(self.part?, self.scope?)),
             "compare" => Some(self.compare()),
             _ => None,
         }
@@ -67,33 +75,38 @@ impl Model<'_> {
 
     /// Adds the rows that are missing, and counts, so that a row which went without a mark, a key that comes twice, or a
     /// row of another date is not passed over.
-    fn append(&self, append_query: &str) -> String {
+    fn append(&self, part: &str) -> String {
         let Self { target, query, .. } = self;
         let (columns, computed, keys) = (self.columns(""), self.computed(), self.keys(""));
         let (example, null_key) = (self.example(), self.null_key());
-        let returned = if self.key.iter().any(|name| name == "event_date") {
-            keys.clone()
-        } else {
-            format!("{keys}, event_date")
-        };
+        let touched = self.touched.iter().map(String::as_str);
+        let more = std::iter::once("event_date")
+            .chain(touched)
+            .filter(|name| self.key.iter().all(|key| key != name));
+        let returned = join(self.key.iter().map(String::as_str).chain(more).map(quoted), ", ");
+        let written = self.written("SELECT {} FROM added");
         format!(
             "WITH added AS (\
-                INSERT INTO {target} ({columns}) SELECT {computed} FROM ({append_query}\n) AS q \
-                 WHERE q.event_date = $1 RETURNING {returned}) \
-             SELECT json_build_object(\
+                INSERT INTO {target} ({columns}) SELECT {computed} FROM ({part}\n) AS q \
+                 WHERE q.event_date = $1 RETURNING {returned}), \
+             stored AS (SELECT (SELECT count(*) FROM {target} AS t WHERE t.event_date = $1) \
+                    + (SELECT count(*) FROM added) AS n) \
+             SELECT json_build_object({written}\
                 'inserted', (SELECT count(*) FROM added), \
-                'surplus', (SELECT count(*) FROM {target} AS t WHERE t.event_date = $1) \
-                    + (SELECT count(*) FROM added) - (SELECT count(*) FROM ({query}\n) AS q), \
+                'rows', (SELECT n FROM stored), \
+                'surplus', (SELECT n FROM stored) - (SELECT count(*) FROM ({query}\n) AS q), \
                 'wrong', (SELECT {example} FROM added GROUP BY {keys} HAVING count(*) > 1 OR {null_key} LIMIT 1), \
                 'elsewhere', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))"
         )
     }
 
     /// Writes what differs. Deleted before updated before inserted: each part waits for the count of the one before, so
-    /// that a value which is unique in the table can move from one row to another.
-    fn diff(&self) -> String {
+    /// that a value which is unique in the table can move from one row to another. `scope` limits the stored rows to those
+    /// that the query is about.
+    fn diff(&self, query: &str, scope: &str) -> String {
         let Self { target, .. } = self;
-        let (compared, columns) = (self.compared(&self.guard()), self.columns(""));
+        let (compared, columns) = (self.compared(query, scope, &self.guard()), self.columns(""));
+        let written = self.written("SELECT {} FROM diff UNION SELECT tidemark_old FROM diff");
         let assigned = join(
             self.columns.iter().map(|(name, _)| {
                 let name = quoted(name);
@@ -110,19 +123,21 @@ impl Model<'_> {
                  WHERE {same_row} AND d.tidemark_new AND (SELECT count(*) FROM deleted) >= 0 RETURNING t.event_date), \
              inserted AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM diff AS d \
                  WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date) \
-             SELECT json_build_object(\
+             SELECT json_build_object({written}\
+                'computed', (SELECT count(*) FROM new), \
                 'deleted', (SELECT count(*) FROM deleted), \
                 'updated', (SELECT count(*) FROM updated), \
                 'inserted', (SELECT count(*) FROM inserted), \
                 'wrong', (SELECT key FROM wrong), \
                 'elsewhere', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL \
-                    SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1))"
+                    SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1), \
+                'surplus', (SELECT count(*) FROM new WHERE ({scope}) IS NOT TRUE))"
         )
     }
 
     /// Counts what differs, with the key of one such row, and one of another date.
     fn compare(&self) -> String {
-        let compared = self.compared("q.event_date IS NOT DISTINCT FROM $1");
+        let compared = self.compared(self.query, "true", "q.event_date IS NOT DISTINCT FROM $1");
         let (example, keys) = (self.example(), self.keys(""));
         let (old_keys, diff_keys) = (self.keys("old."), self.keys("diff."));
         format!(
@@ -144,8 +159,8 @@ impl Model<'_> {
 
     /// The computed rows, the stored ones, and those in which they differ. `is_new` says of a row `q` that it is of the
     /// date.
-    fn compared(&self, is_new: &str) -> String {
-        let Self { target, query, .. } = self;
+    fn compared(&self, query: &str, scope: &str, is_new: &str) -> String {
+        let Self { target, .. } = self;
         let (computed, example, keys, null_key) =
             (self.computed(), self.example(), self.keys(""), self.null_key());
         let (new_row, old_row) = (self.columns("new."), self.columns("old."));
@@ -156,18 +171,33 @@ impl Model<'_> {
             }),
             " AND ",
         );
+        let old_person =
+            self.touched.iter().map(|name| format!("old.{0}::text AS tidemark_old, ", quoted(name)));
+        let old_person = join(old_person, "");
         format!(
             "WITH new AS MATERIALIZED (\
                 SELECT {is_new} AS tidemark_new, q.event_date AS tidemark_date, {computed} FROM ({query}\n) AS q), \
              old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {target} AS t \
-                 WHERE t.event_date = $1), \
+                 WHERE t.event_date = $1 AND {scope}), \
              wrong AS (SELECT {example} AS key FROM new WHERE tidemark_new GROUP BY {keys} \
                  HAVING count(*) > 1 OR {null_key} LIMIT 1), \
              diff AS MATERIALIZED (\
-                SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, {new_row} \
+                SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, {old_person}{new_row} \
                   FROM (SELECT * FROM new WHERE tidemark_new) AS new FULL JOIN old ON {same_key} \
                  WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL \
                     OR ROW({new_row})::record OPERATOR(pg_catalog.*<>) ROW({old_row})::record)"
+        )
+    }
+
+    /// The persons of rows that were written, for a list of keys and values. NULL for too many, and nothing at all where
+    /// nobody asks.
+    fn written(&self, persons: &str) -> String {
+        let Some(touched) = &self.touched else { return String::new() };
+        let persons = persons.replace("{}", &format!("{}::text", quoted(touched)));
+        format!(
+            "'written', (SELECT CASE WHEN count(*) <= {MOST_PERSONS} \
+                THEN coalesce(json_agg(p.person) FILTER (WHERE p.person IS NOT NULL), '[]') END \
+                FROM (SELECT DISTINCT w.person FROM ({persons}) AS w(person) LIMIT {MOST_PERSONS} + 1) AS p), "
         )
     }
 
@@ -208,8 +238,8 @@ impl Model<'_> {
 }
 
 pg_function! {
-    /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, append_query text)
-    /// -> text`.
+    /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, part text,
+    /// scope text, touched text) -> text`.
     fn tidemark_statement_text(fcinfo) {
         let required = |index, name: &str| match args::text(fcinfo, index, name) {
             Some(text) => text,
@@ -221,18 +251,23 @@ pg_function! {
                 .unwrap_or_default()
         };
         let kind = required(0, "kind");
+        let columns: Vec<(String, String)> = list(2).into_iter().zip(list(3)).collect();
+        // Of a column that the table computes the statements do not know the values.
+        let touched = args::text(fcinfo, 8, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
         let model = Model {
             target: required(1, "target"),
-            columns: list(2).into_iter().zip(list(3)).collect(),
+            touched: touched.map(str::to_owned),
+            columns,
             key: list(4),
             query: required(5, "query"),
-            append_query: args::text(fcinfo, 6, "append_query"),
+            part: args::text(fcinfo, 6, "part"),
+            scope: args::text(fcinfo, 7, "scope"),
         };
         match model.statement(kind).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
             None => invalid_argument(
                 format!("there is no statement of kind {kind}"),
-                "kind is build, fill, built, append (with a query for it), diff or compare.",
+                "kind is build, fill, built, append or scope (with a query for it), diff or compare.",
             ),
         }
     }
@@ -249,7 +284,9 @@ mod tests {
             columns: vec![column("event_date", "date"), column("The \"x\"", "numeric(12,3)")],
             key: vec!["event_date".to_owned(), "it's".to_owned()],
             query: "SELECT 1 -- a comment",
-            append_query: None,
+            part: None,
+            scope: None,
+            touched: None,
         }
     }
 
@@ -301,7 +338,7 @@ mod tests {
     #[test]
     fn only_a_model_with_a_query_for_it_appends() {
         assert_eq!(model().statement("append"), None);
-        let append = Model { append_query: Some("SELECT 2"), ..model() }.statement("append").unwrap();
+        let append = Model { part: Some("SELECT 2"), ..model() }.statement("append").unwrap();
         assert!(
             append.contains(
                 "FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"

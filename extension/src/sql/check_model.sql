@@ -1,8 +1,9 @@
 -- What a model must be: a query that fits its table, sources that do not lead back to it. Registration itself is in
 -- create_model.sql.
 
-CREATE FUNCTION tidemark_internal.source_dates(target regclass, source regclass) RETURNS date[]
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+CREATE FUNCTION tidemark_internal.source_dates(target regclass, source regclass, persons text[] DEFAULT NULL,
+    person_column name DEFAULT NULL, ids_type text DEFAULT NULL) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -12,11 +13,16 @@ BEGIN
       FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
      WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0
        AND a.atttypid = 'timestamptz'::regtype;
-    IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p
+    IF persons IS NOT NULL THEN
+        RETURN tidemark_internal.read_as_owner(target, format(
+            'SELECT coalesce(array_agg(DISTINCT s.event_date), ''{}'') FROM %s AS s WHERE s.%I = ANY ($3::%s)
+                AND s.event_date BETWEEN ''0001-01-01'' AND ''9999-12-31''', source,
+            person_column, ids_type), NULL, persons)::date[];
+    ELSIF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p
                               WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
         -- One look into each day's partition instead of a scan of all rows. OFFSET 0 keeps it one: as a join it would
         -- read all partitions for each date, since nothing but the date of the outer row says which are needed.
-        RETURN tidemark_internal.execute_as_owner(target, format(
+        RETURN tidemark_internal.read_as_owner(target, format(
             'SELECT coalesce(array_agg(x.d), ''{}'') FROM (
                 SELECT DISTINCT d::date AS d
                   FROM tidemark.partitions(%1$L) p,
@@ -31,15 +37,15 @@ BEGIN
             USING ERRCODE = '42703', HINT = 'Add one, generated from its event time, or partition the table by range '
                 'of one timestamptz column.';
     END IF;
-    RETURN tidemark_internal.execute_as_owner(target, format(
+    RETURN tidemark_internal.read_as_owner(target, format(
         'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT event_date AS d FROM %s) AS x
           WHERE d BETWEEN ''0001-01-01'' AND ''9999-12-31''', source))::date[];
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass) IS
-'Part of tidemark.create_model: the UTC dates that a source holds rows of,
-read as the owner of target.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.source_dates(regclass, regclass) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass, text[], name, text) IS
+'Part of tidemark_internal.dates_with_rows: the UTC dates that a table holds
+rows of, or rows of these persons, read as the owner of target.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.source_dates(regclass, regclass, text[], name, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark.mark_all_dates(model text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 AS 'MODULE_PATHNAME', 'tidemark_act';
@@ -54,7 +60,6 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     m tidemark_internal.models;
-    source regclass;
 BEGIN
     SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = mark_all_dates.model;
     IF NOT FOUND THEN
@@ -62,17 +67,8 @@ BEGIN
             USING ERRCODE = '42704', HINT = 'SELECT model FROM tidemark.model_status lists them.';
     END IF;
     PERFORM tidemark_internal.check_may_act_as(caller, m.target);
-    FOR source IN
-        SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source
-         WHERE s.model = m.name
-    LOOP
-        INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
-        SELECT DISTINCT m.name, d + shift, now()
-          FROM unnest(tidemark_internal.source_dates(m.target, source)) AS d,
-               generate_series(-m.lookahead_days, m.lookback_days) AS shift;
-    END LOOP;
     INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
-    SELECT m.name, d, now() FROM unnest(tidemark_internal.source_dates(m.target, m.target)) AS d;
+    SELECT m.name, d, now() FROM unnest(tidemark_internal.dates_with_rows(m.name, NULL)) AS d;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.mark_all_dates(oid, text) IS

@@ -1,23 +1,72 @@
 -- Registering models and taking them away again.
 
+CREATE FUNCTION tidemark_internal.note_ways(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark_internal.models;
+    reason text;
+    appends boolean;
+BEGIN
+    SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = note_ways.model;
+    BEGIN
+        appends := tidemark_internal.append_query(m) IS NOT NULL;
+        IF m.scope IS NOT NULL THEN
+            reason := tidemark_internal.not_scoped(m);
+            PERFORM tidemark_internal.scope_query(m, '$3');
+        END IF;
+    EXCEPTION WHEN feature_not_supported THEN
+        -- A table written in a way that cannot be replaced.
+        appends := false;
+        reason := SQLERRM;
+    END;
+    IF m.scope IS NOT NULL AND reason IS NOT NULL THEN
+        RAISE EXCEPTION 'model % cannot be scoped by %: %', m.name, quote_ident(m.scope), reason
+            USING ERRCODE = '42P17', HINT = 'Rows with one value of the column must not depend on rows of the source '
+                'with others. Write the query so that each level keeps the column, or leave scope out.';
+    END IF;
+    UPDATE tidemark_internal.models x
+       SET ways = CASE WHEN appends THEN ARRAY['append'] ELSE '{}' END
+                  || CASE WHEN m.scope IS NOT NULL THEN ARRAY['scope'] ELSE '{}' END || ARRAY['recompute'],
+           other_ways = nullif(concat_ws('; ',
+               CASE WHEN NOT appends THEN 'append: its rows do not each come from one row of its only source, with '
+                                          'columns of the source as their key' END,
+               CASE WHEN m.scope IS NULL THEN 'scope: create_model was given none' END), '')
+     WHERE x.name = m.name;
+    IF m.scope IS NOT NULL THEN
+        PERFORM tidemark_internal.execute_as_owner(m.target,
+            'EXPLAIN ' || tidemark_internal.model_statement(m, 'scope', m.scope), '2000-01-01', '{}');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.note_ways(text) IS
+'Part of tidemark.create_model: finds out in which ways the dates of a model
+may be refreshed, and why not in others. 42P17 for a scope that it cannot
+have.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.note_ways(text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[],
-    lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false) RETURNS regclass
+    lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false,
+    scope name DEFAULT NULL, scope_source name DEFAULT NULL) RETURNS regclass
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean) IS
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean, name, name) IS
 'Registers a model: a table (created from the query if it does not exist,
 with key as its primary key) whose rows for one event_date are what query
 returns for it. query is one SELECT with $1 (first date) and $2 (end date,
 exclusive) and schema-qualified names, which has every column of the table
-by name, event_date among them; it may read its sources (tables, also those
-of other models) from $1 - lookback_days to $2 + lookahead_days. It runs as
-the owner of the table. live: also a view <name>_live that is exact at any
-moment; the query must mean the same under all settings of a session. All
-dates that the sources and the table hold become dirty when the model is new
-or query, sources, key, lookback or lookahead changed; otherwise calling it
+by name; it may read its sources (tables, also those of other models) from
+$1 - lookback_days to $2 + lookahead_days, and runs as the table''s owner.
+live: also a view <name>_live that is exact at any moment; the query must
+mean the same under all settings. scope: a column, such as person, whose
+rows depend only on source rows with the same value of scope_source (NULL:
+of that name), so that they can be computed without others; 42P17 where the
+query does not show it. All dates that sources and table hold become dirty
+when the model is new or anything but live changed; otherwise calling it
 again does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources regclass[], query text, key name[],
-    lookback_days integer, lookahead_days integer, live boolean) RETURNS regclass
+    lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET standard_conforming_strings = on
@@ -25,6 +74,7 @@ AS $$
 DECLARE
     parts text[];
     model_table regclass;
+    scoped_by name := coalesce(scope_source, scope);
     old tidemark_internal.models;
     old_sources regclass[];
     source regclass;
@@ -39,6 +89,8 @@ BEGIN
         RAISE EXCEPTION 'lookback_days and lookahead_days must be between 0 and 1000' USING ERRCODE = '22023';
     ELSIF array_position(sources, NULL::regclass) IS NOT NULL OR array_position(key, NULL::name) IS NOT NULL THEN
         RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
+    ELSIF scope IS NULL AND scope_source IS NOT NULL THEN
+        RAISE EXCEPTION 'scope_source needs a scope' USING ERRCODE = '22023';
     ELSIF octet_length(query) > 1000000 THEN
         RAISE EXCEPTION 'query must have at most 1000000 bytes' USING ERRCODE = '54000';
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -94,14 +146,16 @@ BEGIN
     old_sources := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
                           WHERE s.model = create_model.name ORDER BY s.source);
     changed := old.name IS NULL
-        OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days)
-           IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days)
+        OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days, old.scope, old.scope_source)
+           IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days, scope, scoped_by)
         OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1);
-    INSERT INTO tidemark_internal.models AS m (name, target, query, key, lookback_days, lookahead_days, defined_by)
-    VALUES (name, model_table, query, key, lookback_days, lookahead_days, pg_current_xact_id())
+    INSERT INTO tidemark_internal.models AS m (name, target, query, key, lookback_days, lookahead_days, scope,
+                                               scope_source, defined_by)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days, scope, scoped_by, pg_current_xact_id())
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days,
+           scope = excluded.scope, scope_source = excluded.scope_source,
            defined_by = CASE WHEN changed THEN excluded.defined_by ELSE m.defined_by END;
     DELETE FROM tidemark_internal.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
     INSERT INTO tidemark_internal.model_sources (model, source, source_name)
@@ -110,13 +164,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT model_sources_pkey DO UPDATE SET source_name = excluded.source_name;
     PERFORM tidemark_internal.check_sources(name),
             tidemark_internal.check_model(name, live);
-    BEGIN
-        UPDATE tidemark_internal.models m SET appends = tidemark_internal.append_query(m) IS NOT NULL
-         WHERE m.name = create_model.name;
-    EXCEPTION WHEN feature_not_supported THEN
-        -- Written in a way that cannot be made to read new rows only.
-        UPDATE tidemark_internal.models m SET appends = false WHERE m.name = create_model.name;
-    END;
+    PERFORM tidemark_internal.note_ways(name);
     -- In a partition of a day nobody looks for a date.
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
        AND NOT EXISTS (SELECT FROM pg_index i
@@ -133,13 +181,13 @@ BEGIN
     IF live THEN
         PERFORM tidemark_internal.create_live_view(name);
     ELSIF old.live_view IS NOT NULL THEN
-        UPDATE tidemark_internal.models m SET live_view = NULL WHERE m.name = create_model.name;
-        PERFORM tidemark_internal.execute_as_owner(model_table, format('DROP VIEW IF EXISTS %s', old.live_view));
+        PERFORM tidemark_internal.drop_live_view(name);
     END IF;
     RETURN model_table;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.create_model(oid, text, regclass[], text, name[], integer, integer, boolean) IS
+COMMENT ON FUNCTION tidemark_internal.create_model(oid, text, regclass[], text, name[], integer, integer, boolean, name,
+    name) IS
 'The work behind tidemark.create_model.';
 
 CREATE FUNCTION tidemark_internal.adopt_sources(caller oid) RETURNS bigint
@@ -273,11 +321,10 @@ BEGIN
             USING ERRCODE = '42501', HINT = 'Its table is gone: the caller must be allowed to create it again.';
     END IF;
     -- Waits for whoever refreshes it.
+    PERFORM FROM tidemark_internal.models x WHERE x.name = drop_model.name FOR UPDATE;
+    PERFORM tidemark_internal.drop_live_view(name);
     DELETE FROM tidemark_internal.models x WHERE x.name = drop_model.name;
     DELETE FROM tidemark_internal.model_dirty d WHERE d.model = drop_model.name;
-    IF there AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.live_view) THEN
-        PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP VIEW %s', m.live_view));
-    END IF;
     IF there AND drop_table THEN
         PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP TABLE %s', m.target));
     END IF;

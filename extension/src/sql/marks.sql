@@ -4,8 +4,18 @@
 -- Why no mark is ever lost: marks are rows without a shared key, so no writer's mark hides behind another's. A
 -- refresher deletes the marks it can see first and reads the sources in a later statement, whose snapshot is newer:
 -- whoever's mark it deleted has committed, so his rows are in the recompute; whoever commits in between leaves a
--- mark behind, and the date is recomputed once more. A mark says whether rows were only added: then the rows of a
--- model that makes each of its rows from one row of its source only grow in number, and those there stay as they are.
+-- mark behind, and the date is recomputed once more.
+--
+-- A mark may say more than that rows of a date changed, so that less is to be done; what it does not say, is meant.
+-- * only_added: none was changed or deleted. A model that makes each of its rows from one row of its source (append)
+--   only needs the new ones.
+-- * persons: it concerns the rows of these persons only, by the column person_column of the source. A model that is
+--   scoped by this column (scope) only needs theirs. The refresh of the model below says so, which knows the rows that
+--   it wrote, or who calls tidemark.mark_persons (then for every column that a model is scoped by).
+-- * no date: all dates on which these persons have rows. They are looked up when the mark is taken, not when it is
+--   made: whoever is just adding a row of theirs on another date could not be seen then.
+-- All marks of a date together decide how it is refreshed (tidemark_internal.refresh_date): as the first of append and
+-- scope that all of them allow and the model has, and where there is none, or anything is not as expected, recomputed.
 --
 -- And none that is distributed while a model is being registered, which nobody can see yet: its table was read before
 -- the rows of the mark were there. Such marks stay in the log with the snapshot under which they were passed on, and
@@ -15,7 +25,9 @@ CREATE TABLE tidemark_internal.dirty_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source regclass NOT NULL,
     -- Leaves room to widen: one impossible date must not stop the marks of everybody.
-    event_date date NOT NULL CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
+    event_date date CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
+    persons text[],
+    person_column name,
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     only_added boolean NOT NULL DEFAULT false,
@@ -26,6 +38,7 @@ CREATE TABLE tidemark_internal.dirty_log (
     lateness bigint[] CHECK (pg_catalog.cardinality(lateness) = 12),
     passed pg_snapshot,
     set_aside text,
+    CHECK (event_date IS NOT NULL OR persons IS NOT NULL),
     CHECK (min_event_time >= '0001-01-01 00:00:00Z' AND max_event_time < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX ON tidemark_internal.dirty_log (source, event_date);
@@ -34,7 +47,11 @@ COMMENT ON TABLE tidemark_internal.dirty_log IS
 'tidemark.refresh.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.id IS 'Identity of the mark.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.source IS 'Table whose rows changed.';
-COMMENT ON COLUMN tidemark_internal.dirty_log.event_date IS 'UTC date of the rows that changed.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.event_date IS
+'UTC date of the rows that changed; NULL: every date on which these persons have rows.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.persons IS 'Whose rows changed; NULL: not known, so anybody''s.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.person_column IS
+'Column of the table that persons are of; NULL: whichever a model is scoped by.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.marked_at IS 'Start of the transaction that changed them.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.only_added IS
@@ -56,7 +73,8 @@ CREATE TABLE tidemark_internal.model_dirty (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- No foreign key: it would make marks wait for whoever registers or drops the model.
     model text NOT NULL,
-    event_date date NOT NULL,
+    event_date date,
+    persons text[],
     marked_at timestamptz NOT NULL,
     only_added boolean NOT NULL DEFAULT false
 );
@@ -66,7 +84,9 @@ COMMENT ON TABLE tidemark_internal.model_dirty IS
 'by lookback and lookahead.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.id IS 'Identity of the mark.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.model IS 'Name of the model.';
-COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS 'Date to recompute.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS
+'Date to recompute; NULL: every date that has rows, of these persons if there are some.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.persons IS 'Whose rows to recompute; NULL: everybody''s.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.marked_at IS 'When the source was marked.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.only_added IS
 'Whether rows of the source were only added, none changed or deleted.';
@@ -133,6 +153,49 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.mark_dirty(oid, regclass, date[], text) IS
 'The work behind tidemark.mark_dirty.';
+
+CREATE FUNCTION tidemark.mark_persons(source regclass, ids text[], reason text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text) IS
+'Records that rows of these persons changed in source, on whichever dates,
+so that tidemark.refresh computes anew what models say of them: those that
+are scoped only their rows, others every date. ids must be complete: all
+values by which the rows of these persons are found in source and in the
+models, before and after the change. Call it in the transaction that changes
+them. NULL ids are skipped; none at all mark nothing. 54000 for more than
+100,000 of them, 22P02 for one that is no value of the column by which a
+model is scoped, 22023 for a reason of more than 1,000 characters. Needs
+what tidemark.mark_dirty needs.';
+
+CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    given CONSTANT text[] := ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL);
+    ids_type text;
+BEGIN
+    PERFORM tidemark_internal.check_may_mark(caller, source, NULL);
+    IF length(reason) > 1000 THEN
+        RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
+    ELSIF cardinality(given) > 100000 THEN
+        RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
+    ELSIF given <> '{}' THEN
+        -- Live views will do the same.
+        FOR ids_type IN
+            SELECT DISTINCT tidemark_internal.ids_type(m)
+              FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
+             WHERE s.source = mark_persons.source AND m.scope IS NOT NULL
+        LOOP
+            EXECUTE format('SELECT $1::%s', ids_type) USING given;
+        END LOOP;
+        INSERT INTO tidemark_internal.dirty_log (source, persons, reason)
+        VALUES (mark_persons.source, given, mark_persons.reason);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.mark_persons(oid, regclass, text[], text) IS
+'The work behind tidemark.mark_persons.';
 
 CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[],
     min_event_times timestamptz[], max_event_times timestamptz[], lateness bigint[] DEFAULT NULL) RETURNS void
@@ -206,28 +269,31 @@ BEGIN
     -- One statement, so that the snapshot that is noted is the one that decides which models there are.
     WITH gone AS (
         DELETE FROM tidemark_internal.dirty_log l WHERE alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.marked_at, l.only_added, l.passed
+        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.only_added, l.passed
     ), kept AS (
         UPDATE tidemark_internal.dirty_log l
            SET passed = pg_current_snapshot(), rows = NULL, late_rows = NULL, lateness = NULL
          WHERE NOT alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.marked_at, l.only_added, NULL::pg_snapshot
+        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.only_added, NULL::pg_snapshot
     ), concerned AS (
-        SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, min(k.marked_at) AS marked_at,
+        SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, k.marked_at,
                -- What a model that is new has of a date, the mark does not say.
-               bool_and(k.only_added AND k.passed IS NULL) AS only_added
+               k.only_added AND k.passed IS NULL AS only_added,
+               CASE WHEN k.passed IS NULL AND m.scope_source = coalesce(k.person_column, m.scope_source)
+                    THEN k.persons END AS persons
           FROM (TABLE gone UNION ALL TABLE kept) AS k
           JOIN tidemark_internal.model_sources s ON s.source = k.source
           JOIN tidemark_internal.models m ON m.name = s.model
-         WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed)
-         GROUP BY m.name, k.event_date)
-    INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at, only_added)
-    SELECT s.name, lower(span) + n, s.marked_at, s.only_added
-      FROM (SELECT c.name, c.only_added, min(c.marked_at) AS marked_at,
+         WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed))
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at, only_added)
+    SELECT s.name, lower(span) + n, s.persons, s.marked_at, s.only_added
+      FROM (SELECT c.name, c.only_added, c.persons, min(c.marked_at) AS marked_at,
+                   -- Of no date it has no bounds, and neither has what comes of it a date.
                    range_agg(daterange(c.event_date - c.lookahead_days, c.event_date + c.lookback_days, '[]')) AS dates
               FROM concerned c
              -- Where nothing is widened, each date keeps its own time.
-             GROUP BY c.name, c.only_added, CASE WHEN c.lookback_days + c.lookahead_days = 0 THEN c.event_date END
+             GROUP BY c.name, c.only_added, c.persons, c.event_date IS NULL,
+                      CASE WHEN c.lookback_days + c.lookahead_days = 0 THEN c.event_date END
            ) AS s
      CROSS JOIN LATERAL unnest(s.dates) AS span
      CROSS JOIN LATERAL generate_series(

@@ -15,7 +15,10 @@ CREATE TABLE tidemark_internal.models (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     defined_by xid8 NOT NULL,
     live_view regclass,
-    appends boolean NOT NULL DEFAULT false,
+    scope name,
+    scope_source name,
+    ways text[] NOT NULL DEFAULT '{}',
+    other_ways text,
     refresh_count bigint NOT NULL DEFAULT 0,
     change_count bigint NOT NULL DEFAULT 0,
     last_refreshed_at timestamptz,
@@ -38,8 +41,12 @@ COMMENT ON COLUMN tidemark_internal.models.created_at IS 'When the model was fir
 COMMENT ON COLUMN tidemark_internal.models.defined_by IS
 'Transaction that gave it its definition or its sources: marks that were passed on before it was seen concern it.';
 COMMENT ON COLUMN tidemark_internal.models.live_view IS 'View that is exact at any moment; NULL without one.';
-COMMENT ON COLUMN tidemark_internal.models.appends IS
-'Whether its query allowed, when it was registered, to add the rows that a source gained instead of computing a date.';
+COMMENT ON COLUMN tidemark_internal.models.scope IS
+'Column of the target by which it may be recomputed in part; NULL: not.';
+COMMENT ON COLUMN tidemark_internal.models.scope_source IS 'The column of its source that scope is; NULL without one.';
+COMMENT ON COLUMN tidemark_internal.models.ways IS
+'Ways in which a date may be refreshed, as its query allowed when it was registered.';
+COMMENT ON COLUMN tidemark_internal.models.other_ways IS 'Why not in the other ways; NULL if in all.';
 COMMENT ON COLUMN tidemark_internal.models.refresh_count IS 'How many dates have been recomputed in all.';
 COMMENT ON COLUMN tidemark_internal.models.change_count IS
 'How many of these recomputes changed rows; materialized views follow it.';
@@ -81,7 +88,9 @@ CREATE TABLE tidemark_internal.refresh_log (
     rows_updated bigint NOT NULL,
     rows_deleted bigint NOT NULL,
     seconds numeric(12, 3) NOT NULL,
-    appended boolean NOT NULL DEFAULT false,
+    way text NOT NULL DEFAULT 'recompute',
+    persons bigint,
+    rows bigint,
     horizon xid8
 );
 CREATE INDEX ON tidemark_internal.refresh_log (model, event_date);
@@ -96,8 +105,9 @@ COMMENT ON COLUMN tidemark_internal.refresh_log.rows_inserted IS 'Rows that were
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.seconds IS 'How long the recompute of the date took.';
-COMMENT ON COLUMN tidemark_internal.refresh_log.appended IS
-'Whether only the rows that its source had gained were computed, instead of the whole date.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, scope or recompute: how it was done.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.persons IS 'How many persons it was for; NULL for all.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.rows IS 'How many rows of the date were stored afterwards.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.horizon IS
 'All transactions before this one had ended when it began: rows of these were seen.';
 
@@ -151,7 +161,7 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.models_in_order() FROM PUBLIC;
 
 CREATE VIEW tidemark.refresh_log AS
 SELECT l.id, l.run, l.model, l.event_date, l.refreshed_at, l.rows_inserted, l.rows_updated, l.rows_deleted, l.seconds,
-       l.appended
+       l.way, l.persons
   FROM tidemark_internal.refresh_log l;
 GRANT SELECT ON tidemark.refresh_log TO PUBLIC;
 COMMENT ON VIEW tidemark.refresh_log IS
@@ -167,5 +177,7 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_inserted IS 'Rows that were not ther
 COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
-COMMENT ON COLUMN tidemark.refresh_log.appended IS
-'Whether only the rows that its source had gained were computed, instead of the whole date.';
+COMMENT ON COLUMN tidemark.refresh_log.way IS
+'How it was done: append (only the rows that its source had gained were computed), scope (only the rows of the persons '
+'whose events had changed) or recompute (all rows of the date).';
+COMMENT ON COLUMN tidemark.refresh_log.persons IS 'Of how many persons rows were computed; NULL for all.';

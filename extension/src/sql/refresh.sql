@@ -4,24 +4,25 @@
 -- differs, all under one snapshot. It runs as the owner of the model's table. The statements are put together in
 -- models/statement.rs; the procedure tidemark.refresh, which calls the steps, is models/refresh.rs.
 
-CREATE FUNCTION tidemark_internal.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION tidemark_internal.execute_as_owner(relation regclass, statement text, event_date date DEFAULT NULL,
+    persons text[] DEFAULT NULL) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as_owner';
-COMMENT ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date) IS
+COMMENT ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date, text[]) IS
 'Runs a statement as the owner of a relation, in a security-restricted
-operation and under fixed settings (UTC, ISO), with event_date as $1 and the
-day after as $2 (both NULL without event_date). Returns the first column of
-the first row as text, or the number of rows written by a statement that
-returns none. For the extension''s owner only: who may is asked before.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date) FROM PUBLIC;
+operation and under fixed settings (UTC, ISO), with event_date as $1, the
+day after as $2, persons as $3. NULL where they are not given. Returns the
+first column of the first row as text, or the number of rows written by a
+statement that returns none. For the extension''s owner only: who may is
+asked before.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_as_owner(regclass, text, date, text[]) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION tidemark_internal.read_as_owner(relation regclass, statement text, event_date date DEFAULT NULL,
+    persons text[] DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 100000 AS 'MODULE_PATHNAME', 'tidemark_read_as_owner';
-COMMENT ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date) IS
+COMMENT ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date, text[]) IS
 'Like tidemark_internal.execute_as_owner for a statement that only reads,
 under the snapshot of the calling query.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date, text[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.execute_as(role oid, statement text) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as';
@@ -58,12 +59,102 @@ COMMENT ON FUNCTION tidemark_internal.of_date(date, date, "any") IS
 otherwise (44000), which shows the key of the row. NULL is no date.';
 
 CREATE FUNCTION tidemark_internal.statement_text(kind text, target text, columns text[], types text[], key text[],
-    query text, append_query text) RETURNS text
+    query text, part text, scope text, touched text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_statement_text';
-COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text) IS
-'Part of tidemark_internal.model_statement: puts the text together.
-append_query is NULL for all kinds but append. 22023 for an unknown kind.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text) IS
+'Part of tidemark_internal.model_statement: puts the text together. part is
+the query for a part of the date, for append and scope; touched a column of
+which the values in rows that were written are returned, or NULL. 22023 for
+an unknown kind.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text)
+  FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.scope_problem(role oid, query text, source regclass, person text, scope text)
+RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_scope_problem';
+COMMENT ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) IS
+'Why the rows that a query returns for a value of column scope may depend on
+rows of its source with other values of column person, as a role sees it and
+without running it. NULL: they do not. For the extension''s owner only.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.ids_type(model tidemark_internal.models) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT format_type(a.atttypid, NULL) || '[]' FROM pg_attribute a
+         WHERE a.attrelid = model.target AND a.attname = model.scope);
+COMMENT ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) IS
+'Part of the statements of scoped models: the type of a list of persons.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.not_scoped(model tidemark_internal.models) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner CONSTANT oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = model.target);
+    sources CONSTANT regclass[] := ARRAY(
+        SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name);
+    here record;
+    there record;
+BEGIN
+    IF cardinality(sources) <> 1 THEN
+        RETURN 'it has more than one source';
+    END IF;
+    SELECT a.atttypid, a.atttypmod, a.attcollation, a.attnotnull, o.collisdeterministic INTO here
+      FROM pg_attribute a LEFT JOIN pg_collation o ON o.oid = a.attcollation
+     WHERE a.attrelid = model.target AND a.attname = model.scope AND a.attnum > 0;
+    SELECT a.atttypid, a.atttypmod, a.attcollation INTO there
+      FROM pg_attribute a WHERE a.attrelid = sources[1] AND a.attname = model.scope_source AND a.attnum > 0;
+    RETURN CASE
+        WHEN here IS NULL THEN format('the table has no column %I', model.scope)
+        WHEN there IS NULL THEN format('the source has no column %I', model.scope_source)
+        WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = sources[1] AND a.attname = 'event_date'
+                                                      AND a.atttypid = 'date'::regtype)
+        THEN 'the source has no column event_date of type date'
+        WHEN NOT here.attnotnull THEN format('column %I of the table is not declared NOT NULL', model.scope)
+        WHEN (here.atttypid, here.attcollation) IS DISTINCT FROM (there.atttypid, there.attcollation)
+             OR here.atttypmod NOT IN (-1, there.atttypmod)
+        THEN 'the columns of table and source have not the same type and collation'
+        WHEN here.atttypid <> ALL ('{text,varchar,uuid,integer,bigint}'::regtype[]::oid[])
+        THEN 'the column is neither text, varchar, uuid, integer nor bigint'
+        WHEN NOT here.collisdeterministic THEN 'its collation finds different texts equal'
+        ELSE tidemark_internal.scope_problem(owner, model.query, sources[1], model.scope_source, model.scope)
+    END;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) IS
+'Why the rows of a person cannot be computed without those of others: words
+for an error message. NULL: they can.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.scope_query(model tidemark_internal.models, ids text, first text DEFAULT NULL,
+    last text DEFAULT NULL, live boolean DEFAULT false) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF model.scope IS NULL OR tidemark_internal.not_scoped(model) IS NOT NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT tidemark_internal.rewrite_query(model.query, first, last, ARRAY[n.nspname]::text[],
+                ARRAY[c.relname]::text[], ARRAY[format(
+                    '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE tidemark_source.%I = ANY (%s))',
+                    CASE WHEN live AND a.name IS NOT NULL THEN a.live_view ELSE s.source END, model.scope_source, ids)])
+              FROM tidemark_internal.model_sources s
+              JOIN pg_class c ON c.oid = s.source
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+              LEFT JOIN tidemark_internal.models a ON a.target = s.source
+             WHERE s.model = model.name);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) IS
+'Part of tidemark.refresh and of live views: the query of a scoped model,
+made to read only rows of some persons, whom the SQL expression ids says.
+first and last as for tidemark_internal.rewrite_query; live: from the live
+view of its source. NULL where that would not be the same.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean)
+  FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
@@ -149,16 +240,19 @@ COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 date of a model began, as age(xid) counts: what is older was seen by it.
 NULL when the log does not know.';
 
-CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text) RETURNS text
+CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL)
+RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     columns text[];
     types text[];
-    append_query text := CASE WHEN kind = 'append' THEN tidemark_internal.append_query(model) END;
+    ids CONSTANT text := '$3::' || tidemark_internal.ids_type(model);
+    part text := CASE kind WHEN 'append' THEN tidemark_internal.append_query(model)
+                           WHEN 'scope' THEN tidemark_internal.scope_query(model, ids) END;
 BEGIN
-    IF kind = 'append' AND append_query IS NULL THEN
+    IF kind IN ('append', 'scope') AND part IS NULL THEN
         RETURN NULL;
     END IF;
     -- A cast to varchar(n) would cut in silence.
@@ -169,21 +263,23 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-                                            append_query);
+        part, CASE kind WHEN 'scope' THEN format('%I = ANY (%s)', model.scope, ids) END, touched);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text) IS
+COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
 doubled or NULL key afterwards, append adds the rows that are missing if the
-source only gained rows (NULL for a model that cannot do so, see
-tidemark_internal.append_query), diff brings the stored rows in line,
-compare only says how they differ. Useful to EXPLAIN.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text) FROM PUBLIC;
+source only gained rows, scope brings the stored rows of some persons ($3)
+in line (NULL for models that cannot do so), diff those of all, compare only
+says how they differ. touched: a column of which the values in the rows that
+were written are returned. Useful to EXPLAIN.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, only_added boolean,
-    OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT appended boolean)
+    persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT rows bigint,
+    OUT way text, OUT written text[])
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -192,10 +288,15 @@ DECLARE
     wrong text;
     elsewhere bigint := 0;
     result json;
-    may_fill boolean;
+    unseen CONSTANT boolean := NOT EXISTS (
+        SELECT FROM pg_trigger t
+         WHERE NOT t.tgisinternal
+           AND t.tgrelid IN (SELECT model.target UNION ALL
+                             SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = model.target));
     filled boolean := false;
-    append text;
-    stored constant text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
+    stored CONSTANT text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
+    known bigint;
+    statement text;
 BEGIN
     IF isfinite(event_date) AND EXISTS (
         SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
@@ -203,54 +304,69 @@ BEGIN
            AND a.atttypid = 'timestamptz'::regtype) THEN
         -- A partition that is made is filled before it has indexes: they are built in far less time than they are kept
         -- up. Not behind the back of triggers.
-        may_fill := NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = model.target AND NOT t.tgisinternal);
         filled := tidemark_internal.execute_as_owner(model.target,
             format('SELECT cardinality(tidemark_internal.create_partitions(%L, ARRAY[$1], %L)) > 0', model.target::text,
-                   CASE WHEN may_fill THEN tidemark_internal.model_statement(model, 'fill') END),
-            event_date)::boolean AND may_fill;
+                   CASE WHEN unseen THEN tidemark_internal.model_statement(model, 'fill') END),
+            event_date)::boolean AND unseen;
     END IF;
-    appended := false;
-    IF NOT filled AND tidemark_internal.execute_as_owner(model.target,
-            format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
-        -- Not over a change of columns, which may have changed stored rows or what the query makes of old ones.
-        IF only_added AND (SELECT max(age(a.xmin)) IS NOT NULL
-                              AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
-                             FROM pg_attribute a
-                            WHERE a.attrelid = model.target
-                               OR a.attrelid IN (SELECT s.source FROM tidemark_internal.model_sources s
-                                                  WHERE s.model = model.name)) THEN
+    -- Less than the whole date: not over a change of columns, which may have changed stored rows or what the query
+    -- makes of old ones.
+    IF NOT filled AND (only_added OR persons IS NOT NULL)
+       AND (SELECT max(age(a.xmin)) IS NOT NULL
+               AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
+              FROM pg_attribute a
+             WHERE a.attrelid = model.target
+                OR a.attrelid IN (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name))
+    THEN
+        FOREACH way IN ARRAY CASE WHEN only_added THEN '{append}'::text[] ELSE '{}' END
+                             || CASE WHEN persons IS NOT NULL AND unseen THEN '{scope}'::text[] ELSE '{}' END LOOP
+            CONTINUE WHEN NOT way = ANY (model.ways);
             BEGIN
-                append := tidemark_internal.model_statement(model, 'append');
-                IF append IS NOT NULL THEN
-                    result := tidemark_internal.execute_as_owner(model.target, append, event_date)::json;
-                    appended := result ->> 'wrong' IS NULL AND (result ->> 'surplus')::bigint = 0
-                                AND (result ->> 'elsewhere')::bigint = 0;
-                    IF NOT appended THEN
-                        RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
-                    END IF;
-                    inserted := result ->> 'inserted';
-                    updated := 0;
-                    deleted := 0;
-                    RETURN;
+                IF way = 'scope' THEN
+                    -- Rows that somebody deleted or added by hand are not those of these persons only.
+                    known := (SELECT l.rows FROM tidemark_internal.refresh_log l
+                               WHERE l.model = model.name AND l.event_date = refresh_date.event_date
+                               ORDER BY l.id DESC LIMIT 1);
+                    CONTINUE WHEN known IS DISTINCT FROM
+                        tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
                 END IF;
+                statement := tidemark_internal.model_statement(model, way, touched);
+                CONTINUE WHEN statement IS NULL;
+                result := tidemark_internal.execute_as_owner(model.target, statement, event_date, persons)::json;
+                IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0
+                   OR (result ->> 'elsewhere')::bigint <> 0 THEN
+                    RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                END IF;
+                inserted := result ->> 'inserted';
+                updated := coalesce((result ->> 'updated')::bigint, 0);
+                deleted := coalesce((result ->> 'deleted')::bigint, 0);
+                rows := coalesce((result ->> 'rows')::bigint, known + inserted - deleted);
+                written := tidemark_internal.written(result, unseen);
+                RETURN;
             EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
-                appended := false;
             END;
-        END IF;
-        result := tidemark_internal.execute_as_owner(model.target, tidemark_internal.model_statement(model, 'diff'),
-                                                     event_date)::json;
+        END LOOP;
+    END IF;
+    way := 'recompute';
+    IF NOT filled AND tidemark_internal.execute_as_owner(model.target,
+            format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+        result := tidemark_internal.execute_as_owner(model.target,
+            tidemark_internal.model_statement(model, 'diff', touched), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
         deleted := result ->> 'deleted';
+        rows := result ->> 'computed';
         wrong := result ->> 'wrong';
         elsewhere := result ->> 'elsewhere';
+        written := tidemark_internal.written(result, unseen);
     ELSE
         inserted := tidemark_internal.execute_as_owner(model.target,
             CASE WHEN filled THEN stored ELSE tidemark_internal.model_statement(model, 'build') END,
             event_date)::bigint;
         updated := 0;
         deleted := 0;
+        rows := inserted;
         -- A unique index on columns of the key, none of them NULL, has checked it already.
         IF inserted > 0 AND NOT EXISTS (
             SELECT FROM pg_index i
@@ -283,16 +399,30 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean, text[], name) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
-what the query returns, as the owner of the table, and says how many rows
-that took. Makes the partition of the date if the table has daily ones.
-only_added: nothing but added rows has happened to the source since the date
-was last refreshed; then only these are computed where the model allows it
-(appended), and the numbers of rows are compared afterwards.
+what the query returns, as the owner of the table. Says how many rows that
+took, in which way it did, and which values of column touched are in the
+rows that it wrote (written; NULL: not known). Makes the partition of
+the date if the table has daily ones. What its marks say decides the way.
+append, if rows were only added and the model allows it: only these are
+computed, and the numbers of rows compared afterwards. scope, if it allows
+that and persons are given: only their rows. Where that is not enough, and
+where anything is not as expected, recompute: the whole date.
 Takes no marks away. 21000: the query returns a key that is NULL or not
 unique. 44000: it returns rows of other dates.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean, text[], name)
+  FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.written(result json, complete boolean) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN complete AND json_typeof(result -> 'written') = 'array'
+            THEN ARRAY(SELECT json_array_elements_text(result -> 'written')) END;
+COMMENT ON FUNCTION tidemark_internal.written(json, boolean) IS
+'Part of tidemark_internal.refresh_date: whose rows a statement says that it
+wrote; NULL where it does not, or triggers may have written others.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.written(json, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.start_refresh(caller oid, model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000

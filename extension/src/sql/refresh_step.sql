@@ -16,7 +16,8 @@ BEGIN
           FROM tidemark_internal.models x
          WHERE tidemark_internal.may_act_as(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = x.target))
            AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
-                        WHERE d.model = x.name AND NOT skip && ARRAY[x.name, x.name || ' ' || d.event_date]
+                        WHERE d.model = x.name
+                          AND NOT skip && ARRAY[x.name, x.name || ' ' || coalesce(d.event_date::text, 'every date')]
                           AND NOT tidemark_internal.is_frozen(x.name, d.event_date) OFFSET 0)
     ), above(name, target) AS (
         SELECT r.name, r.target
@@ -70,6 +71,29 @@ that never comes to an end, because the query hangs and somebody cancels it,
 the other models come first the next time. NULL when nothing is left to do.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.note_attempt(oid, text, text[], text[], float8[]) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.date_marks(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mark record;
+BEGIN
+    -- As with those of a date: deleted first, what they are about read by later statements.
+    FOR mark IN
+        DELETE FROM tidemark_internal.model_dirty d
+         WHERE d.model = date_marks.model AND d.event_date IS NULL RETURNING d.*
+    LOOP
+        INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at)
+        SELECT date_marks.model, d, mark.persons, mark.marked_at
+          FROM unnest(tidemark_internal.dates_with_rows(date_marks.model, mark.persons)) AS d;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.date_marks(text) IS
+'Part of tidemark.refresh: turns marks of a model that name no date into
+marks of all dates on which there are rows for them.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.date_marks(text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], run timestamptz DEFAULT NULL,
     OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text, OUT code text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -85,10 +109,11 @@ DECLARE
     began timestamptz;
     change record;
     changed boolean;
-    only_added boolean;
+    marks record;
+    touched name;
     horizon xid8;
 BEGIN
-    -- Among a model's dates the newest comes first, which dashboards look at most.
+    -- Among a model's dates the newest comes first, which dashboards look at most; before them, marks of no date.
     FOR candidate IN
         SELECT * FROM tidemark_internal.models_to_refresh(caller, model, skip, '{}', '{}')
     LOOP
@@ -99,22 +124,35 @@ BEGIN
         SELECT d.event_date INTO day
           FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
                  WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
-         WHERE NOT skip && ARRAY[candidate, candidate || ' ' || d.event_date]
+         WHERE NOT skip && ARRAY[candidate, candidate || ' ' || coalesce(d.event_date::text, 'every date')]
            AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
          LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
-        refreshed_date := day;
+        refreshed_date := coalesce(day::text, 'every date');
         began := clock_timestamp();
         horizon := pg_snapshot_xmin(pg_current_snapshot());
         BEGIN
+            IF day IS NULL THEN
+                PERFORM tidemark_internal.date_marks(candidate);
+                UPDATE tidemark_internal.models x SET attempted_at = NULL WHERE x.name = candidate;
+                RETURN;
+            END IF;
             -- Marks go first, the sources are read by later statements with a newer snapshot (see marks.sql).
             WITH gone AS (
                 DELETE FROM tidemark_internal.model_dirty d
                  WHERE d.model = candidate AND d.event_date = day
-                RETURNING d.only_added)
-            SELECT bool_and(g.only_added) INTO only_added FROM gone g;
-            SELECT * INTO change FROM tidemark_internal.refresh_date(m, day, only_added);
+                RETURNING d.only_added, d.persons)
+            SELECT bool_and(g.only_added) AS only_added,
+                   CASE WHEN bool_and(g.persons IS NOT NULL)
+                        THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
+              INTO marks FROM gone g;
+            touched := (SELECT min(r.scope_source) FROM tidemark_internal.model_sources s
+                          JOIN tidemark_internal.models r ON r.name = s.model
+                         WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1);
+            SELECT * INTO change
+              FROM tidemark_internal.refresh_date(m, day, marks.only_added,
+                       CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, touched);
             -- A partition may have been detached since the date was chosen: then the rows computed are too few.
             IF tidemark_internal.is_frozen(candidate, day) THEN
                 RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
@@ -122,9 +160,9 @@ BEGIN
             changed := change.inserted + change.updated + change.deleted > 0;
             -- Only models that read this one care, and only if there is something new to read.
             IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
-                INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added)
+                INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, reason, only_added)
                 -- A recompute may have found rows to insert where none came: rows that somebody deleted from the table.
-                VALUES (m.target, day, 'refreshed ' || candidate, change.appended);
+                VALUES (m.target, day, change.written, touched, 'refreshed ' || candidate, change.way = 'append');
             END IF;
             UPDATE tidemark_internal.models x
                SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
@@ -137,10 +175,10 @@ BEGIN
                AND (x.failed_date = day
                     OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
             INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted,
-                                                       rows_updated, rows_deleted, seconds, appended, horizon)
+                                                       rows_updated, rows_deleted, seconds, way, persons, rows, horizon)
             VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
-                    change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.appended,
-                    horizon);
+                    change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
+                    CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END, change.rows, horizon);
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.

@@ -18,8 +18,42 @@ COMMENT ON FUNCTION tidemark_internal.is_frozen(text, date) IS
 was retired, or the date of the model''s own table was. A frozen date is
 never recomputed: its rows stay as they are. false for an unknown model.';
 
+CREATE FUNCTION tidemark_internal.dates_with_rows(model text, persons text[]) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark_internal.models;
+    source regclass;
+    ids_type text;
+    dates date[] := '{}';
+BEGIN
+    SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = dates_with_rows.model;
+    ids_type := tidemark_internal.ids_type(m);
+    FOR source IN
+        SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source
+         WHERE s.model = m.name
+    LOOP
+        dates := dates || ARRAY(
+            SELECT d + shift
+              FROM unnest(tidemark_internal.source_dates(m.target, source, persons, m.scope_source, ids_type)) AS d,
+                   generate_series(-m.lookahead_days, m.lookback_days) AS shift);
+    END LOOP;
+    dates := dates || tidemark_internal.source_dates(m.target, m.target, persons, m.scope, ids_type);
+    RETURN ARRAY(SELECT DISTINCT d FROM unnest(dates) AS d);
+EXCEPTION WHEN data_exception THEN
+    -- Persons who are no values of the column: then of anybody.
+    RETURN CASE WHEN persons IS NOT NULL THEN tidemark_internal.dates_with_rows(model, NULL) ELSE '{}' END;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) IS
+'The dates of a model that its sources and its table hold rows for, as seen
+by the calling query: of anybody, or of these persons. Read as the owner of
+its table.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.waiting_dates(model text)
-RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean)
+RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean, partly boolean)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
@@ -49,32 +83,42 @@ BEGIN
           FROM below b
           JOIN tidemark_internal.models m ON m.name = b.name
           JOIN tidemark_internal.retired_dates r ON r.parent = m.target
-    ), logged AS (
-        SELECT m.name, m.lookback_days, m.lookahead_days, l.event_date, min(l.marked_at) AS marked_at
-          FROM below b
-          JOIN tidemark_internal.models m ON m.name = b.name
-          JOIN tidemark_internal.model_sources s ON s.model = m.name
-          JOIN tidemark_internal.dirty_log l ON l.source = s.source
-         -- A mark that could not be passed on, or would not be, must not make views fail.
-         WHERE l.set_aside IS NULL AND l.event_date BETWEEN '0001-01-01' AND '9999-12-31'
-           AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
-         GROUP BY m.name, l.event_date
     ), marks AS (
-        SELECT x.model, x.event_date, min(x.marked_at) AS marked_at
-          FROM (SELECT d.model, d.event_date, d.marked_at
-                  FROM tidemark_internal.model_dirty d WHERE d.model IN (SELECT b.name FROM below b)
+        SELECT x.name, x.event_date, min(x.marked_at) AS marked_at, bool_and(x.partly) AS partly
+          FROM (SELECT d.model, e.event_date, d.marked_at, d.persons IS NOT NULL
+                  FROM tidemark_internal.model_dirty d
+                 CROSS JOIN LATERAL unnest(
+                       CASE WHEN d.event_date IS NULL THEN tidemark_internal.dates_with_rows(d.model, d.persons)
+                            ELSE ARRAY[d.event_date] END) AS e(event_date)
+                 WHERE d.model IN (SELECT b.name FROM below b)
                 UNION ALL
-                SELECT l.name, l.event_date + shift, l.marked_at
-                  FROM logged l CROSS JOIN LATERAL generate_series(-l.lookahead_days, l.lookback_days) AS shift) AS x
+                SELECT m.name, e.event_date, l.marked_at,
+                       l.persons IS NOT NULL AND l.passed IS NULL
+                           AND coalesce(coalesce(l.person_column, m.scope_source) = m.scope_source, false)
+                  FROM below b
+                  JOIN tidemark_internal.models m ON m.name = b.name
+                  JOIN tidemark_internal.model_sources s ON s.model = m.name
+                  JOIN tidemark_internal.dirty_log l ON l.source = s.source
+                 CROSS JOIN LATERAL unnest(
+                       CASE WHEN l.event_date IS NULL THEN tidemark_internal.dates_with_rows(
+                                m.name, CASE WHEN m.scope IS NOT NULL THEN l.persons END)
+                            ELSE ARRAY(SELECT l.event_date + shift
+                                         FROM generate_series(-m.lookahead_days, m.lookback_days) AS shift)
+                       END) AS e(event_date)
+                 -- A mark that could not be passed on, or would not be, must not make views fail.
+                 WHERE l.set_aside IS NULL
+                   AND (l.event_date IS NULL OR l.event_date BETWEEN '0001-01-01' AND '9999-12-31')
+                   AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
+               ) AS x(name, event_date, marked_at, partly)
          GROUP BY 1, 2
-    ), waiting AS (
-        SELECT k.model, k.event_date, k.marked_at,
-               (k.model, k.event_date) IN (SELECT c.name, c.event_date FROM cold c) AS frozen
+    ), waiting(model, event_date, marked_at, frozen, partly) AS (
+        SELECT k.name, k.event_date, k.marked_at,
+               (k.name, k.event_date) IN (SELECT c.name, c.event_date FROM cold c), k.partly
           FROM marks k
         UNION
         -- What is stale below is stale here, except where it will stay as it is.
         SELECT m.name, w.event_date + shift, w.marked_at,
-               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c)
+               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c), false
           FROM waiting w
           JOIN tidemark_internal.models a ON a.name = w.model
           JOIN tidemark_internal.model_sources s ON s.source = a.target
@@ -82,16 +126,16 @@ BEGIN
           JOIN below b ON b.name = m.name
          CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
          WHERE NOT w.frozen)
-    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen) FROM waiting w
+    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen), bool_and(w.partly) FROM waiting w
      WHERE w.model = waiting_dates.model
      GROUP BY w.event_date;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
 'The dates of a model that the marks visible to the calling query make stale,
-marks on the models below it included: each date once, with its oldest mark,
-and whether it is frozen and so stays as it is. No rows for an unknown
-model.';
+marks on the models below it included. Each date once, with its oldest mark,
+whether it is frozen and so stays as it is, and whether only rows of some
+persons are stale (partly). No rows for an unknown model.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
@@ -111,6 +155,15 @@ would return, as seen by the calling query: those with marks, those that
 read a stale date of another model; frozen dates are not among them.
 Ascending; empty when the model is clean. Live views compute exactly these
 dates. 42704 for an unknown model.';
+
+CREATE FUNCTION tidemark_internal.stale_dates(model text, partly boolean) RETURNS date[]
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w
+              WHERE NOT w.frozen AND w.partly = stale_dates.partly);
+COMMENT ON FUNCTION tidemark_internal.stale_dates(text, boolean) IS
+'Part of live views: those of tidemark.stale_dates on which only rows of some
+persons are stale, or the others.';
 
 CREATE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
 RETURNS TABLE (model text, model_date date, reason text)
@@ -158,7 +211,9 @@ SELECT m.name AS model,
        w.frozen_dirty_dates,
        m.refresh_count,
        m.change_count,
-       m.appends,
+       m.scope,
+       m.ways,
+       m.other_ways,
        m.last_refreshed_at,
        COALESCE(EXTRACT(epoch FROM pg_catalog.now() - w.dirty_since),
                 CASE WHEN m.last_refreshed_at IS NOT NULL THEN 0 END)::numeric(20, 3) AS freshness_seconds,
@@ -194,8 +249,11 @@ COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS
 'How many dates have marks but stay as they are, because source dates that they read were retired.';
 COMMENT ON COLUMN tidemark.model_status.refresh_count IS 'How many dates have been recomputed in all.';
 COMMENT ON COLUMN tidemark.model_status.change_count IS 'How many of these recomputes changed rows.';
-COMMENT ON COLUMN tidemark.model_status.appends IS
-'Whether its query allows to add the rows that its source gained instead of computing a whole date.';
+COMMENT ON COLUMN tidemark.model_status.scope IS
+'Column by which persons may be computed without the others; NULL if none was given.';
+COMMENT ON COLUMN tidemark.model_status.ways IS
+'Ways in which a date may be refreshed: append, scope, recompute. Which one was taken is in tidemark.refresh_log.';
+COMMENT ON COLUMN tidemark.model_status.other_ways IS 'Why not in the other ways; NULL if in all.';
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
 COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS
 'For how long the stored rows have been behind the sources: age of the oldest mark that waits, in seconds; 0 when '

@@ -8,19 +8,21 @@ mod tests {
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
     const PARALLEL_UNSAFE: &str = "
         absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
-        create_partitions, create_step, detach_refused, distribute_dirty, drop_model, drop_step,
+        create_partitions, create_persons_view, create_step, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step,
         ensure_partitions, execute_as, execute_as_owner, execute_contained, forget_missing_tables, lock_retired, lock_settings,
         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
-        mark_dirty, mark_loaded, mark_replicated, mark_truncate, note_attempt, pass_on, record_maintenance,
+        mark_dirty, mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_ways, pass_on, record_maintenance,
         refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
-        retire_step, set_retired, set_watermark_policy, source_dates, start_refresh, track_changes,
+        retire_step, set_retired, set_watermark_policy, start_refresh, track_changes,
         unmanage_partitions, untrack_changes";
 
     /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
-        "read_as_owner, append_query, describe_query, model_statement, verify_model";
+        "read_as_owner, append_query, dates_with_rows, describe_query, model_statement, not_scoped, scope_problem, scope_query,
+         source_dates, verify_model";
 
-    /// Functions that may run with the rights of their owner: they only move or read marks and call nobody's code.
+    /// Functions that may run with the rights of their owner: they only move or read marks. What they must
+    /// read of users' tables, they read as the owner of the model.
     const SECURITY_DEFINER: &str =
         "date_blockers, horizon_age, is_frozen, mark_changes, mark_replicated, stale_dates, waiting_dates";
 

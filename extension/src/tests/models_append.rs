@@ -82,7 +82,7 @@ mod tests {
                 "DROP TABLE IF EXISTS w.m CASCADE; DELETE FROM tidemark_internal.models WHERE name = 'w.m'; {table};
                  SELECT tidemark.create_model('w.m', '{{w.events}}', $q${query}$q$, '{key}')"
             ));
-            text("SELECT appends FROM tidemark.model_status WHERE model = 'w.m'")
+            text("SELECT 'append' = ANY (ways) FROM tidemark.model_status WHERE model = 'w.m'")
         };
         let plain = "SELECT id, event_date FROM w.events WHERE event_date >= $1 AND event_date < $2";
         assert_eq!(appends(plain, "{id}", ""), "true");

@@ -139,12 +139,14 @@ pub(super) fn at_rest(race: &Race<'_>) {
     let events: i64 = client.query_one("SELECT count(*) FROM race.events", &[]).unwrap().get(0);
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
-    let appended = "SELECT count(*) FROM tidemark_internal.refresh_log WHERE appended";
-    let appended = client.query_one(appended, &[]).unwrap().get(0);
+    let ways = "SELECT count(*) FILTER (WHERE way = 'append'), count(*) FILTER (WHERE way = 'scope')
+                  FROM tidemark_internal.refresh_log";
+    let ways = client.query_one(ways, &[]).unwrap();
     race.note(|r| {
         r.rounds += 1;
         r.refreshed = after;
-        r.appended = appended;
+        r.appended = ways.get(0);
+        r.scoped = ways.get(1);
     });
     assert!(after >= before, "the counters of the models went back from {before} to {after}");
 }
@@ -176,7 +178,7 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
     if sabotage == Sabotage::MarksApart {
         writer::mark(client, "race.events", &[3]).unwrap();
     }
-    if sabotage == Sabotage::SaysAdded {
+    if matches!(sabotage, Sabotage::SaysAdded | Sabotage::NamesTooFew) {
         let row = format!(
             "INSERT INTO race.events (event_time, person, kind, amount)
              VALUES (timestamptz '{FIRST_DAY} 12:00:00+00' + interval '3 days', 'person 3', 'buy', 1)"
@@ -185,6 +187,15 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
         writer::mark(client, "race.events", &[3]).unwrap();
     }
     client.batch_execute("CALL tidemark.refresh(NULL, NULL)").unwrap();
+    if sabotage == Sabotage::NamesTooFew {
+        let change = format!(
+            "UPDATE race.events SET person = 'person 99' WHERE event_id = (
+                 SELECT max(event_id) FROM race.events WHERE event_date = date '{FIRST_DAY}' + 3 AND person = 'person 3')"
+        );
+        client.batch_execute(&change).unwrap();
+        writer::mark_persons(client, &["person 3".to_owned()]).unwrap();
+        return;
+    }
     if sabotage == Sabotage::SaysAdded {
         let change = format!(
             "UPDATE race.events SET amount = coalesce(amount, 0) + 1 WHERE event_date = date '{FIRST_DAY}' + 3"

@@ -4,6 +4,7 @@
 //! events (partitioned) -> clean (partitioned) -> daily    -> rolling [-1, +2] -> summary [-1, 0]
 //! refunds ---------------------------------------^           sessions [-1, +2] ---^
 //!                         clean -----------------------------^
+//! events -> visits, by person: the marks of persons that writers make reach it as they are
 //! ```
 //!
 //! People are active on three days, then away for two. So with a gap of a day a session lasts up to three dates, which
@@ -29,6 +30,8 @@ pub struct Model {
     key: &'static str,
     lookback: u64,
     lookahead: u64,
+    /// Column by which it may be recomputed in part.
+    scope: Option<&'static str>,
     query: &'static str,
     /// Columns as they are compared: types without an equality as text or bytes.
     pub(super) columns: &'static str,
@@ -37,13 +40,14 @@ pub struct Model {
 }
 
 /// All of them, sources first. `factor()` is what a change of definition changes.
-pub const MODELS: [Model; 5] = [
+pub const MODELS: [Model; 6] = [
     Model {
         name: "clean",
         sources: "race.events",
         key: "event_id, event_time",
         lookback: 0,
         lookahead: 0,
+        scope: None,
         query: "SELECT e.event_date, e.event_time, e.event_id, e.person, e.kind, e.amount * factor() AS amount
                   FROM race.events e
                  WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
@@ -59,6 +63,7 @@ pub const MODELS: [Model; 5] = [
         key: "event_date, kind",
         lookback: 0,
         lookahead: 0,
+        scope: None,
         query: "SELECT c.event_date, c.kind, count(*) AS events, sum(c.amount) * factor() AS total,
                        count(DISTINCT c.person) AS persons, tidemark.hll_agg(c.person) AS sketch,
                        json_build_object('first', min(c.event_id), 'null', NULL) AS extra,
@@ -81,6 +86,7 @@ pub const MODELS: [Model; 5] = [
         key: "person, started_at",
         lookback: 1,
         lookahead: 2,
+        scope: Some("person"),
         query: "SELECT (s.started_at AT TIME ZONE 'UTC')::date AS event_date, s.person, s.started_at,
                        max(s.event_time) AS ended_at, count(*) * factor() AS events, sum(s.amount) AS amount
                   FROM (SELECT c.*, tidemark.sessionize(c.event_time, interval '24 hours')
@@ -106,6 +112,7 @@ pub const MODELS: [Model; 5] = [
         key: "event_date",
         lookback: 1,
         lookahead: 2,
+        scope: None,
         query: "SELECT d.event_date, sum(w.events) * factor() AS events, sum(w.total) AS total,
                        tidemark.hll_union_agg(w.sketch) AS sketch, sum(w.refunded) AS refunded
                   FROM (SELECT DISTINCT event_date FROM race.daily WHERE event_date >= $1 AND event_date < $2) AS d
@@ -128,6 +135,7 @@ pub const MODELS: [Model; 5] = [
         key: "event_date",
         lookback: 1,
         lookahead: 0,
+        scope: None,
         query: "SELECT r.event_date, r.events * factor() AS events, count(s.person) AS sessions,
                        count(s.person) FILTER (WHERE s.event_date < r.event_date) AS of_yesterday,
                        max(s.ended_at) AS last_end
@@ -145,6 +153,22 @@ pub const MODELS: [Model; 5] = [
                   LEFT JOIN t_sessions s ON s.event_date BETWEEN r.event_date - 1 AND r.event_date
                  GROUP BY r.event_date, r.events",
     },
+    Model {
+        name: "visits",
+        sources: "race.events",
+        key: "event_date, person",
+        lookback: 0,
+        lookahead: 0,
+        scope: Some("person"),
+        query: "SELECT e.event_date, e.person, count(*) * factor() AS events, sum(e.amount) AS amount
+                  FROM race.events e
+                 WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                 GROUP BY e.event_date, e.person",
+        columns: "event_date, person, events, amount",
+        truth: "SELECT e.event_date, e.person,
+                       count(*) * (SELECT factor FROM race.factors WHERE model = 'visits') AS events, sum(e.amount) AS amount
+                  FROM race.events e GROUP BY e.event_date, e.person",
+    },
 ];
 
 impl Model {
@@ -152,13 +176,14 @@ impl Model {
     pub(super) fn definition(&self, factor: u64) -> String {
         format!(
             "SELECT tidemark.create_model('race.{}', string_to_array('{}', ', ')::regclass[], $query${}$query$,
-                    string_to_array('{}', ', ')::name[], {}, {}, live => true)",
+                    string_to_array('{}', ', ')::name[], {}, {}, live => true, scope => {})",
             self.name,
             self.sources,
             self.query.replace("factor()", &factor.to_string()),
             self.key,
             self.lookback,
-            self.lookahead
+            self.lookahead,
+            self.scope.map_or_else(|| "NULL".to_owned(), |column| format!("'{column}'"))
         )
     }
 

@@ -298,7 +298,9 @@ impl Writer<'_> {
     fn update(&mut self, client: &mut Client, done: &mut Done) -> Result<(), postgres::Error> {
         let limit = 1 + self.random.below(6);
         let (ids, old) = self.some_rows(client, limit)?;
-        let change = match self.random.below(4) {
+        let change = match self.random.below(5) {
+            // To somebody who is active on the same days.
+            4 => return self.hand_over(client, &ids, done),
             // By five days: people stay active on the days that are theirs.
             0 => {
                 let last = DAYS - 1;
@@ -326,6 +328,32 @@ impl Writer<'_> {
         done.unmarked[0].extend(old);
         done.unmarked[0].extend(new);
         Ok(())
+    }
+
+    /// Gives events to other persons, on whichever dates, and marks both or the dates.
+    fn hand_over(
+        &mut self,
+        client: &mut Client,
+        ids: &[i64],
+        done: &mut Done,
+    ) -> Result<(), postgres::Error> {
+        let by_date = self.random.percent(40);
+        let before = persons(client, ids)?;
+        let sql = format!(
+            "UPDATE race.events SET person = 'person ' || (substr(person, 8)::int + 5) % {PEOPLE}
+              WHERE event_id = ANY ($1) RETURNING event_date - date '{FIRST_DAY}'"
+        );
+        let days = client.query(&sql, &[&ids])?;
+        done.events += days.len() as u64;
+        if by_date {
+            done.unmarked[0].extend(days.iter().map(|r| r.get::<_, i32>(0)));
+            return Ok(());
+        }
+        let mut both = before;
+        if self.race.options.sabotage != Some(Sabotage::NamesTooFew) {
+            both.extend(persons(client, ids)?);
+        }
+        mark_persons(client, &both)
     }
 
     fn delete(&mut self, client: &mut Client, done: &mut Done) -> Result<(), postgres::Error> {
@@ -384,6 +412,17 @@ pub(super) fn mark_loaded(client: &mut Client, days: &[i32]) -> Result<(), postg
            FROM (SELECT DISTINCT unnest($1::int[])) AS x(d)"
     );
     client.execute(&sql, &[&days]).map(|_| ())
+}
+
+/// Who has these events.
+fn persons(client: &mut Client, ids: &[i64]) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query("SELECT DISTINCT person FROM race.events WHERE event_id = ANY ($1)", &[&ids])?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// Marks these persons of the events.
+pub(super) fn mark_persons(client: &mut Client, persons: &[String]) -> Result<(), postgres::Error> {
+    client.execute("SELECT tidemark.mark_persons('race.events', $1)", &[&persons]).map(|_| ())
 }
 
 /// Marks these days of a source.
