@@ -8,17 +8,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     key_column name;
+    whose CONSTANT text := CASE WHEN persons IS NOT NULL THEN format('AND s.%I %s', person_column,
+        tidemark_internal.among(source, person_column, ids_type)) END;
 BEGIN
     SELECT a.attname INTO key_column
       FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
      WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partdefid = 0
        AND a.atttypid = 'timestamptz'::regtype;
-    IF persons IS NOT NULL THEN
-        RETURN tidemark_internal.read_as_owner(target, format(
-            'SELECT coalesce(array_agg(DISTINCT s.event_date), ''{}'') FROM %s AS s WHERE s.%I = ANY ($3::%s)
-                AND s.event_date BETWEEN ''0001-01-01'' AND ''9999-12-31''', source,
-            person_column, ids_type), NULL, persons)::date[];
-    ELSIF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p
+    IF FOUND AND NOT EXISTS (SELECT FROM tidemark.partitions(source) p
                               WHERE NOT isfinite(p.from_date) OR NOT isfinite(p.to_date)) THEN
         -- One look into each day's partition instead of a scan of all rows. OFFSET 0 keeps it one: as a join it would
         -- read all partitions for each date, since nothing but the date of the outer row says which are needed.
@@ -29,8 +26,8 @@ BEGIN
                        generate_series(p.from_date::timestamp, p.to_date::timestamp, interval ''1 day'') AS d) AS x
               WHERE EXISTS (SELECT FROM %2$s s
                              WHERE s.%3$I >= x.d::timestamp AT TIME ZONE ''UTC''
-                               AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'' OFFSET 0)',
-            source::text, source, key_column))::date[];
+                               AND s.%3$I < (x.d + 1)::timestamp AT TIME ZONE ''UTC'' %4$s OFFSET 0)',
+            source::text, source, key_column, whose), NULL, persons)::date[];
     ELSIF NOT EXISTS (SELECT FROM pg_attribute a
                        WHERE a.attrelid = source AND a.attname = 'event_date' AND a.atttypid = 'date'::regtype) THEN
         RAISE EXCEPTION 'source % has no column event_date of type date', source
@@ -38,8 +35,9 @@ BEGIN
                 'of one timestamptz column.';
     END IF;
     RETURN tidemark_internal.read_as_owner(target, format(
-        'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT event_date AS d FROM %s) AS x
-          WHERE d BETWEEN ''0001-01-01'' AND ''9999-12-31''', source))::date[];
+        'SELECT coalesce(array_agg(d), ''{}'') FROM (SELECT DISTINCT s.event_date AS d FROM %s AS s WHERE true %s) AS x
+          WHERE d BETWEEN ''0001-01-01'' AND ''9999-12-31''', source, whose),
+        NULL, persons)::date[];
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.source_dates(regclass, regclass, text[], name, text) IS

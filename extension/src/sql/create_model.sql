@@ -14,7 +14,7 @@ BEGIN
         appends := tidemark_internal.append_query(m) IS NOT NULL;
         IF m.scope IS NOT NULL THEN
             reason := tidemark_internal.not_scoped(m);
-            PERFORM tidemark_internal.scope_query(m, '$3');
+            PERFORM tidemark_internal.scope_query(m);
         END IF;
     EXCEPTION WHEN feature_not_supported THEN
         -- A table written in a way that cannot be replaced.

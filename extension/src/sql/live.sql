@@ -139,7 +139,7 @@ BEGIN
         whole := format('tidemark_internal.stale_dates(%L, false)', m.name);
         of_persons := format('AND NOT (t.event_date = ANY ((SELECT %s)::pg_catalog.date[]) AND t.%I = ANY (%s)) %s',
             partly, m.scope, ids, format(of_dates, computed, partly, tidemark_internal.scope_query(
-                m, ids, 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', true)));
+                m, '= ANY (' || ids || ')', 'tidemark_stale.stale_date', '(tidemark_stale.stale_date + 1)', true)));
     END IF;
     -- Rows of other dates are left out here, which refresh and verify_model report as an error: a look at each row
     -- would keep what readers filter by from reaching the query.

@@ -87,6 +87,19 @@ COMMENT ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) IS
 'Part of the statements of scoped models: the type of a list of persons.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.among(relation regclass, person_column name, ids_type text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+-- Neither way shows the planner the array, whose elements it would all look up in the statistics of each partition.
+RETURN format(CASE WHEN EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+                                                                          AND a.attnum = i.indkey[0]
+                                 WHERE i.indrelid = relation AND a.attname = person_column)
+                   THEN '= ANY ((SELECT $3)::%s)' ELSE 'IN (SELECT pg_catalog.unnest($3::%s))' END, ids_type);
+COMMENT ON FUNCTION tidemark_internal.among(regclass, name, text) IS
+'Part of the statements of scoped models: what stands behind the column of a
+table that is to be one of the persons ($3). Along an index if it has one.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.among(regclass, name, text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.not_scoped(model tidemark_internal.models) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
@@ -128,8 +141,8 @@ COMMENT ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) IS
 for an error message. NULL: they can.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.not_scoped(tidemark_internal.models) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.scope_query(model tidemark_internal.models, ids text, first text DEFAULT NULL,
-    last text DEFAULT NULL, live boolean DEFAULT false) RETURNS text
+CREATE FUNCTION tidemark_internal.scope_query(model tidemark_internal.models, condition text DEFAULT NULL,
+    first text DEFAULT NULL, last text DEFAULT NULL, live boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -139,8 +152,10 @@ BEGIN
     END IF;
     RETURN (SELECT tidemark_internal.rewrite_query(model.query, first, last, ARRAY[n.nspname]::text[],
                 ARRAY[c.relname]::text[], ARRAY[format(
-                    '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE tidemark_source.%I = ANY (%s))',
-                    CASE WHEN live AND a.name IS NOT NULL THEN a.live_view ELSE s.source END, model.scope_source, ids)])
+                    '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE tidemark_source.%I %s)',
+                    CASE WHEN live AND a.name IS NOT NULL THEN a.live_view ELSE s.source END, model.scope_source,
+                    coalesce(condition, tidemark_internal.among(s.source, model.scope_source,
+                                                                tidemark_internal.ids_type(scope_query.model))))])
               FROM tidemark_internal.model_sources s
               JOIN pg_class c ON c.oid = s.source
               JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -150,9 +165,10 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean) IS
 'Part of tidemark.refresh and of live views: the query of a scoped model,
-made to read only rows of some persons, whom the SQL expression ids says.
-first and last as for tidemark_internal.rewrite_query; live: from the live
-view of its source. NULL where that would not be the same.';
+made to read only rows of some persons ($3, or whom the SQL condition behind
+their column says). first and last as for tidemark_internal.rewrite_query;
+live: from the live view of its source. NULL where that would not be the
+same.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean)
   FROM PUBLIC;
 
@@ -248,9 +264,8 @@ AS $$
 DECLARE
     columns text[];
     types text[];
-    ids CONSTANT text := '$3::' || tidemark_internal.ids_type(model);
     part text := CASE kind WHEN 'append' THEN tidemark_internal.append_query(model)
-                           WHEN 'scope' THEN tidemark_internal.scope_query(model, ids) END;
+                           WHEN 'scope' THEN tidemark_internal.scope_query(model) END;
 BEGIN
     IF kind IN ('append', 'scope') AND part IS NULL THEN
         RETURN NULL;
@@ -263,7 +278,8 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-        part, CASE kind WHEN 'scope' THEN format('%I = ANY (%s)', model.scope, ids) END, touched);
+        part, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope,
+                                                                         tidemark_internal.ids_type(model)), touched);
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
