@@ -219,12 +219,12 @@ fn columns(database: &Database<'_>) {
 fn log(database: &Database<'_>) {
     let c = &mut world(database);
     for (log, how) in [
-        ("DELETE FROM tidemark_internal.refresh_log", "computed"),
-        ("UPDATE tidemark_internal.refresh_log SET horizon = NULL", "computed"),
+        ("DELETE FROM tidemark_internal.model_dates", "computed"),
+        ("UPDATE tidemark_internal.model_dates SET cluster = 1", "computed"),
         // All rows look old: found by counting.
-        ("UPDATE tidemark_internal.refresh_log SET horizon = '1000000000'", "computed"),
+        ("UPDATE tidemark_internal.model_dates SET horizon = '1000000000'", "computed"),
         // All rows look new, and so does the definition of the tables.
-        ("UPDATE tidemark_internal.refresh_log SET horizon = '3'", "computed"),
+        ("UPDATE tidemark_internal.model_dates SET horizon = '3'", "computed"),
         ("SELECT", "appended"),
     ] {
         run(

@@ -264,7 +264,7 @@ fn doubts(database: &Database<'_>) {
         "02 recompute 0 1 0"
     );
     assert_eq!(
-        next(c, "DROP TRIGGER t ON w.events; DELETE FROM tidemark_internal.refresh_log"),
+        next(c, "DROP TRIGGER t ON w.events; DELETE FROM tidemark_internal.model_dates"),
         "02 recompute 0 1 0"
     );
     assert_eq!(next(c, "SELECT"), "02 scope of 1 0 1 0");

@@ -175,6 +175,7 @@ BEGIN
 
     -- A new definition makes every date dirty that a source or the table holds.
     IF changed THEN
+        DELETE FROM tidemark_internal.model_dates d WHERE d.model = name;
         PERFORM tidemark_internal.mark_all_dates(caller, name);
     END IF;
 

@@ -89,13 +89,11 @@ CREATE TABLE tidemark_internal.refresh_log (
     rows_deleted bigint NOT NULL,
     seconds numeric(12, 3) NOT NULL,
     way text NOT NULL DEFAULT 'recompute',
-    persons bigint,
-    rows bigint,
-    horizon xid8
+    persons bigint
 );
 CREATE INDEX ON tidemark_internal.refresh_log (model, event_date);
 COMMENT ON TABLE tidemark_internal.refresh_log IS
-'What tidemark.refresh_log shows, and the horizon: one row per recompute, kept for 30 days and for the last 100,000.';
+'What tidemark.refresh_log shows: one row per recompute, kept for 30 days and for the last 100,000.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.id IS 'Identity of the recompute; later ones are greater.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.run IS 'When the refresh began that did it.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.model IS 'Name of the model.';
@@ -107,12 +105,28 @@ COMMENT ON COLUMN tidemark_internal.refresh_log.rows_deleted IS 'Rows whose key 
 COMMENT ON COLUMN tidemark_internal.refresh_log.seconds IS 'How long the recompute of the date took.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, scope or recompute: how it was done.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.persons IS 'How many persons it was for; NULL for all.';
-COMMENT ON COLUMN tidemark_internal.refresh_log.rows IS 'How many rows of the date were stored afterwards.';
-COMMENT ON COLUMN tidemark_internal.refresh_log.horizon IS
+
+CREATE TABLE tidemark_internal.model_dates (
+    model text NOT NULL REFERENCES tidemark_internal.models ON DELETE CASCADE,
+    event_date date NOT NULL,
+    rows bigint NOT NULL,
+    horizon xid8 NOT NULL,
+    cluster bigint NOT NULL,
+    PRIMARY KEY (model, event_date)
+);
+COMMENT ON TABLE tidemark_internal.model_dates IS
+'What the last refresh of each date of a model left: by it the next one knows whether less than a recompute will do.';
+COMMENT ON COLUMN tidemark_internal.model_dates.model IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.model_dates.event_date IS 'Date that was refreshed.';
+COMMENT ON COLUMN tidemark_internal.model_dates.rows IS 'How many rows of the date were stored afterwards.';
+COMMENT ON COLUMN tidemark_internal.model_dates.horizon IS
 'All transactions before this one had ended when it began: rows of these were seen.';
+COMMENT ON COLUMN tidemark_internal.model_dates.cluster IS
+'System identifier of the cluster whose transactions these are: a dump may be restored into another one.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dates', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.refresh_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.refresh_log_id_seq', '');
 

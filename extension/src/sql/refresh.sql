@@ -249,12 +249,15 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.append_query(tidemark_internal.mode
 CREATE FUNCTION tidemark_internal.horizon_age(model text, event_date date) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT age(l.horizon::xid) FROM tidemark_internal.refresh_log l
-         WHERE l.model = horizon_age.model AND l.event_date = horizon_age.event_date ORDER BY l.id DESC LIMIT 1);
+RETURN (SELECT age(d.horizon::xid) FROM tidemark_internal.model_dates d
+         WHERE d.model = horizon_age.model AND d.event_date = horizon_age.event_date
+           AND d.cluster = (SELECT c.system_identifier FROM pg_control_system() c)
+           AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint - d.horizon::text::bigint
+               BETWEEN 0 AND 2000000000);
 COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 'Part of tidemark.refresh: how many transactions ago the last refresh of a
 date of a model began, as age(xid) counts: what is older was seen by it.
-NULL when the log does not know.';
+NULL when that is not known: never, in another cluster, too long ago.';
 
 CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL)
 RETURNS text
@@ -340,9 +343,8 @@ BEGIN
             BEGIN
                 IF way = 'scope' THEN
                     -- Rows that somebody deleted or added by hand are not those of these persons only.
-                    known := (SELECT l.rows FROM tidemark_internal.refresh_log l
-                               WHERE l.model = model.name AND l.event_date = refresh_date.event_date
-                               ORDER BY l.id DESC LIMIT 1);
+                    known := (SELECT d.rows FROM tidemark_internal.model_dates d
+                               WHERE d.model = model.name AND d.event_date = refresh_date.event_date);
                     CONTINUE WHEN known IS DISTINCT FROM
                         tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
                 END IF;

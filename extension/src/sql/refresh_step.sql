@@ -175,10 +175,14 @@ BEGIN
                AND (x.failed_date = day
                     OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
             INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted,
-                                                       rows_updated, rows_deleted, seconds, way, persons, rows, horizon)
+                                                       rows_updated, rows_deleted, seconds, way, persons)
             VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
                     change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
-                    CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END, change.rows, horizon);
+                    CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
+            INSERT INTO tidemark_internal.model_dates (model, event_date, rows, horizon, cluster)
+            SELECT candidate, day, change.rows, horizon, c.system_identifier FROM pg_control_system() c
+            ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
+               SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster;
         EXCEPTION
           WHEN SQLSTATE 'TM001' THEN
             -- Undone, marks included; from now on the date is passed over as frozen.

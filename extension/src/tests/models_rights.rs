@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(open, "NULL");
         let count = "SELECT count(*) FROM pg_class WHERE relnamespace = 'tidemark_internal'::regnamespace AND relkind = 'r'
              AND relname ~ '^(models|model_|dirty_log|refresh_log|materialized_views|watermark|lateness)'";
-        assert_eq!(text(count), "9");
+        assert_eq!(text(count), "10");
     }
 
     #[pg_test]
