@@ -26,7 +26,8 @@ pub struct Options {
     /// Kafka consumer group; loaders that share one share the partitions [default: tidemark-<PIPELINE>]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// How often to refresh models and make partitions ahead, such as 30s or 5m, or off [default: 10s]
+    /// How often to do what `tidemark maintain` does, such as 30s or 5m, or off; models are refreshed with each commit
+    /// as well, unless off [default: 10s]
     #[arg(long, value_name = "TIME|off")]
     maintain_every: Option<String>,
     /// What to do when Kafka no longer has the log that our position is in: fail, earliest or latest [default: fail]

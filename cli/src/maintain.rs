@@ -2,16 +2,24 @@
 //! which a model changed, what is past its retention, and the loader's own books. What is done to partitions is in
 //! `postgres/partitions` of the loader, what to the books in `migrations/V7__books_retention.sql`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::Database;
 use tidemark_loader::error::{Error, Result};
+use tidemark_loader::operations::state::Shared;
 use tidemark_loader::postgres::connection::{self, Config, Kept};
 use tidemark_loader::postgres::ledger;
 use tidemark_loader::postgres::partitions::{self, Work};
+
+/// How often a running loader looks whether something was committed.
+const LOOK: Duration = Duration::from_millis(100);
+/// The least time between two refreshes.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// Arguments of `tidemark maintain`.
 #[derive(Debug, clap::Args)]
@@ -56,47 +64,70 @@ pub async fn run(args: Args) -> Result<()> {
     first.map_or(Ok(()), Err)
 }
 
-/// Does a round every now and then until told to stop. What fails is logged and tried again the next time: loading
-/// goes on without it.
-pub async fn every(config: Config, period: Duration, mut stop: watch::Receiver<bool>) {
-    let mut timer = tokio::time::interval(period);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Does a round every now and then until told to stop, and between them refreshes models as soon as a batch was
+/// committed. What fails is logged and tried again with the next round: loading goes on without it.
+pub async fn every(config: Config, period: Duration, state: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut client: Option<Kept> = None;
-    // The first tick comes at once; nothing is loaded yet then.
-    timer.tick().await;
+    // Nothing is loaded yet.
+    let mut round_at = Instant::now() + period;
+    let mut refresh_at = Instant::now();
+    let mut seen = 0;
     loop {
         tokio::select! {
-            _ = timer.tick() => {}
+            () = tokio::time::sleep_until(round_at.min(refresh_at)) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        let mut open = match client.take().and_then(Kept::usable) {
-            Some(open) => open,
-            None => match connection::connect(&config).await {
-                Ok(open) => Kept::new(open),
-                Err(e) => {
-                    let why = connection::full_message(&e);
-                    tracing::warn!("maintenance failed, next try in {} s: {why}", period.as_secs());
-                    continue;
-                }
-            },
+        let began = Instant::now();
+        let batches = state.with(|s| s.tally.batches.values().sum::<u64>());
+        let whole = began >= round_at;
+        if !whole && batches == seen {
+            refresh_at = began + LOOK;
+            continue;
+        }
+        seen = batches;
+        if whole {
+            round_at = began + period;
+        }
+        let open = match client.take().and_then(Kept::usable) {
+            Some(open) => Ok(open),
+            None => connection::connect(&config).await.map(Kept::new),
         };
-        let done = round(&mut open, &config).await;
-        tracing::debug!(
-            created = done.created,
-            retired = done.retired,
-            refused = done.refused,
-            dates = done.dates,
-            views = done.views,
-            counted = done.counted,
-            removed = done.removed,
-            forgotten = done.forgotten,
-            "maintained"
-        );
-        for failure in &done.failures {
+        let mut failures = Vec::new();
+        match open {
+            Ok(mut open) => {
+                let done = if whole {
+                    round(&mut open, &config).await
+                } else {
+                    let mut done = Done::default();
+                    refresh(&mut open, &config, &mut done).await;
+                    done
+                };
+                tracing::debug!(
+                    created = done.created,
+                    retired = done.retired,
+                    refused = done.refused,
+                    dates = done.dates,
+                    views = done.views,
+                    counted = done.counted,
+                    removed = done.removed,
+                    forgotten = done.forgotten,
+                    "maintained"
+                );
+                failures.extend(done.failures.iter().map(ToString::to_string));
+                // A connection on which something failed is not used again.
+                client = done.failures.is_empty().then_some(open);
+            }
+            Err(e) => failures.push(format!("maintenance failed: {}", connection::full_message(&e))),
+        }
+        // At most one a second, and not for more than half of the time: loading needs the machine as well.
+        refresh_at = Instant::now() + began.elapsed().max(SOONEST);
+        if !failures.is_empty() {
+            round_at = round_at.max(Instant::now() + period);
+            refresh_at = round_at;
+        }
+        for failure in failures {
             tracing::warn!("{failure}; next try in {} s", period.as_secs());
         }
-        // A connection on which something failed is not used again.
-        client = done.failures.is_empty().then_some(open);
     }
 }
 
@@ -121,13 +152,9 @@ async fn round(client: &mut Client, config: &Config) -> Done {
     partitions::maintain(client, config, &[Work::Create], &mut done.created, &mut done.failures).await;
 
     let before = counters(client).await.ok();
-    for (what, sql) in [
-        ("refreshing models failed", "CALL tidemark.refresh(NULL, NULL)"),
-        ("refreshing materialized views failed", "CALL tidemark.refresh_materialized_views()"),
-    ] {
-        if let Err(error) = client.batch_execute(sql).await {
-            done.failures.push(connection::explain(what, config, &error));
-        }
+    refresh(client, config, &mut done).await;
+    if let Err(error) = client.batch_execute("CALL tidemark.refresh_materialized_views()").await {
+        done.failures.push(connection::explain("refreshing materialized views failed", config, &error));
     }
     match (before, counters(client).await) {
         (Some((dates, views)), Ok((dates_after, views_after))) => {
@@ -152,6 +179,13 @@ async fn round(client: &mut Client, config: &Config) -> Done {
         done.failures.push(connection::explain("keeping the books failed", config, &error));
     }
     done
+}
+
+/// Brings the models up to date. Materialized views, which are across all dates, have time until the next round.
+async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
+    if let Err(error) = client.batch_execute("CALL tidemark.refresh(NULL, NULL)").await {
+        done.failures.push(connection::explain("refreshing models failed", config, &error));
+    }
 }
 
 /// Sums up and clears away what the books no longer need; nothing for who may not, as a loader's own role.

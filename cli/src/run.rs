@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Result<()> {
     }
     tokio::spawn(supervisor.clone().watch(postgres.clone(), stop.clone()));
     if let Some(every) = config.time("maintenance.every")? {
-        tokio::spawn(maintain::every(postgres.clone(), every, stop.clone()));
+        tokio::spawn(maintain::every(postgres.clone(), every, state.clone(), stop.clone()));
     }
     tokio::spawn(watchdog(state.clone()));
     tokio::spawn(bounded::watch(kafka.clone(), state.clone(), stop.clone()));

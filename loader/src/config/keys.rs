@@ -276,7 +276,8 @@ pub const KEYS: &[Key] = &[
         "maintenance.every",
         Kind::Time { min: seconds(1), max: seconds(86_400), off: true },
         "10s",
-        "How often to refresh models and make partitions ahead, or off",
+        "How often to do what `tidemark maintain` does, or off; models are refreshed with each commit as well, \
+         unless off",
     ),
     key(
         "http.listen",

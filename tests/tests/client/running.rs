@@ -24,9 +24,12 @@ impl Running {
     fn start(url: &str, topic: &str, more: &[&str], environment: &[(&str, &str)]) -> Running {
         let address = format!("127.0.0.1:{}", free_port());
         let brokers = &broker::shared().address;
-        let mut arguments = vec!["run", "--brokers", brokers, "--topic", topic, "--maintain-every", "off"];
+        let mut arguments = vec!["run", "--brokers", brokers, "--topic", topic];
         arguments.extend(["--listen", &address, "--batch-delay-ms", "50"]);
         arguments.extend(more);
+        if !more.contains(&"--maintain-every") {
+            arguments.extend(["--maintain-every", "off"]);
+        }
         let invocation = environment.iter().fold(tidemark(&arguments), |i, (name, value)| i.env(name, value));
         let process = invocation.database(url).start();
         let running = Running { process, address };
@@ -57,6 +60,33 @@ impl Running {
 
 fn position(database: &Database<'_>) -> i64 {
     database.number("SELECT coalesce(sum(next_offset), 0) FROM loader.offsets")
+}
+
+#[test]
+fn models_are_refreshed_as_soon_as_a_batch_is_committed() {
+    let database = cluster::shared().database();
+    let file = Generated::new("--events 2000 --days 1 --users 50 --seed 411");
+    let topic = topic_of(&file.path, "1");
+    // The next round is an hour away.
+    let running = Running::start(&database.admin_url(), &topic, &["--maintain-every", "1h"], &[]);
+    wait_until("the models to be refreshed", PATIENCE, || {
+        database.number("SELECT coalesce(sum(events), 0)::bigint FROM gold.daily_actives") == 2000
+            && database.number("SELECT coalesce(sum(dirty_dates), 0)::bigint FROM tidemark.model_status") == 0
+    });
+    let refreshed = "SELECT count(*) FROM tidemark.refresh_log";
+    let before = database.number(refreshed);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(database.number(refreshed), before, "nothing came, and something was refreshed");
+    append(&Generated::new("--events 10 --days 1 --users 5 --seed 412").path, &topic, "1");
+    wait_until("the next events to be refreshed", PATIENCE, || {
+        database.number("SELECT count(*) FROM silver.events") == 2010
+    });
+    // Across all dates, so with the round.
+    assert_eq!(
+        database.number("SELECT coalesce(sum(refresh_count), 0)::bigint FROM tidemark.materialized_views"),
+        0
+    );
+    running.stop();
 }
 
 #[test]
