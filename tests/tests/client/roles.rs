@@ -5,14 +5,18 @@ use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
 /// Storage behind views that readers use instead.
-const STORAGE: [&str; 11] = [
+const STORAGE: [&str; 15] = [
     "gold_storage.daily_activity",
     "gold_storage.daily_activity_live",
+    "gold_storage.funnel_chains",
+    "gold_storage.funnel_chains_live",
     "gold_storage.funnel_facts",
     "gold_storage.funnel_facts_live",
     "gold_storage.lifecycle_stored",
     "gold_storage.load_times",
     "gold_storage.load_times_live",
+    "gold_storage.person_activity",
+    "gold_storage.person_activity_live",
     "gold_storage.retention_stored",
     "gold_storage.rolling_actives_stored",
     "gold_storage.session_facts",
