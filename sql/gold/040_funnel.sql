@@ -1,6 +1,20 @@
 -- The purchase funnel by the date on which a person enters it. Persons enter with a page view on that date and have one
--- day from there; hence the query reads one day ahead. Its state is stored; the view shows numbers.
+-- day from there; hence the query reads one day ahead. How far each person came is kept by person; the state of all of
+-- them together is computed from that and stored, and the view shows numbers.
 SET LOCAL ROLE tidemark_admin;
+
+CREATE TABLE IF NOT EXISTS gold_storage.funnel_chains (
+    event_date date NOT NULL,
+    person text NOT NULL,
+    chain timestamptz[] NOT NULL,
+    PRIMARY KEY (event_date, person)
+);
+CREATE INDEX IF NOT EXISTS funnel_chains_person ON gold_storage.funnel_chains (person, event_date);
+COMMENT ON TABLE gold_storage.funnel_chains IS
+    'How far each person came in the funnel: what gold_storage.funnel_facts is computed from.';
+COMMENT ON COLUMN gold_storage.funnel_chains.event_date IS 'UTC date on which the person entered the funnel.';
+COMMENT ON COLUMN gold_storage.funnel_chains.person IS 'Who it was: the user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold_storage.funnel_chains.chain IS 'When each step was reached, as tidemark.funnel says.';
 
 CREATE TABLE IF NOT EXISTS gold_storage.funnel_facts (
     event_date date PRIMARY KEY,
@@ -11,9 +25,9 @@ COMMENT ON COLUMN gold_storage.funnel_facts.event_date IS 'UTC date on which per
 COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
     'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
 
-SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['silver.events']::regclass[], $query$
-    SELECT p.event_date, tidemark.funnel_stats(p.chain, 5) AS stats
-      FROM (SELECT d.event_date,
+SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events']::regclass[], $query$
+    SELECT p.event_date, p.person, p.chain
+      FROM (SELECT d.event_date, e.person,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
                        e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')
@@ -31,8 +45,14 @@ SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['silver.events']
                AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
              GROUP BY d.event_date, e.person) AS p
      WHERE cardinality(p.chain) > 0
-     GROUP BY p.event_date
-$query$, key => ARRAY['event_date']::name[], lookahead_days => 1, live => true);
+$query$, key => ARRAY['event_date', 'person']::name[], lookahead_days => 1, live => true, scope => 'person');
+
+SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['gold_storage.funnel_chains']::regclass[], $query$
+    SELECT c.event_date, tidemark.funnel_stats(c.chain, 5) AS stats
+      FROM gold_storage.funnel_chains AS c
+     WHERE c.event_date >= $1 AND c.event_date < $2
+     GROUP BY c.event_date
+$query$, key => ARRAY['event_date']::name[], live => true);
 
 CREATE OR REPLACE VIEW gold.funnel_daily AS
 SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct_of_previous, t.median_seconds
