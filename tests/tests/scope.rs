@@ -116,6 +116,7 @@ fn scopes() {
         ("a_model_by_another_column_is_recomputed", other_column),
         ("a_function_that_lies_is_found_by_verification", lies),
         ("a_view_that_is_not_needed_any_more_goes", dropped),
+        ("live_views_are_the_same_in_parallel_plans", parallel),
     ] {
         println!("{name}");
         test(&cluster.empty_database());
@@ -316,4 +317,90 @@ fn dropped(database: &Database<'_>) {
     assert_eq!(told(c, views), "1");
     run(c, "SELECT tidemark.drop_model('w.starts'); SELECT tidemark.drop_model('w.sessions', true)");
     assert_eq!(told(c, views), "0");
+}
+
+const LIVE: [&str; 5] = ["w.events", "w.sessions", "w.starts", "w.devices", "w.accounts"];
+
+/// What the live views show, which must be the same under serial plans and under parallel ones, and which dates are stale.
+fn live(c: &mut Client) -> Vec<String> {
+    let mut shown = |parallel: bool| {
+        // Of its two names, which change in PostgreSQL 16.
+        let (workers, force) = if parallel { (2, "on") } else { (0, "off") };
+        c.batch_execute(&format!(
+            "SET max_parallel_workers_per_gather = {workers}; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+             SET min_parallel_table_scan_size = 0; SET min_parallel_index_scan_size = 0;
+             SELECT set_config(name, '{force}', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')"
+        ))
+        .unwrap();
+        let mut shown = vec![told(
+            c,
+            "SELECT model, dirty_dates, oldest_dirty_date FROM tidemark.model_status ORDER BY 1",
+        )];
+        for model in LIVE {
+            let plan = told(c, &format!("EXPLAIN SELECT * FROM {model}_live"));
+            assert_eq!(plan.contains("Gather"), parallel, "{model}: {plan}");
+            shown.push(told(c, &format!("SELECT v::text FROM {model}_live AS v ORDER BY 1")));
+            shown.push(told(c, &format!("SELECT tidemark.stale_dates('{model}')")));
+        }
+        shown
+    };
+    let serial = shown(false);
+    assert_eq!(serial, shown(true));
+    shown(false);
+    serial
+}
+
+fn parallel(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(
+        c,
+        "ALTER TABLE w.raw ADD device uuid; ALTER TABLE w.raw ADD account bigint;
+         UPDATE w.raw SET device = lpad(id::text, 32, '0')::uuid, account = id - 3; CALL tidemark.refresh()",
+    );
+    // A mark that names what cannot be in the columns of models that are registered before it can be seen.
+    let early = &mut database.connect();
+    run(early, "BEGIN; SELECT tidemark.mark_persons('w.raw', '{x, 99999999999999999999, 1}')");
+    for (name, column) in [("devices", "device"), ("accounts", "account")] {
+        c.batch_execute(&format!(
+            "SELECT tidemark.create_model('w.{name}', '{{w.raw}}', $query$
+                 SELECT event_date, {column}, count(*) AS n FROM w.raw
+                  WHERE event_date >= $1 AND event_date < $2 AND {column} IS NOT NULL GROUP BY 1, 2
+             $query$, '{{event_date, {column}}}', scope => '{column}', live => true)"
+        ))
+        .unwrap();
+    }
+    // Whatever waits, after a refresh tables hold what the live views showed. Says how many dates of sessions and devices
+    // were stale as a whole and by person.
+    let settled = |c: &mut Client| {
+        let by_person = "SELECT cardinality(tidemark_internal.stale_dates(m, false)), cardinality(tidemark_internal.stale_dates(m, true))
+                           FROM unnest('{w.sessions, w.devices}'::text[]) AS m";
+        let (waiting, before) = (told(c, by_person), live(c));
+        run(c, "CALL tidemark.refresh()");
+        let after = live(c);
+        for (i, model) in LIVE.into_iter().enumerate() {
+            assert_eq!(before[1 + 2 * i], after[1 + 2 * i], "{model}");
+            assert_eq!(after[2 + 2 * i], "{}", "{model}");
+            let wrong = format!(
+                "SELECT * FROM tidemark.verify_model('{model}', '2025-12-30', '2026-01-08') WHERE status <> 'ok'"
+            );
+            assert_eq!(told(c, &wrong), "", "{model}");
+        }
+        waiting
+    };
+    assert_eq!(settled(c), "0 0, 3 0", "new models");
+    assert_eq!(settled(c), "0 0, 0 0", "nothing waits");
+    run(early, "COMMIT");
+    live(c);
+    run(c, "SELECT tidemark_internal.distribute_dirty()");
+    assert_eq!(settled(c), "5 0, 3 0", "ids that are none concern anybody");
+    run(c, "INSERT INTO w.raw VALUES (7, '2026-01-02 09:30Z', 'bob')");
+    assert_eq!(settled(c), "3 0, 1 0", "dates");
+    run(c, "INSERT INTO w.raw VALUES (8, '2026-01-02 09:40Z', 'bob'); CALL tidemark.refresh('w.events')");
+    assert_eq!(settled(c), "0 3, 1 0", "persons of dates");
+    run(
+        c,
+        "ALTER TABLE w.raw DISABLE TRIGGER USER; BEGIN; UPDATE w.raw SET person = 'ann' WHERE person = 'ada';
+         UPDATE w.events SET person = 'ann' WHERE person = 'ada'; SELECT tidemark.mark_persons('w.events', '{ada, ann}'); COMMIT",
+    );
+    assert_eq!(settled(c), "0 5, 0 0", "persons, on whichever dates");
 }

@@ -29,9 +29,10 @@ BEGIN
     EXECUTE format(
         'CREATE OR REPLACE VIEW %1$s AS
          SELECT COALESCE(pg_catalog.array_agg(DISTINCT p.id), ''{}'')::%3$s AS ids
-           FROM (SELECT pg_catalog.unnest(d.persons) FROM tidemark_internal.model_dirty AS d WHERE d.model = %2$L
+           FROM (SELECT pg_catalog.unnest(tidemark_internal.known_ids(d.persons, %3$L))
+                   FROM tidemark_internal.model_dirty AS d WHERE d.model = %2$L
                  UNION ALL
-                 SELECT pg_catalog.unnest(l.persons)
+                 SELECT pg_catalog.unnest(tidemark_internal.known_ids(l.persons, %3$L))
                    FROM tidemark_internal.model_sources AS s
                    JOIN tidemark_internal.dirty_log AS l ON l.source = s.source
                   WHERE s.model = %2$L AND l.set_aside IS NULL AND l.passed IS NULL

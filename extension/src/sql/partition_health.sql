@@ -38,7 +38,7 @@ DEFAULT partition that has or had rows).';
 CREATE FUNCTION tidemark.plan_maintenance(INOUT parent regclass DEFAULT NULL,
     OUT step integer, OUT action text, OUT sql text, OUT lock_level text, OUT reason text)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000 ROWS 10
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 100000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
@@ -161,7 +161,7 @@ CREATE FUNCTION tidemark_internal.partition_figures(parent regclass, OUT partiti
     OUT premade_partitions bigint, OUT premade_hours numeric, OUT oldest_date date, OUT newest_date date,
     OUT gaps bigint, OUT overlapping bigint, OUT other_bounds bigint, OUT pending_detach bigint,
     OUT refused_dates bigint)
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 100000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$

@@ -90,7 +90,7 @@ COMMENT ON FUNCTION tidemark_internal.holds_whole_dates(timestamptz, timestamptz
 
 CREATE FUNCTION tidemark_internal.retirement_blocker(parent regclass, from_time timestamptz, to_time timestamptz)
 RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
@@ -147,7 +147,7 @@ due to be retired; NULL for a table without retention.';
 
 CREATE FUNCTION tidemark_internal.due_partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_time timestamptz, to_time timestamptz, blocked text)
-LANGUAGE sql STABLE PARALLEL SAFE COST 10000 ROWS 10
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT b.partition, b.from_time, b.to_time, tidemark_internal.retirement_blocker(parent, b.from_time, b.to_time)
@@ -163,7 +163,7 @@ retention wants to retire, oldest first; blocked says why one may not be
 retired now, NULL when it may.';
 
 CREATE FUNCTION tidemark_internal.drop_refusal(parent regclass, event_date date) RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

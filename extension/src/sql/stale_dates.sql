@@ -1,5 +1,8 @@
 -- Which dates of a model are stale, frozen or needed, from the marks that the calling query sees; and the view that
--- says how each model stands. These functions run as the extension's owner, read catalogs only and run no one's code.
+-- says how each model stands. They run as the extension's owner and read catalogs; only for marks that name no date
+-- do they read users' tables, as the owner of the model, and hence by the leader of a parallel plan only. Live views
+-- ask them once, before a plan's workers begin, so that the rest of the plan may be parallel. For the same reason none
+-- of them may catch an error, which is not possible before PostgreSQL 17 while a parallel plan runs.
 
 CREATE FUNCTION tidemark_internal.is_frozen(model text, event_date date) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
@@ -18,6 +21,26 @@ COMMENT ON FUNCTION tidemark_internal.is_frozen(text, date) IS
 was retired, or the date of the model''s own table was. A frozen date is
 never recomputed: its rows stay as they are. false for an unknown model.';
 
+CREATE FUNCTION tidemark_internal.known_ids(ids text[], ids_type text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most CONSTANT numeric := CASE ids_type WHEN 'integer[]' THEN 2147483647 ELSE 9223372036854775807 END;
+BEGIN
+    -- Not by trying a cast: before PostgreSQL 17 an error cannot be caught while a parallel plan runs.
+    RETURN CASE WHEN ids_type IN ('text[]', 'character varying[]') OR NOT EXISTS (
+        SELECT FROM unnest(ids) AS x
+         WHERE NOT CASE WHEN ids_type = 'uuid[]' THEN x ~ '^([0-9A-Fa-f]{4}-?){7}[0-9A-Fa-f]{4}$'
+                        WHEN x ~ '^-?[0-9]{1,19}$' THEN x::numeric BETWEEN -most - 1 AND most
+                        ELSE false END) THEN ids END;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.known_ids(text[], text) IS
+'These ids, if all are values of a type of tidemark_internal.ids_type in the
+way that it is usually written; NULL, so anybody, otherwise and for NULL. A
+mark may be older than the model or the type of its column.';
+
 CREATE FUNCTION tidemark_internal.dates_with_rows(model text, persons text[]) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -26,24 +49,23 @@ DECLARE
     m tidemark_internal.models;
     source regclass;
     ids_type text;
+    ids text[];
     dates date[] := '{}';
 BEGIN
     SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = dates_with_rows.model;
     ids_type := tidemark_internal.ids_type(m);
+    ids := tidemark_internal.known_ids(persons, ids_type);
     FOR source IN
         SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source
          WHERE s.model = m.name
     LOOP
         dates := dates || ARRAY(
             SELECT d + shift
-              FROM unnest(tidemark_internal.source_dates(m.target, source, persons, m.scope_source, ids_type)) AS d,
+              FROM unnest(tidemark_internal.source_dates(m.target, source, ids, m.scope_source, ids_type)) AS d,
                    generate_series(-m.lookahead_days, m.lookback_days) AS shift);
     END LOOP;
-    dates := dates || tidemark_internal.source_dates(m.target, m.target, persons, m.scope, ids_type);
+    dates := dates || tidemark_internal.source_dates(m.target, m.target, ids, m.scope, ids_type);
     RETURN ARRAY(SELECT DISTINCT d FROM unnest(dates) AS d);
-EXCEPTION WHEN data_exception THEN
-    -- Persons who are no values of the column: then of anybody.
-    RETURN CASE WHEN persons IS NOT NULL THEN tidemark_internal.dates_with_rows(model, NULL) ELSE '{}' END;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) IS
@@ -54,7 +76,7 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) FROM 
 
 CREATE FUNCTION tidemark_internal.waiting_dates(model text)
 RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean, partly boolean)
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 10
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
@@ -85,23 +107,26 @@ BEGIN
           JOIN tidemark_internal.retired_dates r ON r.parent = m.target
     ), marks AS (
         SELECT x.name, x.event_date, min(x.marked_at) AS marked_at, bool_and(x.partly) AS partly
-          FROM (SELECT d.model, e.event_date, d.marked_at, d.persons IS NOT NULL
-                  FROM tidemark_internal.model_dirty d
+          FROM (SELECT m.name, e.event_date, d.marked_at, k.ids IS NOT NULL
+                  FROM below b
+                  JOIN tidemark_internal.models m ON m.name = b.name
+                  JOIN tidemark_internal.model_dirty d ON d.model = m.name
+                 CROSS JOIN LATERAL (SELECT CASE WHEN d.persons IS NOT NULL THEN
+                       tidemark_internal.known_ids(d.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
                  CROSS JOIN LATERAL unnest(
-                       CASE WHEN d.event_date IS NULL THEN tidemark_internal.dates_with_rows(d.model, d.persons)
+                       CASE WHEN d.event_date IS NULL THEN tidemark_internal.dates_with_rows(m.name, k.ids)
                             ELSE ARRAY[d.event_date] END) AS e(event_date)
-                 WHERE d.model IN (SELECT b.name FROM below b)
                 UNION ALL
-                SELECT m.name, e.event_date, l.marked_at,
-                       l.persons IS NOT NULL AND l.passed IS NULL
-                           AND coalesce(coalesce(l.person_column, m.scope_source) = m.scope_source, false)
+                SELECT m.name, e.event_date, l.marked_at, k.ids IS NOT NULL
                   FROM below b
                   JOIN tidemark_internal.models m ON m.name = b.name
                   JOIN tidemark_internal.model_sources s ON s.model = m.name
                   JOIN tidemark_internal.dirty_log l ON l.source = s.source
+                 CROSS JOIN LATERAL (SELECT CASE WHEN l.persons IS NOT NULL AND l.passed IS NULL
+                                                  AND coalesce(l.person_column, m.scope_source) = m.scope_source THEN
+                       tidemark_internal.known_ids(l.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
                  CROSS JOIN LATERAL unnest(
-                       CASE WHEN l.event_date IS NULL THEN tidemark_internal.dates_with_rows(
-                                m.name, CASE WHEN m.scope IS NOT NULL THEN l.persons END)
+                       CASE WHEN l.event_date IS NULL THEN tidemark_internal.dates_with_rows(m.name, k.ids)
                             ELSE ARRAY(SELECT l.event_date + shift
                                          FROM generate_series(-m.lookahead_days, m.lookback_days) AS shift)
                        END) AS e(event_date)
@@ -138,7 +163,7 @@ whether it is frozen and so stays as it is, and whether only rows of some
 persons are stale (partly). No rows for an unknown model.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -157,7 +182,7 @@ Ascending; empty when the model is clean. Live views compute exactly these
 dates. 42704 for an unknown model.';
 
 CREATE FUNCTION tidemark_internal.stale_dates(model text, partly boolean) RETURNS date[]
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp
 RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w
               WHERE NOT w.frozen AND w.partly = stale_dates.partly);
@@ -167,7 +192,7 @@ persons are stale, or the others.';
 
 CREATE FUNCTION tidemark_internal.date_blockers(source regclass, event_date date)
 RETURNS TABLE (model text, model_date date, reason text)
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10000 ROWS 10
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH readers AS (

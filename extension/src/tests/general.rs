@@ -16,10 +16,11 @@ mod tests {
         retire_step, set_retired, set_watermark_policy, start_refresh, track_changes,
         unmanage_partitions, untrack_changes";
 
-    /// Functions that run users' queries, which may not be parallel safe, under the snapshot of their caller.
+    /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
-        "read_as_owner, append_query, dates_with_rows, describe_query, model_statement, not_scoped, scope_problem, scope_query,
-         source_dates, verify_model";
+        "append_query, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, model_statement, not_scoped,
+         partition_figures, plan_maintenance, read_as_owner, retirement_blocker, scope_problem, scope_query, source_dates,
+         stale_dates, verify_model, waiting_dates";
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.
@@ -116,6 +117,26 @@ mod tests {
               WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p' AND p.proparallel = 's' AND p.provolatile = 'v'",
         );
         assert_eq!(stray, "NULL", "volatile, which is what one gets without saying so:\n{stray}");
+    }
+
+    #[pg_test]
+    fn no_function_is_said_to_be_safer_than_what_it_does() {
+        let stray = text(
+            "WITH own AS (SELECT p.oid, p.proname, n.nspname,
+                                 regexp_replace(concat(p.prosrc, pg_get_function_sqlbody(p.oid)), $$--[^\\n]*|'[^']*'$$, '', 'g') AS body,
+                                 position(p.proparallel::text IN 'urs') AS safety
+                            FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                           WHERE nspname IN ('tidemark', 'tidemark_internal') AND p.prokind = 'f')
+             SELECT string_agg(DISTINCT f.oid::regprocedure || ' calls ' || g.proname, E'\\n')
+               FROM own f JOIN own g ON g.safety < f.safety AND f.body ~ format('%s[.]%s\\(', g.nspname, g.proname)",
+        );
+        assert_eq!(stray, "NULL", "less safe in parallel plans than they say:\n{stray}");
+        let stray = text(
+            "SELECT string_agg(p.oid::regprocedure::text, E'\\n') FROM pg_proc p
+              WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace) AND p.prokind <> 'p'
+                AND p.proparallel <> 'u' AND p.prosrc ~ '\\mEXCEPTION\\s+WHEN\\M'",
+        );
+        assert_eq!(stray, "NULL", "errors cannot be caught while a parallel plan runs:\n{stray}");
     }
 
     #[pg_test]
