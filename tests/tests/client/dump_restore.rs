@@ -31,7 +31,7 @@ fn content(database: &Database<'_>) -> Vec<Vec<String>> {
         "SELECT * FROM loader.batch_ranges ORDER BY 1, 2, 3",
         "SELECT * FROM loader.dead_letters ORDER BY 1, 2, 3, 4",
         "SELECT name, target, query, key, lookback_days, lookahead_days, refresh_count FROM tidemark_internal.models ORDER BY 1",
-        "SELECT model, source FROM tidemark_internal.model_sources ORDER BY 1, 2",
+        "SELECT model, source::text FROM tidemark_internal.model_sources ORDER BY 1, 2",
         "SELECT source, event_date, reason FROM tidemark_internal.dirty_log ORDER BY id",
         "SELECT model, event_date FROM tidemark_internal.model_dirty ORDER BY id",
         "SELECT parent, premake_days, partition_schema, unique_columns FROM tidemark_internal.partition_config ORDER BY parent::text",
