@@ -97,8 +97,8 @@ fn contained<T>(work: impl FnOnce() -> T) -> T {
         .execute()
 }
 
-/// Runs a statement with a date as $1, the day after as $2 and a list of persons as $3, and returns the first column of its first row as text,
-/// or how many rows it wrote if it returns none.
+/// Runs a statement with a date as $1, the day after as $2 and a list of persons as $3, and returns the first column of
+/// its first row as text, or how many rows it wrote if it returns none.
 ///
 /// The plan is made for these values, so partitions are pruned while planning. With `read_only` the statement sees
 /// the snapshot of the calling query, else a new one.
