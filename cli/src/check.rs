@@ -124,7 +124,7 @@ fn print(report: &Report) {
 async fn check_all(config: &Config, report: &mut Report) {
     let pipeline = config.get("pipeline.name").unwrap_or("web");
     let settings = (|| {
-        options::encoder(config, None)?;
+        options::encoder(config)?;
         options::target(config)?;
         options::breaker(config)?;
         options::batch_limits(config, options::lanes(config)?)?;

@@ -275,7 +275,7 @@ async fn replay(args: Replay) -> Result<()> {
     args.events.over(&mut settings)?;
     let config = options::postgres(&settings)?;
     let target = options::target(&settings)?;
-    let (encoder, format) = (options::encoder(&settings, None)?, options::format(&settings)?);
+    let (encoder, format) = (options::encoder(&settings)?, options::format(&settings)?);
     let mut chunk_rows = options::batch_limits(&settings, 1)?.rows.min(letters::CHUNK) as u64;
     let client = connection::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;

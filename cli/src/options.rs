@@ -9,7 +9,7 @@ use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::preset::{Format, parse_part};
 use tidemark_loader::event::fingerprint::{self, Fingerprint};
-use tidemark_loader::event::time::{self, Micros};
+use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::target::{BRONZE, Target};
@@ -109,14 +109,14 @@ pub fn target(config: &Config) -> Result<Target> {
     Ok(target)
 }
 
-/// What reads events; `last_received` is as for [`Encoder::new`].
-pub fn encoder(config: &Config, last_received: Option<Micros>) -> Result<Encoder> {
+/// What reads events.
+pub fn encoder(config: &Config) -> Result<Encoder> {
     let members = config.list("dedupe.fingerprint_exclude");
     let members: Result<Vec<_>, String> = members.iter().map(|text| fingerprint::member(text)).collect();
     let members = members.map_err(|why| {
         wrong(config, "dedupe.fingerprint_exclude", why, "write /name of a member of the event")
     })?;
-    Ok(Encoder::new(limits(config)?, last_received)
+    Ok(Encoder::new(limits(config)?)
         .with_format(format(config)?)
         .with_dedupe(choice(config, "dedupe.mode")?)
         .with_fingerprint(Fingerprint::without(members)))
@@ -183,9 +183,9 @@ mod tests {
         let judged = limits(&ours).unwrap();
         assert_eq!((judged.late_policy, judged.allowed_lateness), (LatePolicy::Refuse, 36 * 3_600_000_000));
         let excluded = config(&[("dedupe.fingerprint_exclude", "/a,/b"), ("dedupe.mode", "offsets")]);
-        assert!(encoder(&excluded, None).is_ok());
+        assert!(encoder(&excluded).is_ok());
         let nested = config(&[("dedupe.fingerprint_exclude", "/a/b")]);
-        assert!(encoder(&nested, None).unwrap_err().to_string().contains("/a/b is no member"));
+        assert!(encoder(&nested).unwrap_err().to_string().contains("/a/b is no member"));
         for bad in [
             [("envelope.fields", "who=/id"), ("late.policy", "refuse")],
             [("target.table", "events"), ("late.policy", "refuse")],

@@ -125,7 +125,7 @@ pub fn confirm(what: &str, yes: bool) -> Result<()> {
 
 /// Reads a moment: an RFC 3339 time, a date (its first moment, UTC), or how long ago, such as 30m, 2h or 7d.
 pub fn parse_moment(text: &str) -> Result<Micros, String> {
-    if let Some(time) = time::parse_rfc3339(text) {
+    if let Some(time) = time::parse_time(text) {
         return Ok(time);
     }
     if let Some(day) = time::parse_day(text) {

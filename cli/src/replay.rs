@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let (config, kafka) = (options::postgres(&settings)?, kafka_options::kafka(&settings)?);
     let target = options::target(&settings)?;
-    options::encoder(&settings, None)?;
+    options::encoder(&settings)?;
     let (ranges, cluster) = survey(&args, &kafka).await?;
     let client = connection::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
@@ -266,7 +266,7 @@ struct Job<'a> {
 impl Job<'_> {
     async fn run(self, sink: Sink, stop: watch::Receiver<bool>) -> Result<(Counts, Read)> {
         let args = self.args;
-        let encoder = options::encoder(self.settings, None)?;
+        let encoder = options::encoder(self.settings)?;
         // Counts, and offsets passed.
         let done = Arc::new(Mutex::new((Counts::default(), 0i64)));
         let heard = done.clone();

@@ -61,7 +61,7 @@ pub async fn run(args: Args) -> Result<()> {
     let topics = kafka_options::topics(&config)?;
     let name = config.get("pipeline.name").unwrap_or("web").to_owned();
     let dates = Arc::new(Dates::new(config.get("record.event_time_floor").is_none()));
-    let encoder = options::encoder(&config, None)?.with_floor(dates.floor());
+    let encoder = options::encoder(&config)?.with_floor(dates.floor());
     let reading = Reading { encoder, target: options::target(&config)?, dates };
     let lanes = options::lanes(&config)?;
     let limits = options::batch_limits(&config, lanes)?;

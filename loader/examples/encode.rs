@@ -15,7 +15,7 @@ const ROWS: usize = 20_000;
 fn main() {
     let path = std::env::args().nth(1).expect("usage: encode FILE");
     let content = std::fs::read(path).expect("cannot read the file");
-    let mut encoder = Encoder::new(Limits::default(), None);
+    let mut encoder = Encoder::new(Limits::default());
     let mut books = Books::new(1, 16 << 20);
     let topic: Arc<str> = "events".into();
     books.hold(&topic, 1, 0, Claim { epoch: 1, next_offset: 0, run: 1 });

@@ -8,7 +8,7 @@ use tidemark_loader::batch::{BOUNDS, Batch, Encoder, MAX_DATES, RawBatch, Record
 use tidemark_loader::event::dead_letter::Reason;
 use tidemark_loader::event::envelope::{Limits, sha256};
 use tidemark_loader::event::time::LatePolicy;
-use tidemark_loader::event::time::parse_rfc3339;
+use tidemark_loader::event::time::{Micros, parse_time};
 
 fn slot() -> Slot {
     Slot {
@@ -24,10 +24,14 @@ fn slot() -> Slot {
 }
 
 fn batch_of(lines: &[Vec<u8>]) -> RawBatch {
+    received(None, lines)
+}
+
+fn received(at: Option<Micros>, lines: &[Vec<u8>]) -> RawBatch {
     let mut raw = RawBatch::default();
     raw.slots.push(Slot { to: lines.len() as i64, ..slot() });
     for (i, line) in lines.iter().enumerate() {
-        raw.push(0, i as i64, None, RecordKind::Value, Some(b"key"), Some(b"headers"), line, 1000);
+        raw.push(0, i as i64, at, RecordKind::Value, Some(b"key"), Some(b"headers"), line, 1000);
     }
     raw
 }
@@ -73,7 +77,7 @@ fn a_batch_that_is_cut_covers_the_same_with_both_parts() {
                 other => panic!("{at}: {other:?}"),
             }
         }
-        let mut encoder = Encoder::new(Limits::default(), None);
+        let mut encoder = Encoder::new(Limits::default());
         let mut ids: Vec<_> = Vec::new();
         for raw in [first, second] {
             let slots = raw.slots.len();
@@ -99,7 +103,7 @@ fn a_batch_ends_before_the_date_that_is_one_too_many() {
     let rest = batch.rest.take().unwrap();
     assert_eq!((batch.counts().read, batch.more), (MAX_DATES as u64 + 2, true));
     assert_eq!(batch.slots()[0].to, rest.slots[0].from);
-    let mut encoder = Encoder::new(Limits::default(), None);
+    let mut encoder = Encoder::new(Limits::default());
     let rest = encoder.encode(rest);
     assert_eq!((rest.counts().read, rest.more, rest.slots()[0].to), (2, false, lines.len() as i64));
     let (first, second) = rest.halves(&encoder);
@@ -108,8 +112,8 @@ fn a_batch_ends_before_the_date_that_is_one_too_many() {
 }
 
 fn encode(lines: &[Vec<u8>]) -> Batch {
-    let received = parse_rfc3339("2026-09-30T00:00:00Z");
-    Encoder::new(Limits { max_bytes: 1000, ..Limits::default() }, received).encode(batch_of(lines))
+    let at = parse_time("2026-09-30T00:00:00Z");
+    Encoder::new(Limits { max_bytes: 1000, ..Limits::default() }).encode(received(at, lines))
 }
 
 /// One decoded row: its columns, `None` for NULL.
@@ -162,7 +166,7 @@ fn rows_decode_to_what_went_in() {
     let rows = decode(&stream(&batch, 0, 2));
     // Sorted by date, so the second line comes first.
     let row = &rows[0];
-    let time = parse_rfc3339("2026-09-01T00:00:00Z").unwrap();
+    let time = parse_time("2026-09-01T00:00:00Z").unwrap();
     assert_eq!(row.len(), 12);
     assert_eq!(row[0].as_deref(), Some(99i64.to_be_bytes().as_slice()));
     assert_eq!(row[1].as_deref(), Some(time.to_be_bytes().as_slice()));
@@ -216,30 +220,30 @@ fn rejected_rows_become_dead_letters_and_the_rest_stays() {
 }
 
 #[test]
-fn lines_without_a_receipt_take_that_of_the_line_before() {
+fn a_receipt_says_nothing_about_the_lines_after_it() {
     let text =
         |received: &str, time: &str| format!(r#"{{"type":"x"{received},"timestamp":"{time}"}}"#).into_bytes();
     let received = r#","receivedAt":"2026-09-01T00:00:00Z""#;
-    let batch = Encoder::new(Limits::default(), None).encode(batch_of(&[
+    let batch = Encoder::new(Limits::default()).encode(batch_of(&[
         text(received, "2026-09-01T00:00:00Z"),
-        text("", "2026-09-01T00:05:00Z"),
-        text("", "2026-09-01T00:05:01Z"),
+        text("", "2026-10-01T00:00:00Z"),
+        text("", "2025-09-01T00:00:00Z"),
     ]));
-    assert_eq!(batch.rows.len(), 2);
-    assert_eq!(batch.dead[0].rejection.reason, Reason::EventTimeInFuture);
+    let lateness: Vec<Option<Micros>> = batch.rows.iter().map(|row| row.lateness).collect();
+    assert_eq!((lateness, batch.dead.len()), (vec![None, Some(0), None], 0));
 }
 
 #[test]
 fn a_guessed_receipt_judges_the_clock_and_nothing_else() {
     let text = |time: &str| format!(r#"{{"type":"x","timestamp":"{time}"}}"#).into_bytes();
-    let at = parse_rfc3339("2026-09-01T00:00:00Z");
+    let at = parse_time("2026-09-01T00:00:00Z");
     let limits = Limits { late_policy: LatePolicy::Refuse, ..Limits::default() };
     let mut raw = batch_of(&[]);
     for (n, time) in (0..).zip(["2026-08-01T00:00:00Z", "2026-09-01T00:05:01Z"]) {
         raw.push(0, n, at, RecordKind::Value, None, None, &text(time), usize::MAX);
         raw.receipt_is_guessed();
     }
-    let batch = Encoder::new(limits, at).encode(raw);
+    let batch = Encoder::new(limits).encode(raw);
     assert_eq!(batch.dead.len(), 1);
     assert_eq!(batch.dead[0].rejection.reason, Reason::EventTimeInFuture);
     assert_eq!((batch.rows.len(), batch.rows[0].lateness), (1, None));
@@ -273,8 +277,8 @@ fn known_ids_are_duplicates_or_conflicts() {
 /// Received at the beginning of 2026-09-30: the event of the first day is 29 days late, that of the 23rd is not late.
 fn judged(policy: LatePolicy) -> Batch {
     let limits = Limits { late_policy: policy, ..Limits::default() };
-    let received = parse_rfc3339("2026-09-30T00:00:00Z");
-    Encoder::new(limits, received).encode(batch_of(&[line(1, 1, 1), line(2, 23, 1), line(3, 22, 1)]))
+    let at = parse_time("2026-09-30T00:00:00Z");
+    Encoder::new(limits).encode(received(at, &[line(1, 1, 1), line(2, 23, 1), line(3, 22, 1)]))
 }
 
 #[test]
@@ -311,7 +315,7 @@ fn statistics_count_lateness_by_date() {
 #[test]
 fn an_event_whose_receipt_nobody_knows_is_not_late() {
     let limits = Limits { late_policy: LatePolicy::Refuse, ..Limits::default() };
-    let batch = Encoder::new(limits, None).encode(batch_of(&[line(1, 1, 1)]));
+    let batch = Encoder::new(limits).encode(batch_of(&[line(1, 1, 1)]));
     assert_eq!((batch.rows.len(), batch.dead.len()), (1, 0));
     let s = Statistics::of(&batch.rows, batch.allowed_lateness);
     assert_eq!((s.rows, s.late, s.lateness.iter().sum::<i64>()), (vec![1], vec![0], 0));
@@ -326,7 +330,7 @@ proptest! {
         let policy = [LatePolicy::Recompute, LatePolicy::Divert, LatePolicy::Refuse][policy];
         let lines: Vec<Vec<u8>> = days.iter().enumerate().map(|(i, day)| line(i as u32, *day, 0)).collect();
         let limits = Limits { late_policy: policy, ..Limits::default() };
-        let received = parse_rfc3339("2026-09-30T00:00:00Z");
+        let at = parse_time("2026-09-30T00:00:00Z");
         let outcome = |batch: &Batch, from: usize| {
             let mut all = Vec::new();
             all.extend(batch.rows.iter().map(|r| (from + r.record, "row")));
@@ -334,11 +338,11 @@ proptest! {
             all.extend(batch.dead.iter().map(|d| (from + d.record, "dead")));
             all
         };
-        let mut whole = outcome(&Encoder::new(limits, received).encode(batch_of(&lines)), 0);
+        let mut whole = outcome(&Encoder::new(limits).encode(received(at, &lines)), 0);
         let cut = cut.min(lines.len());
-        let mut encoder = Encoder::new(limits, received);
-        let mut parts = outcome(&encoder.encode(batch_of(&lines[..cut])), 0);
-        parts.extend(outcome(&encoder.encode(batch_of(&lines[cut..])), cut));
+        let mut encoder = Encoder::new(limits);
+        let mut parts = outcome(&encoder.encode(received(at, &lines[..cut])), 0);
+        parts.extend(outcome(&encoder.encode(received(at, &lines[cut..])), cut));
         whole.sort_unstable();
         parts.sort_unstable();
         prop_assert_eq!(whole.len(), lines.len());

@@ -2,14 +2,14 @@
 
 use tidemark_loader::event::dead_letter::Reason;
 use tidemark_loader::event::envelope::{Coordinates, Event, Limits, parse};
-use tidemark_loader::event::time::{self, parse_rfc3339};
+use tidemark_loader::event::time::{self, parse_time};
 
 const AT: Coordinates<'_> = Coordinates { topic: "events", partition: 3, offset: 42, bytes: b"{}" };
 const GOOD: &str = r#"{"messageId":"018f2f0e-0000-4000-8000-000000000001","type":"track","event":"page_viewed",
     "timestamp":"2026-09-01T08:15:22.123Z","userId":"u1","anonymousId":"a1","properties":{"price":1.5}}"#;
 
 fn received() -> i64 {
-    parse_rfc3339("2026-09-01T08:15:23Z").unwrap_or_default()
+    parse_time("2026-09-01T08:15:23Z").unwrap_or_default()
 }
 
 fn judge(bytes: &[u8]) -> Result<Event<'_>, Reason> {
@@ -26,7 +26,7 @@ fn with(replace: &str, by: &str) -> String {
 fn a_complete_event_fills_every_column() {
     let event = judge(GOOD.as_bytes()).unwrap();
     assert_eq!(event.event_id.to_string(), "018f2f0e-0000-4000-8000-000000000001");
-    assert_eq!(event.event_time, parse_rfc3339("2026-09-01T08:15:22.123Z").unwrap());
+    assert_eq!(event.event_time, parse_time("2026-09-01T08:15:22.123Z").unwrap());
     assert_eq!(event.received_at, received());
     assert_eq!(event.event_type, "page_viewed");
     assert_eq!(event.user_id.as_deref(), Some("u1"));
@@ -157,7 +157,7 @@ fn dead_letters_know_what_can_be_read_of_the_event() {
     let known = |text: &str| parse(text.as_bytes(), &limits).unwrap().known();
     let (id, time, name) = known(GOOD);
     assert_eq!(id.map(|id| id.to_string()).as_deref(), Some("018f2f0e-0000-4000-8000-000000000001"));
-    assert_eq!((time, name.as_deref()), (parse_rfc3339("2026-09-01T08:15:22.123Z"), Some("page_viewed")));
+    assert_eq!((time, name.as_deref()), (parse_time("2026-09-01T08:15:22.123Z"), Some("page_viewed")));
     assert_eq!(
         known(r#"{"messageId":[],"type":"track","timestamp":"x"}"#),
         (None, None, Some("track".into()))
@@ -174,4 +174,18 @@ fn receipt_and_key_are_read_for_producing() {
     assert_eq!(envelope.key(), Some("u1"));
     let text = with(r#""userId":"u1","#, "");
     assert_eq!(parse(text.as_bytes(), &limits).unwrap().key(), Some("a1"));
+}
+
+#[test]
+fn several_events_in_one_record_are_named_as_such() {
+    for (text, reason, detail) in [
+        (r#"[{"a":1},{"a":2}]"#, Reason::NotAnObject, "an array of 2 values, where one event is expected"),
+        (r#"{"a":1}{"a":2} {}"#, Reason::InvalidJson, "3 JSON values, where one event is expected"),
+        ("[1", Reason::InvalidJson, "EOF while parsing"),
+        ("7", Reason::NotAnObject, "JSON, but not an object"),
+    ] {
+        let wrong = parse(text.as_bytes(), &Limits::default()).unwrap_err();
+        assert_eq!(wrong.reason, reason, "{text}");
+        assert!(wrong.detail.starts_with(detail), "{text}: {}", wrong.detail);
+    }
 }

@@ -141,7 +141,6 @@ fn send(args: &Args, input: Content) -> Result<()> {
     let started = Instant::now();
     let (mut lines, mut line) = (Records::new(input), Record::new(MAX_LINE));
     let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
-    let mut received = None;
     let format = args.format.format();
     let (mut sent, mut bytes) = (0u64, 0u64);
     while lines.read(&mut line).map_err(|e| unreadable(&args.file, &e))? {
@@ -155,11 +154,11 @@ fn send(args: &Args, input: Content) -> Result<()> {
         }
         let line = line.bytes.as_slice();
         let envelope = format.parse(line, &limits).ok();
-        received = envelope.as_ref().and_then(envelope::Envelope::received_at).or(received);
         let now = time::now();
-        // Where no line has said a receipt, that of the event, so that it is no later than a load of the file finds it.
+        // Where nobody knows the receipt, the time of the event, so that it is no later than a load of the file finds it.
         let at =
-            received.or_else(|| envelope.as_ref()?.happened_at().map(|time| time.min(now))).unwrap_or(now);
+            envelope.as_ref().and_then(|e| e.received_at().or(e.happened_at().map(|time| time.min(now))));
+        let at = at.unwrap_or(now);
         let mut record =
             BaseRecord::<[u8], [u8]>::to(&args.topic).payload(line).timestamp(time::to_unix_millis(at));
         if let Some(key) = envelope.as_ref().and_then(envelope::Envelope::key) {

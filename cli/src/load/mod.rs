@@ -20,7 +20,6 @@ use tidemark_loader::batch::{BatchLimits, Counts, Encoder, Slot};
 use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::preset::Format;
 use tidemark_loader::files::{Record, Records};
 use tidemark_loader::lanes;
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
@@ -72,8 +71,7 @@ pub async fn run(args: Args) -> Result<()> {
     let load = Load {
         pipeline: if target.is_bronze() { "file".to_owned() } else { format!("file into {}", target.name()) },
         target,
-        encoder: options::encoder(&config, None)?,
-        format: options::format(&config)?,
+        encoder: options::encoder(&config)?,
         limits: options::limits(&config)?,
         batches: options::batch_limits(&config, 1)?,
         config: options::postgres(&config)?,
@@ -133,7 +131,6 @@ struct Load {
     pipeline: String,
     target: Target,
     encoder: Encoder,
-    format: Format,
     limits: Limits,
     batches: BatchLimits,
     restart: bool,
@@ -218,17 +215,13 @@ impl Load {
             batches: self.batches,
             failed: None,
         };
-        // The records before the resumption point tell the receipt time that later ones without one inherit.
-        let format = self.format.clone();
         let skipped = tokio::task::spawn_blocking(move || {
-            let last = reader.skip(claim.next_offset, &format, &limits);
-            (reader, last)
+            let skipped = reader.skip(claim.next_offset);
+            (reader, skipped)
         });
-        let (mut reader, last_received) = joined(skipped.await)?;
-        let last_received = last_received.map_err(|e| unreadable(file, e))?;
-
-        let encoder = self.encoder.clone().after(last_received);
-        let lane = lanes::start(sink, encoder, move |written, _| {
+        let (mut reader, skipped) = joined(skipped.await)?;
+        skipped.map_err(|e| unreadable(file, e))?;
+        let lane = lanes::start(sink, self.encoder.clone(), move |written, _| {
             let _ = report.send(written.counts);
         });
         let batches = lane.batches;

@@ -10,9 +10,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{is_stdin, joined, unreadable};
 use tidemark_loader::batch::{BatchLimits, RawBatch, RecordKind, Slot};
 use tidemark_loader::error::{Error, Kind, Result};
-use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::preset::Format;
-use tidemark_loader::event::time::Micros;
 use tidemark_loader::files::{self, Content, Identity, Record, Records};
 
 pub(super) async fn open(file: &Path) -> Result<Content> {
@@ -74,21 +71,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Passes over the records before `until`; returns the last receipt time among them.
-    pub(super) fn skip(
-        &mut self,
-        until: i64,
-        format: &Format,
-        limits: &Limits,
-    ) -> io::Result<Option<Micros>> {
-        let mut last = None;
+    /// Passes over the records before `until`.
+    pub(super) fn skip(&mut self, until: i64) -> io::Result<()> {
         while self.number < until && self.records.read(&mut self.record)? {
-            if self.record.oversize.is_none() {
-                last = format.received_at(None, &self.record.bytes, limits).or(last);
-            }
             self.number += 1;
         }
-        Ok(last)
+        Ok(())
     }
 
     pub(super) fn next_batch(&mut self) -> io::Result<Option<RawBatch>> {

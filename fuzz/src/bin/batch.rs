@@ -169,7 +169,7 @@ fn check_counts(batch: &Batch) {
 
 fuzz_target!(|input: Input<'_>| {
     let limits = Limits { late_policy: one_of::<LatePolicy>(input.late), ..Limits::default() };
-    let mut encoder = Encoder::new(limits, None)
+    let mut encoder = Encoder::new(limits)
         .with_format(Format::new(one_of::<Preset>(input.preset), &[]))
         .with_dedupe(one_of::<Dedupe>(input.dedupe));
     let mut batch = encoder.encode(raw(&input));

@@ -6,7 +6,7 @@ use tidemark_cli::output::parse_moment;
 use tidemark_fuzz::{bounded, seeds};
 use tidemark_loader::config::keys::{KEYS, duration, show_duration, size};
 use tidemark_loader::event::time::{
-    DAY_US, day_of, format_day, from_unix_millis, parse_day, parse_rfc3339, parse_span, to_unix_millis,
+    DAY_US, day_of, format_day, from_unix_millis, parse_day, parse_time, parse_span, to_unix_millis,
 };
 use tidemark_shop::Date;
 
@@ -32,7 +32,7 @@ fuzz_target!(init: seeds(EXAMPLES), |text: &str| {
 });
 
 fn check(text: &str) {
-    if let Some(time) = parse_rfc3339(text) {
+    if let Some(time) = parse_time(text) {
         let date = parse_day(&text[..10]).expect("it begins with a date");
         // An offset is less than a day, and second 60 may be the next day.
         assert!((day_of(time) - date).abs() <= 1);

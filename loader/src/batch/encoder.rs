@@ -24,7 +24,6 @@ use crate::event::time::{LatePolicy, lateness};
 pub struct Encoder {
     limits: Limits,
     /// Receipt time of the latest record that had one.
-    last_received: Option<Micros>,
     format: Format,
     dedupe: Dedupe,
     fingerprint: Fingerprint,
@@ -40,12 +39,10 @@ struct Seen {
 }
 
 impl Encoder {
-    /// An encoder that accepts what lies within `limits`; `last_received` is the receipt time of the record before
-    /// the first one, where that is known.
-    pub fn new(limits: Limits, last_received: Option<Micros>) -> Self {
+    /// An encoder that accepts what lies within `limits`.
+    pub fn new(limits: Limits) -> Self {
         Encoder {
             limits,
-            last_received,
             format: Format::default(),
             dedupe: Dedupe::default(),
             fingerprint: Fingerprint::default(),
@@ -56,12 +53,6 @@ impl Encoder {
     /// Makes it accept nothing from before this time either, which may move while it works.
     pub fn with_floor(mut self, floor: Arc<AtomicI64>) -> Self {
         self.floor = Some(floor);
-        self
-    }
-
-    /// One for what comes after a record with this receipt time.
-    pub fn after(mut self, last_received: Option<Micros>) -> Self {
-        self.last_received = last_received;
         self
     }
 
@@ -106,7 +97,6 @@ impl Encoder {
             raw: RawBatch::default(),
             rest: None,
             more: false,
-            received_before: self.last_received,
         };
         let mut seen = Seen { ids: HashMap::with_capacity(raw.records.len()), ..Seen::default() };
         let mut full_at = None;
@@ -163,12 +153,8 @@ impl Encoder {
             None => (self.format.parse(value, &self.limits)?, None),
         };
         // Where nobody knows the receipt, there is no lateness either: that by our clock would change with each try.
-        let known_receipt = if record.receipt_guessed {
-            None
-        } else {
-            self.last_received = record.received_at.or_else(|| envelope.received_at()).or(self.last_received);
-            self.last_received
-        };
+        let known_receipt =
+            if record.receipt_guessed { None } else { record.received_at.or_else(|| envelope.received_at()) };
         let received = known_receipt.or(record.received_at).unwrap_or_else(time::now);
         let at = Coordinates {
             topic: &slot.topic,

@@ -152,8 +152,6 @@ pub struct Batch {
     pub rest: Option<RawBatch>,
     /// Whether another part comes of what was handed out as one batch.
     pub more: bool,
-    /// Receipt time of the record before the first one, where records inherit it.
-    received_before: Option<Micros>,
 }
 
 /// Most dates of the events of a batch. Its transaction locks the partition of each and its index, two locks a date
@@ -197,7 +195,7 @@ impl Batch {
 
     /// Two batches in its place, encoded anew; the first one as far as it goes if there is only one record.
     pub fn halves(self, encoder: &Encoder) -> (Batch, Option<Batch>) {
-        let mut encoder = encoder.clone().after(self.received_before);
+        let mut encoder = encoder.clone();
         let Batch { mut raw, more, .. } = self;
         let half = raw.len() / 2;
         let rest = (half > 0).then(|| raw.split_off(half));

@@ -199,7 +199,7 @@ mod tests {
             raw.push(0, offset, None, RecordKind::Value, None, None, value.as_bytes(), 10_000);
         }
         let limits = Limits { max_skew: i64::MAX / 4, ..Limits::default() };
-        Encoder::new(limits, None).with_dedupe(dedupe).encode(raw)
+        Encoder::new(limits).with_dedupe(dedupe).encode(raw)
     }
 
     fn refused() -> Rejection {

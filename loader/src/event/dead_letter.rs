@@ -73,7 +73,7 @@ reasons! {
     MissingEventType = Envelope, "missing_event_type";
     /// Neither `timestamp` nor `originalTimestamp`.
     MissingEventTime = Envelope, "missing_event_time";
-    /// Its time is not RFC 3339 with an offset.
+    /// Its time is none, or says no offset from UTC.
     InvalidEventTime = Envelope, "invalid_event_time";
     /// Its time lies before the earliest that is accepted.
     EventTimeTooOld = Envelope, "event_time_too_old";

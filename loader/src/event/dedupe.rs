@@ -82,7 +82,7 @@ fn uuidv7_time(id: Uuid) -> Option<Micros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::time::parse_rfc3339;
+    use crate::event::time::parse_time;
 
     #[test]
     fn the_date_of_an_event_is_that_of_its_uuidv7() {
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(place(Dedupe::IdUuidv7, id, day + 1), Ok(day + 1));
         assert_eq!(place(Dedupe::IdUuidv7, id, day - 1), Ok(made));
         assert_eq!(place(Dedupe::IdUuidv7, id, day + time::DAY_US), Ok(made));
-        let other = parse_rfc3339("2020-02-02T00:00:00Z").unwrap();
+        let other = parse_time("2020-02-02T00:00:00Z").unwrap();
         assert_eq!(place(Dedupe::IdDate, id, other), Ok(other));
         let future = Dedupe::IdUuidv7.event_time(id, other, other, &limits).unwrap_err();
         assert_eq!(future.reason, Reason::EventTimeInFuture);

@@ -170,10 +170,25 @@ fn parse_with<'a, T>(
     match read(text) {
         Ok(envelope) => Ok(envelope),
         // The visitor takes nothing but objects, so this class of error is raised for other values only.
-        Err(e) if e.is_data() => Err(Rejection::new(Reason::NotAnObject, "JSON, but not an object")),
+        Err(e) if e.is_data() => Err(Rejection::new(Reason::NotAnObject, no_object(text))),
         Err(e) if bytes.is_empty() => Err(Rejection::new(Reason::InvalidJson, format!("empty: {e}"))),
-        Err(e) => Err(Rejection::new(Reason::InvalidJson, e.to_string())),
+        Err(e) => Err(Rejection::new(Reason::InvalidJson, several(text).unwrap_or_else(|| e.to_string()))),
     }
+}
+
+/// What there is instead of an object.
+fn no_object(text: &str) -> String {
+    match serde_json::from_str::<Vec<IgnoredAny>>(text) {
+        Ok(elements) => format!("an array of {} values, where one event is expected", elements.len()),
+        Err(_) => "JSON, but not an object".to_owned(),
+    }
+}
+
+/// Whether a text that is no JSON value is several.
+fn several(text: &str) -> Option<String> {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let count = values.collect::<Result<Vec<_>, _>>().ok()?.len();
+    (count > 1).then(|| format!("{count} JSON values, where one event is expected"))
 }
 
 /// What a value begins with that was written with a schema registry: 0 and a number of four bytes, or 1 and a UUID.
@@ -194,19 +209,19 @@ pub fn too_large(bytes: u64, limits: &Limits) -> Rejection {
 }
 
 impl<'a> Envelope<'a> {
-    /// When it says that it happened; `None` when that is absent or no RFC 3339 time.
+    /// When it says that it happened; `None` when that is absent or no time with an offset.
     pub fn happened_at(&self) -> Option<Micros> {
         [&self.timestamp, &self.original_timestamp].into_iter().find_map(|field| match field {
-            Field::Text(text) => Some(time::parse_rfc3339(text)),
+            Field::Text(text) => Some(time::parse_time(text)),
             Field::None => None,
             _ => Some(None),
         })?
     }
 
-    /// The event's own `receivedAt`; `None` when it is absent or no RFC 3339 time.
+    /// The event's own `receivedAt`; `None` when it is absent or no time with an offset.
     pub fn received_at(&self) -> Option<Micros> {
         match &self.received_at {
-            Field::Text(text) => time::parse_rfc3339(text),
+            Field::Text(text) => time::parse_time(text),
             _ => None,
         }
     }
@@ -218,7 +233,7 @@ impl<'a> Envelope<'a> {
         let time = if self.timestamp == Field::None { self.original_timestamp } else { self.timestamp };
         let event_type = plain(self.event).or_else(|| plain(self.kind)).map(Cow::into_owned);
         let id = plain(self.message_id).map(|id| id_from_text(&id));
-        (id, plain(time).and_then(|time| time::parse_rfc3339(&time)), event_type)
+        (id, plain(time).and_then(|time| time::parse_time(&time)), event_type)
     }
 
     /// The identity that keeps a person's events in order: user id, else anonymous id.
@@ -251,12 +266,12 @@ impl<'a> Envelope<'a> {
             (Field::None, time) => ("originalTimestamp", time),
             (time, _) => ("timestamp", time),
         };
-        let event_time = match &time {
-            Field::Text(text) => time::parse_rfc3339(text),
-            _ => None,
+        let written = match &time {
+            Field::Text(text) => text,
+            _ => "",
         };
-        let Some(event_time) = event_time else {
-            let detail = format!("{name} is not an RFC 3339 time with an offset");
+        let Some(event_time) = time::parse_time(written) else {
+            let detail = format!("{name} {}", time::why_no_time(written));
             return Err(Rejection::new(Reason::InvalidEventTime, detail));
         };
         if event_time < limits.floor {

@@ -1,5 +1,5 @@
-//! Times as Postgres counts them: microseconds and days since 2000-01-01 UTC. Parses RFC 3339 and nothing else: the
-//! many formats that producers invent are dead letters, not guesses.
+//! Times as Postgres counts them: microseconds and days since 2000-01-01 UTC. Reads what is certain: formats that leave
+//! something to be guessed are dead letters.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -89,25 +89,26 @@ fn civil(b: &[u8]) -> Option<i32> {
     Some(date.num_days_from_ce() - DAYS_BEFORE_2000)
 }
 
-/// Parses an RFC 3339 date and time with `Z` or a numeric offset. Fractions beyond microseconds are cut off, so
-/// that a time never moves into the next day. Second 60 is accepted and means second 0 of the next minute, as in
-/// Postgres. Returns `None` for anything else, a time without an offset included.
-pub fn parse_rfc3339(text: &str) -> Option<Micros> {
+/// Reads a date and a time with an offset, where its meaning is certain: RFC 3339, and what else ISO 8601, Postgres and
+/// BigQuery write: `+0000`, `+00`, ` UTC`, no seconds. Fractions beyond microseconds are cut off, so that a time never
+/// moves into the next day. Second 60 is accepted and means second 0 of the next minute, as in Postgres. `None` for
+/// anything else, a time without an offset included.
+pub fn parse_time(text: &str) -> Option<Micros> {
     let b = text.as_bytes();
-    if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
-        return None;
-    }
-    if !matches!(b[10], b'T' | b't' | b' ') {
+    if b.len() < 17 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || !matches!(b[10], b'T' | b't' | b' ') {
         return None;
     }
     let days = civil(b)?;
-    let (hour, minute, second) = (number(&b[11..13])?, number(&b[14..16])?, number(&b[17..19])?);
+    let (hour, minute) = (number(&b[11..13])?, number(&b[14..16])?);
+    let (second, mut rest) = match &b[16..] {
+        [b':', tens, ones, rest @ ..] => (number(&[*tens, *ones])?, rest),
+        rest => (0, rest),
+    };
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let mut rest = &b[19..];
     let mut fraction = 0i64;
-    if rest[0] == b'.' {
+    if b[16] == b':' && rest.first() == Some(&b'.') {
         let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
         if digits == 0 {
             return None;
@@ -117,14 +118,19 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
         }
         rest = &rest[1 + digits..];
     }
-    let offset_minutes = match rest {
-        [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (h, m) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
-            if h > 23 || m > 59 {
+    let offset_minutes = match rest.strip_prefix(b" ").unwrap_or(rest) {
+        [b'Z' | b'z'] | b"UTC" => 0,
+        [sign @ (b'+' | b'-'), h1, h2, minutes @ ..] => {
+            let minutes = match minutes {
+                [] => 0,
+                [b':', m1, m2] | [m1, m2] => number(&[*m1, *m2])?,
+                _ => return None,
+            };
+            let hours = number(&[*h1, *h2])?;
+            if hours > 23 || minutes > 59 {
                 return None;
             }
-            let minutes = i64::from(h * 60 + m);
+            let minutes = i64::from(hours * 60 + minutes);
             if *sign == b'-' { -minutes } else { minutes }
         }
         _ => return None,
@@ -132,6 +138,24 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
     let seconds =
         i64::from(days) * 86_400 + i64::from(hour * 3600 + minute * 60 + second) - offset_minutes * 60;
     Some(seconds * 1_000_000 + fraction)
+}
+
+/// What is wrong with a text that [`parse_time`] does not read; continues a sentence.
+pub fn why_no_time(text: &str) -> &'static str {
+    let b = text.as_bytes();
+    if !b.is_empty() && b.iter().all(u8::is_ascii_digit) {
+        return "is a number, and does not say of what: write a time such as 2026-09-01T08:15:22Z";
+    }
+    if b.len() >= 10 && b[4] == b'-' && b[7] == b'-' && number(&b[..4]).is_some() {
+        if civil(b).is_none() {
+            return "is on a date that does not exist";
+        }
+        let zone = |offset: &str| parse_time(&format!("{text}{offset}")).is_some();
+        if zone("Z") || zone("T00:00Z") {
+            return "has no offset from UTC, such as Z or +02:00";
+        }
+    }
+    "is no time such as 2026-09-01T08:15:22Z"
 }
 
 /// What becomes of an event that was received later than allowed.
@@ -169,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_forms_of_rfc_3339() {
+    fn reads_what_is_certain() {
         let day = |text| i64::from(parse_day(text).unwrap()) * DAY_US;
         let base = day("2026-09-01") + 29_722_000_000;
         for (text, expected) in [
@@ -180,11 +204,16 @@ mod tests {
             ("2026-09-01T08:15:22.1234567Z", base + 123_456),
             ("2026-09-01t10:15:22+02:00", base),
             ("2026-09-01 02:45:22-05:30", base),
+            ("2026-09-01T10:15:22+0200", base),
+            ("2026-09-01 10:15:22.5+02", base + 500_000),
+            ("2026-09-01 08:15:22.123 UTC", base + 123_000),
+            ("2026-09-01 08:15:22 +00:00", base),
+            ("2026-09-01T08:15Z", base - 22_000_000),
             ("2024-02-29T23:59:60Z", day("2024-03-01")),
             ("9999-12-31T23:59:59.999999Z", day("9999-12-31") + DAY_US - 1),
             ("0000-01-01T00:00:00Z", day("0000-01-01")),
         ] {
-            assert_eq!(parse_rfc3339(text), Some(expected), "{text}");
+            assert_eq!(parse_time(text), Some(expected), "{text}");
         }
     }
 
@@ -208,7 +237,6 @@ mod tests {
             "",
             "2026-09-01",
             "2026-09-01T08:15:22",
-            "2026-09-01T08:15Z",
             "2026-9-1T08:15:22Z",
             "2026-02-29T00:00:00Z",
             "2026-13-01T00:00:00Z",
@@ -216,14 +244,34 @@ mod tests {
             "2026-09-01T24:00:00Z",
             "2026-09-01T08:60:22Z",
             "2026-09-01T08:15:22.Z",
-            "2026-09-01T08:15:22+0200",
             "2026-09-01T08:15:22+24:00",
+            "2026-09-01T08:15:22+2",
+            "2026-09-01T08:15:22+020",
+            "2026-09-01T08:15:22  UTC",
+            "2026-09-01T08:15:22 CET",
+            "2026-09-01T08:15.5Z",
+            "2026-09-01T08:15:2Z",
             "2026-09-01T08:15:22Zjunk",
             "1756714522",
             "yesterday at noon, roughly",
             "２０２６-09-01T08:15:22Z",
         ] {
-            assert_eq!(parse_rfc3339(text), None, "{text}");
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, why) in [
+            ("1790928922", "is a number"),
+            ("2026-02-30T08:15:22Z", "does not exist"),
+            ("2026-10-02 08:15:22.123000", "has no offset"),
+            ("2026-10-02", "has no offset"),
+            ("Fri, 02 Oct 2026 08:15:22 GMT", "is no time such as"),
+            ("", "is no time such as"),
+            ("2026-10-02T25:15:22Z", "is no time such as"),
+        ] {
+            assert!(why_no_time(text).contains(why), "{text}: {}", why_no_time(text));
         }
     }
 
@@ -235,7 +283,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,40}") {
-            let _ = parse_rfc3339(&text);
+            let _ = (parse_time(&text), why_no_time(&text));
             let _ = parse_day(&text);
         }
     }

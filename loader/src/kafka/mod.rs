@@ -33,7 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Settings that may be overridden.
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "tidemark"),
-    ("max.poll.interval.ms", "300000"),
+    // How long the group waits for a member that does not come back, after a restart of the coordinator for instance.
+    ("max.poll.interval.ms", "90000"),
     ("fetch.wait.max.ms", "100"),
     ("fetch.min.bytes", "65536"),
     ("fetch.message.max.bytes", "4194304"),

@@ -107,7 +107,7 @@ mod tests {
         let config = crate::postgres::connection::parse_url("postgresql://nobody@127.0.0.1:1/none").unwrap();
         let (_stop, stopped) = watch::channel(false);
         let sink = Sink::new(config, 1, "test".into(), Patience::For(Duration::ZERO), stopped);
-        let lane = start(sink, Encoder::new(Limits::default(), None), |_, _| {});
+        let lane = start(sink, Encoder::new(Limits::default()), |_, _| {});
         let slot = Slot {
             topic: Arc::from("t"),
             topic_id: 1,

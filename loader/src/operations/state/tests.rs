@@ -49,7 +49,7 @@ fn batch(from: i64, to: i64) -> RawBatch {
 }
 
 fn commit(state: &mut State, raw: RawBatch) {
-    let batch = Encoder::new(envelope::Limits::default(), None).encode(raw);
+    let batch = Encoder::new(envelope::Limits::default()).encode(raw);
     state.committed(0, &batch, &Written { batch_id: 77, counts: batch.counts(), path: WritePath::Direct });
 }
 
