@@ -181,7 +181,7 @@ fn several_events_in_one_record_are_named_as_such() {
     for (text, reason, detail) in [
         (r#"[{"a":1},{"a":2}]"#, Reason::NotAnObject, "an array of 2 values, where one event is expected"),
         (r#"{"a":1}{"a":2} {}"#, Reason::InvalidJson, "3 JSON values, where one event is expected"),
-        ("[1", Reason::InvalidJson, "EOF while parsing"),
+        (r#"{"a":1}{"#, Reason::InvalidJson, "trailing characters"),
         ("7", Reason::NotAnObject, "JSON, but not an object"),
     ] {
         let wrong = parse(text.as_bytes(), &Limits::default()).unwrap_err();
