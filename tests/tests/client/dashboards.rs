@@ -141,9 +141,18 @@ const QUESTIONS: [Question; 15] = [
     Question {
         name: "freshness",
         looks: [FRESHNESS; 2],
-        // One date of bronze was marked: each model waits for it and for those around it that it also reads.
-        expected: "SELECT count(*), sum(1 + lookback_days + lookahead_days), min(date '2026-09-08' - lookahead_days)
-                     FROM tidemark_internal.models WHERE {filters}",
+        // One date of bronze was marked: each model waits for it and for those around it that it, or what it reads, also
+        // reads.
+        expected: "WITH RECURSIVE reach(target, name, back, ahead) AS (
+                       SELECT 'bronze.events'::regclass, NULL, 0, 0
+                       UNION
+                       SELECT m.target, m.name, r.back + m.lookback_days, r.ahead + m.lookahead_days
+                         FROM reach r
+                         JOIN tidemark_internal.model_sources s ON s.source = r.target
+                         JOIN tidemark_internal.models m ON m.name = s.model)
+                   SELECT count(*), sum(1 + back + ahead), min(date '2026-09-08' - ahead)
+                     FROM (SELECT name, max(back) AS back, max(ahead) AS ahead FROM reach GROUP BY name) AS m
+                    WHERE name IS NOT NULL AND {filters}",
         filters: ["name = 'silver.events'", "true"],
     },
     Question {
