@@ -156,7 +156,7 @@ pg_function! {
 }
 
 /// A finite figure as a numeric with so many decimals.
-fn rounded(value: f64, decimals: usize) -> Option<Datum> {
+pub(crate) fn rounded(value: f64, decimals: usize) -> Option<Datum> {
     let text = format!("{value:.decimals$}");
     AnyNumeric::try_from(text.as_str())
         .or_raise(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "round a figure of funnel_table")

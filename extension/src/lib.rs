@@ -16,6 +16,7 @@ pub mod models;
 pub mod retention;
 pub mod sequences;
 pub mod sessions;
+pub mod timelines;
 pub mod window_funnel;
 
 #[cfg(any(test, feature = "pg_test"))]
@@ -77,7 +78,9 @@ mod tests;
 );
 ::pgrx::extension_sql_file!("./sql/live.sql", name = "live", requires = ["materialized_views"]);
 ::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["live"]);
-::pgrx::extension_sql_file!("./sql/rights.sql", name = "rights", requires = ["change_tracking"]);
+::pgrx::extension_sql_file!("./sql/timelines.sql", name = "timelines", requires = ["change_tracking"]);
+::pgrx::extension_sql_file!("./sql/reports.sql", name = "reports", requires = ["timelines"]);
+::pgrx::extension_sql_file!("./sql/rights.sql", name = "rights", requires = ["reports"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.
 #[cfg(test)]

@@ -12,3 +12,6 @@ mod rewrite;
 mod scope;
 mod settings;
 mod statement;
+
+pub(crate) use owner::is_reading;
+pub(crate) use statement::quoted;

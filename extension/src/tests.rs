@@ -31,4 +31,6 @@ mod sessions;
 mod stored;
 mod support;
 mod support_grouped;
+mod timelines;
+mod timelines_reports;
 mod window_funnel;

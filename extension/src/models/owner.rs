@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
@@ -97,6 +98,23 @@ fn contained<T>(work: impl FnOnce() -> T) -> T {
         .execute()
 }
 
+/// Whether the statement that runs now must write nothing, functions that it calls included.
+static READING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a model's query is run by somebody who only looks: then its functions must not write what they would keep.
+pub(crate) fn is_reading() -> bool {
+    READING.load(Relaxed)
+}
+
+/// Puts back what [`READING`] was.
+struct Before(bool);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        READING.store(self.0, Relaxed);
+    }
+}
+
 /// Runs a statement with a date as $1, the day after as $2 and a list of persons as $3, and returns the first column of
 /// its first row as text, or how many rows it wrote if it returns none.
 ///
@@ -106,6 +124,7 @@ fn run(statement: &str, date: Option<i32>, persons: Option<Datum>, read_only: bo
     let Ok(statement) = CString::new(statement) else {
         raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "statement must not contain a zero byte")
     };
+    let _before = Before(READING.swap(read_only, Relaxed));
     // SAFETY: SPI is connected and finished in pairs, an error in between aborts both; what it returns is copied
     // before it is finished.
     unsafe {

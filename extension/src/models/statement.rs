@@ -27,7 +27,7 @@ struct Model<'a> {
 const MOST_PERSONS: usize = 100_000;
 
 /// A name in double quotes.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

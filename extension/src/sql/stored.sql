@@ -8,7 +8,7 @@ DECLARE
     meaning text;
     options text;
 BEGIN
-    FOREACH stored IN ARRAY ARRAY['hll', 'ddsketch', 'funnel_stats'] LOOP
+    FOREACH stored IN ARRAY ARRAY['hll', 'ddsketch', 'funnel_stats', 'timeline'] LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TYPE tidemark.%1$s;
             CREATE FUNCTION tidemark_internal.%1$s_in(cstring) RETURNS tidemark.%1$s

@@ -23,6 +23,10 @@ pub struct Element {
 impl Element {
     /// boolean
     pub const BOOL: Self = Self::by_value(pg_sys::BOOLOID, 1, b'c');
+    /// integer
+    pub const INT4: Self = Self::by_value(pg_sys::INT4OID, 4, b'i');
+    /// date
+    pub const DATE: Self = Self::by_value(pg_sys::DATEOID, 4, b'i');
     /// bigint
     pub const INT8: Self = Self::by_value(pg_sys::INT8OID, 8, b'd');
     /// timestamptz

@@ -1,0 +1,75 @@
+-- Reports: product questions, answered from a timeline with the rights of the caller. Each reads the stored slices of
+-- the dates asked for and, for those that wait for a refresh, the rows: exact under the snapshot of the calling query.
+-- Dates are UTC and arguments, since a WHERE around a function is not pushed into it. Implemented in timelines/.
+--
+-- Settings are fixed, so that a property that is a time or a number is the same text as when it was stored.
+
+CREATE FUNCTION tidemark.funnel_report(source regclass, from_date date, to_date date, steps jsonb, win interval,
+    mode text DEFAULT '', breakdown text DEFAULT NULL, attribution text DEFAULT 'step=1', filters jsonb DEFAULT NULL,
+    top integer DEFAULT 10)
+RETURNS TABLE (series text, step integer, name text, entered bigint, completed bigint, pct_of_first numeric,
+               pct_of_previous numeric, median_seconds numeric, avg_seconds numeric)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_funnel_report';
+COMMENT ON FUNCTION tidemark.funnel_report(regclass, date, date, jsonb, interval, text, text, text, jsonb, integer) IS
+'How many persons went through steps, by step: what tidemark.funnel and
+funnel_table give for the events of source, of which there must be a
+timeline, from from_date to the day before to_date. A step is "event",
+["any", "of"], or {"event", "filters", "name"}; mode is that of funnel.
+filters: ["is", "country", ["AT"]], is_not, contains, contains_not, matches,
+matches_not, >, >=, <, <=, is_null, is_not_null, ["and", [..]], ["or",
+[..]], ["not", ..]; NULL satisfies the negations only. breakdown: a row of
+series for each of the top values of a property of the event that served the
+step of attribution, (none) for NULL, (other) for the rest; they add up to
+the whole. completed is entered of the next step. 42704: no timeline; 42703:
+no such property.';
+
+CREATE FUNCTION tidemark.session_report(source regclass, from_date date, to_date date,
+    gap interval DEFAULT '30 minutes', filters jsonb DEFAULT NULL)
+RETURNS TABLE (sessions bigint, persons bigint, events bigint, avg_seconds numeric, median_seconds numeric,
+               p95_seconds numeric)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_session_report';
+COMMENT ON FUNCTION tidemark.session_report(regclass, date, date, interval, jsonb) IS
+'The sessions of the events of a timeline (see funnel_report for source,
+dates and filters): how many, of how many persons, with how many events, and
+how long they last. A session ends where a person pauses for longer than
+gap, as in tidemark.sessions; it goes on over midnight. Median and 95th
+percentile are exact, as percentile_cont gives them; NULL without sessions.';
+
+CREATE FUNCTION tidemark.retention_report(source regclass, from_date date, to_date date, start jsonb, returned jsonb,
+    period text DEFAULT 'week', mode text DEFAULT '', periods integer DEFAULT 8, as_of timestamptz DEFAULT NULL,
+    filters jsonb DEFAULT NULL)
+RETURNS TABLE (cohort date, period integer, persons bigint, pct numeric)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 50
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_retention_report';
+COMMENT ON FUNCTION tidemark.retention_report(regclass, date, date, jsonb, jsonb, text, text, integer, timestamptz,
+                                              jsonb) IS
+'Who came back, by the period of the start: what tidemark.cohort_member and
+cohort_retention give for the events of a timeline (see funnel_report for
+source, dates and filters). start and returned are steps of a funnel; mode,
+period and periods those of cohort_member. as_of: events before this time
+are known, all before to_date when NULL. persons: how many of the cohort
+came back in the period, NULL where that is not over for all; pct: in
+percent of period 0.';
+
+CREATE FUNCTION tidemark.trend(source regclass, from_date date, to_date date, math text DEFAULT 'total',
+    events jsonb DEFAULT NULL, unit text DEFAULT 'day', breakdown text DEFAULT NULL, filters jsonb DEFAULT NULL,
+    top integer DEFAULT 10)
+RETURNS TABLE (period timestamptz, series text, value bigint)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_trend';
+COMMENT ON FUNCTION tidemark.trend(regclass, date, date, text, jsonb, text, text, jsonb, integer) IS
+'Events (math total) or distinct persons (persons) of a timeline by hour,
+day, week, month or quarter in UTC; see funnel_report for source, dates and
+filters. events: a step of a funnel, all when NULL. breakdown: a series for
+each of the top values, (none) for NULL, (other) for the rest; a person is
+counted in each series once. Periods without events have no row.';

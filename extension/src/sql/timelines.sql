@@ -1,0 +1,255 @@
+-- Timelines: models whose rows are slices, the events of some persons on one date, from which reports are answered
+-- (reports.sql). Here: making and dropping them, and what is known of them. Implemented in timelines.rs.
+--
+-- What belongs to gold.timeline, all of it owned by whoever created it: the table of slices, gold.timeline_codes, the
+-- texts of events and properties with their numbers, and gold.timeline_rows, the view of the source from which slices
+-- are made. Whoever may read these three may ask for reports.
+
+COMMENT ON TYPE tidemark.timeline IS
+'The events of some persons on one date by person and time, or their codes of
+one property; equal events give equal bytes. Text form: bytea hex. Not for
+direct use: reports read it.';
+
+CREATE TABLE tidemark_internal.timelines (
+    name text PRIMARY KEY REFERENCES tidemark_internal.models ON DELETE CASCADE,
+    source regclass NOT NULL,
+    row_view regclass NOT NULL,
+    codes regclass NOT NULL,
+    person name NOT NULL,
+    event_type name NOT NULL,
+    event_time name NOT NULL,
+    properties text[] NOT NULL,
+    bits integer NOT NULL CHECK (bits BETWEEN 0 AND 16)
+);
+COMMENT ON TABLE tidemark_internal.timelines IS
+'Registered timelines. Written by tidemark.create_timeline and tidemark.drop_timeline.';
+COMMENT ON COLUMN tidemark_internal.timelines.name IS 'Name of the model.';
+COMMENT ON COLUMN tidemark_internal.timelines.source IS 'Table whose rows are its events.';
+COMMENT ON COLUMN tidemark_internal.timelines.row_view IS 'View of the source: a row of text for each event.';
+COMMENT ON COLUMN tidemark_internal.timelines.codes IS 'Table of the texts of events and properties.';
+COMMENT ON COLUMN tidemark_internal.timelines.person IS 'Column of the source that says whose event it is.';
+COMMENT ON COLUMN tidemark_internal.timelines.event_type IS 'Column of the source with the name of the event.';
+COMMENT ON COLUMN tidemark_internal.timelines.event_time IS 'Column of the source with its time.';
+COMMENT ON COLUMN tidemark_internal.timelines.properties IS
+'What else is kept of an event: a column, or a path into a jsonb column, column.field.';
+COMMENT ON COLUMN tidemark_internal.timelines.bits IS 'So many first bits of a person''s hash tell slices apart.';
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.timelines', '');
+
+CREATE FUNCTION tidemark_internal.timeline_encode(row_view regclass, codes regclass, properties integer, bits integer,
+    from_date date, to_date date)
+RETURNS TABLE (event_date date, property smallint, slice integer, events integer, persons integer,
+               data tidemark.timeline)
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME', 'tidemark_timeline_encode';
+COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, integer, integer, date, date) IS
+'Part of a timeline''s query: the slices of the dates from from_date to
+before to_date, made of the rows of its view, property 0 holding persons,
+times and events. Texts that have no code yet get one, which is stored unless
+the model is only verified. Runs with the rights of the caller.';
+
+CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    columns name[] := ARRAY(SELECT a.attname FROM pg_attribute a
+                             WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped);
+    head text := split_part(path, '.', 1);
+BEGIN
+    IF path IS NULL OR path = '' OR octet_length(path) > 63 THEN
+        RAISE EXCEPTION 'a property must have a name of 1 to 63 bytes, got %', coalesce(quote_literal(path), 'NULL')
+            USING ERRCODE = '22023';
+    ELSIF path = ANY (columns) THEN
+        RETURN format('CAST(s.%I AS text)', path);
+    ELSIF head <> path AND EXISTS (SELECT FROM pg_attribute a
+                                    WHERE a.attrelid = source AND a.attname = head AND a.atttypid = 'jsonb'::regtype) THEN
+        RETURN format('(s.%I #>> %L)', head, string_to_array(substr(path, length(head) + 2), '.'));
+    END IF;
+    RAISE EXCEPTION '% has no column % and no jsonb column % for a path', source, quote_ident(path), quote_ident(head)
+        USING ERRCODE = '42703', HINT = 'A property is a column, or a path into a jsonb column: properties.plan.';
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.timeline_expression(regclass, text) IS
+'Part of tidemark.create_timeline: SQL that makes a text of a column, or of
+what stands at a path of a jsonb column. 42703: there is neither.';
+
+CREATE FUNCTION tidemark.create_timeline(name text, source regclass, person name DEFAULT 'person',
+    properties text[] DEFAULT '{}', event_type name DEFAULT 'event_type', event_time name DEFAULT 'event_time',
+    slices integer DEFAULT 512) RETURNS regclass
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.create_timeline(text, regclass, name, text[], name, name, integer) IS
+'Makes a timeline: a model, kept up to date by tidemark.refresh, that holds
+the events of source by person and time, 6 to 10 bytes each, and answers
+funnel_report, session_report, retention_report and trend from them. name:
+schema.table of its table; <name>_codes and <name>_rows are created beside
+it, and whoever may read these three may ask. source needs a column
+event_date, the UTC date of event_time. properties: columns, or paths into a
+jsonb column (properties.plan), that filters and breakdowns may use; at most
+100, of at most 1048576 values each. Events without a person are left out.
+slices: a power of two up to 65536, so that a slice of a date has some
+hundred events. Calling it again does nothing; another definition is an
+error (55000): drop it first.';
+
+CREATE FUNCTION tidemark_internal.create_timeline(caller oid, name text, source regclass, person name,
+    properties text[], event_type name, event_time name, slices integer) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+SET standard_conforming_strings = on
+AS $$
+#variable_conflict use_variable
+DECLARE
+    parts text[];
+    old tidemark_internal.timelines;
+    columns text;
+    bits integer := CASE WHEN slices BETWEEN 1 AND 65536 THEN round(log(2, slices)) END;
+    twice text;
+    step text;
+    code_table text;
+    row_view text;
+BEGIN
+    IF name IS NULL OR source IS NULL OR person IS NULL OR properties IS NULL OR event_type IS NULL
+       OR event_time IS NULL THEN
+        RAISE EXCEPTION 'arguments of create_timeline must not be NULL' USING ERRCODE = '22004';
+    ELSIF slices IS DISTINCT FROM (1 << bits) THEN
+        RAISE EXCEPTION 'slices must be a power of two, 1 to 65536, got %', slices USING ERRCODE = '22023';
+    ELSIF cardinality(properties) > 100 THEN
+        RAISE EXCEPTION 'a timeline has at most 100 properties, got %', cardinality(properties)
+            USING ERRCODE = '54000';
+    END IF;
+    SELECT p INTO twice FROM unnest(properties || '{event_date,person,event_time,event_type}') AS p
+     GROUP BY p HAVING count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'property % is named twice, or is one of event_date, person, event_time and event_type', twice
+            USING ERRCODE = '42701';
+    END IF;
+    parts := parse_ident(name);
+    IF cardinality(parts) <> 2 THEN
+        RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
+    ELSIF octet_length(parts[2]) > 57 THEN
+        RAISE EXCEPTION 'name % is too long for a timeline', name
+            USING ERRCODE = '42622', HINT = 'With _codes behind it, the name of the table must not exceed 63 bytes.';
+    END IF;
+    name := format('%I.%I', parts[1], parts[2]);
+    SELECT * INTO old FROM tidemark_internal.timelines t WHERE t.name = create_timeline.name;
+    IF FOUND THEN
+        IF (old.source, old.person, old.properties, old.event_type, old.event_time, old.bits)
+           IS DISTINCT FROM (source, person, properties, event_type, event_time, bits) THEN
+            RAISE EXCEPTION 'timeline % exists with another definition', name
+                USING ERRCODE = '55000', HINT = format('SELECT tidemark.drop_timeline(%L) first.', name);
+        END IF;
+        PERFORM tidemark_internal.check_may_act_as(caller, name::regclass);
+        RETURN name::regclass;
+    END IF;
+    code_table := format('%I.%I', parts[1], parts[2] || '_codes');
+    row_view := format('%I.%I', parts[1], parts[2] || '_rows');
+    columns := concat_ws(', ', 's.event_date', tidemark_internal.timeline_expression(source, person) || ' AS person',
+        format('s.%I AS event_time', event_time),
+        tidemark_internal.timeline_expression(source, event_type) || ' AS event_type',
+        (SELECT string_agg(format('%s AS %I', tidemark_internal.timeline_expression(source, p), p), ', ' ORDER BY n)
+           FROM unnest(properties) WITH ORDINALITY AS x(p, n)));
+    FOREACH step IN ARRAY ARRAY[
+        format('CREATE TABLE %s (event_date date NOT NULL, property smallint NOT NULL, slice integer NOT NULL,
+                                 events integer NOT NULL, persons integer NOT NULL, data tidemark.timeline NOT NULL,
+                                 PRIMARY KEY (slice, event_date, property)) WITH (toast_tuple_target = 8160)', name),
+        -- Codes and hashes hardly shrink, and compressed they could not be read where they lie.
+        format('ALTER TABLE %s ALTER COLUMN data SET STORAGE EXTERNAL', name),
+        format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text NOT NULL,
+                                 PRIMARY KEY (property, code))', code_table),
+        format('CREATE VIEW %s AS SELECT %s FROM %s AS s', row_view, columns,
+               coalesce((SELECT m.live_view FROM tidemark_internal.models m WHERE m.target = source), source)),
+        format('COMMENT ON TABLE %s IS %L', name, format('Timeline of %s: slices of events, read by '
+               'tidemark.funnel_report and the other reports.', source)),
+        format('COMMENT ON TABLE %s IS %L', code_table, format('Texts of events (property 0) and properties of '
+               'timeline %s, with their codes.', name)),
+        format('COMMENT ON VIEW %s IS %L', row_view, format('Rows of %s as timeline %s keeps them.', source, name))]
+    LOOP
+        PERFORM tidemark_internal.execute_as(caller, step);
+    END LOOP;
+    PERFORM tidemark_internal.create_model(caller, name, ARRAY[source], format(
+        'SELECT e.event_date, e.property, e.slice, e.events, e.persons, e.data
+           FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2) AS e',
+        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property}', 0, 0, false);
+    INSERT INTO tidemark_internal.timelines
+    VALUES (name, source, row_view::regclass, code_table::regclass, person, event_type, event_time, properties, bits);
+    RETURN name::regclass;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.create_timeline(oid, text, regclass, name, text[], name, name, integer) IS
+'The work behind tidemark.create_timeline.';
+
+CREATE FUNCTION tidemark.drop_timeline(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.drop_timeline(text) IS
+'Drops a timeline with its table, its codes and its view. 42704: no such
+timeline; 42501: the caller has not the rights of the role that owns it.';
+
+CREATE FUNCTION tidemark_internal.drop_timeline(caller oid, name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old tidemark_internal.timelines;
+BEGIN
+    SELECT * INTO old FROM tidemark_internal.timelines t WHERE t.name = drop_timeline.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'timeline % does not exist', name
+            USING ERRCODE = '42704', HINT = 'SELECT timeline FROM tidemark.timeline_status lists them.';
+    END IF;
+    PERFORM tidemark_internal.drop_model(caller, name, true);
+    PERFORM tidemark_internal.execute_as(caller, format('DROP VIEW IF EXISTS %s', c.oid::regclass))
+       FROM pg_class c WHERE c.oid = old.row_view;
+    PERFORM tidemark_internal.execute_as(caller, format('DROP TABLE IF EXISTS %s', c.oid::regclass))
+       FROM pg_class c WHERE c.oid = old.codes;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
+'The work behind tidemark.drop_timeline.';
+
+CREATE FUNCTION tidemark_internal.timeline_definition(source oid)
+RETURNS TABLE (name text, target regclass, row_view regclass, codes regclass, bits integer, properties text[],
+               stale integer[])
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    found text[] := ARRAY(SELECT t.name FROM tidemark_internal.timelines t
+                            JOIN tidemark_internal.models m ON m.name = t.name
+                           WHERE t.source = timeline_definition.source OR m.target = timeline_definition.source
+                           ORDER BY 1);
+BEGIN
+    IF cardinality(found) > 1 THEN
+        RAISE EXCEPTION '% has more than one timeline', timeline_definition.source::regclass
+            USING ERRCODE = '42725', HINT = format('Name the one that is meant: %s.', array_to_string(found, ', '));
+    END IF;
+    RETURN QUERY
+    SELECT t.name, m.target, t.row_view, t.codes, t.bits, t.properties,
+           ARRAY(SELECT d - '2000-01-01'::date FROM unnest(tidemark.stale_dates(t.name)) AS d)
+      FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
+     WHERE t.name = found[1];
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid) IS
+'Part of the reports: what a table''s timeline is, or the timeline that is
+this table, and which of its dates (days since 2000-01-01) wait for a
+refresh. No rows without one; 42725: there are several.';
+
+CREATE VIEW tidemark.timeline_status AS
+SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,
+       s.last_refreshed_at, s.last_error,
+       (SELECT pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = s.target) AS bytes
+  FROM tidemark_internal.timelines t JOIN tidemark.model_status s ON s.model = t.name;
+GRANT SELECT ON tidemark.timeline_status TO PUBLIC;
+COMMENT ON VIEW tidemark.timeline_status IS
+'One row per timeline: what it is made of, how large it is and what waits for a refresh.';
+COMMENT ON COLUMN tidemark.timeline_status.timeline IS 'Name of the timeline (schema.table), and of the model it is.';
+COMMENT ON COLUMN tidemark.timeline_status.source IS 'Table whose rows are its events.';
+COMMENT ON COLUMN tidemark.timeline_status.properties IS 'What filters and breakdowns may name beside event_type.';
+COMMENT ON COLUMN tidemark.timeline_status.slices IS 'Into how many slices the persons of a date are divided.';
+COMMENT ON COLUMN tidemark.timeline_status.dirty_dates IS
+'How many dates wait for a refresh: a report makes these from rows, which takes longer and is as exact.';
+COMMENT ON COLUMN tidemark.timeline_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
+COMMENT ON COLUMN tidemark.timeline_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
+COMMENT ON COLUMN tidemark.timeline_status.last_error IS
+'Date and message of the last failed recompute; NULL once that date succeeded. Whoever lacks the rights of the owner '
+'of the table sees the SQLSTATE in place of the message.';
+COMMENT ON COLUMN tidemark.timeline_status.bytes IS 'Its size on disk with indexes, in bytes, without its codes.';

@@ -1,0 +1,232 @@
+//! Timelines as models: what is stored, how it is kept up to date, who may do what, what is refused.
+
+use super::models_support::run;
+
+/// A source with random events of the first days of 2026 (few persons, times that meet, NULLs) and a timeline of it.
+pub fn shop(rows: u32) {
+    run(&format!(
+        "SELECT setseed(0.5); CREATE SCHEMA w;
+         CREATE TABLE w.events (event_date date, event_time timestamptz, person text, event_type text, country text,
+                                properties jsonb);
+         INSERT INTO w.events
+         SELECT (t.at AT TIME ZONE 'UTC')::date, t.at, CASE WHEN t.p > 0 THEN 'person ' || t.p END,
+                (ARRAY['view', 'add', 'buy', 'leave'])[t.e], (ARRAY['AT', 'DE', 'it''s \"x\"'])[t.c],
+                jsonb_build_object('plan', jsonb_build_object('name', (ARRAY['free', 'pro'])[t.c]), 'price', t.price)
+           FROM (SELECT timestamptz '2026-01-01 00:00Z' + floor(random() * 4 * 24 * 12) * interval '5 minutes' AS at,
+                        floor(random() * 25)::integer AS p, 1 + floor(random() * 4)::integer AS e,
+                        1 + floor(random() * 4)::integer AS c, floor(random() * 20)::integer AS price
+                   FROM generate_series(1, {rows})) AS t;
+         SELECT tidemark.create_timeline('w.timeline', 'w.events',
+             properties => '{{country,properties.plan.name,properties.price}}', slices => 4)"
+    ));
+}
+
+/// More events, late ones, one that goes and one that changes hands, with their marks: three dates of four.
+pub fn more() {
+    run("INSERT INTO w.events SELECT event_date, event_time + interval '7 seconds', person, 'buy', 'FR', properties
+           FROM w.events WHERE event_date IN ('2026-01-02', '2026-01-03') AND event_type = 'view';
+         DELETE FROM w.events WHERE ctid IN (SELECT ctid FROM w.events WHERE event_date = '2026-01-01' LIMIT 9);
+         UPDATE w.events SET person = 'new' WHERE event_date = '2026-01-01' AND person = 'person 1';
+         SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03}')");
+}
+
+#[pgrx::pg_schema]
+mod tests {
+    use super::{more, shop};
+    use crate::tests::models_support::{refresh, run, verified};
+    use crate::tests::support_grouped::{error_of, text};
+    use pgrx::prelude::*;
+
+    fn error_with(statement: &str, part: &str) {
+        let error = error_of(statement);
+        assert!(error.contains(part), "{statement}: {error}");
+    }
+
+    #[pg_test]
+    fn a_timeline_is_a_model_whose_rows_are_slices() {
+        shop(600);
+        assert_eq!(text("SELECT count(*) FROM w.timeline"), "0");
+        refresh();
+        let counted =
+            "SELECT (sum(events), count(DISTINCT event_date), max(slice)) FROM w.timeline WHERE property = 0";
+        assert_eq!(text(counted), text("SELECT (count(*), 4, 3) FROM w.events WHERE person IS NOT NULL"));
+        assert_eq!(
+            text("SELECT string_agg(DISTINCT property::text, ',') FROM w.timeline"),
+            "0,1,2,3",
+            "a row for each property"
+        );
+        assert_eq!(
+            text(
+                "SELECT string_agg(value, ',' ORDER BY value) FROM w.timeline_codes WHERE property IN (0, 2)"
+            ),
+            "add,buy,free,leave,pro,view"
+        );
+        assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+        assert_eq!(
+            text("SELECT (timeline, source, slices, dirty_dates, bytes > 0) FROM tidemark.timeline_status"),
+            "(w.timeline,w.events,4,0,t)"
+        );
+    }
+
+    #[pg_test]
+    fn only_slices_that_differ_are_written() {
+        shop(600);
+        refresh();
+        run("SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+        refresh();
+        let last = "SELECT (sum(rows_inserted), sum(rows_updated), sum(rows_deleted)) FROM (
+                        SELECT * FROM tidemark.refresh_log ORDER BY id DESC LIMIT 4) AS l";
+        assert_eq!(text(last), "(0,0,0)", "nothing changed");
+        run("INSERT INTO w.events SELECT * FROM w.events WHERE event_date = '2026-01-02' AND person IS NOT NULL LIMIT 1;
+             SELECT tidemark.mark_dirty('w.events', '{2026-01-02}')");
+        refresh();
+        let last = "SELECT (rows_inserted, rows_updated, rows_deleted) FROM tidemark.refresh_log ORDER BY id DESC LIMIT 1";
+        assert_eq!(text(last), "(0,4,0)", "one slice: its core and three properties");
+        assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+    }
+
+    #[pg_test]
+    fn verifying_finds_what_was_altered_and_stores_no_codes() {
+        shop(300);
+        refresh();
+        run("UPDATE w.events SET country = 'unknown so far' WHERE event_date = '2026-01-02'");
+        assert_eq!(verified("w.timeline"), "01 ok, 02 different, 03 ok");
+        assert_eq!(text("SELECT count(*) FROM w.timeline_codes WHERE value = 'unknown so far'"), "0");
+    }
+
+    #[pg_test]
+    fn a_timeline_is_made_once_and_dropped_whole() {
+        shop(10);
+        let again = "SELECT tidemark.create_timeline('w.timeline', 'w.events', slices => 4, properties => ";
+        assert_eq!(
+            text(&format!("{again}'{{country,properties.plan.name,properties.price}}')")),
+            "w.timeline"
+        );
+        error_with(
+            &format!("{again}'{{country}}')"),
+            "55000 timeline w.timeline exists with another definition",
+        );
+        refresh();
+        more();
+        run("SELECT tidemark.drop_timeline('w.timeline')");
+        assert_eq!(
+            text(
+                "SELECT count(*) FROM pg_class WHERE relname LIKE 'timeline%' AND relnamespace = 'w'::regnamespace"
+            ),
+            "0"
+        );
+        assert_eq!(text("SELECT count(*) FROM tidemark.model_status"), "0");
+        error_with("SELECT tidemark.drop_timeline('w.timeline')", "42704 timeline w.timeline does not exist");
+    }
+
+    #[pg_test]
+    fn what_cannot_be_a_timeline_is_refused_by_name() {
+        shop(10);
+        let create =
+            |arguments: &str| format!("SELECT tidemark.create_timeline('w.other', 'w.events', {arguments})");
+        for (arguments, error) in [
+            ("properties => '{nothing}'", "42703 w.events has no column nothing"),
+            (
+                "properties => '{country.x}'",
+                "42703 w.events has no column \"country.x\" and no jsonb column country",
+            ),
+            ("properties => '{country,country}'", "42701 property country is named twice"),
+            ("properties => '{person}'", "42701 property person is named twice"),
+            (
+                "properties => array_fill('x'::text, '{101}')",
+                "54000 a timeline has at most 100 properties, got 101",
+            ),
+            ("slices => 5", "22023 slices must be a power of two"),
+            ("slices => 131072", "22023 slices must be a power of two"),
+            ("person => 'nobody'", "42703 w.events has no column nobody"),
+            ("person => NULL", "22004 arguments of create_timeline must not be NULL"),
+        ] {
+            error_with(&create(arguments), error);
+        }
+    }
+
+    #[pg_test]
+    fn a_property_with_too_many_values_is_refused_by_name() {
+        shop(10);
+        refresh();
+        run("DELETE FROM w.timeline_codes WHERE property = 1;
+             INSERT INTO w.timeline_codes SELECT 1, n, 'value ' || n FROM generate_series(1, 1048576) AS n");
+        let made = "SELECT * FROM tidemark_internal.timeline_encode('w.timeline_rows', 'w.timeline_codes', 3, 2, '2026-01-01', '2026-01-05')";
+        error_with(made, "54000 property country has more than 1048576 values");
+        run("DELETE FROM w.timeline_codes WHERE property = 1 AND code = 7");
+        error_with(made, "XX001 codes of property 1 are missing in w.timeline_codes");
+    }
+
+    #[pg_test]
+    fn a_row_of_another_date_is_an_error() {
+        shop(10);
+        run("INSERT INTO w.events VALUES ('2026-01-02', '2026-01-03 00:00Z', 'late', 'view')");
+        error_with(
+            "SELECT * FROM tidemark_internal.timeline_encode('w.timeline_rows', 'w.timeline_codes', 3, 2, '2026-01-02', '2026-01-03')",
+            "22008 w.timeline_rows has a row whose event_date is not the UTC date of its event_time",
+        );
+    }
+
+    #[pg_test]
+    fn altered_bytes_are_refused_or_found_when_read() {
+        shop(300);
+        refresh();
+        let hex =
+            text("SELECT data::text FROM w.timeline WHERE property = 0 ORDER BY slice, event_date LIMIT 1");
+        let codes =
+            text("SELECT data::text FROM w.timeline WHERE property = 1 ORDER BY slice, event_date LIMIT 1");
+        for value in [&hex, &codes] {
+            let (cut, last) = (&value[..value.len() - 2], &value[value.len() - 1..]);
+            let flipped = format!("{}{}", &value[..value.len() - 1], if last == "0" { "1" } else { "0" });
+            error_with(&format!("SELECT '{cut}'::tidemark.timeline"), "22P02 invalid timeline: timeline has");
+            error_with(&format!("SELECT '{flipped}'::tidemark.timeline"), "22P02 invalid timeline: timeline");
+            error_with(
+                &format!("SELECT '{cut}'::bytea::tidemark.timeline"),
+                "22P03 invalid timeline: timeline has",
+            );
+            assert_eq!(
+                text(&format!("SELECT '{value}'::tidemark.timeline OPERATOR(tidemark.=) '{value}'")),
+                "true"
+            );
+        }
+        error_with("SELECT '\\x0174'::tidemark.timeline", "22P02 invalid timeline: timeline is truncated");
+        // What somebody stored past the checks of the type.
+        run("CREATE FUNCTION w.unchecked(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE RETURN substr($1, 1, length($1) - 8);
+             SET LOCAL allow_system_table_mods = on;
+             UPDATE pg_cast SET castmethod = 'b', castfunc = 0
+              WHERE castsource = 'bytea'::regtype AND casttarget = 'tidemark.timeline'::regtype;
+             UPDATE w.timeline SET data = w.unchecked(data::bytea)::tidemark.timeline
+              WHERE property = 1 AND event_date = '2026-01-02'");
+        let report = |by: &str| {
+            format!(
+                "SELECT * FROM tidemark.trend('w.timeline', '2026-01-01', '2026-01-05', breakdown => {by})"
+            )
+        };
+        error_with(&report("'country'"), "XX001 timeline w.timeline, slice 0, date 2026-01-02: timeline ");
+        assert_eq!(error_of(&report("NULL")), "no error", "what is not read is not missed");
+        run("DELETE FROM w.timeline WHERE property = 1 AND event_date = '2026-01-02'");
+        error_with(&report("'country'"), "XX001 timeline w.timeline, slice 0, date 2026-01-02");
+    }
+
+    #[pg_test]
+    fn a_timeline_belongs_to_who_made_it_and_reports_need_its_tables() {
+        shop(50);
+        refresh();
+        run("CREATE ROLE analyst; CREATE ROLE stranger;
+             GRANT USAGE ON SCHEMA w TO analyst, stranger; GRANT SELECT ON w.timeline, w.timeline_codes TO analyst");
+        let report = "SELECT * FROM tidemark.session_report('w.timeline', '2026-01-01', '2026-01-05')";
+        run("SET ROLE analyst");
+        error_with(report, "no error");
+        error_with("SELECT tidemark.drop_timeline('w.timeline')", "42501 must be owner of table w.timeline");
+        error_with("SELECT tidemark.create_timeline('w.mine', 'w.events')", "42501 permission denied");
+        run("SET ROLE stranger");
+        error_with(report, "42501 permission denied for table timeline");
+        run("RESET ROLE");
+        more();
+        run("SET ROLE analyst");
+        error_with(report, "42501 permission denied for view timeline_rows");
+        run("RESET ROLE; GRANT SELECT ON w.timeline_rows TO analyst; SET ROLE analyst");
+        error_with(report, "no error");
+        run("RESET ROLE");
+    }
+}

@@ -1,0 +1,349 @@
+//! Reports compared with the aggregates over rows, with all dates stored and with three of four waiting for a refresh.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::tests::models_support::{refresh, run};
+    use crate::tests::support_grouped::{error_of, text};
+    use crate::tests::timelines::{more, shop};
+    use pgrx::prelude::*;
+
+    const DATES: &str = "'2026-01-01', '2026-01-05'";
+    const OF_PERSONS: &str = "FROM w.events WHERE person IS NOT NULL AND event_date >= '2026-01-01'
+        AND event_date < '2026-01-05'";
+
+    /// Checks each report against a query over rows: stored, stale, and refreshed again.
+    fn same(pairs: &[(String, String)]) {
+        shop(700);
+        let check = |when: &str| {
+            for (report, rows) in pairs {
+                let all = |query: &str| {
+                    text(&format!("SELECT string_agg(q::text, ' ' ORDER BY q::text) FROM ({query}) AS q"))
+                };
+                let (got, expected) = (all(report), all(rows));
+                assert!(expected.len() > 10, "{when}: {rows} gives nothing");
+                assert_eq!(got, expected, "{when}: {report}");
+            }
+        };
+        check("nothing stored");
+        refresh();
+        check("stored");
+        more();
+        check("three dates wait");
+        refresh();
+        check("stored again");
+    }
+
+    fn funnel_rows(conditions: &str, mode: &str, steps: u32, by: &str) -> String {
+        // The value of the first row that satisfies step 1 at the time of step 1.
+        format!(
+            "SELECT coalesce(g.series, 'all') || ' ' || t.step || ' ' || t.entered || ' ' || concat_ws('/', t.pct_of_first, t.median_seconds, t.avg_seconds)
+               FROM (SELECT p.series, tidemark.funnel_stats(p.chain, {steps}) AS stats
+                       FROM (SELECT {by} AS series, f.chain
+                               FROM (SELECT person, tidemark.funnel(interval '3 hours', '{mode}', event_time, VARIADIC ARRAY[{conditions}]) AS chain {OF_PERSONS} GROUP BY person) AS f
+                              WHERE cardinality(f.chain) > 0) AS p GROUP BY p.series) AS g, tidemark.funnel_table(g.stats) AS t"
+        )
+    }
+
+    fn funnel_report(steps: &str, mode: &str, more: &str) -> String {
+        format!(
+            "SELECT coalesce(r.series, 'all') || ' ' || r.step || ' ' || r.entered || ' ' || concat_ws('/', r.pct_of_first, r.median_seconds, r.avg_seconds)
+               FROM tidemark.funnel_report('w.events', {DATES}, '{steps}', '3 hours', '{mode}'{more}) AS r"
+        )
+    }
+
+    #[pg_test]
+    fn a_funnel_is_that_of_the_aggregate() {
+        let plain = "event_type = 'view', event_type = 'add', event_type = 'buy'";
+        let steps = r#"["view", "add", "buy"]"#;
+        let mut pairs: Vec<(String, String)> = [
+            "",
+            "strict_order",
+            "any_order",
+            "first_entry",
+            "exclude=3",
+            "optional=2",
+            "strict_increase",
+            "step_window=30m",
+            "strict_deduplication",
+        ]
+        .into_iter()
+        .map(|mode| {
+            let count = if mode.starts_with("exclude") { 2 } else { 3 };
+            (funnel_report(steps, mode, ""), funnel_rows(plain, mode, count, "NULL::text"))
+        })
+        .collect();
+        // Steps that overlap, with filters, of one kind.
+        let filtered = r#"[{"event": ["view", "add"], "filters": ["is", "country", ["AT"]]}, {"filters": ["not", ["is_null", "country"]]}, "buy"]"#;
+        let conditions = "event_type IN ('view', 'add') AND country IS NOT DISTINCT FROM 'AT', country IS NOT NULL, event_type = 'buy'";
+        pairs.push((funnel_report(filtered, "", ""), funnel_rows(conditions, "", 3, "NULL::text")));
+        let nine = r#"["view", "add", "buy", "view", "add", "buy", "view", "add", "buy"]"#;
+        pairs.push((
+            funnel_report(nine, "", ""),
+            funnel_rows(&[plain, plain, plain].join(", "), "", 9, "NULL::text"),
+        ));
+        pairs.push((
+            funnel_report(r#"["leave"]"#, "", ""),
+            funnel_rows("event_type = 'leave'", "", 1, "NULL::text"),
+        ));
+        same(&pairs);
+    }
+
+    #[pg_test]
+    fn a_breakdown_is_by_the_event_that_served_a_step_and_adds_up() {
+        // Ties at the time of the step are resolved by the codes of the values, so the rows are asked for any of them.
+        let steps = r#"["view", "add", "buy"]"#;
+        shop(400);
+        // Without ties it is certain which event served the step.
+        run("UPDATE w.events SET event_time = event_time + n * interval '1 microsecond'
+               FROM (SELECT ctid AS row, row_number() OVER () AS n FROM w.events) AS r WHERE ctid = r.row;
+             SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+        for stored in [false, true] {
+            if stored {
+                refresh();
+            }
+            for mode in ["", "first_entry"] {
+                for step in 1..=2 {
+                    let name = ["view", "add"][step - 1];
+                    let by = format!(
+                        "coalesce((SELECT e.country FROM w.events e WHERE e.person = f.person AND e.event_time = f.chain[{step}] AND e.event_type = '{name}'), '(none)')"
+                    );
+                    let plain = "event_type = 'view', event_type = 'add', event_type = 'buy'";
+                    let attribution = format!(", 'country', 'step={step}'");
+                    let all = |query: &str| {
+                        text(&format!(
+                            "SELECT string_agg(q::text, E'\\n' ORDER BY q::text) FROM ({query}) AS q"
+                        ))
+                    };
+                    assert_eq!(
+                        all(&funnel_report(steps, mode, &attribution)),
+                        all(&funnel_rows(plain, mode, 3, &by)),
+                        "stored {stored}, mode {mode}, step {step}"
+                    );
+                }
+            }
+        }
+        // The rest and the whole.
+        let entered = |more: &str| {
+            text(&format!(
+                "SELECT string_agg(step || '=' || entered, ' ' ORDER BY step) FROM (SELECT step, sum(entered) AS entered
+                   FROM tidemark.funnel_report('w.timeline', {DATES}, '{steps}', '3 hours', ''{more}) GROUP BY step) AS s"
+            ))
+        };
+        let whole = entered("");
+        for top in 1..5 {
+            assert_eq!(entered(&format!(", 'properties.price', top => {top}")), whole);
+        }
+        let series = "SELECT string_agg(DISTINCT series, ',' ORDER BY series) FROM tidemark.funnel_report('w.timeline', '2026-01-01', '2026-01-05', '[\"view\"]', '1 day', breakdown => 'country', top => 2)";
+        assert!(text(series).contains("(other)"), "{}", text(series));
+    }
+
+    #[pg_test]
+    fn sessions_are_those_of_the_aggregate() {
+        let pair = |filters: &str, condition: &str, gap: &str| {
+            let report =
+                format!("SELECT * FROM tidemark.session_report('w.events', {DATES}, '{gap}', {filters})");
+            let rows = format!(
+                "SELECT count(*), count(DISTINCT person), sum(s.events)::bigint, round(avg(d)::numeric, 3), round((percentile_cont(0.5) WITHIN GROUP (ORDER BY d))::numeric, 3), round((percentile_cont(0.95) WITHIN GROUP (ORDER BY d))::numeric, 3)
+                   FROM (SELECT person, unnest(tidemark.sessions(event_time, '{gap}')) AS s {OF_PERSONS} AND ({condition}) GROUP BY person) AS p,
+                        LATERAL (SELECT (p.s).events, extract(epoch FROM (p.s).ended_at - (p.s).started_at)::float8 AS d) AS s"
+            );
+            (report, rows)
+        };
+        same(&[
+            pair("NULL", "true", "30 minutes"),
+            pair("NULL", "true", "6 hours"),
+            pair(r#"'["is_not", "country", ["AT"]]'"#, "country IS DISTINCT FROM 'AT'", "1 hour"),
+        ]);
+    }
+
+    #[pg_test]
+    fn retention_is_that_of_the_aggregate() {
+        let pair = |period: &str, mode: &str| {
+            let report = format!(
+                "SELECT * FROM tidemark.retention_report('w.events', {DATES}, '\"view\"', '[\"buy\", \"add\"]', '{period}', '{mode}', 4)"
+            );
+            let rows = format!(
+                "SELECT c.cohort, (o.period - 1)::integer, o.persons, round(100.0 * o.persons / c.counts[1], 2)
+                   FROM (SELECT (m).cohort, tidemark.cohort_retention((m).retained) AS counts
+                           FROM (SELECT unnest(tidemark.cohort_member('{period}', '{mode}', 4, '2026-01-05 00:00Z', event_time, event_type = 'view', event_type IN ('buy', 'add'))) AS m {OF_PERSONS} GROUP BY person) AS p
+                          GROUP BY 1) AS c, unnest(c.counts) WITH ORDINALITY AS o(persons, period)"
+            );
+            (report, rows)
+        };
+        same(&[
+            pair("day", ""),
+            pair("day", "recurring, on_or_after"),
+            pair("day", "rolling"),
+            pair("week", "on"),
+            pair("day", "rolling=2, recurring"),
+        ]);
+    }
+
+    #[pg_test]
+    fn a_trend_counts_events_and_persons() {
+        let pair = |math: &str, unit: &str, more: &str, condition: &str, by: &str| {
+            let value = if math == "total" { "count(*)" } else { "count(DISTINCT person)" };
+            let report = format!(
+                "SELECT * FROM tidemark.trend('w.events', {DATES}, '{math}', unit => '{unit}'{more})"
+            );
+            let rows = format!(
+                "SELECT date_trunc('{unit}', event_time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', {by}, {value} {OF_PERSONS} AND ({condition}) GROUP BY 1, 2"
+            );
+            (report, rows)
+        };
+        let country = "coalesce(country, '(none)')";
+        let mut pairs = vec![];
+        for math in ["total", "persons"] {
+            for unit in ["hour", "day", "week", "month"] {
+                pairs.push(pair(math, unit, "", "true", "NULL::text"));
+                pairs.push(pair(math, unit, ", breakdown => 'country'", "true", country));
+                pairs.push(pair(
+                    math,
+                    unit,
+                    ", events => '[\"view\", \"buy\"]'",
+                    "event_type IN ('view', 'buy')",
+                    "NULL::text",
+                ));
+            }
+        }
+        same(&pairs);
+    }
+
+    #[pg_test]
+    fn filters_mean_what_sql_says_with_null_false() {
+        let pair = |filter: &str, condition: &str| {
+            (
+                format!(
+                    "SELECT * FROM tidemark.trend('w.timeline', {DATES}, filters => '{}')",
+                    filter.replace('\'', "''")
+                ),
+                format!(
+                    "SELECT date_trunc('day', event_time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', NULL::text, count(*) {OF_PERSONS} AND ({condition}) GROUP BY 1"
+                ),
+            )
+        };
+        same(&[
+            pair(r#"["is", "country", ["AT", "it's \"x\""]]"#, r#"country IN ('AT', 'it''s "x"')"#),
+            pair(r#"["is_not", "country", ["AT"]]"#, "country IS DISTINCT FROM 'AT'"),
+            pair(r#"["contains", "country", ["s "]]"#, "country LIKE '%s %'"),
+            pair(r#"["contains_not", "event_type", ["e"]]"#, "event_type NOT LIKE '%e%'"),
+            pair(r#"["matches", "event_type", ["^(v|b)", "ve$"]]"#, "event_type ~ '^(v|b)|ve$'"),
+            pair(r#"["matches_not", "country", ["^A"]]"#, "coalesce(country !~ '^A', true)"),
+            pair(r#"["is_null", "properties.plan.name"]"#, "properties #>> '{plan,name}' IS NULL"),
+            pair(r#"["is_not_null", "country"]"#, "country IS NOT NULL"),
+            pair(r#"[">=", "properties.price", [15]]"#, "(properties ->> 'price')::numeric >= 15"),
+            pair(r#"["<", "properties.price", [9.5]]"#, "(properties ->> 'price')::numeric < 9.5"),
+            pair(
+                r#"["or", [["and", [["is", "event_type", ["buy"]], ["not", ["is", "country", ["DE"]]]]], ["is", "properties.price", [3, "4"]]]]"#,
+                "event_type = 'buy' AND country IS DISTINCT FROM 'DE' OR properties ->> 'price' IN ('3', '4')",
+            ),
+        ]);
+    }
+
+    #[pg_test]
+    fn what_a_report_cannot_answer_is_refused_by_name() {
+        shop(20);
+        let funnel = |steps: &str, win: &str, more: &str| {
+            format!("SELECT * FROM tidemark.funnel_report('w.events', {DATES}, '{steps}', '{win}'{more})")
+        };
+        let filter = |filter: &str| {
+            format!("SELECT * FROM tidemark.trend('w.events', {DATES}, filters => '{filter}')")
+        };
+        let steps = format!("[{}]", vec!["\"view\""; 33].join(","));
+        let deep = format!("{}[\"is_null\", \"country\"]{}", "[\"not\", ".repeat(20), "]".repeat(20));
+        let values = format!("[\"is\", \"country\", [{}]]", vec!["1"; 1001].join(","));
+        for (statement, error) in [
+            (funnel(&steps, "1 day", ""), "22023 a funnel has 1 to 32 steps, got 33"),
+            (funnel("[]", "1 day", ""), "22023 a funnel has 1 to 32 steps, got 0"),
+            (funnel("\"view\"", "1 day", ""), "22023 steps must be a list"),
+            (funnel("[1]", "1 day", ""), "22023 not a step: 1"),
+            (funnel("[{\"evnt\": \"view\"}]", "1 day", ""), "22023 not a step"),
+            (funnel("[\"view\"]", "1 month", ""), "22023 win must not contain months or years"),
+            (funnel("[\"view\"]", "1 day", ", 'no_mode'"), "22023"),
+            (
+                funnel("[\"view\"]", "1 day", ", breakdown => 'city'"),
+                "42703 timeline w.timeline has no property city",
+            ),
+            (
+                funnel("[\"view\"]", "1 day", ", attribution => 'step=2'"),
+                "22023 attribution must be step=1 to step=1",
+            ),
+            (funnel("[\"view\"]", "1 day", ", top => 0"), "22023 top must be 1 to 10000"),
+            (
+                filter("[\"is\", [\"country\", \"city\"], [\"AT\"]]"),
+                "22023 a predicate is about one property",
+            ),
+            (filter("[\"is\", \"city\", [\"AT\"]]"), "42703 timeline w.timeline has no property city"),
+            (
+                filter("[\"is\", \"country\", \"AT\"]"),
+                "22023 a predicate has a property and a list of values",
+            ),
+            (filter("[\"is\", \"country\", [null]]"), "22023 values must be texts, numbers or booleans"),
+            (filter("[\"like\", \"country\", [\"A%\"]]"), "22023 unknown predicate \"like\""),
+            (filter("[\">\", \"country\", [\"A\"]]"), "22023 a comparison needs numbers"),
+            (filter("[\"matches\", \"country\", [\"(\"]]"), "2201B"),
+            (filter("{}"), "22023 not a filter: {}"),
+            (filter(&deep), "22023 filters have at most 16 levels"),
+            (filter(&values), "22023 a predicate has at most 1000 values, got 1001"),
+            (
+                "SELECT * FROM tidemark.trend('w.events', '2026-01-05', '2026-01-01')".to_owned(),
+                "22023 from_date and to_date",
+            ),
+            (
+                "SELECT * FROM tidemark.trend('w.events', '-infinity', '2026-01-01')".to_owned(),
+                "22023 from_date and to_date",
+            ),
+            (
+                "SELECT * FROM tidemark.trend('pg_class', '2026-01-05', '2026-01-06')".to_owned(),
+                "42704 there is no timeline of pg_catalog.pg_class",
+            ),
+            (
+                "SELECT * FROM tidemark.trend(NULL, '2026-01-05', '2026-01-06')".to_owned(),
+                "22004 source must not be NULL",
+            ),
+            (
+                format!("SELECT * FROM tidemark.trend('w.events', {DATES}, 'median')"),
+                "22023 unknown math \"median\"",
+            ),
+            (
+                format!("SELECT * FROM tidemark.trend('w.events', {DATES}, unit => 'year')"),
+                "22023 unknown unit \"year\"",
+            ),
+            (
+                format!(
+                    "SELECT * FROM tidemark.retention_report('w.events', {DATES}, '\"view\"', '\"buy\"', 'year')"
+                ),
+                "22023",
+            ),
+        ] {
+            let found = error_of(&statement);
+            assert!(found.starts_with(error), "{statement}: {found}");
+        }
+        run("SELECT tidemark.create_timeline('w.second', 'w.events')");
+        let found = error_of("SELECT * FROM tidemark.trend('w.events', '2026-01-01', '2026-01-02')");
+        assert!(found.starts_with("42725 w.events has more than one timeline"), "{found}");
+    }
+
+    #[pg_test]
+    fn no_events_give_an_empty_answer() {
+        shop(20);
+        for stored in [false, true] {
+            if stored {
+                refresh();
+            }
+            let dates = "'2027-01-01', '2027-01-05'";
+            assert_eq!(text(&format!("SELECT count(*) FROM tidemark.trend('w.events', {dates})")), "0");
+            assert_eq!(
+                text(&format!("SELECT s FROM tidemark.session_report('w.events', {dates}) AS s")),
+                "(0,0,0,,,)"
+            );
+            let steps = r#"["view", "unheard of"]"#;
+            assert_eq!(
+                text(&format!(
+                    "SELECT string_agg(f::text, ' ') FROM tidemark.funnel_report('w.events', {dates}, '{steps}', '1 day') AS f"
+                )),
+                "(,1,view,0,0,,,,) (,2,\"unheard of\",0,,,,,)"
+            );
+        }
+    }
+}

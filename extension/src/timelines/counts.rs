@@ -1,0 +1,250 @@
+//! `session_report`, `retention_report` and `trend`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::Datum;
+use tidemark_core::retention::calendar::{DAY, Unit};
+use tidemark_core::retention::cohort::{CohortLog, Spec};
+use tidemark_core::retention::matrix::Matrix;
+use tidemark_core::timeline::{Cohorts, EachPerson, Persons, Question, Row, SessionRuns, Trend};
+use tidemark_core::{AVec, Global};
+
+use super::filter::{Parser, breakdown, json, top};
+use super::read::{Open, Timeline, text};
+use crate::funnel_stats::rounded;
+use crate::support::error::{OrRaise, invalid_argument, not_null};
+use crate::support::interrupts::Interrupts;
+use crate::support::interval::fixed_microseconds;
+use crate::support::set::give_rows;
+use crate::support::{args, pg_function};
+
+fn count(n: u64) -> Option<Datum> {
+    Some(Datum::from(i64::try_from(n).unwrap_or(i64::MAX)))
+}
+
+pg_function! {
+    /// `session_report(source regclass, from_date date, to_date date, gap interval, filters jsonb)`.
+    fn tidemark_session_report(fcinfo) {
+        let mut timeline = Timeline::of_call(fcinfo);
+        let gap = fixed_microseconds(not_null(args::interval(fcinfo, 3), "gap"), "gap");
+        let only = json(fcinfo, 4, "filters").map(|filters| Parser::new(&mut timeline).filter(&filters));
+        let open = timeline.open();
+        let question = Question { only: only.map(|only| only.of_codes(&open)), ..Question::all() };
+        let (mut durations, mut persons, mut events) = (vec![], 0u64, 0u64);
+        let (mut slice, mut seen) = (0, HashSet::new());
+        open.ask(SessionRuns::new(question, gap, |hash, session| {
+            durations.push(session.ended_at - session.started_at);
+            events += session.events as u64;
+            if std::mem::replace(&mut slice, open.slice_of(hash)) != slice {
+                seen.clear();
+            }
+            persons += u64::from(seen.insert(hash));
+        }));
+        let sum: i128 = durations.iter().map(|us| i128::from(*us)).sum();
+        let seconds = |us: f64| rounded(us / 1e6, 3);
+        let any = !durations.is_empty();
+        let mut at = |share: f64| any.then(|| percentile(&mut durations, share)).and_then(seconds);
+        let (median, p95) = (at(0.5), at(0.95));
+        let average = any.then(|| sum as f64 / durations.len() as f64).and_then(seconds);
+        let row = [count(durations.len() as u64), count(persons), count(events), average, median, p95];
+        give_rows(fcinfo, std::iter::once(row))
+    }
+}
+
+/// What Postgres calls `percentile_cont`; of at least one value.
+fn percentile(values: &mut [i64], share: f64) -> f64 {
+    let place = share * (values.len() - 1) as f64;
+    let (low, rest) = (place.floor() as usize, place.fract());
+    let (_, at, above) = values.select_nth_unstable(low);
+    let at = *at as f64;
+    match above.iter().min() {
+        Some(next) if rest > 0.0 => at + rest * (*next as f64 - at),
+        _ => at,
+    }
+}
+
+pg_function! {
+    /// `retention_report(source regclass, from_date date, to_date date, start jsonb, returned jsonb, period text,
+    /// mode text, periods integer, as_of timestamptz, filters jsonb)`.
+    fn tidemark_retention_report(fcinfo) {
+        let mut timeline = Timeline::of_call(fcinfo);
+        let (start, returned) =
+            (not_null(json(fcinfo, 3, "start"), "start"), not_null(json(fcinfo, 4, "returned"), "returned"));
+        let word = |index, name: &str, otherwise| args::bytes(fcinfo, index).map_or(otherwise, |b| args::word(b, name));
+        let (period, mode) = (word(5, "period", "week"), word(6, "mode", ""));
+        let periods = args::int32(fcinfo, 7).unwrap_or(8);
+        let filters = json(fcinfo, 9, "filters");
+        let (from, to) = timeline.dates;
+        let as_of = args::timestamp(fcinfo, 8).unwrap_or(i64::from(to).saturating_mul(DAY));
+        let spec = Spec::parse(period, mode, periods.into(), as_of).unwrap_or_else(|error| {
+            invalid_argument(error.to_string(), "For example period => 'week', mode => 'on', periods => 9.")
+        });
+        let mut parser = Parser::new(&mut timeline);
+        let conditions = [parser.step(&start).0, parser.step(&returned).0];
+        let only = filters.map(|filters| parser.filter(&filters));
+        let open = timeline.open();
+        let question = Question {
+            conditions: conditions.iter().map(|asked| asked.of_codes(&open)).collect(),
+            only: only.map(|only| only.of_codes(&open)),
+            ..Question::default()
+        };
+        let matrix = match Cohorts::new(question.clone(), spec, from, to) {
+            Ok(kernel) => open.ask(kernel).matrix(Interrupts),
+            Err(_) => Ok(by_person(&open, question, spec)),
+        }
+        .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count cohorts");
+        let rows: Vec<_> = matrix.rows().flat_map(|row| {
+            let cohort = row.cohort.div_euclid(DAY) as i32;
+            let retained: Vec<Option<u64>> = row.retained().collect();
+            let whole = retained.first().copied().flatten().unwrap_or(0);
+            (0i32..).zip(retained).map(move |(period, persons)| [
+                Some(Datum::from(cohort)),
+                Some(Datum::from(period)),
+                persons.and_then(count),
+                persons.filter(|_| whole > 0).and_then(|n| rounded(100.0 * n as f64 / whole as f64, 2)),
+            ])
+        }).collect();
+        give_rows(fcinfo, rows.into_iter())
+    }
+}
+
+/// The aggregate over the rows of each person: rolling periods, and more of them than a kernel keeps.
+fn by_person(open: &Open, question: Question, spec: Spec) -> Matrix<Global> {
+    let (mut matrix, mut retained) = (Matrix::new_in(Global), AVec::new_in(Global));
+    open.ask(EachPerson::new(question, |_, rows: &[Row]| {
+        let mut log = CohortLog::new_in(spec, Global);
+        rows.iter().for_each(|row| log.push(row.time, row.conditions & 1 == 1, row.conditions & 2 == 2));
+        for member in log.members(Interrupts) {
+            retained.clear();
+            retained.extend(member.retained());
+            matrix
+                .push(member.cohort, &retained)
+                .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count cohorts");
+        }
+    }));
+    matrix
+}
+
+/// The code that stands for all series but the first ones; more than a dictionary has.
+const OTHER: u32 = u32::MAX;
+
+/// Where the period of a time begins.
+#[derive(Clone, Copy)]
+enum Period {
+    Hour,
+    Of(Unit),
+}
+
+impl Period {
+    const HOUR: i64 = 3_600_000_000;
+
+    fn start(self, time: i64) -> i64 {
+        match self {
+            Self::Hour => time - time.rem_euclid(Self::HOUR),
+            Self::Of(unit) => unit.start(unit.index(time)),
+        }
+    }
+}
+
+/// Numbers by period and series.
+type Values = BTreeMap<(i64, u32), u64>;
+
+pg_function! {
+    /// `trend(source regclass, from_date date, to_date date, math text, events jsonb, unit text, breakdown text,
+    /// filters jsonb, top integer)`.
+    fn tidemark_trend(fcinfo) {
+        let mut timeline = Timeline::of_call(fcinfo);
+        let word = |index, name: &str, otherwise| args::bytes(fcinfo, index).map_or(otherwise, |b| args::word(b, name));
+        let persons = match word(3, "math", "total") {
+            "total" => false,
+            "persons" => true,
+            math => invalid_argument(format!("unknown math {math:?}"), "math is total or persons."),
+        };
+        let period = match word(5, "unit", "day") {
+            "hour" => Period::Hour,
+            unit => Period::Of(unit.parse().unwrap_or_else(|_| {
+                invalid_argument(format!("unknown unit {unit:?}"), "unit is hour, day, week, month or quarter.")
+            })),
+        };
+        let (events, filters) = (json(fcinfo, 4, "events"), json(fcinfo, 7, "filters"));
+        let top = top(fcinfo, 8);
+        let by = breakdown(fcinfo, 6, &mut timeline);
+        let mut parser = Parser::new(&mut timeline);
+        let events = events.map(|step| parser.step(&step).0);
+        let only = filters.map(|filters| parser.filter(&filters));
+        let open = timeline.open();
+        let question = Question {
+            unmatched: events.is_none(),
+            conditions: events.iter().map(|asked| asked.of_codes(&open)).collect(),
+            only: only.map(|only| only.of_codes(&open)),
+            value: by,
+        };
+        let mut values = if persons { people(&open, &question, period, |code| code) } else {
+            totals(&open, &question, period)
+        };
+        let order = ranked(&values);
+        let kept: HashMap<u32, usize> = order.iter().take(top).copied().zip(0..).collect();
+        if order.len() > top {
+            let joined = |code: u32| if kept.contains_key(&code) { code } else { OTHER };
+            values = if persons {
+                // Who is in several of the others counts once among them.
+                people(&open, &question, period, joined)
+            } else {
+                let mut sums = Values::new();
+                values.iter().for_each(|((at, code), n)| *sums.entry((*at, joined(*code))).or_default() += n);
+                sums
+            };
+        }
+        let mut rows: Vec<_> = values.into_iter().collect();
+        rows.sort_by_key(|((at, code), _)| (*at, kept.get(code).copied().unwrap_or(usize::MAX)));
+        give_rows(fcinfo, rows.into_iter().map(|((at, code), n)| {
+            let series = by.map(|column| match code {
+                0 => "(none)",
+                OTHER => "(other)",
+                code => open.dictionary(column).text(code).unwrap_or_default(),
+            });
+            [Some(Datum::from(at)), series.and_then(text), count(n)]
+        }))
+    }
+}
+
+/// Rows.
+fn totals(open: &Open, question: &Question, period: Period) -> Values {
+    let slot = if let Period::Hour = period { Period::HOUR } else { DAY };
+    let mut values = Values::new();
+    for ((at, code), n) in open.ask(Trend::new(question.clone(), slot)).counts() {
+        *values.entry((period.start(at), code)).or_default() += n;
+    }
+    values
+}
+
+/// Distinct persons.
+fn people(open: &Open, question: &Question, period: Period, series: impl Fn(u32) -> u32) -> Values {
+    let mut values = Values::new();
+    if let (Period::Of(Unit::Day), None) = (period, question.value) {
+        let persons = open.ask(Persons::new(question.clone(), false));
+        values.extend(persons.dates().iter().map(|(date, n)| ((i64::from(*date) * DAY, 0), *n)));
+        return values;
+    }
+    let mut seen = HashSet::new();
+    open.ask(EachPerson::new(question.clone(), |_, rows: &[Row]| {
+        seen.clear();
+        for row in rows {
+            let key = (period.start(row.time), series(row.value));
+            if seen.insert(key) {
+                *values.entry(key).or_default() += 1;
+            }
+        }
+    }));
+    values
+}
+
+/// The series, largest first.
+fn ranked(values: &Values) -> Vec<u32> {
+    let mut sums: HashMap<u32, u64> = HashMap::new();
+    values.iter().for_each(|((_, code), n)| *sums.entry(*code).or_default() += n);
+    let mut order: Vec<(u32, u64)> = sums.into_iter().collect();
+    order.sort_by_key(|(code, n)| (std::cmp::Reverse(*n), *code));
+    order.into_iter().map(|(code, _)| code).collect()
+}

@@ -1,0 +1,103 @@
+//! Dictionaries: the code of each text of a property, 0 for NULL. Codes are given in the order in which texts are seen and
+//! never change, so that a slice that is computed again has the same bytes.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::query::{each_row, name_of};
+use crate::support::array::{self, Element};
+use crate::support::error::{raise, raise_hint};
+
+/// How many texts a property may have.
+pub const MAX_VALUES: usize = 1 << 20;
+
+/// The texts of one property.
+#[derive(Default)]
+pub struct Dictionary {
+    /// The text of code 1, 2 and so on.
+    texts: Vec<Rc<str>>,
+    codes: HashMap<Rc<str>, u32>,
+    stored: usize,
+}
+
+impl Dictionary {
+    /// Those of some properties, by their numbers: 0 is the event.
+    pub fn load(codes: Oid, properties: &[usize]) -> Vec<Self> {
+        let mut all: Vec<Self> = properties.iter().map(|_| Self::default()).collect();
+        let numbers = array::make(properties.iter().map(|n| Some(Datum::from(*n as i32))), Element::INT4);
+        let name = name_of(codes);
+        let sql = format!(
+            "SELECT c.property::integer, c.code::integer, c.value::text FROM {name} AS c
+              WHERE c.property = ANY ($1) ORDER BY c.property, c.code"
+        );
+        each_row(&sql, &[(pg_sys::INT4ARRAYOID, numbers)], |row| {
+            let property = row.int(0).and_then(|n| properties.iter().position(|p| *p == n as usize));
+            // SAFETY: the third column is a text.
+            let value = unsafe { row.text(2) };
+            if let (Some(property), Some(code), Some(value)) = (property, row.int(1), value) {
+                let dictionary = &mut all[property];
+                dictionary.push(value.into());
+                dictionary.stored += 1;
+                if dictionary.stored != code as usize {
+                    raise(
+                        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                        format!("codes of property {} are missing in {name}", properties[property]),
+                    );
+                }
+            }
+        });
+        all
+    }
+
+    fn push(&mut self, text: Rc<str>) -> u32 {
+        self.texts.push(text.clone());
+        let code = self.texts.len() as u32;
+        self.codes.insert(text, code);
+        code
+    }
+
+    /// The code of a text, a new one if it has none; `name` is the property's, for the error of too many.
+    pub fn code(&mut self, text: Option<&str>, name: impl FnOnce() -> String) -> u32 {
+        let Some(text) = text else { return 0 };
+        if let Some(code) = self.codes.get(text) {
+            return *code;
+        }
+        if self.texts.len() == MAX_VALUES {
+            raise_hint(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("property {} has more than {MAX_VALUES} values", name()),
+                "A timeline is for properties of few values: create it without this one, or group the values in a \
+                 column of the source.",
+            );
+        }
+        self.push(text.into())
+    }
+
+    /// The text of a code; `None` for NULL.
+    pub fn text(&self, code: u32) -> Option<&str> {
+        self.texts.get((code as usize).checked_sub(1)?).map(AsRef::as_ref)
+    }
+
+    /// The codes of the texts that satisfy a condition.
+    pub fn codes(&self, mut satisfies: impl FnMut(&str) -> bool) -> impl Iterator<Item = u32> {
+        self.texts.iter().zip(1..).filter(move |(text, _)| satisfies(text)).map(|(_, code)| code)
+    }
+
+    /// The code that a text has, if any.
+    pub fn find(&self, text: &str) -> Option<u32> {
+        self.codes.get(text).copied()
+    }
+
+    /// All texts, in the order of their codes.
+    pub fn texts(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.texts.iter().map(AsRef::as_ref)
+    }
+
+    /// The texts that are not stored, with their codes.
+    pub fn new_texts(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.texts.iter().zip(1..).skip(self.stored).map(|(text, code)| (code, text.as_ref()))
+    }
+}

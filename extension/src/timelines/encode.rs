@@ -1,0 +1,164 @@
+//! The slices of a date from its rows: what the query of a timeline, which is a model, returns.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::{PgSqlErrorCode, Spi};
+use tidemark_core::timeline::{Builder, Encoded, person_hash};
+
+use super::dictionary::Dictionary;
+use super::query::{Row, each_row, name_of};
+use crate::models::{is_reading, quoted};
+use crate::support::error::{INVALID, OrRaise, not_null, raise, raise_hint};
+use crate::support::set::give_rows;
+use crate::support::{args, pg_function};
+
+const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
+
+/// The columns of a view of rows that are no properties.
+const FIXED: usize = 4;
+
+/// SELECT and FROM of the rows of a view: date, person, time, event, and some of its properties, counted from 1.
+///
+/// Every column is cast: whoever owns the view may have replaced it.
+pub fn select(view: Oid, properties: impl Iterator<Item = usize>) -> String {
+    let mut sql = "SELECT CAST(r.event_date AS pg_catalog.date), CAST(r.person AS pg_catalog.text), \
+        CAST(r.event_time AS pg_catalog.timestamptz), CAST(r.event_type AS pg_catalog.text)"
+        .to_owned();
+    for property in properties {
+        let name = quoted(&attribute(view, FIXED - 1 + property));
+        sql = format!("{sql}, CAST(r.{name} AS pg_catalog.text)");
+    }
+    format!("{sql} FROM {} AS r", name_of(view))
+}
+
+/// Adds a row of [`select`] to the builder of its date; rows without a person or a time are nobody's.
+///
+/// `dictionaries` are the event's and those of the properties selected, whose numbers `properties` says.
+///
+/// # Safety
+/// The row must be one of such a query.
+pub unsafe fn add(
+    builders: &mut BTreeMap<i32, Builder>,
+    row: Row<'_>,
+    dictionaries: &mut [Dictionary],
+    (view, properties): (Oid, &[usize]),
+) {
+    // SAFETY: everything but date and time is a text.
+    let (date, person, text) = unsafe { (row.int(0), row.bytes(1), |column: usize| row.text(column)) };
+    let (Some(date), Some(person), Some(time)) = (date, person, row.datum(2)) else { return };
+    let time = time.value() as i64;
+    if time.div_euclid(MICROSECONDS_PER_DAY) != i64::from(date) {
+        raise_hint(
+            PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+            format!("{} has a row whose event_date is not the UTC date of its event_time", name_of(view)),
+            "event_date must be (event_time AT TIME ZONE 'UTC')::date, and event_time must be finite.",
+        );
+    }
+    let mut codes = [0; MAX_PROPERTIES + 1];
+    for (i, dictionary) in dictionaries.iter_mut().enumerate().take(codes.len()) {
+        let name = || attribute(view, FIXED - 1 + properties.get(i).copied().unwrap_or(0));
+        codes[i] = dictionary.code(text(FIXED - 1 + i), name);
+    }
+    let count = dictionaries.len().saturating_sub(1);
+    builders
+        .entry(date)
+        .or_insert_with(|| Builder::new(count))
+        .push(person_hash(person), time, codes[0], codes.get(1..=count).unwrap_or(&[]))
+        .or_raise(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "cannot encode a date");
+}
+
+/// The slices of all dates, by date.
+pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> Vec<(i32, Encoded)> {
+    let mut slices = vec![];
+    for (date, builder) in builders {
+        builder
+            .finish(bits, |slice| slices.push((date, slice)))
+            .or_raise(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "cannot encode a date");
+    }
+    slices
+}
+
+/// How many properties a timeline may have.
+const MAX_PROPERTIES: usize = 100;
+
+/// How many bits may tell slices apart.
+const MAX_BITS: usize = 16;
+
+/// The name of a column, counted from 0.
+fn attribute(relation: Oid, column: usize) -> String {
+    // SAFETY: returns a palloc'd string, null for a column that is not there.
+    let name = unsafe { pg_sys::get_attname(relation, column as i16 + 1, true) };
+    if name.is_null() {
+        raise(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("{} has fewer columns than its timeline", name_of(relation)),
+        );
+    }
+    // SAFETY: not null, so it is a string.
+    unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+pg_function! {
+    /// `timeline_encode(row_view regclass, codes regclass, properties integer, bits integer, from_date date,
+    /// to_date date)`: (event_date, property, slice, events, persons, data).
+    fn tidemark_timeline_encode(fcinfo) {
+        let oid = |index| Oid::from(not_null(args::int32(fcinfo, index), "relation") as u32);
+        let number = |index, name: &str| not_null(args::int32(fcinfo, index), name);
+        let up_to = |index, name: &str, most: usize| match usize::try_from(number(index, name)) {
+            Ok(n) if n <= most => n,
+            _ => raise(INVALID, format!("{name} must be 0 to {most}")),
+        };
+        let (view, codes) = (oid(0), oid(1));
+        let properties: Vec<usize> = (0..=up_to(2, "properties", MAX_PROPERTIES)).collect();
+        let bits = up_to(3, "bits", MAX_BITS) as u32;
+        let dates = [4, 5].map(|index| (pg_sys::DATEOID, Datum::from(number(index, "date"))));
+        let mut dictionaries = Dictionary::load(codes, &properties);
+        let mut builders = BTreeMap::new();
+        let sql = select(view, properties.iter().skip(1).copied())
+            + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
+        each_row(&sql, &dates, |row| add(&mut builders, row, &mut dictionaries, (view, &properties)));
+        let slices = finish(builders, bits);
+        if !is_reading() {
+            learn(codes, &dictionaries);
+        }
+        give_rows(fcinfo, slices.iter().flat_map(|(date, slice)| {
+            let values = std::iter::once(&slice.core).chain(&slice.properties);
+            values.enumerate().map(|(property, bytes)| [
+                Some(Datum::from(*date)),
+                Some(Datum::from(property as i16)),
+                Some(Datum::from(slice.slice as i32)),
+                Some(Datum::from(slice.rows as i32)),
+                Some(Datum::from(slice.persons as i32)),
+                Some(args::make_varlena(bytes)),
+            ])
+        }))
+    }
+}
+
+/// Stores the codes that are new.
+fn learn(codes: Oid, dictionaries: &[Dictionary]) {
+    let (mut properties, mut numbers, mut texts) = (vec![], vec![], vec![]);
+    for (dictionary, property) in dictionaries.iter().zip(0i32..) {
+        for (code, text) in dictionary.new_texts() {
+            properties.push(property);
+            numbers.push(code as i32);
+            texts.push(text.to_owned());
+        }
+    }
+    if texts.is_empty() {
+        return;
+    }
+    let sql = format!(
+        "INSERT INTO {} (property, code, value)
+         SELECT n.property, n.code, n.value FROM ROWS FROM (pg_catalog.unnest($1::integer[]),
+             pg_catalog.unnest($2::integer[]), pg_catalog.unnest($3::text[])) AS n(property, code, value)",
+        name_of(codes)
+    );
+    Spi::connect_mut(|client| {
+        client
+            .update(&sql, None, &[properties.into(), numbers.into(), texts.into()])
+            .map(|_| ())
+            .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot store codes");
+    });
+}
