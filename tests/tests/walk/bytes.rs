@@ -28,7 +28,7 @@ impl ToSql for Raw {
 }
 
 /// Values to begin with.
-const VALUES: [(&str, &str); 10] = [
+const VALUES: [(&str, &str); 12] = [
     ("tidemark.hll", "tidemark.hll_empty()"),
     ("tidemark.hll", "(SELECT tidemark.hll_agg(n) FROM generate_series(1, 5) AS n)"),
     ("tidemark.hll", "(SELECT tidemark.hll_agg(n, 11) FROM generate_series(1, 200) AS n)"),
@@ -43,6 +43,14 @@ const VALUES: [(&str, &str); 10] = [
             FROM generate_series(1, 50) AS n)",
     ),
     ("tidemark.funnel_stats", "(SELECT tidemark.funnel_stats(array_fill(now(), '{32}'), 32))"),
+    // A slice of nine events of three persons, and their codes of a property.
+    (
+        "tidemark.timeline",
+        "'\\x0174020309000000030000003f8c285480bbed300000000016f05dae5ce2fb6febf70a16b7e7a482d7cf\
+         ac85341ea6a749000000000000003c000000780000002c010000000000003c000000f000000078000000b400\
+         000068010000dc000000000000008a010000000000002100000000000000'",
+    ),
+    ("tidemark.timeline", "'\\x01700200090000003f8c2854b7d4865e38000000000000000700000000000000'"),
 ];
 
 /// The bytes with one of them changed, at most 120 places, cut off, and longer.

@@ -10,7 +10,7 @@ use crate::report::{Report, Session};
 use crate::{share_out, time};
 
 /// Values by type, or by name and type: an ordinary one, and others. NULL is tried for all.
-const VALUES: [(&str, &[&str]); 31] = [
+const VALUES: [(&str, &[&str]); 34] = [
     ("text", &["'public.m'", "''", "'a.b'", "E'\\x01'", "repeat('é', 1000000)", "'public.events'", "'\"'"]),
     (
         "query text",
@@ -130,6 +130,38 @@ const VALUES: [(&str, &[&str]); 31] = [
     ("tidemark.hll", &["tidemark.hll_empty()", "(SELECT h FROM one)", "tidemark.hll_empty(17)"]),
     ("tidemark.ddsketch", &["(SELECT s FROM one)", "(SELECT tidemark.ddsketch_agg(1, 0.02))"]),
     ("\"any\"", &["1", "'x'::text", "NULL", "array_fill(1, '{10000}')"]),
+    (
+        "jsonb",
+        &[
+            "'[\"view\", \"buy\"]'",
+            "'null'",
+            "'{}'",
+            "'[[]]'",
+            "'\"view\"'",
+            "'[\"is\", \"country\", [\"AT\"]]'",
+            "'[\"matches\", \"country\", [\"(x+x+)+y\"]]'",
+            "to_jsonb(repeat('é', 1000000))",
+            "(repeat('[', 5000) || repeat(']', 5000))::jsonb",
+        ],
+    ),
+    (
+        "source regclass",
+        &[
+            "'public.log'",
+            "'pg_class'",
+            "'public.events'",
+            "'public.plain'",
+            "'public.a_view'",
+            "'public.m'",
+            "'public.timeline'",
+            "0",
+            "4294967295",
+        ],
+    ),
+    (
+        "tidemark.timeline",
+        &["(SELECT data FROM slices LIMIT 1)", "(SELECT data FROM slices OFFSET 1 LIMIT 1)"],
+    ),
     ("tidemark.funnel_stats", &["(SELECT fs FROM one)", "(SELECT tidemark.funnel_stats('{}', 32))"]),
 ];
 
@@ -142,6 +174,11 @@ const WORLD: &str = "CREATE TABLE events (event_time timestamptz NOT NULL, event
     GRANT SELECT ON plain, one TO PUBLIC;
     SELECT tidemark.create_model('public.m', '{events}',
         'SELECT event_date, id FROM public.events WHERE event_date >= $1 AND event_date < $2', '{event_date,id}');
+    CREATE TABLE log AS SELECT '2026-01-05'::date AS event_date, '2026-01-05Z'::timestamptz + n * interval '1 minute' AS event_time,
+        'person ' || n % 7 AS person, (ARRAY['view', 'buy'])[n % 3] AS event_type, 'AT'::text AS country FROM generate_series(1, 100) AS n;
+    SELECT tidemark.create_timeline('public.timeline', 'log', properties => '{country}', slices => 2);
+    CREATE TABLE slices AS SELECT data FROM tidemark_internal.timeline_encode('timeline_rows', 'timeline_codes', 1, 1, '2026-01-05', '2026-01-06');
+    GRANT SELECT ON slices TO PUBLIC;
     CREATE ROLE stranger";
 
 /// The classes of errors besides those about values, types and names: integrity, transactions, schemas, rows that a
