@@ -10,6 +10,7 @@ mod dictionary;
 mod encode;
 mod filter;
 mod funnel;
+mod paths;
 mod query;
 mod read;
 

@@ -26,6 +26,19 @@ step of attribution, (none) for NULL, (other) for the rest; they add up to
 the whole. completed is entered of the next step. 42704: no timeline; 42703:
 no such property.';
 
+CREATE FUNCTION tidemark.funnel_persons(source regclass, from_date date, to_date date, steps jsonb, win interval,
+    mode text DEFAULT '', step integer DEFAULT 1, dropped boolean DEFAULT false, filters jsonb DEFAULT NULL)
+RETURNS TABLE (person text, times timestamptz[])
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_funnel_persons';
+COMMENT ON FUNCTION tidemark.funnel_persons(regclass, date, date, jsonb, interval, text, integer, boolean, jsonb) IS
+'The persons behind a number of funnel_report, with the times of their steps:
+those who entered step or, dropped, those of them who came no further. Other
+arguments as there. Persons are named by the rows of source, which are read
+for it.';
+
 CREATE FUNCTION tidemark.session_report(source regclass, from_date date, to_date date,
     gap interval DEFAULT '30 minutes', filters jsonb DEFAULT NULL)
 RETURNS TABLE (sessions bigint, persons bigint, events bigint, avg_seconds numeric, median_seconds numeric,
@@ -73,3 +86,22 @@ day, week, month or quarter in UTC; see funnel_report for source, dates and
 filters. events: a step of a funnel, all when NULL. breakdown: a series for
 each of the top values, (none) for NULL, (other) for the rest; a person is
 counted in each series once. Periods without events have no row.';
+
+CREATE FUNCTION tidemark.paths(source regclass, from_date date, to_date date, item text DEFAULT 'event_type',
+    start_item text DEFAULT NULL, end_item text DEFAULT NULL, items integer DEFAULT 5,
+    gap interval DEFAULT '30 minutes', filters jsonb DEFAULT NULL, top integer DEFAULT 50)
+RETURNS TABLE (step integer, source_item text, target_item text, persons bigint, sessions bigint,
+               median_seconds numeric)
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 50
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
+AS 'MODULE_PATHNAME', 'tidemark_paths';
+COMMENT ON FUNCTION tidemark.paths(regclass, date, date, text, text, text, integer, interval, jsonb, integer) IS
+'What follows what in the sessions of a timeline: for each of the first items
+of a session and the one after it, how many sessions and persons went so,
+and how long it took. See funnel_report for source, dates and filters. item:
+a property; equal items that follow each other are one. start_item: paths
+begin with its first occurrence; end_item: they end with the next one of it,
+and sessions without are left out; with an end and no start it is the last
+items before it. gap ends a session, as in session_report. The top steps by
+sessions, (none) for NULL.';

@@ -152,6 +152,8 @@ BEGIN
                                  PRIMARY KEY (slice, event_date, property)) WITH (toast_tuple_target = 8160)', name),
         -- Codes and hashes hardly shrink, and compressed they could not be read where they lie.
         format('ALTER TABLE %s ALTER COLUMN data SET STORAGE EXTERNAL', name),
+        -- For a refresh, and for counts that need no slice.
+        format('CREATE INDEX ON %s (event_date, property) INCLUDE (events, persons)', name),
         format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text NOT NULL,
                                  PRIMARY KEY (property, code))', code_table),
         format('CREATE VIEW %s AS SELECT %s FROM %s AS s', row_view, columns,
@@ -167,7 +169,7 @@ BEGIN
     PERFORM tidemark_internal.create_model(caller, name, ARRAY[source], format(
         'SELECT e.event_date, e.property, e.slice, e.events, e.persons, e.data
            FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2) AS e',
-        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property}', 0, 0, false);
+        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property}', 0, 0, false, NULL, NULL);
     INSERT INTO tidemark_internal.timelines
     VALUES (name, source, row_view::regclass, code_table::regclass, person, event_type, event_time, properties, bits);
     RETURN name::regclass;
@@ -207,7 +209,7 @@ COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 CREATE FUNCTION tidemark_internal.timeline_definition(source oid)
 RETURNS TABLE (name text, target regclass, row_view regclass, codes regclass, bits integer, properties text[],
                stale integer[])
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER COST 1000 ROWS 1
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column

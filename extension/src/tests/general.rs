@@ -19,9 +19,8 @@ mod tests {
     /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
         "append_query, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
-         funnel_report, model_statement, not_scoped, paths,
-         partition_figures, plan_maintenance, read_as_owner, retention_report, retirement_blocker, scope_problem, scope_query, source_dates,
-         session_report, stale_dates, timeline_definition, trend, verify_model, waiting_dates";
+         funnel_report, model_statement, not_scoped, partition_figures, paths, plan_maintenance, read_as_owner,
+         retention_report, retirement_blocker, scope_problem, scope_query, session_report, source_dates, stale_dates, timeline_definition, trend, verify_model, waiting_dates";
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.

@@ -90,13 +90,9 @@ mod tests {
 
     #[pg_test]
     fn a_breakdown_is_by_the_event_that_served_a_step_and_adds_up() {
-        // Ties at the time of the step are resolved by the codes of the values, so the rows are asked for any of them.
         let steps = r#"["view", "add", "buy"]"#;
         shop(400);
-        // Without ties it is certain which event served the step.
-        run("UPDATE w.events SET event_time = event_time + n * interval '1 microsecond'
-               FROM (SELECT ctid AS row, row_number() OVER () AS n FROM w.events) AS r WHERE ctid = r.row;
-             SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+        without_ties();
         for stored in [false, true] {
             if stored {
                 refresh();
@@ -135,6 +131,85 @@ mod tests {
         }
         let series = "SELECT string_agg(DISTINCT series, ',' ORDER BY series) FROM tidemark.funnel_report('w.timeline', '2026-01-01', '2026-01-05', '[\"view\"]', '1 day', breakdown => 'country', top => 2)";
         assert!(text(series).contains("(other)"), "{}", text(series));
+    }
+
+    /// Lets no two events happen at once: then it is certain which one serves a step, or comes first.
+    fn without_ties() {
+        run("UPDATE w.events SET event_time = event_time + n * interval '1 microsecond'
+               FROM (SELECT ctid AS row, row_number() OVER () AS n FROM w.events) AS r WHERE ctid = r.row;
+             SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+    }
+
+    #[pg_test]
+    fn the_persons_behind_a_number_are_named() {
+        let mut pairs = vec![];
+        for (mode, step, dropped, condition) in [
+            ("", 1, false, "cardinality(chain) >= 1"),
+            ("", 2, false, "cardinality(chain) >= 2"),
+            ("", 2, true, "cardinality(chain) = 2"),
+            ("", 3, true, "cardinality(chain) = 3"),
+            ("optional=2", 2, false, "chain[2] IS NOT NULL"),
+        ] {
+            pairs.push((
+                format!(
+                    "SELECT * FROM tidemark.funnel_persons('w.events', {DATES}, '[\"view\", \"add\", \"buy\"]', '3 hours', '{mode}', {step}, {dropped})"
+                ),
+                format!(
+                    "SELECT person, chain FROM (SELECT person, tidemark.funnel('3 hours', '{mode}', event_time, event_type, '{{view,add,buy}}') AS chain {OF_PERSONS} GROUP BY person) AS f WHERE {condition}"
+                ),
+            ));
+        }
+        same(&pairs);
+        let found = error_of(&format!(
+            "SELECT * FROM tidemark.funnel_persons('w.events', {DATES}, '[\"view\"]', '3 hours', step => 2)"
+        ));
+        assert!(found.starts_with("22023 step must be 1 to 1, got 2"), "{found}");
+    }
+
+    #[pg_test]
+    fn paths_are_what_follows_what_in_sessions() {
+        shop(700);
+        without_ties();
+        for stored in [false, true] {
+            if stored {
+                refresh();
+            }
+            for (item, column) in [("event_type", "event_type"), ("country", "country")] {
+                let report = format!(
+                    "SELECT * FROM tidemark.paths('w.events', {DATES}, '{item}', items => 4, gap => '6 hours', top => 1000)"
+                );
+                let rows = format!(
+                    "WITH e AS (SELECT person, event_time, {column} AS item, CASE WHEN event_time - lag(event_time) OVER w <= interval '6 hours' THEN 0 ELSE 1 END AS starts {OF_PERSONS} WINDOW w AS (PARTITION BY person ORDER BY event_time)),
+                     s AS (SELECT *, sum(starts) OVER (PARTITION BY person ORDER BY event_time) AS session FROM e),
+                     l AS (SELECT *, lag(item) OVER w AS before, row_number() OVER w AS n FROM s WINDOW w AS (PARTITION BY person, session ORDER BY event_time)),
+                     i AS (SELECT *, row_number() OVER w AS place, lead(item) OVER w AS next, lead(event_time) OVER w AS next_time FROM l
+                            WHERE n = 1 OR item IS DISTINCT FROM before WINDOW w AS (PARTITION BY person, session ORDER BY event_time))
+                     SELECT place::integer, coalesce(item, '(none)'), coalesce(next, '(none)'), count(DISTINCT person), count(*),
+                            round((percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM next_time - event_time)::float8))::numeric, 3)
+                       FROM i WHERE next_time IS NOT NULL AND place < 4 GROUP BY 1, 2, 3"
+                );
+                let all = |query: &str| {
+                    text(&format!("SELECT string_agg(q::text, ' ' ORDER BY q::text) FROM ({query}) AS q"))
+                };
+                assert!(all(&rows).len() > 100);
+                assert_eq!(all(&report), all(&rows), "stored {stored}, {item}");
+            }
+        }
+        let of = |more: &str| {
+            text(&format!(
+                "SELECT string_agg(DISTINCT source_item, ',' ORDER BY source_item) FROM tidemark.paths('w.events', {DATES}, items => 2, gap => '6 hours', {more})"
+            ))
+        };
+        assert_eq!(of("start_item => 'add'"), "add");
+        assert_eq!(of("start_item => 'unheard of'"), "NULL");
+        assert_eq!(
+            text(&format!(
+                "SELECT string_agg(DISTINCT target_item, ',') FROM tidemark.paths('w.events', {DATES}, items => 2, gap => '6 hours', end_item => 'buy')"
+            )),
+            "buy"
+        );
+        let found = error_of(&format!("SELECT * FROM tidemark.paths('w.events', {DATES}, items => 1)"));
+        assert!(found.starts_with("22023 items must be 2 to 100, got 1"), "{found}");
     }
 
     #[pg_test]

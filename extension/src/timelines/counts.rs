@@ -19,7 +19,8 @@ use crate::support::interval::fixed_microseconds;
 use crate::support::set::give_rows;
 use crate::support::{args, pg_function};
 
-fn count(n: u64) -> Option<Datum> {
+/// A number of rows or persons.
+pub fn count(n: u64) -> Option<Datum> {
     Some(Datum::from(i64::try_from(n).unwrap_or(i64::MAX)))
 }
 
@@ -53,7 +54,7 @@ pg_function! {
 }
 
 /// What Postgres calls `percentile_cont`; of at least one value.
-fn percentile(values: &mut [i64], share: f64) -> f64 {
+pub fn percentile(values: &mut [i64], share: f64) -> f64 {
     let place = share * (values.len() - 1) as f64;
     let (low, rest) = (place.floor() as usize, place.fract());
     let (_, at, above) = values.select_nth_unstable(low);
@@ -168,7 +169,7 @@ pg_function! {
             })),
         };
         let (events, filters) = (json(fcinfo, 4, "events"), json(fcinfo, 7, "filters"));
-        let top = top(fcinfo, 8);
+        let top = top(fcinfo, 8, 10);
         let by = breakdown(fcinfo, 6, &mut timeline);
         let mut parser = Parser::new(&mut timeline);
         let events = events.map(|step| parser.step(&step).0);
@@ -209,8 +210,21 @@ pg_function! {
     }
 }
 
+/// What is stored beside the slices answers a question about all rows by day or longer.
+fn sizes(open: &Open, question: &Question, of: usize) -> Option<Values> {
+    let all = *question == Question::all();
+    all.then(|| {
+        open.sizes().into_iter().map(|(date, sizes)| ((i64::from(date) * DAY, 0), sizes[of])).collect()
+    })
+}
+
 /// Rows.
 fn totals(open: &Open, question: &Question, period: Period) -> Values {
+    if let (Period::Of(_), Some(days)) = (period, sizes(open, question, 0)) {
+        let mut values = Values::new();
+        days.into_iter().for_each(|((at, _), n)| *values.entry((period.start(at), 0)).or_default() += n);
+        return values;
+    }
     let slot = if let Period::Hour = period { Period::HOUR } else { DAY };
     let mut values = Values::new();
     for ((at, code), n) in open.ask(Trend::new(question.clone(), slot)).counts() {
@@ -223,6 +237,9 @@ fn totals(open: &Open, question: &Question, period: Period) -> Values {
 fn people(open: &Open, question: &Question, period: Period, series: impl Fn(u32) -> u32) -> Values {
     let mut values = Values::new();
     if let (Period::Of(Unit::Day), None) = (period, question.value) {
+        if let Some(values) = sizes(open, question, 1) {
+            return values;
+        }
         let persons = open.ask(Persons::new(question.clone(), false));
         values.extend(persons.dates().iter().map(|(date, n)| ((i64::from(*date) * DAY, 0), *n)));
         return values;

@@ -278,18 +278,18 @@ pub unsafe fn breakdown(fcinfo: FunctionCallInfo, index: usize, timeline: &mut T
     unsafe { args::text(fcinfo, index, "breakdown") }.map(|name| timeline.column(name))
 }
 
-/// How many series are told apart, 10 for NULL.
+/// How many series or rows are told apart, a number of its own for NULL.
 ///
 /// # Safety
 /// The argument must be an integer.
-pub unsafe fn top(fcinfo: FunctionCallInfo, index: usize) -> usize {
+pub unsafe fn top(fcinfo: FunctionCallInfo, index: usize, otherwise: i32) -> usize {
     // SAFETY: see above.
-    match unsafe { args::int32(fcinfo, index) }.unwrap_or(10) {
+    match unsafe { args::int32(fcinfo, index) }.unwrap_or(otherwise) {
         n @ 1..=10_000 => n as usize,
         n => raise_hint(
             INVALID,
             format!("top must be 1 to 10000, got {n}"),
-            "The other values are one series, (other).",
+            "It says how many series, or rows, are shown by themselves.",
         ),
     }
 }

@@ -1,10 +1,10 @@
-//! `funnel_report`: the chains of all persons, and the figures of their steps, whole or by a property.
+//! `funnel_report` and `funnel_persons`: the chains of all persons, and the figures of their steps, whole or by a property.
 
 use std::collections::HashMap;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
-use tidemark_core::funnel::stats::FunnelStats;
+use tidemark_core::funnel::stats::{FunnelStats, StepRow};
 use tidemark_core::funnel::{Funnel, Mode};
 use tidemark_core::timeline::{EachPerson, Question, Row, Steps, as_events};
 use tidemark_core::{AVec, Global};
@@ -12,6 +12,7 @@ use tidemark_core::{AVec, Global};
 use super::filter::{Parser, breakdown, json, top};
 use super::read::{Open, Timeline, text};
 use crate::funnel_stats::rounded;
+use crate::support::array::{self, Element};
 use crate::support::error::{OrRaise, invalid_argument, not_null};
 use crate::support::interrupts::Interrupts;
 use crate::support::interval::fixed_microseconds;
@@ -19,6 +20,9 @@ use crate::support::set::give_rows;
 use crate::support::{args, pg_function};
 
 type Stats = FunnelStats<Global>;
+
+/// Takes the hash of a person, the code of a series and a chain.
+type Add<'a> = &'a mut dyn FnMut(u64, u32, &[Option<i64>]);
 
 /// What a funnel asks.
 struct Report {
@@ -28,6 +32,7 @@ struct Report {
     value_of: usize,
     /// The conditions of the steps, without excluded ones.
     conditions: Vec<u32>,
+    names: Vec<String>,
     /// Whether nothing but order and window is asked for.
     plain: bool,
     question: Question,
@@ -38,64 +43,65 @@ pg_function! {
     /// breakdown text, attribution text, filters jsonb, top integer)`.
     fn tidemark_funnel_report(fcinfo) {
         let mut timeline = Timeline::of_call(fcinfo);
-        let steps = not_null(json(fcinfo, 3, "steps"), "steps");
-        let window = fixed_microseconds(not_null(args::interval(fcinfo, 4), "win"), "win");
-        let mode = args::bytes(fcinfo, 5).map_or("", |mode| args::word(mode, "mode"));
-        let filters = json(fcinfo, 8, "filters");
-        let top = top(fcinfo, 9);
+        let top = top(fcinfo, 9, 10);
         let by = breakdown(fcinfo, 6, &mut timeline);
-        let mut parser = Parser::new(&mut timeline);
-        let steps = parser.steps(&steps);
-        let only = filters.map(|filters| parser.filter(&filters));
-        const MODES: &str = "The modes are those of tidemark.funnel.";
-        let mode = Mode::parse(mode).unwrap_or_else(|error| invalid_argument(error.to_string(), MODES));
-        let funnel = Funnel::new(mode, steps.len(), window)
-            .unwrap_or_else(|error| invalid_argument(error.to_string(), MODES));
-        let value_of = attribution(fcinfo, funnel.steps());
-        let open = timeline.open();
-        let report = Report {
-            conditions: (0..steps.len() as u32).filter(|i| mode.exclude >> i & 1 == 0).collect(),
-            plain: mode == Mode::default(),
-            question: Question {
-                conditions: steps.iter().map(|(asked, _)| asked.of_codes(&open)).collect(),
-                unmatched: funnel.needs_unmatched_rows(),
-                only: only.map(|only| only.of_codes(&open)),
-                value: by,
-            },
-            funnel,
-            window,
-            value_of,
-        };
-        let series = by.map(|column| {
-            move |code: u32, open: &Open| open.dictionary(column).text(code).map(str::to_owned)
-        });
-        let names: Vec<&str> = report.conditions.iter().map(|i| steps[*i as usize].1.as_str()).collect();
-        let stats = report.figures(&open);
-        let rows = ranked(stats, top, report.funnel.steps()).into_iter().flat_map(|(code, stats)| {
-            let name = series.as_ref().map(|series| match code {
-                Some(0) => "(none)".to_owned(),
-                Some(code) => series(code, &open).unwrap_or_default(),
-                None => "(other)".to_owned(),
+        let (report, open) = Report::of_call(fcinfo, timeline, 8, by);
+        let report = Report { value_of: attribution(fcinfo, report.funnel.steps()), ..report };
+        let rows = ranked(report.figures(&open), top, report.funnel.steps()).into_iter().flat_map(|(code, stats)| {
+            let series = by.and_then(|column| match code {
+                Some(0) => text("(none)"),
+                Some(code) => open.dictionary(column).text(code).and_then(text),
+                None => text("(other)"),
             });
-            let rows: Vec<_> = stats.rows().collect();
-            let entered = |i: usize| rows.get(i).map(|row: &tidemark_core::funnel::stats::StepRow| row.entered);
-            (0..rows.len()).filter_map(|i| {
-                let row = rows.get(i)?;
-                let count = |n: u64| Some(Datum::from(i64::try_from(n).unwrap_or(i64::MAX)));
-                Some([
-                    name.as_deref().and_then(text),
-                    Some(Datum::from(row.step as i32)),
-                    names.get(i).and_then(|name| text(name)),
-                    count(row.entered),
-                    entered(i + 1).and_then(count),
-                    row.pct_of_first.and_then(|value| rounded(value, 2)),
-                    row.pct_of_previous.and_then(|value| rounded(value, 2)),
-                    row.median_seconds.and_then(|value| rounded(value, 3)),
-                    row.avg_seconds.and_then(|value| rounded(value, 3)),
-                ])
-            }).collect::<Vec<_>>()
+            let count = |row: &StepRow| Some(Datum::from(i64::try_from(row.entered).unwrap_or(i64::MAX)));
+            let rows: Vec<StepRow> = stats.rows().collect();
+            let next = rows.iter().skip(1).map(Some).chain([None]);
+            rows.iter().zip(next).zip(&report.names).map(|((row, next), name)| [
+                series,
+                Some(Datum::from(row.step as i32)),
+                text(name),
+                count(row),
+                next.and_then(count),
+                row.pct_of_first.and_then(|value| rounded(value, 2)),
+                row.pct_of_previous.and_then(|value| rounded(value, 2)),
+                row.median_seconds.and_then(|value| rounded(value, 3)),
+                row.avg_seconds.and_then(|value| rounded(value, 3)),
+            ]).collect::<Vec<_>>()
         });
         give_rows(fcinfo, rows)
+    }
+}
+
+pg_function! {
+    /// `funnel_persons(source regclass, from_date date, to_date date, steps jsonb, win interval, mode text,
+    /// step integer, dropped boolean, filters jsonb)`.
+    fn tidemark_funnel_persons(fcinfo) {
+        let timeline = Timeline::of_call(fcinfo);
+        let (report, open) = Report::of_call(fcinfo, timeline, 8, None);
+        let (steps, dropped) = (report.funnel.steps(), args::is_true(fcinfo, 7));
+        let step = match args::int32(fcinfo, 6).unwrap_or(1) {
+            step if (1..=steps as i64).contains(&step.into()) => step as usize,
+            step => invalid_argument(
+                format!("step must be 1 to {steps}, got {step}"),
+                "It names the step that the persons came to.",
+            ),
+        };
+        let mut chains: HashMap<u64, Vec<Option<i64>>> = HashMap::new();
+        report.chains(&open, &mut |hash, _, chain| {
+            let entered = chain.get(step - 1).is_some_and(Option::is_some);
+            if entered && !(dropped && chain.len() > step) {
+                chains.insert(hash, chain.to_vec());
+            }
+        });
+        let mut rows = vec![];
+        open.persons(|person, hash| if let Some(chain) = chains.remove(&hash) {
+            rows.push((person.to_owned(), chain));
+        });
+        rows.sort();
+        give_rows(fcinfo, rows.into_iter().map(|(person, chain)| {
+            let times = chain.into_iter().map(|time| time.map(Datum::from));
+            [text(&person), Some(array::make(times, Element::TIMESTAMPTZ))]
+        }))
     }
 }
 
@@ -118,21 +124,70 @@ unsafe fn attribution(fcinfo: FunctionCallInfo, steps: usize) -> usize {
 }
 
 impl Report {
+    /// Reads steps, window, mode and, at a place of their own, filters; chains belong to the series of step 1.
+    ///
+    /// # Safety
+    /// Arguments 3 to 5 must be (jsonb, interval, text), the one of the filters a jsonb.
+    unsafe fn of_call(
+        fcinfo: FunctionCallInfo,
+        mut timeline: Timeline,
+        filters: usize,
+        by: Option<usize>,
+    ) -> (Self, Open) {
+        const MODES: &str = "The modes are those of tidemark.funnel.";
+        // SAFETY: see above.
+        let (steps, window, mode, filters) = unsafe {
+            (
+                not_null(json(fcinfo, 3, "steps"), "steps"),
+                fixed_microseconds(not_null(args::interval(fcinfo, 4), "win"), "win"),
+                args::bytes(fcinfo, 5).map_or("", |mode| args::word(mode, "mode")),
+                json(fcinfo, filters, "filters"),
+            )
+        };
+        let mut parser = Parser::new(&mut timeline);
+        let steps = parser.steps(&steps);
+        let only = filters.map(|filters| parser.filter(&filters));
+        let mode = Mode::parse(mode).unwrap_or_else(|error| invalid_argument(error.to_string(), MODES));
+        let funnel = Funnel::new(mode, steps.len(), window)
+            .unwrap_or_else(|error| invalid_argument(error.to_string(), MODES));
+        let open = timeline.open();
+        let conditions: Vec<u32> = (0..steps.len() as u32).filter(|i| mode.exclude >> i & 1 == 0).collect();
+        let report = Self {
+            names: conditions.iter().map(|i| steps[*i as usize].1.clone()).collect(),
+            conditions,
+            plain: mode == Mode::default(),
+            question: Question {
+                conditions: steps.iter().map(|(asked, _)| asked.of_codes(&open)).collect(),
+                unmatched: funnel.needs_unmatched_rows(),
+                only: only.map(|only| only.of_codes(&open)),
+                value: by,
+            },
+            funnel,
+            window,
+            value_of: 0,
+        };
+        (report, open)
+    }
+
     /// The figures by the code of the breakdown, 0 without one.
     fn figures(&self, open: &Open) -> HashMap<u32, Stats> {
         let mut stats: HashMap<u32, Stats> = HashMap::new();
-        let mut add = |code: u32, chain: &[Option<i64>]| {
+        self.chains(open, &mut |_, code, chain| {
             let stats = stats.entry(code).or_insert_with(|| new(self.funnel.steps()));
             stats.push(chain).or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count a chain");
-        };
-        if !(self.plain && self.streamed(open, &mut add)) {
-            self.by_person(open, &mut add);
-        }
+        });
         stats
     }
 
+    /// Hands out the hash of each person who came to the first step, the code of the series, and the chain.
+    fn chains(&self, open: &Open, add: Add<'_>) {
+        if !(self.plain && self.streamed(open, add)) {
+            self.by_person(open, add);
+        }
+    }
+
     /// Lets the kernel for this number of steps answer, if it can.
-    fn streamed(&self, open: &Open, add: &mut impl FnMut(u32, &[Option<i64>])) -> bool {
+    fn streamed(&self, open: &Open, add: Add<'_>) -> bool {
         macro_rules! steps {
             ($($k:literal)*) => {
                 match (self.question.conditions.len(), self.question.value.is_some()) {
@@ -144,31 +199,27 @@ impl Report {
         steps!(1 2 3 4 5 6 7 8)
     }
 
-    fn steps<const K: usize, const V: usize>(
-        &self,
-        open: &Open,
-        add: &mut impl FnMut(u32, &[Option<i64>]),
-    ) -> bool {
+    fn steps<const K: usize, const V: usize>(&self, open: &Open, add: Add<'_>) -> bool {
         let mut chain = [None; K];
         let kernel = Steps::<K, K, V, _>::new(self.question.clone(), self.window, self.value_of, |reached| {
             chain.iter_mut().zip(reached.times).for_each(|(place, time)| *place = Some(*time));
-            add(reached.value.unwrap_or(0), chain.get(..reached.times.len()).unwrap_or(&[]));
+            add(reached.hash, reached.value.unwrap_or(0), chain.get(..reached.times.len()).unwrap_or(&[]));
         });
         kernel.map(|kernel| open.ask(kernel)).is_some()
     }
 
     /// Runs the funnel of the aggregate over the rows of each person: any mode.
-    fn by_person(&self, open: &Open, add: &mut impl FnMut(u32, &[Option<i64>])) {
+    fn by_person(&self, open: &Open, add: Add<'_>) {
         let (mut events, mut chain) = (vec![], AVec::new_in(Global));
         let condition = self.conditions.get(self.value_of).copied().unwrap_or(0);
-        open.ask(EachPerson::new(self.question.clone(), |_, rows: &[Row]| {
+        open.ask(EachPerson::new(self.question.clone(), |hash, rows: &[Row]| {
             self.funnel.run(as_events(rows, &mut events), &mut chain, Interrupts);
             if chain.is_empty() {
                 return;
             }
             let served = chain.get(self.value_of).copied().flatten();
             let is = |row: &&Row| Some(row.time) == served && row.conditions >> condition & 1 == 1;
-            add(rows.iter().find(is).map_or(0, |row| row.value), &chain);
+            add(hash, rows.iter().find(is).map_or(0, |row| row.value), &chain);
         }));
     }
 }

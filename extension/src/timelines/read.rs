@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
-use tidemark_core::timeline::{Codes, Encoded, Kernel, Level, Scan, Source, View, slice_of};
+use tidemark_core::timeline::{Codes, Encoded, Kernel, Level, Scan, Source, View, person_hash, slice_of};
 
 use super::dictionary::Dictionary;
 use super::encode;
@@ -147,6 +147,48 @@ impl Open {
     /// The dictionary of a column.
     pub fn dictionary(&self, column: usize) -> &Dictionary {
         &self.dictionaries[column]
+    }
+
+    /// How many events and persons there are by date, without a look into slices.
+    pub fn sizes(&self) -> BTreeMap<i32, [u64; 2]> {
+        let mut sizes: BTreeMap<i32, [u64; 2]> = BTreeMap::new();
+        for (date, slice) in &self.live {
+            let [events, persons] = sizes.entry(*date).or_default();
+            *events += slice.rows as u64;
+            *persons += slice.persons as u64;
+        }
+        let (from, to) = self.timeline.dates;
+        let arguments = [
+            (pg_sys::DATEOID, Datum::from(from)),
+            (pg_sys::DATEOID, Datum::from(to)),
+            dates(&self.timeline.stale),
+        ];
+        let sql = format!(
+            "SELECT s.event_date::date, sum(s.events)::bigint, sum(s.persons)::bigint FROM {} AS s
+              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.property = 0
+              GROUP BY 1",
+            name_of(self.timeline.target)
+        );
+        each_row(&sql, &arguments, |row| {
+            let count = |column| row.datum(column).map_or(0, |n| n.value() as u64);
+            if let Some(date) = row.int(0) {
+                sizes.insert(date, [count(1), count(2)]);
+            }
+        });
+        sizes
+    }
+
+    /// Hands out the persons of the dates with their hashes, each at least once: reads the rows.
+    pub fn persons(&self, mut each: impl FnMut(&str, u64)) {
+        let sql = encode::select(self.timeline.view, std::iter::empty())
+            + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
+        let (from, to) = self.timeline.dates;
+        each_row(&sql, &[from, to].map(|date| (pg_sys::DATEOID, Datum::from(date))), |row| {
+            // SAFETY: the second column is a text.
+            if let Some(person) = unsafe { row.text(1) } {
+                each(person, person_hash(person.as_bytes()));
+            }
+        });
     }
 
     /// The slice of a person; a kernel is done with one before it sees the next.
