@@ -142,7 +142,7 @@ fn send(args: &Args, input: Content) -> Result<()> {
     let (mut lines, mut line) = (Records::new(input), Record::new(MAX_LINE));
     let limits = Limits { max_bytes: MAX_LINE, ..Limits::default() };
     let format = args.format.format();
-    let (mut sent, mut bytes) = (0u64, 0u64);
+    let (mut sent, mut bytes, mut at) = (0u64, 0u64, None);
     while lines.read(&mut line).map_err(|e| unreadable(&args.file, &e))? {
         if line.is_blank() {
             continue;
@@ -155,9 +155,11 @@ fn send(args: &Args, input: Content) -> Result<()> {
         let line = line.bytes.as_slice();
         let envelope = format.parse(line, &limits).ok();
         let now = time::now();
-        // Where nobody knows the receipt, the time of the event, so that it is no later than a load of the file finds it.
-        let at =
+        // Where nobody knows the receipt, the time of the event, so that it is no later than a load of the file finds it;
+        // what has no time at all comes with the record before, as it lies in a topic that grows.
+        let known =
             envelope.as_ref().and_then(|e| e.received_at().or(e.happened_at().map(|time| time.min(now))));
+        at = known.or(at);
         let at = at.unwrap_or(now);
         let mut record =
             BaseRecord::<[u8], [u8]>::to(&args.topic).payload(line).timestamp(time::to_unix_millis(at));

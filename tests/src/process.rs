@@ -263,6 +263,12 @@ impl Finished {
         self
     }
 
+    /// Panics unless it read its file to the end, even if all of it became dead letters.
+    pub fn read_all(self) -> Self {
+        let nothing = self.code == Some(66) && self.stderr.contains("nothing was loaded of");
+        if nothing { self } else { self.ok() }
+    }
+
     /// Panics unless it ended with this code and one line on standard error, which is returned.
     pub fn refused(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{}: {}{}", self.name, self.stdout, self.stderr);

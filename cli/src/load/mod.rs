@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         Kind::Input,
         format!("nothing was loaded of {}{others}", first.display()),
         "each record became a dead letter",
-        "see why: tidemark dead-letters list; then mend --format or --envelope, and try them again as said above",
+        "see why: tidemark dead-letters list; then mend --envelope-preset or --envelope, and try them again as said above",
     ))
 }
 
@@ -160,7 +160,7 @@ impl Load {
                 let letters = match open_letters(&client, pipeline_id, &topic).await.map_err(explain)? {
                     0 => String::new(),
                     n => format!(
-                        "; {n} of them are dead letters: {}, --restart reads the file again",
+                        "; {n} of them became dead letters: {}, --restart reads the file again",
                         again(&topic)
                     ),
                 };
@@ -266,12 +266,10 @@ impl Load {
         }
         joined(source.await)?.map_err(|e| cut_short(file, total.read, e))?;
         if total.dead > 0 {
-            eprintln!(
-                "tidemark: {}: {} records are dead letters; {}",
-                file.display(),
-                total.dead,
-                again(&topic)
-            );
+            let letters = if total.dead == 1 { "a dead letter" } else { "dead letters" };
+            let said =
+                format!("{}: {} of {} records became {letters}", file.display(), total.dead, total.read);
+            eprintln!("tidemark: {said}; {}", again(&topic));
         }
         Ok(Some(total))
     }

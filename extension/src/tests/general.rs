@@ -24,8 +24,7 @@ mod tests {
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.
-    const SECURITY_DEFINER: &str =
-        "date_blockers, horizon_age, is_frozen, mark_changes, mark_replicated, stale_dates, timeline_definition, waiting_dates";
+    const SECURITY_DEFINER: &str = "date_blockers, horizon_age, is_frozen, mark_changes, mark_replicated, stale_dates, timeline_definition, waiting_dates";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "

@@ -73,9 +73,8 @@ pub fn run(plan: &Plan) -> Verdict {
     let mut complaints = storm.calm(&broker, topic, lines);
     complaints.extend(storm.fleet.end());
     say(began, "comparing");
-    let mut verdict = Verdict::of(&database, &file.path, lines, broker.records(topic) as u64);
+    let mut verdict = Verdict::of(&database, &file.path, lines, broker.records(topic) as u64, *plan);
     verdict.complaints.extend(complaints);
-    verdict.plan = *plan;
     verdict.seconds = began.elapsed().as_secs();
     verdict
 }

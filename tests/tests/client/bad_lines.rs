@@ -66,7 +66,7 @@ fn load_as(url: &str, lines: &[Vec<u8>], more: &[&str]) -> Counts {
     let path = events::file(&content);
     let mut arguments = vec!["load", path.to_str().unwrap()];
     arguments.extend(more);
-    tidemark(&arguments).database(url).run().ok().counts()
+    tidemark(&arguments).database(url).run().read_all().counts()
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn load(database: &Database<'_>, lines: &[&[u8]], more: &[&str]) -> String {
     let path = events::file(&lines.join(&b'\n'));
     let mut arguments = vec!["load", path.to_str().unwrap()];
     arguments.extend(more);
-    tidemark(&arguments).database(&database.loader_url()).run().ok();
+    tidemark(&arguments).database(&database.loader_url()).run().read_all();
     database.value("SELECT max(topic) FROM loader.dead_letters")
 }
 
@@ -164,7 +164,7 @@ fn row_24_two_replays_at_once_load_every_letter_once() {
     let file = Generated::new("--events 4000 --days 2 --users 60 --seed 52 --malformed 0");
     let path = file.path.to_str().unwrap();
     let load = ["load", path, "--event-time-floor", "2999-01-01"];
-    let dead = tidemark(&load).database(&database.loader_url()).run().ok().counts().dead;
+    let dead = tidemark(&load).database(&database.loader_url()).run().read_all().counts().dead;
     assert_eq!(dead, file.number("lines"));
     let start = || tidemark(&["dead-letters", "replay"]).database(&database.admin_url()).start();
     let both = [start(), start()].map(|process| process.wait().ok());

@@ -92,7 +92,7 @@ fn by_uuidv7_an_id_is_one_event_whatever_its_time() {
     );
     // Anything but a UUIDv7 is a dead letter.
     let none = event(late, &own).replace(&format!("\"messageId\":\"{late}\","), "");
-    let counts = load(&database, &[event(&id(5), &own), event("text", &own), none], &v7).ok().counts();
+    let counts = load(&database, &[event(&id(5), &own), event("text", &own), none], &v7).read_all().counts();
     assert_eq!(outcome(&counts), (0, 0, 3));
     let reasons = "SELECT DISTINCT reason FROM loader.dead_letters WHERE status = 'open'";
     assert_eq!(database.column(reasons), ["not_uuidv7"]);

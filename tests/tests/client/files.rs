@@ -203,7 +203,7 @@ fn a_file_of_which_nothing_is_loaded_is_a_failure_that_says_how_to_try_again() {
     // The mapping is mended: the file was read, and what it says helps.
     let again = load("at", &[]).ok();
     assert!(
-        again.stdout.contains("2 of them are dead letters") && again.stdout.contains(&command),
+        again.stdout.contains("2 of them became dead letters") && again.stdout.contains(&command),
         "{}",
         again.stdout
     );

@@ -39,7 +39,7 @@ fn file(lines: &[String]) -> std::path::PathBuf {
 fn load_path(database: &Database<'_>, path: &Path, more: &[&str]) -> Counts {
     let mut arguments = vec!["load", path.to_str().unwrap()];
     arguments.extend(more);
-    tidemark(&arguments).database(&database.loader_url()).run().ok().counts()
+    tidemark(&arguments).database(&database.loader_url()).run().read_all().counts()
 }
 
 fn load(database: &Database<'_>, lines: &[String], more: &[&str]) -> Counts {
@@ -120,7 +120,7 @@ fn a_letter_of_unknown_receipt_is_not_late_when_it_is_replayed() {
     let floor = ["TIDEMARK__RECORD__EVENT_TIME_FLOOR", "2026-02-01"];
     let path = file(&old);
     let load = tidemark(&["load", path.to_str().unwrap()]).env(floor[0], floor[1]);
-    assert_eq!(load.database(&database.loader_url()).run().ok().counts().dead, 1);
+    assert_eq!(load.database(&database.loader_url()).run().read_all().counts().dead, 1);
     let replay = ["dead-letters", "replay", "--late-policy", "divert"];
     tidemark(&replay).database(&database.admin_url()).run().ok();
     assert_eq!(in_table(&database, "bronze.events"), ids(&[1]));

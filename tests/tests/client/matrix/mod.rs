@@ -19,7 +19,7 @@ use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, Generated, assert_exact, line};
 use tidemark_tests::oracle::assert_first_pass;
 use tidemark_tests::process::tidemark;
-use tidemark_tests::storm::Verdict;
+use tidemark_tests::storm::{Plan, Verdict};
 
 /// Events of two days in turn, one line in a hundred malformed and one in fifty a repetition: every batch has all.
 pub fn mixed_file(lines: u64) -> PathBuf {
@@ -62,7 +62,8 @@ fn the_oracle_notices_each_thing_that_can_be_wrong() {
     let lines = lines_of(&file) as u64;
     let load = ["load", file.to_str().unwrap(), "--batch-rows", "500"];
     tidemark(&load).database(&database.loader_url()).run().ok();
-    let judge = || Verdict::of(&database, &file, lines, lines);
+    let plan = Plan { seed: 0, kills: 0, events: 0, minutes: 0 };
+    let judge = || Verdict::of(&database, &file, lines, lines, plan);
     assert!(judge().is_clean(), "{}: {:?}", judge(), judge().complaints);
 
     let mut client = database.connect();
