@@ -43,8 +43,8 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME',
 COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, integer, integer, date, date) IS
 'Part of a timeline''s query: the slices of the dates from from_date to
 before to_date, made of the rows of its view, property 0 holding persons,
-times and events. Texts that have no code yet get one, which is stored unless
-the model is only verified. Runs with the rights of the caller.';
+times and events. Texts that have no code yet get one, which is stored
+unless the model is only verified. Runs with the rights of the caller.';
 
 CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
