@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Reports over a timeline beside the aggregates over rows and embedded ClickHouse: `make bench-timelines`.
+#
+#   scripts/bench-timelines.sh [--events N] [--persons N] [--slices N] [--rounds N] [--cases funnel,sessions,...] [--no-clickhouse]
+#
+# Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the
+# installed extension and python3-venv.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+use_postgres
+VENV=$TOOLS/bench-analytics
+WANTED='chdb==4.4.0 duckdb==1.* psycopg[binary]==3.* numpy==2.*'
+
+[ -e "$("$PG_CONFIG" --sharedir)/extension/tidemark.control" ] ||
+    die "tidemark is not installed in the server of $PG_CONFIG" "scripts/build.sh && scripts/install.sh --no-build"
+if [ "$(cat "$VENV/wanted" 2>/dev/null)" != "$WANTED" ]; then
+    say "    setting up Python with the rivals (200 MB the first time)" >&2
+    quietly bench-venv "install python3-venv" python3 -m venv "$VENV"
+    # shellcheck disable=SC2086
+    quietly bench-pip "check that pip can reach its index" "$VENV/bin/pip" install $WANTED
+    printf '%s\n' "$WANTED" >"$VENV/wanted"
+fi
+
+DIR=$(mktemp -d "${TMPDIR:-/tmp}/tidemark-bench.XXXXXX")
+chmod 755 "$DIR"
+trap '"$ROOT/scripts/pg.sh" destroy "$DIR/pg"; rm -rf "$DIR"' EXIT
+"$ROOT/scripts/pg.sh" start "$DIR/pg" "" shared_buffers=2GB max_wal_size=8GB fsync=off synchronous_commit=off >/dev/null
+URL=$("$ROOT/scripts/pg.sh" url "$DIR/pg")
+"$PGBIN/psql" -Xq -v ON_ERROR_STOP=1 "$URL" -c 'CREATE EXTENSION tidemark'
+PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/bench/timelines" --url "$URL" --directory "$DIR" "$@"
