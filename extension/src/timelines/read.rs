@@ -204,16 +204,18 @@ impl Open {
         let mut reader = Reader { name, scan, live, key: None, values: vec![vec![]; columns.len()] };
         let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
         let (from, to) = self.timeline.dates;
+        let last = columns.iter().max().copied().unwrap_or(0);
         let arguments = [
             (pg_sys::DATEOID, Datum::from(from)),
             (pg_sys::DATEOID, Datum::from(to)),
             dates(&self.timeline.stale),
             (pg_sys::INT4ARRAYOID, array::make(numbers, Element::INT4)),
+            (pg_sys::INT4OID, Datum::from(last as i32)),
         ];
         let sql = format!(
             "SELECT s.slice::integer, s.event_date::date, s.property::integer, s.data::tidemark.timeline FROM {} AS s
               WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3)
-                AND s.property = ANY ($4) ORDER BY s.slice, s.event_date, s.property",
+                AND s.property <= $5 AND s.property = ANY ($4) ORDER BY s.slice, s.event_date, s.property",
             name_of(*target)
         );
         each_row(&sql, &arguments, |row| {
