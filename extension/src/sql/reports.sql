@@ -3,8 +3,7 @@
 -- Dates are UTC and arguments, since a WHERE around a function is not pushed into it. Implemented in timelines/.
 --
 -- Settings are fixed, so that a property that is a time or a number is the same text as when it was stored, and so that
--- slices come in the order of an index: where a random page costs more than its neighbour, or workers could take part,
--- the planner would rather sort them, 8 kB each and on disk.
+-- slices come in the order of an index: the planner would rather sort them, 8 kB each and on disk.
 
 CREATE FUNCTION tidemark.funnel_report(source regclass, from_date date, to_date date, steps jsonb, win interval,
     mode text DEFAULT '', breakdown text DEFAULT NULL, attribution text DEFAULT 'step=1', filters jsonb DEFAULT NULL,
@@ -14,7 +13,7 @@ RETURNS TABLE (series text, step integer, name text, entered bigint, completed b
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_funnel_report';
 COMMENT ON FUNCTION tidemark.funnel_report(regclass, date, date, jsonb, interval, text, text, text, jsonb, integer) IS
 'How many persons went through steps, by step: what tidemark.funnel and
@@ -35,7 +34,7 @@ RETURNS TABLE (person text, times timestamptz[])
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_funnel_persons';
 COMMENT ON FUNCTION tidemark.funnel_persons(regclass, date, date, jsonb, interval, text, integer, boolean, jsonb) IS
 'The persons behind a number of funnel_report, with the times of their steps:
@@ -50,7 +49,7 @@ RETURNS TABLE (sessions bigint, persons bigint, events bigint, avg_seconds numer
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_session_report';
 COMMENT ON FUNCTION tidemark.session_report(regclass, date, date, interval, jsonb) IS
 'The sessions of the events of a timeline (see funnel_report for source,
@@ -66,7 +65,7 @@ RETURNS TABLE (cohort date, period integer, persons bigint, pct numeric)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 50
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_retention_report';
 COMMENT ON FUNCTION tidemark.retention_report(regclass, date, date, jsonb, jsonb, text, text, integer, timestamptz,
                                               jsonb) IS
@@ -85,7 +84,7 @@ RETURNS TABLE (period timestamptz, series text, value bigint)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_trend';
 COMMENT ON FUNCTION tidemark.trend(regclass, date, date, text, jsonb, text, text, jsonb, integer) IS
 'Events (math total) or distinct persons (persons) of a timeline by hour,
@@ -102,7 +101,7 @@ RETURNS TABLE (step integer, source_item text, target_item text, persons bigint,
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 50
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
-SET random_page_cost = 1 SET max_parallel_workers_per_gather = 0 SET jit = off
+SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_paths';
 COMMENT ON FUNCTION tidemark.paths(regclass, date, date, text, text, text, integer, interval, jsonb, integer) IS
 'What follows what in the sessions of a timeline: for each of the first items

@@ -61,7 +61,8 @@ BEGIN
     ELSIF path = ANY (columns) THEN
         RETURN format('CAST(s.%I AS text)', path);
     ELSIF head <> path AND EXISTS (SELECT FROM pg_attribute a
-                                    WHERE a.attrelid = source AND a.attname = head AND a.atttypid = 'jsonb'::regtype) THEN
+                                    WHERE a.attrelid = source AND a.attname = head
+                                      AND a.atttypid = 'jsonb'::regtype) THEN
         RETURN format('(s.%I #>> %L)', head, string_to_array(substr(path, length(head) + 2), '.'));
     END IF;
     RAISE EXCEPTION '% has no column % and no jsonb column % for a path', source, quote_ident(path), quote_ident(head)
@@ -85,8 +86,8 @@ it, and whoever may read these three may ask. source needs a column
 event_date, the UTC date of event_time. properties: columns, or paths into a
 jsonb column (properties.plan), that filters and breakdowns may use; at most
 100, of at most 1048576 values each. Events without a person are left out.
-slices: a power of two up to 65536, so that a slice of a date has some
-hundred events. Calling it again does nothing; another definition is an
+slices: a power of two up to 65536, so that a slice of a date has about
+1000 events. Calling it again does nothing; another definition is an
 error (55000): drop it first.';
 
 CREATE FUNCTION tidemark_internal.create_timeline(caller oid, name text, source regclass, person name,
@@ -168,7 +169,8 @@ BEGIN
     END LOOP;
     PERFORM tidemark_internal.create_model(caller, name, ARRAY[source], format(
         'SELECT e.event_date, e.property, e.slice, e.events, e.persons, e.data
-           FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2) AS e',
+           FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2)
+                AS e',
         row_view, code_table, cardinality(properties), bits), '{slice,event_date,property}', 0, 0, false, NULL, NULL);
     INSERT INTO tidemark_internal.timelines
     VALUES (name, source, row_view::regclass, code_table::regclass, person, event_type, event_time, properties, bits);
