@@ -55,7 +55,7 @@ Exit codes:
    0  done
    3  check found problems
   64  the command line asks for something impossible
-  66  an input file is missing or unreadable
+  66  an input file is missing, unreadable, or without events
   69  Postgres or Kafka cannot be reached
   70  a bug in tidemark
   75  something that a later try may not meet again

@@ -10,7 +10,7 @@ pub enum Kind {
     Problems,
     /// The command line asks for something impossible (64).
     Usage,
-    /// An input file is missing or unreadable (66).
+    /// An input file is missing, unreadable, or without events (66).
     Input,
     /// Postgres or Kafka cannot be reached (69).
     Unavailable,

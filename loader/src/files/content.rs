@@ -225,14 +225,14 @@ fn text(source: &mut dyn Read, name: &str, out: &Out) -> io::Result<()> {
     }
 }
 
-/// What tools put beside files: `__MACOSX/`, `.DS_Store`, and directories.
-fn is_beside(name: &str) -> bool {
-    name.ends_with('/') || name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
-}
-
 #[cfg(feature = "archives")]
 mod archives {
     use super::*;
+
+    /// What tools put beside files: `__MACOSX/`, `.DS_Store`, and directories.
+    fn is_beside(name: &str) -> bool {
+        name.ends_with('/') || name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
+    }
 
     pub fn zstd<'a>(source: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>> {
         let source = BufReader::with_capacity(PIECE, source);
