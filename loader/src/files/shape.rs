@@ -29,6 +29,10 @@ impl Shape {
         let first = lines.next().unwrap_or_default();
         match first.first() {
             None => Ok(Shape::Lines),
+            // An array among lines is a line.
+            Some(b'[') if depth(first) == 0 && lines.next().is_some_and(|next| next.starts_with(b"{")) => {
+                Ok(Shape::Lines)
+            }
             Some(b'[') => Ok(Shape::Values),
             Some(b'{') => {
                 // An object that goes on: the next line is no object of its own, as it is behind a broken line.

@@ -124,7 +124,9 @@ fn an_array_and_objects_over_several_lines_are_records() {
         ["{\n  \"a\": 1\n}", "{\n  \"a\": 2\n}"]
     );
     assert_eq!(read(b"[]").unwrap(), [""; 0]);
-    assert_eq!(read(b"[{\"a\":1},{\"a\":2}]\n{\"a\":3}{\"a\":4}\n").unwrap().len(), 4);
+    assert_eq!(read(b"[{\"a\":1},{\"a\":2}]\n[{\"a\":3}]\n").unwrap().len(), 3);
+    // An array among lines is a line, wherever it stands.
+    assert_eq!(read(b"[{\"a\":1},{\"a\":2}]\n{\"a\":3}\n").unwrap().len(), 2);
 }
 
 #[test]
