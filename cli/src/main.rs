@@ -9,8 +9,12 @@ use tidemark_loader::error::{Error, Kind};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
+/// Also librdkafka's: what it unpacks leaves holes in glibc's heaps, of which each thread may have one.
+#[cfg(feature = "kafka")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    return_large_blocks();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -28,24 +32,6 @@ fn main() -> ExitCode {
         Err(e) => failed(&e),
     }
 }
-
-/// Large blocks come from the kernel and go back to it at once. Left alone, glibc raises the limit from which on that holds
-/// to the size of any large block that is freed; then what librdkafka unpacks lies in the heaps, of which each thread may have
-/// one, and leaves holes there.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn return_large_blocks() {
-    const LARGE: libc::c_int = 256 << 10;
-    // SAFETY: mallopt takes plain numbers, and no other thread runs yet.
-    #[expect(unsafe_code, reason = "std has no way to say this")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * LARGE);
-        libc::mallopt(libc::M_ARENA_MAX, 4);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn return_large_blocks() {}
 
 /// What is quoted of a command line that is not understood ends where a value may begin: `--databse-url=...`, a database URL
 /// where none belongs.
