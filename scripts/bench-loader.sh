@@ -8,18 +8,10 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 use_postgres
-VENV=$TOOLS/bench
-WANTED='confluent-kafka==2.* psycopg[binary]==3.*'
 TIDEMARK=$(target_dir)/release/tidemark
 [ -x "$TIDEMARK" ] || die "the loader is not built" "scripts/build.sh && scripts/install.sh --no-build"
 
-if [ "$(cat "$VENV/wanted" 2>/dev/null)" != "$WANTED" ]; then
-    say "    setting up Python"
-    quietly bench-venv "install python3-venv" python3 -m venv "$VENV"
-    # shellcheck disable=SC2086
-    quietly bench-pip "check that pip can reach its index" "$VENV/bin/pip" install $WANTED
-    printf '%s\n' "$WANTED" >"$VENV/wanted"
-fi
+use_venv bench 'confluent-kafka==2.* psycopg[binary]==3.*'
 
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/tidemark-bench.XXXXXX")
 chmod 755 "$DIR"

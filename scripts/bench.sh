@@ -12,21 +12,13 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 use_postgres
-VENV=$TOOLS/bench-analytics
-WANTED='chdb==4.4.0 duckdb==1.* psycopg[binary]==3.* numpy==2.*'
 SHAREDIR=$("$PG_CONFIG" --sharedir)
 
 [ -e "$SHAREDIR/extension/tidemark.control" ] ||
     die "tidemark is not installed in the server of $PG_CONFIG" "scripts/build.sh && scripts/install.sh --no-build"
 [ -e "$SHAREDIR/extension/hll.control" ] ||
     die "postgresql-hll, a rival, is not installed" "apt-get install postgresql-${PGFEATURE#pg}-hll"
-if [ "$(cat "$VENV/wanted" 2>/dev/null)" != "$WANTED" ]; then
-    say "    setting up Python with the rivals (200 MB the first time)" >&2
-    quietly bench-venv "install python3-venv" python3 -m venv "$VENV"
-    # shellcheck disable=SC2086
-    quietly bench-pip "check that pip can reach its index" "$VENV/bin/pip" install $WANTED
-    printf '%s\n' "$WANTED" >"$VENV/wanted"
-fi
+use_venv bench-analytics 'chdb==4.4.0 duckdb==1.* psycopg[binary]==3.* numpy==2.*'
 
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/tidemark-bench.XXXXXX")
 chmod 755 "$DIR"

@@ -36,6 +36,7 @@ mod scripts;
 mod stage;
 mod standby;
 mod strangers;
+mod tls;
 mod topics;
 mod warehouse;
 
