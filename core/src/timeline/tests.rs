@@ -193,7 +193,7 @@ fn questions() -> impl Strategy<Value = Question> {
 fn steps() -> impl Strategy<Value = Question> {
     let order = Just([0u32, 1, 2, 3, 4]).prop_shuffle();
     let codes = prop::collection::vec(prop::option::of(prop::collection::vec(0u32..70, 10..60)), 5);
-    (order, codes, 1usize..5, prop::option::of(0usize..3)).prop_map(|(order, codes, n, value)| {
+    (order, codes, 1usize..6, prop::option::of(0usize..3)).prop_map(|(order, codes, n, value)| {
         let step = |(event, codes): (u32, Option<Vec<u32>>)| match codes {
             Some(codes) => {
                 Filter::And(vec![Filter::event(event), Filter::Is(2, codes.into_iter().collect())])

@@ -24,11 +24,14 @@ pub struct Reached<'a> {
     pub value: Option<u32>,
 }
 
-/// The funnel of `K` steps. `T` is 1 for levels as [`window_funnel`](crate::funnel::window_funnel) gives them,
+/// The funnel of `K` steps, from [`SPARE`] on of fewer as well: each number of steps compiled by itself is fastest, and
+/// a newcomer waits for each. `T` is 1 for levels as [`window_funnel`](crate::funnel::window_funnel) gives them,
 /// or `K` for chains as [`Funnel`](crate::funnel::Funnel) gives them; `V` is 1 when a value is asked for, else 0.
 pub struct Steps<const K: usize, const T: usize, const V: usize, F> {
     question: Question,
     window: u64,
+    /// The last step, from 0; `K - 1` below [`SPARE`].
+    last: usize,
     /// The step whose value is wanted, from 0.
     value_of: usize,
     each: F,
@@ -54,6 +57,9 @@ pub struct Progress<const K: usize, const T: usize, const V: usize> {
     chains: [Chain<T, V>; K],
     best: Chain<T, V>,
 }
+
+/// From here on a kernel takes fewer steps than it has room for.
+const SPARE: usize = 5;
 
 /// No time of a timeline.
 const NEVER: i64 = i64::MIN;
@@ -106,20 +112,27 @@ impl<const K: usize, const T: usize, const V: usize> Progress<K, T, V> {
 }
 
 impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Steps<K, T, V, F> {
-    /// The funnel of the question's conditions. `None` when there are not `K` of them, when unmatched rows are asked
+    /// The funnel of the question's conditions. `None` when there are too few or too many of them, when unmatched rows are asked
     /// for, or when chains are and a row may satisfy two steps: then rows are to be matched to steps.
     ///
     /// The window is inclusive, in microseconds, a negative one counts as 0. `value_of` is the step, from 0, at which
     /// the value of a chain is taken; levels have that of the first row of step 1, so 0.
     pub fn new(question: Question, window_us: i64, value_of: usize, each: F) -> Option<Self> {
-        let fits = value_of < K
+        let steps = question.conditions.len();
+        let fits = (steps == K || (K >= SPARE && (1..K).contains(&steps)))
+            && value_of < steps
             && (T == K || value_of == 0)
-            && question.conditions.len() == K
             && !question.unmatched
             && (T == 1 || (T == K && question.is_disjoint()))
             && question.value.is_some() == (V == 1);
         let window = u64::try_from(window_us).unwrap_or(0);
-        fits.then_some(Self { question, window, value_of, each })
+        fits.then_some(Self { question, window, last: steps.wrapping_sub(1), value_of, each })
+    }
+
+    /// Whether nothing can change any more.
+    #[inline(always)]
+    fn is_done(&self, person: &Progress<K, T, V>) -> bool {
+        person.has(if K < SPARE { K - 1 } else { self.last })
     }
 
     /// Whether the value of a row of step `s` is kept.
@@ -143,7 +156,7 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Step
         }
         // Bits of rows that are still to be looked at.
         let mut rest = u64::MAX;
-        while !person.has(K - 1) {
+        while !self.is_done(&person) {
             let ones = steps[0] & rest;
             let mut later = 0;
             for (s, rows) in steps.iter().enumerate().skip(1) {
@@ -186,7 +199,7 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
 
     fn rows(&mut self, person: &mut Progress<K, T, V>, rows: &[Row]) {
         for tie in rows.chunk_by(|a, b| a.time == b.time) {
-            if person.has(K - 1) {
+            if self.is_done(person) {
                 return;
             }
             let (time, union) = (tie[0].time, tie.iter().fold(0, |union, row| union | row.conditions));
@@ -241,7 +254,7 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
             }
             // Without any chain only the first step matters.
             let Some(person) = people.find(tile.hash(person), !short || steps[0] != 0) else { continue };
-            if person.has(K - 1) {
+            if self.is_done(person) {
                 continue;
             }
             // Rows at one time are in any order, and a row of two steps needs care.

@@ -54,11 +54,13 @@ macro_rules! by_steps {
             (1, false) => $of!(1, 0, $($argument),*),
             (2, false) => $of!(2, 0, $($argument),*),
             (3, false) => $of!(3, 0, $($argument),*),
-            (_, false) => $of!(4, 0, $($argument),*),
+            (4, false) => $of!(4, 0, $($argument),*),
+            (_, false) => $of!(8, 0, $($argument),*),
             (1, true) => $of!(1, 1, $($argument),*),
             (2, true) => $of!(2, 1, $($argument),*),
             (3, true) => $of!(3, 1, $($argument),*),
-            (_, true) => $of!(4, 1, $($argument),*),
+            (4, true) => $of!(4, 1, $($argument),*),
+            (_, true) => $of!(8, 1, $($argument),*),
         }
     };
 }
@@ -105,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn chains_are_those_of_funnel(rows in histories(), question in steps(), window in window(), value_of in 0usize..4) {
+    fn chains_are_those_of_funnel(rows in histories(), question in steps(), window in window(), value_of in 0usize..5) {
         let value_of = value_of % question.conditions.len();
         let funnel = Funnel::new(Mode::default(), question.conditions.len(), window).unwrap();
         let by_person = expected(&question, &rows);
