@@ -34,12 +34,11 @@ pub(super) struct Merge {
 
 impl Merge {
     /// Calls `each` with the rows of persons whose parts do not follow each other in time, and notes where these are.
-    #[inline(always)]
     pub(super) fn persons(
         &mut self,
         tiles: &[Tile<'_>],
         buffer: &mut Vec<Row>,
-        mut each: impl FnMut(u64, &[Row]),
+        each: &mut dyn FnMut(u64, &[Row]),
     ) {
         let Self { pieces, taken } = self;
         pieces.clear();

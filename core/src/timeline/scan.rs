@@ -121,6 +121,8 @@ pub struct Scan<K: Kernel> {
     people: People<K::Person>,
     last: Option<(u32, i32)>,
     masks: Vec<u64>,
+    /// By part, where its words are in `masks`.
+    places: Vec<Range<usize>>,
     buffer: Vec<Row>,
     merge: Merge,
 }
@@ -142,6 +144,7 @@ impl<K: Kernel> Scan<K> {
                 people: People::new(bits),
                 last: None,
                 masks: vec![],
+                places: vec![],
                 buffer: vec![],
                 merge: Merge::default(),
             }),
@@ -179,7 +182,35 @@ impl<K: Kernel> Scan<K> {
         if !parts.iter().all(in_place) {
             return Err(ScanError::Place { slice, date });
         }
-        self.level.run(Read { scan: self, date, parts })
+        self.masks.clear();
+        self.places.clear();
+        self.level.run(Select {
+            question: &self.question,
+            parts,
+            masks: &mut self.masks,
+            places: &mut self.places,
+        })?;
+        if parts.len() > 1 {
+            self.merge(date, parts);
+        }
+        self.level.run(Tiles { scan: self, date, parts });
+        Ok(())
+    }
+
+    /// Hands out the rows of persons whose parts must be read together, and takes them out of the masks.
+    fn merge(&mut self, date: i32, parts: &[Source<'_>]) {
+        let Self { kernel, question, people, masks, places, buffer, merge, .. } = self;
+        let tile = |(part, at): (&_, &Range<usize>)| {
+            Tile::new(part, date, question.value, masks.get(at.clone()), false)
+        };
+        let tiles: Vec<_> = parts.iter().zip(&*places).map(tile).collect();
+        merge.persons(&tiles, buffer, &mut |hash, rows| kernel.rows(people.get(hash), rows));
+        for (part, run) in merge.taken.drain(..) {
+            let words = parts[part].rows.end.div_ceil(64) - parts[part].rows.start / 64;
+            for mask in masks[places[part].clone()].chunks_exact_mut(words) {
+                (run.begin / 64..run.end.div_ceil(64)).for_each(|i| mask[i] &= !clip(i, run.begin, run.end));
+            }
+        }
     }
 
     /// The kernel with the persons of the last slice counted.
@@ -197,43 +228,46 @@ impl<K: Kernel> Scan<K> {
     }
 }
 
-struct Read<'s, 'a, K: Kernel> {
+/// Which rows of the parts matter: the same code for all kernels.
+struct Select<'s, 'a> {
+    question: &'s Question,
+    parts: &'s [Source<'a>],
+    masks: &'s mut Vec<u64>,
+    /// Where the words of each part are.
+    places: &'s mut Vec<Range<usize>>,
+}
+
+impl Job for Select<'_, '_> {
+    type Output = Result<(), NoColumn>;
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, cpu: C) -> Self::Output {
+        // Arrays are read here and there, which no processor foresees.
+        self.parts.iter().for_each(|part| cpu.fetch(part.bytes()));
+        for part in self.parts {
+            self.places.push(select(self.question, part, self.masks)?);
+        }
+        Ok(())
+    }
+}
+
+/// Leads the kernel through the parts.
+struct Tiles<'s, 'a, K: Kernel> {
     scan: &'s mut Scan<K>,
     date: i32,
     parts: &'s [Source<'a>],
 }
 
-impl<K: Kernel> Job for Read<'_, '_, K> {
-    type Output = Result<(), ScanError>;
+impl<K: Kernel> Job for Tiles<'_, '_, K> {
+    type Output = ();
 
     #[inline(always)]
-    fn run<C: Cpu>(self, cpu: C) -> Self::Output {
-        let Self { scan: Scan { kernel, question, people, masks, buffer, merge, .. }, date, parts } = self;
-        let value = question.value;
-        masks.clear();
-        // Arrays are read here and there, which no processor foresees.
-        parts.iter().for_each(|part| cpu.fetch(part.bytes()));
-        if let [part] = parts {
-            let place = select(question, part, masks)?;
-            kernel.tile(cpu, &Tile::new(part, date, value, masks.get(place), true), people, buffer);
-            return Ok(());
+    fn run<C: Cpu>(self, cpu: C) {
+        let Self { scan: Scan { kernel, question, people, masks, places, buffer, .. }, date, parts } = self;
+        for (part, at) in parts.iter().zip(places) {
+            let tile = Tile::new(part, date, question.value, masks.get(at.clone()), parts.len() == 1);
+            kernel.tile(cpu, &tile, people, buffer);
         }
-        let places =
-            parts.iter().map(|part| select(question, part, masks)).collect::<Result<Vec<_>, NoColumn>>()?;
-        let pairs = || parts.iter().zip(&places);
-        let tiles: Vec<_> =
-            pairs().map(|(part, at)| Tile::new(part, date, value, masks.get(at.clone()), false)).collect();
-        merge.persons(&tiles, buffer, |hash, rows| kernel.rows(people.get(hash), rows));
-        for (part, run) in merge.taken.drain(..) {
-            let words = parts[part].rows.end.div_ceil(64) - parts[part].rows.start / 64;
-            for mask in masks[places[part].clone()].chunks_exact_mut(words) {
-                (run.begin / 64..run.end.div_ceil(64)).for_each(|i| mask[i] &= !clip(i, run.begin, run.end));
-            }
-        }
-        for (part, at) in pairs() {
-            kernel.tile(cpu, &Tile::new(part, date, value, masks.get(at.clone()), false), people, buffer);
-        }
-        Ok(())
     }
 }
 

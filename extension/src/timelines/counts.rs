@@ -7,7 +7,7 @@ use pgrx::pg_sys::Datum;
 use tidemark_core::retention::calendar::{DAY, Unit};
 use tidemark_core::retention::cohort::{CohortLog, Spec};
 use tidemark_core::retention::matrix::Matrix;
-use tidemark_core::timeline::{Cohorts, EachPerson, Persons, Question, Row, SessionRuns, Trend};
+use tidemark_core::timeline::{Cohorts, Persons, Question, SessionRuns, Trend};
 use tidemark_core::{AVec, Global};
 
 use super::filter::{Parser, breakdown, json, top};
@@ -113,7 +113,7 @@ pg_function! {
 /// The aggregate over the rows of each person: rolling periods, and more of them than a kernel keeps.
 fn by_person(open: &Open, question: Question, spec: Spec) -> Matrix<Global> {
     let (mut matrix, mut retained) = (Matrix::new_in(Global), AVec::new_in(Global));
-    open.ask(EachPerson::new(question, |_, rows: &[Row]| {
+    open.each_person(question, &mut |_, rows| {
         let mut log = CohortLog::new_in(spec, Global);
         rows.iter().for_each(|row| log.push(row.time, row.conditions & 1 == 1, row.conditions & 2 == 2));
         for member in log.members(Interrupts) {
@@ -123,7 +123,7 @@ fn by_person(open: &Open, question: Question, spec: Spec) -> Matrix<Global> {
                 .push(member.cohort, &retained)
                 .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count cohorts");
         }
-    }));
+    });
     matrix
 }
 
@@ -181,7 +181,7 @@ pg_function! {
             only: only.map(|only| only.of_codes(&open)),
             value: by,
         };
-        let mut values = if persons { people(&open, &question, period, |code| code) } else {
+        let mut values = if persons { people(&open, &question, period, &|code| code) } else {
             totals(&open, &question, period)
         };
         let order = ranked(&values);
@@ -190,7 +190,7 @@ pg_function! {
             let joined = |code: u32| if kept.contains_key(&code) { code } else { OTHER };
             values = if persons {
                 // Who is in several of the others counts once among them.
-                people(&open, &question, period, joined)
+                people(&open, &question, period, &joined)
             } else {
                 let mut sums = Values::new();
                 values.iter().for_each(|((at, code), n)| *sums.entry((*at, joined(*code))).or_default() += n);
@@ -234,7 +234,7 @@ fn totals(open: &Open, question: &Question, period: Period) -> Values {
 }
 
 /// Distinct persons.
-fn people(open: &Open, question: &Question, period: Period, series: impl Fn(u32) -> u32) -> Values {
+fn people(open: &Open, question: &Question, period: Period, series: &dyn Fn(u32) -> u32) -> Values {
     let mut values = Values::new();
     if let (Period::Of(Unit::Day), None) = (period, question.value) {
         if let Some(values) = sizes(open, question, 1) {
@@ -245,7 +245,7 @@ fn people(open: &Open, question: &Question, period: Period, series: impl Fn(u32)
         return values;
     }
     let mut seen = HashSet::new();
-    open.ask(EachPerson::new(question.clone(), |_, rows: &[Row]| {
+    open.each_person(question.clone(), &mut |_, rows| {
         seen.clear();
         for row in rows {
             let key = (period.start(row.time), series(row.value));
@@ -253,7 +253,7 @@ fn people(open: &Open, question: &Question, period: Period, series: impl Fn(u32)
                 *values.entry(key).or_default() += 1;
             }
         }
-    }));
+    });
     values
 }
 

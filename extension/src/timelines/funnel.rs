@@ -6,7 +6,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use tidemark_core::funnel::stats::{FunnelStats, StepRow};
 use tidemark_core::funnel::{Funnel, Mode};
-use tidemark_core::timeline::{EachPerson, Question, Row, Steps, as_events};
+use tidemark_core::timeline::{Question, Row, Steps, as_events};
 use tidemark_core::{AVec, Global};
 
 use super::filter::{Parser, breakdown, json, top};
@@ -212,7 +212,7 @@ impl Report {
     fn by_person(&self, open: &Open, add: Add<'_>) {
         let (mut events, mut chain) = (vec![], AVec::new_in(Global));
         let condition = self.conditions.get(self.value_of).copied().unwrap_or(0);
-        open.ask(EachPerson::new(self.question.clone(), |hash, rows: &[Row]| {
+        open.each_person(self.question.clone(), &mut |hash, rows| {
             self.funnel.run(as_events(rows, &mut events), &mut chain, Interrupts);
             if chain.is_empty() {
                 return;
@@ -220,7 +220,7 @@ impl Report {
             let served = chain.get(self.value_of).copied().flatten();
             let is = |row: &&Row| Some(row.time) == served && row.conditions >> condition & 1 == 1;
             add(hash, rows.iter().find(is).map_or(0, |row| row.value), &chain);
-        }));
+        });
     }
 }
 

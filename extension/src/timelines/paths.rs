@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pgrx::pg_sys::Datum;
-use tidemark_core::timeline::{EachPerson, PathRules, Question, Row, paths};
+use tidemark_core::timeline::{PathRules, Question, paths};
 
 use super::counts::{count, percentile};
 use super::filter::{Parser, json, top};
@@ -48,13 +48,13 @@ pg_function! {
         let question =
             Question { only: only.map(|only| only.of_codes(&open)), value: Some(item), ..Question::all() };
         let mut steps: HashMap<(u32, u32, u32), Travellers> = HashMap::new();
-        open.ask(EachPerson::new(question, |hash, rows: &[Row]| {
+        open.each_person(question, &mut |hash, rows| {
             paths(rows, rules, |edge| {
                 let step = steps.entry((edge.step, edge.source, edge.target)).or_default();
                 step.persons += u64::from(step.last.replace(hash) != Some(hash));
                 step.durations.push(edge.duration_us);
             });
-        }));
+        });
         let mut rows: Vec<_> = steps.into_iter().collect();
         rows.sort_by_key(|(step, travellers)| (std::cmp::Reverse(travellers.durations.len()), *step));
         rows.truncate(top);

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
-use tidemark_core::timeline::{Codes, Encoded, Kernel, Level, Scan, Source, View, person_hash, slice_of};
+use tidemark_core::timeline::{
+    Codes, EachPerson, Encoded, Kernel, Level, Question, Row, Scan, ScanError, Source, View, person_hash,
+    slice_of,
+};
 
 use super::dictionary::Dictionary;
 use super::encode;
@@ -196,12 +199,23 @@ impl Open {
         slice_of(hash, self.timeline.bits)
     }
 
+    /// Hands out all rows of each person that matter, in order; one copy of the code for whatever takes them.
+    pub fn each_person(&self, question: Question, each: &mut dyn FnMut(u64, &[Row])) {
+        self.ask(EachPerson::new(question, each));
+    }
+
     /// Leads a kernel through all slices of the dates.
     pub fn ask<K: Kernel>(&self, kernel: K) -> K {
-        let Timeline { name, columns, bits, target, .. } = &self.timeline;
-        let scan = Scan::new(kernel, *bits, Level::best()).or_raise(INVALID, "cannot ask this question");
+        let mut scan = Scan::new(kernel, self.timeline.bits, Level::best())
+            .or_raise(INVALID, "cannot ask this question");
+        self.slices(&mut |slice, date, source| scan.read(slice, date, &[source], Interrupts));
+        scan.finish(Interrupts)
+    }
+
+    fn slices(&self, each: EachSlice<'_>) {
+        let Timeline { name, columns, target, .. } = &self.timeline;
         let live = self.live.iter().peekable();
-        let mut reader = Reader { name, scan, live, key: None, values: vec![vec![]; columns.len()] };
+        let mut reader = Reader { name, each, live, key: None, values: vec![vec![]; columns.len()] };
         let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
         let (from, to) = self.timeline.dates;
         let last = columns.iter().max().copied().unwrap_or(0);
@@ -236,21 +250,23 @@ impl Open {
         });
         reader.flush();
         reader.live_before(None);
-        reader.scan.finish(Interrupts)
     }
 }
 
+/// Takes a slice of a date.
+type EachSlice<'a> = &'a mut dyn FnMut(u32, i32, Source<'_>) -> Result<(), ScanError>;
+
 /// Puts the values of a slice and date together, and the live ones between the stored ones.
-struct Reader<'a, K: Kernel> {
+struct Reader<'a> {
     name: &'a str,
-    scan: Scan<K>,
+    each: EachSlice<'a>,
     live: std::iter::Peekable<std::slice::Iter<'a, (i32, Encoded)>>,
     key: Option<(u32, i32)>,
     /// By column.
     values: Vec<Vec<u8>>,
 }
 
-impl<K: Kernel> Reader<'_, K> {
+impl Reader<'_> {
     fn flush(&mut self) {
         if let Some(key) = self.key.take() {
             let values = std::mem::take(&mut self.values);
@@ -291,7 +307,7 @@ impl<K: Kernel> Reader<'_, K> {
             .collect::<Result<Vec<_>, _>>()
             .unwrap_or_else(|error| corrupt(&error));
         let source = Source::new(view, codes).unwrap_or_else(|error| corrupt(&error));
-        if let Err(error) = self.scan.read(slice, date, &[source], Interrupts) {
+        if let Err(error) = (self.each)(slice, date, source) {
             corrupt(&error);
         }
     }
