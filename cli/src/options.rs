@@ -7,7 +7,7 @@ use tidemark_loader::batch::{BatchLimits, Encoder};
 use tidemark_loader::config::{Config, Source};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::preset::{Format, parse_part};
+use tidemark_loader::event::envelope::preset::{Format, Preset, parse_part};
 use tidemark_loader::event::fingerprint::{self, Fingerprint};
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
@@ -113,9 +113,11 @@ pub fn target(config: &Config) -> Result<Target> {
 pub fn encoder(config: &Config) -> Result<Encoder> {
     let members = config.list("dedupe.fingerprint_exclude");
     let members: Result<Vec<_>, String> = members.iter().map(|text| fingerprint::member(text)).collect();
-    let members = members.map_err(|why| {
+    let mut members = members.map_err(|why| {
         wrong(config, "dedupe.fingerprint_exclude", why, "write /name of a member of the event")
     })?;
+    let preset: Preset = choice(config, "envelope.preset")?;
+    members.extend(preset.per_sending().iter().map(|name| name.as_bytes().to_vec()));
     Ok(Encoder::new(limits(config)?)
         .with_format(format(config)?)
         .with_dedupe(choice(config, "dedupe.mode")?)

@@ -100,6 +100,52 @@ fn by_uuidv7_an_id_is_one_event_whatever_its_time() {
 }
 
 #[test]
+fn an_event_that_another_program_wrote_down_again_is_a_duplicate() {
+    let database = cluster::shared().database();
+    // As a browser wrote them, and as an archive has them: spaces, escapes, another order, other zeros.
+    let written = [
+        r#"{"messageId":"b1","event":"x","timestamp":"2026-10-02T08:15:22Z","properties":{"a":1,"b":2}}"#,
+        r#"{"messageId":"b2","event":"x","timestamp":"2026-10-02T08:15:23Z","properties":{"city":"Köln","n":[1e2]}}"#,
+        r#"{"messageId":"b3","event":"x","timestamp":"2026-10-02T08:15:24Z","properties":{"revenue":18.50}}"#,
+    ];
+    let archived = [
+        r#"{"event": "x", "messageId": "b1", "properties": {"b": 2, "a": 1}, "timestamp": "2026-10-02T08:15:22Z"}"#,
+        r#"{"event": "x", "messageId": "b2", "properties": {"n": [100], "city": "K\u00f6ln"},
+            "timestamp": "2026-10-02T08:15:23Z"}"#,
+        r#"{"event": "\u0078", "messageId": "b3", "properties": {"revenue": 18.5},
+            "timestamp": "2026-10-02T08:15:24Z"}"#,
+    ];
+    let lines = |lines: &[&str]| lines.iter().map(|line| line.replace('\n', " ")).collect::<Vec<_>>();
+    assert_eq!(outcome(&load(&database, &lines(&written), &[]).ok().counts()), (3, 0, 0));
+    assert_eq!(outcome(&load(&database, &lines(&archived), &[]).ok().counts()), (0, 3, 0));
+    let stored = database.column("SELECT payload FROM bronze.events");
+    assert_eq!(outcome(&load(&database, &stored, &[]).ok().counts()), (0, 3, 0), "out of bronze itself");
+    let other = lines(&[&written[2].replace("18.50", "18.51")]);
+    assert_eq!(outcome(&load(&database, &other, &[]).read_all().counts()), (0, 0, 1));
+    assert_books(&database);
+}
+
+#[test]
+fn what_a_snowplow_collector_adds_makes_no_other_event() {
+    let database = cluster::shared().database();
+    let sent = |minute: u32, page: &str| {
+        format!(
+            r#"{{"event_id":"{}","event_name":"page_view","domain_userid":"d",
+                "derived_tstamp":"2026-10-02T08:{minute}:22Z","dvce_created_tstamp":"2026-10-02T08:15:22Z",
+                "dvce_sent_tstamp":"2026-10-02T08:{minute}:23Z",
+                "collector_tstamp":"2026-10-02T08:{minute}:24Z","etl_tstamp":"2026-10-02T08:{minute}:30Z",
+                "network_userid":"n{minute}","v_collector":"{minute}","v_etl":"{minute}","page_urlpath":"{page}"}}"#,
+            id(1)
+        )
+        .replace('\n', " ")
+    };
+    let snowplow = ["--envelope-preset", "snowplow"];
+    let counts =
+        load(&database, &[sent(15, "/"), sent(16, "/"), sent(17, "/other")], &snowplow).ok().counts();
+    assert_eq!(outcome(&counts), (1, 1, 1));
+}
+
+#[test]
 fn events_of_another_shape_are_read_by_pointers() {
     let database = cluster::shared().database();
     let content = format!(

@@ -97,6 +97,25 @@ impl Preset {
     }
 }
 
+impl Preset {
+    /// Members that differ from one sending of an event to the next, beside those of Segment, which never count.
+    pub fn per_sending(self) -> &'static [&'static str] {
+        match self {
+            Preset::Segment | Preset::Cloudevents => &[],
+            // Times and versions of what stood between the tracker and the file, and what is computed from them.
+            Preset::Snowplow => &[
+                "collector_tstamp",
+                "etl_tstamp",
+                "dvce_sent_tstamp",
+                "derived_tstamp",
+                "network_userid",
+                "v_collector",
+                "v_etl",
+            ],
+        }
+    }
+}
+
 /// How the events of a source are written: options of each command that reads events.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FormatArgs {

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use super::{Envelope, Field, Fields};
-use crate::event::fingerprint::Fingerprint;
+use crate::event::fingerprint::{
+    Fingerprint, bracket_hash, hash, member_seed, object_hash, plain_hash, unescaped,
+};
 
 /// Deeper nesting is for the long way, which has its own limit.
 const DEPTH: u32 = 60;
@@ -25,16 +27,14 @@ pub fn scan<'a>(bytes: &'a [u8], fingerprint: &Fingerprint) -> Option<(Envelope<
     if scan.take(b'}').is_none() {
         loop {
             let key_at = scan.at + 1;
-            // Names with escapes: what they mean counts for the envelope, and how they are written for the fingerprint.
             if scan.string()? {
                 return None;
             }
             let key = &bytes[key_at..scan.at - 1];
             scan.colon()?;
             let from = scan.at;
-            let kind = scan.value(1)?;
-            let value = &bytes[from..scan.at];
-            sum.add(key, value);
+            let (kind, hash) = scan.value(1, member_seed(key, 0))?;
+            sum.add(key, hash, matches!(kind, Kind::Null));
             if let Some(field) = fields.named(key) {
                 *field = match kind {
                     Kind::Null => Field::None,
@@ -166,50 +166,65 @@ impl Scan<'_> {
         Some(())
     }
 
-    fn value(&mut self, depth: u32) -> Option<Kind> {
-        match self.byte() {
-            b'"' => Some(if self.string()? { Kind::EscapedText } else { Kind::Text }),
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b't' => self.word(b"true", Kind::Other),
-            b'f' => self.word(b"false", Kind::Other),
-            b'n' => self.word(b"null", Kind::Null),
-            _ => self.number(),
-        }
+    /// What a value is, and its hash as [`hash`] has it.
+    fn value(&mut self, depth: u32, seed: u64) -> Option<(Kind, u64)> {
+        let from = self.at;
+        let kind = match self.byte() {
+            b'"' if self.string()? => Kind::EscapedText,
+            b'"' => Kind::Text,
+            b'{' => return Some((Kind::Other, self.object(depth, seed)?)),
+            b'[' => return Some((Kind::Other, self.array(depth, seed)?)),
+            b't' => self.word(b"true", Kind::Other)?,
+            b'f' => self.word(b"false", Kind::Other)?,
+            b'n' => self.word(b"null", Kind::Null)?,
+            _ => self.number()?,
+        };
+        let value = &self.text[from..self.at];
+        let hash = match kind {
+            Kind::EscapedText | Kind::Number => hash(value, seed, 0),
+            _ => plain_hash(value, seed),
+        };
+        Some((kind, hash))
     }
 
-    fn object(&mut self, depth: u32) -> Option<Kind> {
+    fn object(&mut self, depth: u32, seed: u64) -> Option<u64> {
         if depth > DEPTH {
             return None;
         }
+        let mut sum = 0u64;
         self.at += 1;
         self.space();
         if self.take(b'}').is_some() {
-            return Some(Kind::Other);
+            return Some(object_hash(sum, seed));
         }
         loop {
-            self.string()?;
+            let from = self.at + 1;
+            let is_escaped = self.string()?;
+            let key = &self.text[from..self.at - 1];
+            let seed_of_value =
+                if is_escaped { member_seed(&unescaped(key), seed) } else { member_seed(key, seed) };
             self.colon()?;
-            self.value(depth + 1)?;
+            sum = sum.wrapping_add(self.value(depth + 1, seed_of_value)?.1);
             if self.next_or(b'}')? {
-                return Some(Kind::Other);
+                return Some(object_hash(sum, seed));
             }
         }
     }
 
-    fn array(&mut self, depth: u32) -> Option<Kind> {
+    fn array(&mut self, depth: u32, seed: u64) -> Option<u64> {
         if depth > DEPTH {
             return None;
         }
+        let mut all = bracket_hash(b"[", seed);
         self.at += 1;
         self.space();
         if self.take(b']').is_some() {
-            return Some(Kind::Other);
+            return Some(bracket_hash(b"]", all));
         }
         loop {
-            self.value(depth + 1)?;
+            (_, all) = self.value(depth + 1, all)?;
             if self.next_or(b']')? {
-                return Some(Kind::Other);
+                return Some(bracket_hash(b"]", all));
             }
         }
     }
