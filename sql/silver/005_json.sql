@@ -95,15 +95,31 @@ COMMENT ON FUNCTION silver.event_name(text) IS
     'The name of an event in one spelling: lower case, with _ for blanks and hyphens; '
     'Order Completed becomes order_completed.';
 
+CREATE OR REPLACE FUNCTION silver.is_nobody(id text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (pg_catalog.lower(pg_catalog.btrim(id, E' \t\r\n\u00A0')) IN
+            ('', 'null', 'nil', '<nil>', 'none', 'undefined', 'nan', '[object object]', '0', 'true', 'false',
+             '00000000-0000-0000-0000-000000000000', 'anonymous', 'guest', 'not_authenticated', 'id', 'email',
+             'distinct_id', 'distinctid')) IS NOT FALSE;
+COMMENT ON FUNCTION silver.is_nobody(text) IS
+    'Whether an id is none: NULL, blank, or what programs write in place of one, in any case (null, nil, <nil>, none, '
+    'undefined, NaN, [object Object], 0, true, false, the UUID of zeros, anonymous, guest, not_authenticated, id, '
+    'email, distinct_id, distinctid). Everybody without an id would be one person else.';
+
+CREATE OR REPLACE FUNCTION silver.bounded_id(id text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN pg_catalog.length(id) <= 256 THEN id
+            ELSE pg_catalog."left"(id, 200) || '#' || pg_catalog.md5(id) END;
+COMMENT ON FUNCTION silver.bounded_id(text) IS
+    'The id; of more than 256 characters, which no index could hold, the first 200 with an MD5 hash behind.';
+
 CREATE OR REPLACE FUNCTION silver.person_key(user_id text, anonymous_id text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN pg_catalog.length(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) <= 256
-            THEN COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))
-            ELSE pg_catalog."left"(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, '')), 200)
-                 || '#' || pg_catalog.md5(COALESCE(NULLIF(user_id, ''), NULLIF(anonymous_id, ''))) END;
+RETURN CASE WHEN NOT silver.is_nobody(user_id) THEN silver.bounded_id(user_id)
+            WHEN NOT silver.is_nobody(anonymous_id) THEN silver.bounded_id(anonymous_id) END;
 COMMENT ON FUNCTION silver.person_key(text, text) IS
-    'Who did it: the user_id, or the anonymous_id before login; NULL without both. '
-    'More than 256 characters, which no index could hold, are cut to 200 with an MD5 hash behind.';
+    'Who did it: the user_id, or the anonymous_id before login, as silver.bounded_id has it; '
+    'NULL where both are nobody (silver.is_nobody).';
 
 CREATE OR REPLACE FUNCTION silver.url_host(url text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -45,7 +45,8 @@ COMMENT ON COLUMN silver.events.event_type IS
     'Name of the event in one spelling: '
     'lower case with underscores (page_viewed; Order Completed becomes order_completed).';
 COMMENT ON COLUMN silver.events.person IS
-    'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither. '
+    'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither, or only what '
+    'programs write in place of an id (silver.is_nobody). '
     'Anonymous events are not yet linked to the user who logs in later.';
 COMMENT ON COLUMN silver.events.user_id IS 'Known user; NULL before login.';
 COMMENT ON COLUMN silver.events.anonymous_id IS 'Device or browser identity; NULL when the event has none.';

@@ -33,6 +33,7 @@ mod retries;
 mod roles;
 mod running;
 mod scripts;
+mod silver;
 mod stage;
 mod standby;
 mod strangers;
