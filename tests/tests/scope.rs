@@ -111,6 +111,7 @@ fn scopes() {
         ("a_session_that_goes_on_after_midnight_concerns_its_person_only", midnight),
         ("a_mark_that_names_nobody_means_a_recompute", whole),
         ("marks_of_persons_reach_all_their_dates", marked),
+        ("dates_of_a_moment_are_committed_together_and_fail_alone", together),
         ("a_person_on_a_date_that_nobody_could_see_yet_is_not_missed", unseen),
         ("rows_deleted_by_hand_a_changed_column_and_a_trigger_mean_a_recompute", doubts),
         ("a_model_by_another_column_is_recomputed", other_column),
@@ -202,6 +203,35 @@ fn marked(database: &Database<'_>) {
     assert_eq!(told(c, "TABLE w.starts EXCEPT ALL TABLE counted"), "");
     assert_eq!(sessions(c), "01 10:00 ann 2, 01 10:00 bob 1, 02 09:00 bob 1, 03 23:40 ann 1");
     assert_eq!(told(c, "SELECT count(*) FROM tidemark_internal.model_dirty"), "0");
+}
+
+fn together(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(
+        c,
+        "ALTER TABLE w.sessions ADD CONSTRAINT barred CHECK (start <> '2026-02-05 12:00Z');
+         INSERT INTO w.raw SELECT 100 + n, '2026-02-01 12:00Z'::timestamptz + n * interval '1 day', 'cyd' FROM generate_series(0, 9) AS n;
+         CALL tidemark.refresh('w.events')",
+    );
+    let error = c.batch_execute("CALL tidemark.refresh('w.sessions')").unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().message(), "model dates that could not be refreshed: 1");
+    let state =
+        "SELECT tidemark.stale_dates('w.sessions'), (SELECT count(*) FROM w.sessions WHERE person = 'cyd')";
+    assert_eq!(told(c, state), "{2026-02-05} 9");
+    // A mark has the time of its transaction.
+    let marks = "SELECT count(DISTINCT event_date), count(DISTINCT marked_at) < 9 FROM tidemark_internal.model_dirty WHERE model = 'w.starts'";
+    assert_eq!(told(c, marks), "9 t");
+    run(c, "ALTER TABLE w.sessions DROP CONSTRAINT barred; CALL tidemark.refresh()");
+    assert_eq!(told(c, state), "{} 10");
+    // To find the dates of a mark is a step of its own; then as many dates as are wanted.
+    run(c, "SELECT tidemark.mark_persons('w.events', '{cyd}'); CALL tidemark.refresh('w.sessions', 4)");
+    assert_eq!(
+        told(
+            c,
+            "SELECT cardinality(tidemark.stale_dates('w.sessions')), (SELECT max(event_date) FROM tidemark_internal.model_dirty)"
+        ),
+        "9 2026-02-08"
+    );
 }
 
 /// One transaction says that a person changed while another, which it cannot see, gives this person a row on a new date.

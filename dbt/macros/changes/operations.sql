@@ -1,6 +1,6 @@
 {#- Talking to the extension's own models: bring them up to date before dbt reads them, tell them what dbt changed. -#}
 
-{#- dbt run-operation tidemark.refresh [--args '{model: silver.events}']. refresh commits after each date, so it must
+{#- dbt run-operation tidemark.refresh [--args '{model: silver.events}']. refresh commits on its way, so it must
     not run in the transaction that dbt opened: that one is closed first. -#}
 {% macro refresh(model=none) %}
     {% if execute %}

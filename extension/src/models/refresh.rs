@@ -48,12 +48,12 @@ unsafe fn next_transaction() {
 }
 
 impl Refresh {
-    /// Runs one statement with the rights of the extension's owner; the columns of its first row, as text.
-    unsafe fn step(
+    /// Runs one statement with the rights of the extension's owner; the rows that it returns, as text.
+    unsafe fn step<const COLUMNS: usize>(
         &self,
         statement: &CStr,
         arguments: impl FnOnce(&Self) -> Vec<Argument>,
-    ) -> Vec<Option<String>> {
+    ) -> Vec<[Option<String>; COLUMNS]> {
         let mut memory = PgMemoryContexts::new("tidemark refresh step");
         // SAFETY: the user is switched back at the end, or by Postgres when an error aborts the transaction; results
         // are copied before their memory goes.
@@ -82,19 +82,22 @@ impl Refresh {
                 );
                 pg_sys::SetUserIdAndSecContext(user, context);
                 let table = pg_sys::SPI_tuptable;
-                if code != pg_sys::SPI_OK_SELECT as c_int || table.is_null() || (*table).numvals == 0 {
+                if code != pg_sys::SPI_OK_SELECT as c_int || table.is_null() {
                     raise(
                         PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                         format!("step failed with SPI code {code}"),
                     );
                 }
-                let column = |n| {
-                    let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, n);
-                    (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+                let row = |row| {
+                    std::array::from_fn(|n| {
+                        let value =
+                            pg_sys::SPI_getvalue(*(*table).vals.add(row), (*table).tupdesc, n as c_int + 1);
+                        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+                    })
                 };
-                let columns = (1..=(*(*table).tupdesc).natts).map(column).collect();
+                let rows = (0..(*table).numvals as usize).map(row).collect();
                 pg_sys::SPI_freetuptable(table);
-                columns
+                rows
             })
         }
     }
@@ -104,14 +107,14 @@ impl Refresh {
         let statement = c"SELECT tidemark_internal.distribute_dirty()";
         // SAFETY: see `step`.
         let more = unsafe { self.step(statement, |_| vec![]) };
-        more[0].as_deref() == Some("t")
+        more.iter().any(|[more]| more.as_deref() == Some("t"))
     }
 
     /// The model whose turn it is.
     unsafe fn next_model(&self) -> Option<String> {
         let statement = c"SELECT tidemark_internal.note_attempt($1, $2, $3, $4, $5)";
         // SAFETY: see `step`.
-        let columns = unsafe {
+        let rows = unsafe {
             self.step(statement, |this| {
                 let (busy, seconds): (Vec<String>, Vec<f64>) =
                     this.busy.iter().map(|(name, seconds)| (name.clone(), *seconds)).unzip();
@@ -124,42 +127,45 @@ impl Refresh {
                 ]
             })
         };
-        columns.into_iter().next().flatten()
+        rows.into_iter().find_map(|[model]| model)
     }
 
-    /// Recomputes the next date of a model; false when it has none, or another session has it.
-    unsafe fn date(&mut self, model: Option<String>) -> bool {
-        let statement = c"SELECT * FROM tidemark_internal.refresh_step($1, $2, $3, $4)";
+    /// Recomputes the next dates of a model, `most` at most; how many these were: none when it has none, or another
+    /// session has it.
+    unsafe fn dates(&mut self, model: Option<String>, most: Option<i32>) -> usize {
+        let statement = c"SELECT * FROM tidemark_internal.refresh_step($1, $2, $3, $4, $5)";
         let began = Instant::now();
         // SAFETY: see `step`.
-        let columns = unsafe {
+        let rows = unsafe {
             self.step(statement, |this| {
                 vec![
                     (pg_sys::OIDOID, this.caller.into_datum()),
                     (pg_sys::TEXTOID, model.into_datum()),
                     (pg_sys::TEXTARRAYOID, this.done.clone().into_datum()),
+                    (pg_sys::INT4OID, most.into_datum()),
                     (pg_sys::TIMESTAMPTZOID, Some(Datum::from(this.run))),
                 ]
             })
         };
-        let [model, date, error, detail, code]: [Option<String>; 5] = columns
-            .try_into()
-            .unwrap_or_else(|_| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "unknown step"));
-        let (Some(model), Some(date)) = (model, date) else { return false };
-        if let Some(error) = error {
-            self.failed += 1;
-            let message = format!("model {model}, date {date}: {error}");
-            let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "tidemark");
-            if let Some(detail) = detail {
-                report = report.set_detail(detail);
+        let dates = rows.len();
+        let seconds = began.elapsed().as_secs_f64() / dates as f64;
+        for [model, date, error, detail, code] in rows {
+            let (Some(model), Some(date)) = (model, date) else { continue };
+            if let Some(error) = error {
+                self.failed += 1;
+                let message = format!("model {model}, date {date}: {error}");
+                let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "tidemark");
+                if let Some(detail) = detail {
+                    report = report.set_detail(detail);
+                }
+                report.report(PgLogLevel::WARNING);
             }
-            report.report(PgLogLevel::WARNING);
+            // Its other dates would wait for the same lock, one after the other.
+            let locked = code.as_deref() == Some("55P03");
+            self.done.push(if locked { model.clone() } else { format!("{model} {date}") });
+            *self.busy.entry(model).or_default() += seconds;
         }
-        // Its other dates would wait for the same lock, one after the other.
-        let locked = code.as_deref() == Some("55P03");
-        self.done.push(if locked { model.clone() } else { format!("{model} {date}") });
-        *self.busy.entry(model).or_default() += began.elapsed().as_secs_f64();
-        true
+        dates
     }
 
     /// All steps. Marks are passed on in a transaction of their own: the recompute of a long date must not hold those
@@ -168,22 +174,25 @@ impl Refresh {
         // SAFETY: see `step` and `next_transaction`.
         unsafe {
             next_transaction();
-            self.step(c"SELECT tidemark_internal.start_refresh($1, $2)", |this| {
+            self.step::<1>(c"SELECT tidemark_internal.start_refresh($1, $2)", |this| {
                 vec![
                     (pg_sys::OIDOID, this.caller.into_datum()),
                     (pg_sys::TEXTOID, this.model.clone().into_datum()),
                 ]
             });
-            while max_dates.is_none_or(|most| (self.done.len() as i64) < i64::from(most)) {
+            let mut left = max_dates;
+            while left.is_none_or(|left| left > 0) {
                 next_transaction();
                 let more = self.distribute();
                 let model = self.next_model();
                 let none = model.is_none();
                 next_transaction();
                 // Without a model it only clears away; with one, another session may have been faster.
-                if !self.date(model.or_else(|| self.model.clone())) && none && !more {
+                let dates = self.dates(model.or_else(|| self.model.clone()), left);
+                if dates == 0 && none && !more {
                     break;
                 }
+                left = left.map(|left| left.saturating_sub_unsigned(dates as u32));
             }
             next_transaction();
         }
@@ -203,7 +212,7 @@ unsafe fn check_may_commit(fcinfo: FunctionCallInfo) {
         raise_hint(
             PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "refresh cannot run inside a transaction block",
-            "CALL it by itself: it commits after each date.",
+            "CALL it by itself: it commits on its way.",
         );
     }
 }

@@ -334,8 +334,8 @@ BEGIN
        AND (SELECT max(age(a.xmin)) IS NOT NULL
                AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
               FROM pg_attribute a
-             WHERE a.attrelid = model.target
-                OR a.attrelid IN (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name))
+             WHERE a.attrelid = ANY (ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
+                                            WHERE s.model = model.name) || model.target))
     THEN
         FOREACH way IN ARRAY CASE WHEN only_added THEN '{append}'::text[] ELSE '{}' END
                              || CASE WHEN persons IS NOT NULL AND unseen THEN '{scope}'::text[] ELSE '{}' END LOOP

@@ -1,4 +1,4 @@
--- The steps of a refresh: which model and date comes next, and what is noted of it; and verification of stored dates.
+-- The steps of a refresh: which model and dates come next, and what is noted of them; and verification of stored dates.
 -- A step is called by tidemark.refresh (models/refresh.rs), which commits after each one, and by nobody else: whoever
 -- could take a step in a transaction of his own would hold marks for as long as he likes.
 
@@ -77,15 +77,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     mark record;
+    dates date[];
 BEGIN
     -- As with those of a date: deleted first, what they are about read by later statements.
     FOR mark IN
         DELETE FROM tidemark_internal.model_dirty d
          WHERE d.model = date_marks.model AND d.event_date IS NULL RETURNING d.*
     LOOP
+        -- By itself: below unnest, the planner would call it, too.
+        dates := tidemark_internal.dates_with_rows(date_marks.model, mark.persons);
         INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at)
-        SELECT date_marks.model, d, mark.persons, mark.marked_at
-          FROM unnest(tidemark_internal.dates_with_rows(date_marks.model, mark.persons)) AS d;
+        SELECT date_marks.model, d, mark.persons, mark.marked_at FROM unnest(dates) AS d;
     END LOOP;
 END
 $$;
@@ -94,15 +96,18 @@ COMMENT ON FUNCTION tidemark_internal.date_marks(text) IS
 marks of all dates on which there are rows for them.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.date_marks(text) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], run timestamptz DEFAULT NULL,
-    OUT refreshed_model text, OUT refreshed_date text, OUT error text, OUT detail text, OUT code text)
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+CREATE FUNCTION tidemark_internal.refresh_step(caller oid, model text, skip text[], most integer DEFAULT 1,
+    run timestamptz DEFAULT NULL)
+RETURNS TABLE (refreshed_model text, refreshed_date text, error text, detail text, code text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
 -- Whoever locks the table of a model holds up that model, and hardly the others.
 SET lock_timeout = '10s'
 AS $$
 DECLARE
+    -- A commit and the choice of a model cost as much as a date of few persons. What a crash may lose stays small.
+    until CONSTANT timestamptz := clock_timestamp() + interval '100 milliseconds';
     candidate text;
     day date;
     m tidemark_internal.models;
@@ -113,90 +118,100 @@ DECLARE
     touched name;
     horizon xid8;
 BEGIN
-    -- Among a model's dates the newest comes first, which dashboards look at most; before them, marks of no date.
     FOR candidate IN
         SELECT * FROM tidemark_internal.models_to_refresh(caller, model, skip, '{}', '{}')
     LOOP
         -- One refresher per model; if another session has it, look for other work.
         SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
-        -- OFFSET 0: the conditions are looked at date by date until one fits, not for all dates that wait.
-        SELECT d.event_date INTO day
-          FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
-                 WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
-         WHERE NOT skip && ARRAY[candidate, candidate || ' ' || coalesce(d.event_date::text, 'every date')]
-           AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
-         LIMIT 1;
-        CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
-        refreshed_date := coalesce(day::text, 'every date');
-        began := clock_timestamp();
-        horizon := pg_snapshot_xmin(pg_current_snapshot());
-        BEGIN
-            IF day IS NULL THEN
-                PERFORM tidemark_internal.date_marks(candidate);
-                UPDATE tidemark_internal.models x SET attempted_at = NULL WHERE x.name = candidate;
-                RETURN;
-            END IF;
-            -- Marks go first, the sources are read by later statements with a newer snapshot (see marks.sql).
-            WITH gone AS (
-                DELETE FROM tidemark_internal.model_dirty d
-                 WHERE d.model = candidate AND d.event_date = day
-                RETURNING d.only_added, d.persons)
-            SELECT bool_and(g.only_added) AS only_added,
-                   CASE WHEN bool_and(g.persons IS NOT NULL)
-                        THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
-              INTO marks FROM gone g;
-            touched := (SELECT min(r.scope_source) FROM tidemark_internal.model_sources s
-                          JOIN tidemark_internal.models r ON r.name = s.model
-                         WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1);
-            SELECT * INTO change
-              FROM tidemark_internal.refresh_date(m, day, marks.only_added,
-                       CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, touched);
-            -- A partition may have been detached since the date was chosen: then the rows computed are too few.
-            IF tidemark_internal.is_frozen(candidate, day) THEN
-                RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
-            END IF;
-            changed := change.inserted + change.updated + change.deleted > 0;
-            -- Only models that read this one care, and only if there is something new to read.
-            IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
-                INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, reason, only_added)
-                -- A recompute may have found rows to insert where none came: rows that somebody deleted from the table.
-                VALUES (m.target, day, change.written, touched, 'refreshed ' || candidate, change.way = 'append');
-            END IF;
-            UPDATE tidemark_internal.models x
-               SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
-                   last_refreshed_at = clock_timestamp(), attempted_at = NULL
-             WHERE x.name = candidate;
-            -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is done.
-            UPDATE tidemark_internal.models x
-               SET failed_date = NULL, failed_code = NULL, failed_message = NULL, failed_at = NULL
-             WHERE x.name = candidate AND x.failed_at IS NOT NULL
-               AND (x.failed_date = day
-                    OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
-            INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted,
-                                                       rows_updated, rows_deleted, seconds, way, persons)
-            VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
-                    change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
-                    CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
-            INSERT INTO tidemark_internal.model_dates (model, event_date, rows, horizon, cluster)
-            SELECT candidate, day, change.rows, horizon, c.system_identifier FROM pg_control_system() c
-            ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
-               SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster;
-        EXCEPTION
-          WHEN SQLSTATE 'TM001' THEN
-            -- Undone, marks included; from now on the date is passed over as frozen.
-            UPDATE tidemark_internal.models x SET attempted_at = NULL WHERE x.name = candidate;
-          WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-            -- The message is the user's: as long as it likes.
-            error := left(error, 1000);
-            detail := nullif(left(detail, 1000), '');
-            UPDATE tidemark_internal.models x
-               SET failed_date = day, failed_code = code, failed_message = error,
-                   failed_at = clock_timestamp(), attempted_at = NULL
-             WHERE x.name = candidate;
-        END;
+        touched := (SELECT min(r.scope_source) FROM tidemark_internal.model_sources s
+                      JOIN tidemark_internal.models r ON r.name = s.model
+                     WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1);
+        -- The newest date comes first, which dashboards look at most; before all, marks of no date.
+        -- OFFSET 0: the conditions are looked at date by date until enough fit, not for all dates that wait.
+        FOR day IN
+            SELECT d.event_date
+              FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
+                     WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
+             WHERE NOT skip && ARRAY[candidate, candidate || ' ' || coalesce(d.event_date::text, 'every date')]
+               AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
+             LIMIT most
+        LOOP
+            refreshed_date := coalesce(day::text, 'every date');
+            error := NULL;
+            detail := NULL;
+            code := NULL;
+            began := clock_timestamp();
+            horizon := pg_snapshot_xmin(pg_current_snapshot());
+            BEGIN
+                IF day IS NULL THEN
+                    PERFORM tidemark_internal.date_marks(candidate);
+                ELSE
+                    -- Marks go first, the sources are read by later statements with a newer snapshot (see marks.sql).
+                    WITH gone AS (
+                        DELETE FROM tidemark_internal.model_dirty d
+                         WHERE d.model = candidate AND d.event_date = day
+                        RETURNING d.only_added, d.persons)
+                    SELECT bool_and(g.only_added) AS only_added,
+                           CASE WHEN bool_and(g.persons IS NOT NULL)
+                                THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
+                      INTO marks FROM gone g;
+                    SELECT * INTO change
+                      FROM tidemark_internal.refresh_date(m, day, marks.only_added,
+                               CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, touched);
+                    -- A partition may have been detached since the date was chosen: the rows computed are too few.
+                    IF tidemark_internal.is_frozen(candidate, day) THEN
+                        RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
+                    END IF;
+                    changed := change.inserted + change.updated + change.deleted > 0;
+                    -- Only models that read this one care, and only if there is something new to read.
+                    IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
+                        INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, reason,
+                                                                 only_added)
+                        -- A recompute may have found rows to insert where none came: somebody deleted them.
+                        VALUES (m.target, day, change.written, touched, 'refreshed ' || candidate,
+                                change.way = 'append');
+                    END IF;
+                    UPDATE tidemark_internal.models x
+                       SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
+                           last_refreshed_at = clock_timestamp()
+                     WHERE x.name = candidate;
+                    -- Another date's success cures nothing: an error stays until its own date, or whatever waits, is
+                    -- done.
+                    UPDATE tidemark_internal.models x
+                       SET failed_date = NULL, failed_code = NULL, failed_message = NULL, failed_at = NULL
+                     WHERE x.name = candidate AND x.failed_at IS NOT NULL
+                       AND (x.failed_date = day
+                            OR NOT EXISTS (SELECT FROM tidemark_internal.model_dirty d WHERE d.model = candidate));
+                    INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted,
+                                                               rows_updated, rows_deleted, seconds, way, persons)
+                    VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
+                            change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
+                            CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
+                    INSERT INTO tidemark_internal.model_dates (model, event_date, rows, horizon, cluster)
+                    SELECT candidate, day, change.rows, horizon, c.system_identifier FROM pg_control_system() c
+                    ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
+                       SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster;
+                END IF;
+            EXCEPTION
+              WHEN SQLSTATE 'TM001' THEN
+                -- Undone, marks included; from now on the date is passed over as frozen.
+              WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, error = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+                -- The message is the user's: as long as it likes.
+                error := left(error, 1000);
+                detail := nullif(left(detail, 1000), '');
+                UPDATE tidemark_internal.models x
+                   SET failed_date = day, failed_code = code, failed_message = error, failed_at = clock_timestamp()
+                 WHERE x.name = candidate;
+            END;
+            RETURN NEXT;
+            -- After marks of no date there are more dates; other dates would wait for the same lock.
+            EXIT WHEN day IS NULL OR code = '55P03' OR clock_timestamp() > until;
+        END LOOP;
+        CONTINUE WHEN NOT FOUND;
+        UPDATE tidemark_internal.models x SET attempted_at = NULL WHERE x.name = candidate;
         RETURN;
     END LOOP;
     -- Nothing left to do: a good time to keep the tables small. What others are removing is not waited for.
@@ -214,29 +229,31 @@ BEGIN
            FOR UPDATE SKIP LOCKED));
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) IS
-'Part of tidemark.refresh: recomputes one dirty date of one model, of those
-whose owner the caller may act for, and says which, with the error and its
-SQLSTATE if it failed; all NULL when nothing is left to do. skip holds what
-to pass over, as ''model date'' or, whole, ''model''. run is what the refresh
-log records. Marks must have been distributed before.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], integer, timestamptz) IS
+'Part of tidemark.refresh: recomputes dirty dates of one model, of those
+whose owner the caller may act for: as many as begin within a tenth of a
+second, and no more than most. Says which, with the error and its SQLSTATE
+if one failed; no rows when nothing is left to do. skip holds what to pass
+over, as ''model date'' or, whole, ''model''. run is what the refresh log
+records. Marks must have been distributed before.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_step(oid, text, text[], integer, timestamptz) FROM PUBLIC;
 
 CREATE PROCEDURE tidemark.refresh(model text DEFAULT NULL, max_dates integer DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'tidemark_refresh';
 COMMENT ON PROCEDURE tidemark.refresh(text, integer) IS
 'Recomputes the dirty dates of one model (schema.table), or of all models in
 dependency order when model is NULL; at most max_dates dates, all when NULL.
-Each date is done in a transaction of its own, and only rows that differ are
-written; an interrupted refresh loses only the date in work and the next
-call goes on. A call recomputes each date of a model at most once, so it
-ends and reaches every model while sources are being loaded; what is marked
-meanwhile waits for the next. CALL it outside a transaction block. Queries
-run as the owner of each model''s table, under fixed settings (UTC); models
-whose owner the caller has not the rights of are passed over (42501 if
-named, or if there is no other). Frozen dates are left alone. Dates that
-fail stay dirty, are reported as warnings, and make the call fail at its
-end; so does a model that somebody keeps locked for 10 s.';
+Only rows that differ are written. It commits after each date that takes
+long, otherwise ten times a second; an interrupted refresh loses only what
+was not committed, and the next call goes on. A call recomputes each date of
+a model at most once, so it ends and reaches every model while sources are
+being loaded; what is marked meanwhile waits for the next. CALL it outside a
+transaction block. Queries run as the owner of each model''s table, under
+fixed settings (UTC); models whose owner the caller has not the rights of
+are passed over (42501 if named, or if there is no other). Frozen dates are
+left alone. Dates that fail stay dirty, are reported as warnings, and make
+the call fail at its end; so does a model that somebody keeps locked for
+10 s.';
 
 CREATE FUNCTION tidemark.verify_model(name text, from_date date, to_date date)
 RETURNS TABLE (event_date date, status text, detail text)

@@ -50,6 +50,7 @@ DECLARE
     source regclass;
     ids_type text;
     ids text[];
+    there date[];
     dates date[] := '{}';
 BEGIN
     SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = dates_with_rows.model;
@@ -59,10 +60,10 @@ BEGIN
         SELECT s.source FROM tidemark_internal.model_sources s JOIN pg_class c ON c.oid = s.source
          WHERE s.model = m.name
     LOOP
-        dates := dates || ARRAY(
-            SELECT d + shift
-              FROM unnest(tidemark_internal.source_dates(m.target, source, ids, m.scope_source, ids_type)) AS d,
-                   generate_series(-m.lookahead_days, m.lookback_days) AS shift);
+        -- By itself: below unnest, the planner would call it, too.
+        there := tidemark_internal.source_dates(m.target, source, ids, m.scope_source, ids_type);
+        dates := dates || ARRAY(SELECT d + shift FROM unnest(there) AS d,
+                                       generate_series(-m.lookahead_days, m.lookback_days) AS shift);
     END LOOP;
     dates := dates || tidemark_internal.source_dates(m.target, m.target, ids, m.scope, ids_type);
     RETURN ARRAY(SELECT DISTINCT d FROM unnest(dates) AS d);

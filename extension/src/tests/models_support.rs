@@ -35,7 +35,7 @@ pub fn step(model: &str, skip: &str) -> String {
 pub fn step_of(role: &str, model: &str, skip: &str) -> String {
     run("SELECT tidemark_internal.distribute_dirty()");
     text(&format!(
-        "SELECT concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error)
+        "SELECT coalesce(max(concat_ws(' ', s.refreshed_model, s.refreshed_date, s.error)), '')
            FROM tidemark_internal.refresh_step((SELECT oid FROM pg_roles WHERE rolname = '{role}' OR '{role}' = 'postgres' AND rolname = current_user), {model}, '{{{skip}}}') AS s"
     ))
 }
