@@ -19,6 +19,8 @@ struct Model<'a> {
     part: Option<&'a str>,
     /// What is true of a stored row of these persons.
     scope: Option<&'a str>,
+    /// The same, for many rows that have no index.
+    hashed: Option<&'a str>,
     /// A column whose values in the rows that are written are wanted.
     touched: Option<String>,
 }
@@ -43,8 +45,8 @@ impl Model<'_> {
             "fill" => Some(self.fill()),
             "built" => Some(self.built()),
             "append" => self.part.map(|part| self.append(part)),
-            "diff" => Some(self.diff(self.query, "true")),
-            "scope" => Some(self.diff(self.part?, self.scope?)),
+            "diff" => Some(self.diff(self.query, "true", "true")),
+            "scope" => Some(self.diff(self.part?, self.scope?, self.hashed?)),
             "compare" => Some(self.compare()),
             _ => None,
         }
@@ -103,7 +105,7 @@ impl Model<'_> {
     /// Writes what differs. Deleted before updated before inserted: each part waits for the count of the one before, so
     /// that a value which is unique in the table can move from one row to another. `scope` limits the stored rows to those
     /// that the query is about.
-    fn diff(&self, query: &str, scope: &str) -> String {
+    fn diff(&self, query: &str, scope: &str, hashed: &str) -> String {
         let Self { target, .. } = self;
         let (compared, columns) = (self.compared(query, scope, &self.guard()), self.columns(""));
         let written = self.written("SELECT {} FROM diff UNION SELECT tidemark_old FROM diff");
@@ -131,7 +133,7 @@ impl Model<'_> {
                 'wrong', (SELECT key FROM wrong), \
                 'elsewhere', (SELECT count(*) FROM (SELECT event_date FROM updated UNION ALL \
                     SELECT event_date FROM inserted) AS w WHERE event_date IS DISTINCT FROM $1), \
-                'surplus', (SELECT count(*) FROM new WHERE ({scope}) IS NOT TRUE))"
+                'surplus', (SELECT count(*) FROM new WHERE ({hashed}) IS NOT TRUE))"
         )
     }
 
@@ -239,7 +241,7 @@ impl Model<'_> {
 
 pg_function! {
     /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, part text,
-    /// scope text, touched text) -> text`.
+    /// scope text, hashed text, touched text) -> text`.
     fn tidemark_statement_text(fcinfo) {
         let required = |index, name: &str| match args::text(fcinfo, index, name) {
             Some(text) => text,
@@ -253,7 +255,7 @@ pg_function! {
         let kind = required(0, "kind");
         let columns: Vec<(String, String)> = list(2).into_iter().zip(list(3)).collect();
         // Of a column that the table computes the statements do not know the values.
-        let touched = args::text(fcinfo, 8, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
+        let touched = args::text(fcinfo, 9, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
         let model = Model {
             target: required(1, "target"),
             touched: touched.map(str::to_owned),
@@ -262,6 +264,7 @@ pg_function! {
             query: required(5, "query"),
             part: args::text(fcinfo, 6, "part"),
             scope: args::text(fcinfo, 7, "scope"),
+            hashed: args::text(fcinfo, 8, "hashed"),
         };
         match model.statement(kind).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
@@ -286,6 +289,7 @@ mod tests {
             query: "SELECT 1 -- a comment",
             part: None,
             scope: None,
+            hashed: None,
             touched: None,
         }
     }

@@ -59,15 +59,17 @@ COMMENT ON FUNCTION tidemark_internal.of_date(date, date, "any") IS
 otherwise (44000), which shows the key of the row. NULL is no date.';
 
 CREATE FUNCTION tidemark_internal.statement_text(kind text, target text, columns text[], types text[], key text[],
-    query text, part text, scope text, touched text) RETURNS text
+    query text, part text, scope text, hashed text, touched text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_statement_text';
-COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text) IS
+COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text,
+    text) IS
 'Part of tidemark_internal.model_statement: puts the text together. part is
-the query for a part of the date, for append and scope; touched a column of
-which the values in rows that were written are returned, or NULL. 22023 for
-an unknown kind.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text)
-  FROM PUBLIC;
+the query for a part of the date, for append and scope; scope what is true
+of a stored row of these persons, hashed the same for many rows without an
+index; touched a column of which the values in rows that were written are
+returned, or NULL. 22023 for an unknown kind.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text,
+    text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.scope_problem(role oid, query text, source regclass, person text, scope text)
 RETURNS text
@@ -267,6 +269,7 @@ AS $$
 DECLARE
     columns text[];
     types text[];
+    ids_type CONSTANT text := tidemark_internal.ids_type(model);
     part text := CASE kind WHEN 'append' THEN tidemark_internal.append_query(model)
                            WHEN 'scope' THEN tidemark_internal.scope_query(model) END;
 BEGIN
@@ -281,8 +284,8 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-        part, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope,
-                                                                         tidemark_internal.ids_type(model)), touched);
+        part, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type),
+        quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type), touched);
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
