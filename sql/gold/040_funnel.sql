@@ -55,7 +55,8 @@ SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['gold_storage.fu
 $query$, key => ARRAY['event_date']::name[], live => true);
 
 CREATE OR REPLACE VIEW gold.funnel_daily AS
-SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct_of_previous, t.median_seconds
+SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct_of_previous, t.median_seconds,
+       f.event_date + 1 < (SELECT max(a.event_date) FROM gold_storage.daily_activity AS a) AS complete
   FROM gold_storage.funnel_facts AS f
  CROSS JOIN LATERAL tidemark.funnel_table(f.stats,
      ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
@@ -73,6 +74,9 @@ COMMENT ON COLUMN gold.funnel_daily.pct_of_previous IS
 COMMENT ON COLUMN gold.funnel_daily.median_seconds IS
     'Median seconds since the step before, exact up to 1000 persons and within 1 % beyond; '
     'NULL for step 1 and where nobody came.';
+COMMENT ON COLUMN gold.funnel_daily.complete IS
+    'Whether everybody who entered on that date had their day: false until there are events of the second date after. '
+    'Until then fewer persons than in the end are at the later steps. Events that come late change either.';
 GRANT SELECT ON gold.funnel_daily TO tidemark_reader;
 
 -- Sums of daily figures: exact in persons per date of entry, not distinct over the span.

@@ -372,6 +372,13 @@ fn figures_across_dates_are_what_the_events_say() {
         ),
     );
 
+    assert_same(
+        &database,
+        "SELECT DISTINCT event_date FROM gold.funnel_daily WHERE complete",
+        "SELECT DISTINCT event_date FROM bronze.events WHERE event_type = 'page_viewed'
+            AND event_date < (SELECT max(event_date) - 1 FROM bronze.events)",
+    );
+
     // Against the value of that rank among all values, counted from 0.
     let off = |q: &str, column: &str| {
         format!(
