@@ -44,7 +44,7 @@ impl Store {
         let bits = (events.len() / DATES as usize / 650).max(1).ilog2();
         let mut slices = vec![];
         for (date, builder) in builders(events) {
-            builder.finish(bits, |slice| slices.push((date, slice))).unwrap();
+            slices.extend(builder.finish(bits, ()).map(|slice| (date, slice.unwrap())));
         }
         slices.sort_by_key(|(date, slice)| (slice.slice, *date));
         Self { bits, slices }
@@ -74,7 +74,7 @@ impl Open {
         let encode = |events: &[Event], bits| {
             let mut slices = vec![];
             for (_, builder) in builders(events) {
-                builder.finish(bits, |slice| slices.push(slice)).unwrap();
+                slices.extend(builder.finish(bits, ()).map(Result::unwrap));
             }
             slices
         };
@@ -371,7 +371,7 @@ fn persons_by_rows(events: &[Event], which: impl Fn(&Event) -> bool) -> BTreeMap
 
 fn trend(store: &Store, level: Level) -> BTreeMap<(i64, u32), u64> {
     let question = Question { value: Some(1), ..Question::of(vec![Filter::event(VIEWED)]) };
-    store.scan(Trend::new(question, DAY), &[PLATFORM], level).counts()
+    store.scan(Trend::new(question, DAY), &[PLATFORM], level).counts().collect()
 }
 
 fn trend_by_rows(events: &[Event]) -> BTreeMap<(i64, u32), u64> {

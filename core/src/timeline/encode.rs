@@ -5,6 +5,7 @@ use super::slice_of;
 use super::view::{
     CODES_HEADER, CORE, CORE_HEADER, PROPERTY, SPAN, Source, TIES, UNITS, VERSION, WIDE, checksum,
 };
+use crate::interrupt::{Interrupt, sort};
 
 /// Why rows cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ struct Key {
 
 /// Collects the rows of a date and writes them.
 ///
-/// Takes 24 bytes a row and 4 more for each property, twice that while it writes.
+/// Takes 24 bytes a row and 4 more for each property.
 #[derive(Default)]
 pub struct Builder {
     properties: usize,
@@ -109,43 +110,33 @@ impl Builder {
         Ok(())
     }
 
-    /// Writes what was added, slice by slice in ascending order; slices are told apart by the first `bits` bits of the
+    /// Writes what was added, a slice at a time in ascending order; slices are told apart by the first `bits` bits of the
     /// hash, up to 24.
     ///
-    /// # Errors
-    /// Times that are too far apart.
-    pub fn finish(self, bits: u32, mut emit: impl FnMut(Encoded)) -> Result<(), BuildError> {
-        let Self { properties, keys, codes } = self;
-        let bits = bits.min(24);
-        // Rows of a slice are few and sort in the cache; telling slices apart first takes two passes.
-        let mut ends = vec![0usize; (1 << bits) + 1];
-        keys.iter().for_each(|key| ends[slice_of(key.hash, bits) as usize + 1] += 1);
-        (1..ends.len()).for_each(|i| ends[i] += ends[i - 1]);
-        let mut sorted = keys.clone();
-        for key in &keys {
-            let at = &mut ends[slice_of(key.hash, bits) as usize];
-            sorted[*at] = *key;
-            *at += 1;
-        }
-        drop(keys);
+    /// An item is an error where times are too far apart.
+    pub fn finish(
+        self,
+        bits: u32,
+        interrupt: impl Interrupt,
+    ) -> impl Iterator<Item = Result<Encoded, BuildError>> {
+        let Self { properties, mut keys, codes } = self;
         let codes_of = |key: &Key| {
             let from = key.row as usize * properties;
             codes.get(from..from + properties).unwrap_or(&[])
         };
-        let mut scratch = Scratch::default();
-        let mut rest = &mut sorted[..];
-        while let Some(first) = rest.first() {
-            let slice = slice_of(first.hash, bits);
-            let len = rest.partition_point(|key| slice_of(key.hash, bits) == slice);
-            let (rows, behind) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = behind;
-            rows.sort_unstable_by(|a, b| {
-                let order = (a.hash, a.time, a.event).cmp(&(b.hash, b.time, b.event));
-                order.then_with(|| codes_of(a).cmp(codes_of(b)))
-            });
-            emit(scratch.write(slice, rows, properties, &codes)?);
-        }
-        Ok(())
+        sort(&mut keys, interrupt, |a, b| {
+            let order = (a.hash, a.time, a.event).cmp(&(b.hash, b.time, b.event));
+            order.then_with(|| codes_of(a).cmp(codes_of(b)))
+        });
+        let (mut scratch, mut written) = (Scratch::default(), 0);
+        std::iter::from_fn(move || {
+            interrupt.check();
+            let rest = keys.get(written..)?;
+            let slice = slice_of(rest.first()?.hash, bits.min(24));
+            let rows = &rest[..rest.partition_point(|key| slice_of(key.hash, bits.min(24)) == slice)];
+            written += rows.len();
+            Some(scratch.write(slice, rows, properties, &codes))
+        })
     }
 }
 

@@ -233,8 +233,7 @@ mod tests {
             for (i, &(event, a, b)) in rows.iter().enumerate() {
                 builder.push(0, i as i64, event, &[a, b]).unwrap();
             }
-            let mut slices = vec![];
-            builder.finish(0, |slice| slices.push(slice)).unwrap();
+            let slices: Vec<_> = builder.finish(0, ()).map(Result::unwrap).collect();
             let properties = slices[0].properties.iter().map(|p| Codes::read(p).unwrap()).collect();
             let source = Source::new(View::read(&slices[0].core).unwrap(), properties).unwrap();
             let mut out = vec![0u64; rows.len().div_ceil(64)];

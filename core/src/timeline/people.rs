@@ -1,7 +1,10 @@
 //! What is known of the persons of one slice while its dates are read.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 /// A table from hashes to states. Entries lie in the order of hashes, as persons do in a slice, so that walking through
-/// a slice walks through the table.
+/// a slice walks through the table. Where that crowds them, as the first persons of a slice of very many do, or persons
+/// who were made up to be neighbours, they are scattered.
 #[derive(Debug)]
 pub struct People<P> {
     /// A power of two of them, at most half of them taken.
@@ -12,6 +15,8 @@ pub struct People<P> {
     prefix: u32,
     /// The bits behind them say where an entry is looked for first; the others are shifted out.
     shift: u32,
+    /// 1, or what scatters hashes.
+    factor: u64,
 }
 
 #[derive(Debug)]
@@ -23,16 +28,25 @@ struct Entry<P> {
 
 const FIRST_BITS: u32 = 10;
 
+/// Whoever is so far from where he is looked for first is in a crowd.
+const CROWD: usize = 64;
+
 impl<P: Default> People<P> {
     pub(super) fn new(prefix: u32) -> Self {
         let prefix = prefix.min(63);
-        Self { entries: entries(FIRST_BITS), taken: vec![], prefix, shift: 64 - FIRST_BITS }
+        Self { entries: entries(FIRST_BITS), taken: vec![], prefix, shift: 64 - FIRST_BITS, factor: 1 }
+    }
+
+    /// Where a hash is looked for first.
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        ((hash.wrapping_mul(self.factor) << self.prefix) >> self.shift) as usize
     }
 
     /// Where a hash is, or the free entry that it would take.
     #[inline(always)]
     fn place(&self, hash: u64) -> usize {
-        let mut at = ((hash << self.prefix) >> self.shift) as usize;
+        let mut at = self.home(hash);
         while self.entries[at].taken && self.entries[at].hash != hash {
             at = (at + 1) & (self.entries.len() - 1);
         }
@@ -59,12 +73,26 @@ impl<P: Default> People<P> {
         create.then(|| self.get(hash))
     }
 
+    /// How far an entry is from where its hash is looked for first.
+    fn distance(&self, hash: u64, at: usize) -> usize {
+        at.wrapping_sub(self.home(hash)) & (self.entries.len() - 1)
+    }
+
     #[cold]
     fn take(&mut self, hash: u64, mut at: usize) -> usize {
-        if 2 * self.taken.len() >= self.entries.len() {
-            let mut old = std::mem::take(&mut self.entries);
-            self.shift -= 1;
-            self.entries = entries(64 - self.shift);
+        let (taken, room) = (self.taken.len(), self.entries.len());
+        let crowded = self.distance(hash, at) > CROWD;
+        let grow = 2 * taken >= room || (crowded && 16 * taken >= room);
+        let scatter = crowded && !grow && self.factor == 1;
+        if grow || scatter {
+            let bits = 64 - self.shift + u32::from(grow);
+            // Made before anything is taken apart: there may be no memory.
+            let mut old = std::mem::replace(&mut self.entries, entries(bits));
+            self.shift = 64 - bits;
+            if scatter {
+                self.factor = RandomState::new().build_hasher().finish() | 1;
+                self.prefix = 0;
+            }
             for i in 0..self.taken.len() {
                 let entry = &mut old[self.taken[i] as usize];
                 let to = self.place(entry.hash);
@@ -98,6 +126,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn nobody_is_far_from_home_in_a_slice_of_many() {
+        // All at once in the order of hashes; and neighbours, as somebody could make them up.
+        for step in [u64::MAX >> 17, 1] {
+            let mut people = People::<u8>::new(0);
+            for n in 0..1u64 << 17 {
+                people.get(n * step);
+                if n.is_power_of_two() {
+                    let entries = people.entries.iter().enumerate().filter(|(_, entry)| entry.taken);
+                    let far = entries.map(|(at, entry)| people.distance(entry.hash, at)).max();
+                    assert!(far < Some(1000), "{n} persons {step} apart: {far:?}");
+                }
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -219,7 +219,8 @@ impl<K: Kernel> Scan<K> {
         self.kernel
     }
 
-    fn leave(&mut self, interrupt: impl Interrupt) {
+    /// Counts the persons of the slice at hand, of whom nothing may be read after that.
+    pub fn leave(&mut self, interrupt: impl Interrupt) {
         let Self { kernel, people, .. } = self;
         people.end(|hash, person| {
             interrupt.check();

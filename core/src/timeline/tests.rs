@@ -74,9 +74,7 @@ fn encode(rows: &[Given], bits: u32) -> Vec<Encoded> {
     for row in rows {
         builder.push(row.hash(), row.time, row.event, &row.properties).unwrap();
     }
-    let mut slices = vec![];
-    builder.finish(bits, |slice| slices.push(slice)).unwrap();
-    slices
+    builder.finish(bits, ()).map(Result::unwrap).collect()
 }
 
 fn source(slice: &Encoded) -> Source<'_> {

@@ -1,7 +1,8 @@
 //! Rust's global allocator: malloc, whose failure is an ERROR (53200) instead of the end of the whole server.
 //!
-//! Nothing whose size a user chooses is allocated here; that lives in memory contexts (`alloc`). What is left are error
-//! reports, parsed patterns and modes, and what pgrx needs. Why it is done like this stands in `docs/decisions.md`.
+//! States of aggregates are not allocated here; they live in memory contexts (`alloc`). What is left are error reports,
+//! parsed patterns and modes, what pgrx needs, and what timelines are made of and asked with, whose owners stay outside
+//! of what may fail ([`contained`]). Why it is done like this stands in `docs/decisions.md`.
 //!
 //! On null Rust calls `abort`, and an allocator must not unwind. So the way out is that of Postgres's own C code: the
 //! error is raised where it happens and jumps to Postgres's handler, over Rust frames that then never drop what they
@@ -164,6 +165,17 @@ pub unsafe fn guarded<T>(body: impl FnOnce() -> T) -> T {
         pg_sys::error_context_stack = context.previous;
         result
     }
+}
+
+/// Runs what allocates beside large things that the caller owns: a failed allocation jumps to here instead of past the
+/// caller, and becomes a panic that drops them. Whatever `body` itself owns by then is lost until the session ends.
+///
+/// A query that is run through Postgres's own functions is contained already: its rows are.
+pub fn contained<T>(body: impl FnOnce() -> T) -> T {
+    let body = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    // SAFETY: no panic leaves the closure. Only `out_of_memory` jumps out of it, which the module is about.
+    let result = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(body) };
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cold]

@@ -1,9 +1,10 @@
 //! `session_report`, `retention_report` and `trend`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
+use tidemark_core::interrupt::Interrupt;
 use tidemark_core::retention::calendar::{DAY, Unit};
 use tidemark_core::retention::cohort::{CohortLog, Spec};
 use tidemark_core::retention::matrix::Matrix;
@@ -14,6 +15,7 @@ use super::filter::{Parser, breakdown, json, top};
 use super::read::{Open, Timeline, text};
 use crate::funnel_stats::rounded;
 use crate::support::error::{OrRaise, invalid_argument, not_null};
+use crate::support::heap::contained;
 use crate::support::interrupts::Interrupts;
 use crate::support::interval::fixed_microseconds;
 use crate::support::set::give_rows;
@@ -113,8 +115,9 @@ pg_function! {
 /// The aggregate over the rows of each person: rolling periods, and more of them than a kernel keeps.
 fn by_person(open: &Open, question: Question, spec: Spec) -> Matrix<Global> {
     let (mut matrix, mut retained) = (Matrix::new_in(Global), AVec::new_in(Global));
+    let mut log = CohortLog::new_in(spec, Global);
     open.each_person(question, &mut |_, rows| {
-        let mut log = CohortLog::new_in(spec, Global);
+        log = CohortLog::new_in(spec, Global);
         rows.iter().for_each(|row| log.push(row.time, row.conditions & 1 == 1, row.conditions & 2 == 2));
         for member in log.members(Interrupts) {
             retained.clear();
@@ -149,7 +152,7 @@ impl Period {
 }
 
 /// Numbers by period and series.
-type Values = BTreeMap<(i64, u32), u64>;
+type Values = HashMap<(i64, u32), u64>;
 
 pg_function! {
     /// `trend(source regclass, from_date date, to_date date, math text, events jsonb, unit text, breakdown text,
@@ -184,7 +187,7 @@ pg_function! {
         let mut values = if persons { people(&open, &question, period, &|code| code) } else {
             totals(&open, &question, period)
         };
-        let order = ranked(&values);
+        let order = contained(|| ranked(&values));
         let kept: HashMap<u32, usize> = order.iter().take(top).copied().zip(0..).collect();
         if order.len() > top {
             let joined = |code: u32| if kept.contains_key(&code) { code } else { OTHER };
@@ -193,12 +196,15 @@ pg_function! {
                 people(&open, &question, period, &joined)
             } else {
                 let mut sums = Values::new();
-                values.iter().for_each(|((at, code), n)| *sums.entry((*at, joined(*code))).or_default() += n);
+                contained(|| values.iter().for_each(|((at, code), n)| {
+                    *sums.entry((*at, joined(*code))).or_default() += n;
+                }));
                 sums
             };
         }
-        let mut rows: Vec<_> = values.into_iter().collect();
-        rows.sort_by_key(|((at, code), _)| (*at, kept.get(code).copied().unwrap_or(usize::MAX)));
+        let mut rows: Vec<_> = vec![];
+        contained(|| rows.extend(values.drain()));
+        rows.sort_unstable_by_key(|((at, code), _)| (*at, kept.get(code).copied().unwrap_or(usize::MAX)));
         give_rows(fcinfo, rows.into_iter().map(|((at, code), n)| {
             let series = by.map(|column| match code {
                 0 => "(none)",
@@ -227,9 +233,12 @@ fn totals(open: &Open, question: &Question, period: Period) -> Values {
     }
     let slot = if let Period::Hour = period { Period::HOUR } else { DAY };
     let mut values = Values::new();
-    for ((at, code), n) in open.ask(Trend::new(question.clone(), slot)).counts() {
-        *values.entry((period.start(at), code)).or_default() += n;
-    }
+    let trend = open.ask(Trend::new(question.clone(), slot));
+    contained(|| {
+        for ((at, code), n) in trend.counts() {
+            *values.entry((period.start(at), code)).or_default() += n;
+        }
+    });
     values
 }
 
@@ -248,6 +257,7 @@ fn people(open: &Open, question: &Question, period: Period, series: &dyn Fn(u32)
     open.each_person(question.clone(), &mut |_, rows| {
         seen.clear();
         for row in rows {
+            Interrupts.check();
             let key = (period.start(row.time), series(row.value));
             if seen.insert(key) {
                 *values.entry(key).or_default() += 1;

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use pgrx::pg_sys::{self, Datum, Oid};
-use pgrx::{PgSqlErrorCode, Spi};
+use pgrx::{PgMemoryContexts, PgSqlErrorCode, Spi};
 use tidemark_core::timeline::{Builder, Encoded, person_hash};
 
 use super::dictionary::Dictionary;
 use super::query::{Row, each_row, name_of};
 use crate::models::{is_reading, quoted};
 use crate::support::error::{INVALID, OrRaise, not_null, raise, raise_hint};
-use crate::support::set::give_rows;
+use crate::support::heap::contained;
+use crate::support::interrupts::Interrupts;
+use crate::support::set::Rows;
 use crate::support::{args, pg_function};
 
 const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
@@ -68,15 +70,13 @@ pub unsafe fn add(
         .or_raise(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "cannot encode a date");
 }
 
-/// The slices of all dates, by date.
-pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> Vec<(i32, Encoded)> {
-    let mut slices = vec![];
-    for (date, builder) in builders {
-        builder
-            .finish(bits, |slice| slices.push((date, slice)))
-            .or_raise(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "cannot encode a date");
-    }
-    slices
+/// The slices of all dates, by date. They are made one by one.
+pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> impl Iterator<Item = (i32, Encoded)> {
+    let limit = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+    builders.into_iter().flat_map(move |(date, builder)| {
+        let slices = builder.finish(bits, Interrupts);
+        slices.map(move |slice| (date, slice.or_raise(limit, "cannot encode a date")))
+    })
 }
 
 /// How many properties a timeline may have.
@@ -118,21 +118,26 @@ pg_function! {
         let sql = select(view, properties.iter().skip(1).copied())
             + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
         each_row(&sql, &dates, |row| add(&mut builders, row, &mut dictionaries, (view, &properties)));
-        let slices = finish(builders, bits);
         if !is_reading() {
-            learn(codes, &dictionaries);
+            contained(|| learn(codes, &dictionaries));
         }
-        give_rows(fcinfo, slices.iter().flat_map(|(date, slice)| {
-            let values = std::iter::once(&slice.core).chain(&slice.properties);
-            values.enumerate().map(|(property, bytes)| [
-                Some(Datum::from(*date)),
-                Some(Datum::from(property as i16)),
-                Some(Datum::from(slice.slice as i32)),
-                Some(Datum::from(slice.rows as i32)),
-                Some(Datum::from(slice.persons as i32)),
-                Some(args::make_varlena(bytes)),
-            ])
-        }))
+        let (rows, mut memory) = (Rows::of_call(fcinfo), PgMemoryContexts::new("tidemark slice"));
+        let mut slices = finish(builders, bits);
+        while let Some((date, slice)) = contained(|| slices.next()) {
+            memory.switch_to(|_| {
+                let values = std::iter::once(&slice.core).chain(&slice.properties);
+                values.enumerate().for_each(|(property, bytes)| rows.put([
+                    Some(Datum::from(date)),
+                    Some(Datum::from(property as i16)),
+                    Some(Datum::from(slice.slice as i32)),
+                    Some(Datum::from(slice.rows as i32)),
+                    Some(Datum::from(slice.persons as i32)),
+                    Some(args::make_varlena(bytes)),
+                ]));
+            });
+            memory.reset();
+        }
+        None
     }
 }
 

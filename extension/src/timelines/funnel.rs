@@ -14,9 +14,10 @@ use super::read::{Open, Timeline, text};
 use crate::funnel_stats::rounded;
 use crate::support::array::{self, Element};
 use crate::support::error::{OrRaise, invalid_argument, not_null};
+use crate::support::heap::contained;
 use crate::support::interrupts::Interrupts;
 use crate::support::interval::fixed_microseconds;
-use crate::support::set::give_rows;
+use crate::support::set::{Rows, give_rows};
 use crate::support::{args, pg_function};
 
 type Stats = FunnelStats<Global>;
@@ -93,15 +94,12 @@ pg_function! {
                 chains.insert(hash, chain.to_vec());
             }
         });
-        let mut rows = vec![];
+        let rows = Rows::of_call(fcinfo);
         open.persons(|person, hash| if let Some(chain) = chains.remove(&hash) {
-            rows.push((person.to_owned(), chain));
-        });
-        rows.sort();
-        give_rows(fcinfo, rows.into_iter().map(|(person, chain)| {
             let times = chain.into_iter().map(|time| time.map(Datum::from));
-            [text(&person), Some(array::make(times, Element::TIMESTAMPTZ))]
-        }))
+            rows.put([text(person), Some(array::make(times, Element::TIMESTAMPTZ))]);
+        });
+        None
     }
 }
 
@@ -230,18 +228,19 @@ fn new(steps: usize) -> Stats {
 }
 
 /// The series with most persons at the first step, and the sum of the others as `None`; one of nobody if there is none.
-fn ranked(stats: HashMap<u32, Stats>, top: usize, steps: usize) -> Vec<(Option<u32>, Stats)> {
+fn ranked(mut stats: HashMap<u32, Stats>, top: usize, steps: usize) -> Vec<(Option<u32>, Stats)> {
     let entered = |stats: &Stats| stats.rows().next().map_or(0, |row| row.entered);
-    let mut series: Vec<(Option<u32>, Stats)> =
-        stats.into_iter().map(|(code, stats)| (Some(code), stats)).collect();
-    series.sort_by_key(|(code, stats)| (std::cmp::Reverse(entered(stats)), *code));
+    let mut series: Vec<(Option<u32>, Stats)> = vec![];
+    contained(|| series.extend(stats.drain().map(|(code, stats)| (Some(code), stats))));
+    series.sort_unstable_by_key(|(code, stats)| (std::cmp::Reverse(entered(stats)), *code));
     if series.is_empty() {
         series.push((Some(0), new(steps)));
     }
     if series.len() > top {
         let mut other = new(steps);
         for (_, stats) in series.drain(top..) {
-            other.merge(&stats).or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot add funnels");
+            contained(|| other.merge(&stats))
+                .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot add funnels");
         }
         series.push((None, other));
     }

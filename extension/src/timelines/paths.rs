@@ -10,6 +10,7 @@ use super::filter::{Parser, json, top};
 use super::read::{EVENT, Timeline, text};
 use crate::funnel_stats::rounded;
 use crate::support::error::{invalid_argument, not_null};
+use crate::support::heap::contained;
 use crate::support::interval::fixed_microseconds;
 use crate::support::set::give_rows;
 use crate::support::{args, pg_function};
@@ -55,10 +56,11 @@ pg_function! {
                 step.durations.push(edge.duration_us);
             });
         });
-        let mut rows: Vec<_> = steps.into_iter().collect();
-        rows.sort_by_key(|(step, travellers)| (std::cmp::Reverse(travellers.durations.len()), *step));
+        let mut rows: Vec<_> = vec![];
+        contained(|| rows.extend(steps.drain()));
+        rows.sort_unstable_by_key(|(step, travellers)| (std::cmp::Reverse(travellers.durations.len()), *step));
         rows.truncate(top);
-        rows.sort_by_key(|(step, travellers)| (step.0, std::cmp::Reverse(travellers.durations.len()), *step));
+        rows.sort_unstable_by_key(|(step, travellers)| (step.0, std::cmp::Reverse(travellers.durations.len()), *step));
         give_rows(fcinfo, rows.into_iter().map(|((step, source, target), mut travellers)| {
             let name = |code| text(open.dictionary(item).text(code).unwrap_or("(none)"));
             [

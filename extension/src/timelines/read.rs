@@ -16,6 +16,7 @@ use super::query::{each_row, name_of};
 use crate::support::args;
 use crate::support::array::{self, Element};
 use crate::support::error::{INVALID, OrRaise, invalid_argument, not_null, raise, raise_hint, shown};
+use crate::support::heap::contained;
 use crate::support::interrupts::Interrupts;
 
 /// What the column of events is called.
@@ -116,7 +117,7 @@ impl Timeline {
     /// Reads the dictionaries of the columns asked for, and the rows of dates that wait for a refresh.
     pub fn open(self) -> Open {
         let mut dictionaries = Dictionary::load(self.codes, &self.columns);
-        let mut live = vec![];
+        let mut live: Vec<(i32, Encoded)> = vec![];
         if !self.stale.is_empty() {
             let sql = encode::select(self.view, self.columns.iter().skip(1).copied())
                 + " WHERE r.event_date OPERATOR(pg_catalog.=) ANY ($1)";
@@ -125,8 +126,9 @@ impl Timeline {
                 // SAFETY: the row is one of this query.
                 unsafe { encode::add(&mut builders, row, &mut dictionaries, of) };
             });
-            live = encode::finish(builders, self.bits);
-            live.sort_by_key(|(date, slice)| (slice.slice, *date));
+            let mut slices = encode::finish(builders, self.bits);
+            contained(|| live.extend(&mut slices));
+            live.sort_unstable_by_key(|(date, slice)| (slice.slice, *date));
         }
         Open { timeline: self, dictionaries, live }
     }
@@ -209,6 +211,7 @@ impl Open {
         let mut scan = Scan::new(kernel, self.timeline.bits, Level::best())
             .or_raise(INVALID, "cannot ask this question");
         self.slices(&mut |slice, date, source| scan.read(slice, date, &[source], Interrupts));
+        contained(|| scan.leave(Interrupts));
         scan.finish(Interrupts)
     }
 
@@ -239,7 +242,8 @@ impl Open {
             let (Some(column), Some(bytes)) = (column, unsafe { row.bytes(3) }) else { return };
             if let [_] = columns[..] {
                 // Nothing to wait for: it is read where it lies.
-                return reader.read(key, &[bytes]);
+                reader.live_before(Some(key));
+                return pass(name, &mut *reader.each, key, &[bytes]);
             }
             if reader.key.is_some_and(|before| before != key) {
                 reader.flush();
@@ -248,8 +252,10 @@ impl Open {
             reader.values[column].clear();
             reader.values[column].extend_from_slice(bytes);
         });
-        reader.flush();
-        reader.live_before(None);
+        contained(|| {
+            reader.flush();
+            reader.live_before(None);
+        });
     }
 }
 
@@ -269,16 +275,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn flush(&mut self) {
         if let Some(key) = self.key.take() {
-            let values = std::mem::take(&mut self.values);
-            self.read(key, &values);
-            self.values = values;
+            self.live_before(Some(key));
+            pass(self.name, &mut *self.each, key, &self.values);
             self.values.iter_mut().for_each(Vec::clear);
         }
-    }
-
-    fn read(&mut self, key: (u32, i32), values: &[impl AsRef<[u8]>]) {
-        self.live_before(Some(key));
-        self.pass(key, values);
     }
 
     fn live_before(&mut self, key: Option<(u32, i32)>) {
@@ -287,29 +287,29 @@ impl Reader<'_> {
         {
             let values: Vec<&[u8]> =
                 std::iter::once(&slice.core).chain(&slice.properties).map(Vec::as_slice).collect();
-            self.pass((slice.slice, *date), &values);
+            pass(self.name, &mut *self.each, (slice.slice, *date), &values);
         }
     }
+}
 
-    fn pass(&mut self, (slice, date): (u32, i32), values: &[impl AsRef<[u8]>]) {
-        let corrupt = |error: &dyn std::fmt::Display| -> ! {
-            let name = self.name;
-            raise(
-                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                format!("timeline {name}, slice {slice}, date {}: {error}", date_text(date)),
-            )
-        };
-        let Some((core, properties)) = values.split_first() else { return };
-        let view = View::read(core.as_ref()).unwrap_or_else(|error| corrupt(&error));
-        let codes = properties
-            .iter()
-            .map(|bytes| Codes::read(bytes.as_ref()))
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap_or_else(|error| corrupt(&error));
-        let source = Source::new(view, codes).unwrap_or_else(|error| corrupt(&error));
-        if let Err(error) = (self.each)(slice, date, source) {
-            corrupt(&error);
-        }
+/// Hands out the values of a slice on a date.
+fn pass(timeline: &str, each: EachSlice<'_>, (slice, date): (u32, i32), values: &[impl AsRef<[u8]>]) {
+    let corrupt = |error: &dyn std::fmt::Display| -> ! {
+        raise(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("timeline {timeline}, slice {slice}, date {}: {error}", date_text(date)),
+        )
+    };
+    let Some((core, properties)) = values.split_first() else { return };
+    let view = View::read(core.as_ref()).unwrap_or_else(|error| corrupt(&error));
+    let codes = properties
+        .iter()
+        .map(|bytes| Codes::read(bytes.as_ref()))
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap_or_else(|error| corrupt(&error));
+    let source = Source::new(view, codes).unwrap_or_else(|error| corrupt(&error));
+    if let Err(error) = each(slice, date, source) {
+        corrupt(&error);
     }
 }
 

@@ -16,9 +16,7 @@ fn encoded(rows: &[(u64, i64, u32, u32)]) -> Encoded {
     for &(hash, time, event, code) in rows {
         builder.push(hash, time, event, &[code]).expect("one property");
     }
-    let mut slices = vec![];
-    builder.finish(0, |slice| slices.push(slice)).expect("one date");
-    slices.remove(0)
+    builder.finish(0, ()).next().expect("there are rows").expect("one date")
 }
 
 fn examples() -> Vec<Vec<u8>> {
@@ -91,8 +89,7 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
     if whole.is_ok() {
         let mut builder = Builder::new(usize::from(codes.is_some()));
         builder.add(&source).expect("as many properties");
-        let mut again = vec![];
-        builder.finish(0, |slice| again.push(slice)).expect("it was written before");
+        let again: Vec<_> = builder.finish(0, ()).map(|slice| slice.expect("it was written before")).collect();
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].core, core);
         assert!(!proper || again[0].properties.iter().all(|p| Codes::read(p).is_ok_and(|p| p.check().is_ok())));

@@ -5,7 +5,7 @@
 //! is tested elsewhere.
 //!
 //! `arguments` makes calls from the types and names of arguments, `inputs` the rows they meet; `ways`, `memory` and
-//! `time` ask the aggregates, `functions` the rest, `bytes` the types; `report` judges what comes of a statement, and
+//! `time` ask the aggregates, `timelines` the reports, `functions` the rest, `bytes` the types; `report` judges what comes of a statement, and
 //! counts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
@@ -16,6 +16,7 @@ mod inputs;
 mod memory;
 mod report;
 mod time;
+mod timelines;
 mod ways;
 
 use std::sync::{Mutex, PoisonError};
@@ -51,6 +52,18 @@ fn a_function_survives_hostile_arguments() {
     let report = Report::default();
     functions::walk(&database, &report);
     bytes::walk(&database, &report);
+    report.look_into_log(&database);
+    report.print();
+}
+
+#[test]
+fn a_timeline_survives_large_dates() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let report = Report::default();
+    timelines::with_little_memory(&report);
+    let cluster = Cluster::start("walk-timelines-in-a-hurry");
+    let database = database(&cluster);
+    timelines::in_a_hurry(&database, &report);
     report.look_into_log(&database);
     report.print();
 }

@@ -52,7 +52,7 @@ pub fn walk(aggregates: &[Aggregate], report: &Report) {
 }
 
 /// The kilobytes of address space that a session has after its first aggregate.
-fn kilobytes(database: &Database<'_>) -> u64 {
+pub fn kilobytes(database: &Database<'_>) -> u64 {
     let mut client = database.connect();
     let sql = "SELECT tidemark.session_count(now()), pg_backend_pid()";
     let backend = rows(&mut client, sql).remove(0).remove(1);

@@ -74,7 +74,7 @@ pub fn walk(database: &Database<'_>, aggregates: &[Aggregate], report: &Report) 
 }
 
 /// Runs a statement to its end or timeout.
-fn in_time(session: &mut Session<'_>, sql: &str) -> Duration {
+pub fn in_time(session: &mut Session<'_>, sql: &str) -> Duration {
     let began = Instant::now();
     session.ask("timeout 1 s", sql);
     let took = began.elapsed();
@@ -85,7 +85,7 @@ fn in_time(session: &mut Session<'_>, sql: &str) -> Duration {
 }
 
 /// Runs a statement while another session cancels it.
-fn cancel(session: &mut Session<'_>, sql: &str) {
+pub fn cancel(session: &mut Session<'_>, sql: &str) {
     let pid = session.pid();
     let mut other = session.another_client();
     let (done, wait) = mpsc::channel::<()>();

@@ -32,13 +32,13 @@ impl Trend {
         }
     }
 
-    /// Rows by the start of the slot (microseconds) and value, where there are some.
-    pub fn counts(&self) -> BTreeMap<(i64, u32), u64> {
-        let rows = |(slot, counts): (&i64, &Vec<u64>)| {
+    /// Rows by the start of the slot (microseconds) and value, where there are some, in any order.
+    pub fn counts(&self) -> impl Iterator<Item = ((i64, u32), u64)> {
+        let rows = self.counts.iter().flat_map(|(slot, counts)| {
             let start = slot.saturating_mul(self.slot);
-            counts.clone().into_iter().zip(0..).map(move |(n, value)| ((start, value), n))
-        };
-        self.counts.iter().flat_map(rows).filter(|(_, n)| *n > 0).collect()
+            counts.iter().zip(0..).map(move |(n, value)| ((start, value), *n))
+        });
+        rows.filter(|(_, n)| *n > 0)
     }
 }
 

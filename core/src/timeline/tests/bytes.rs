@@ -69,11 +69,10 @@ proptest! {
             for part in &parts {
                 source(part).of_slice(slice, bits).iter().for_each(|part| builder.add(part).unwrap());
             }
-            builder.finish(bits, |slice| by_slice.push(slice)).unwrap();
+            by_slice.extend(builder.finish(bits, ()).map(Result::unwrap));
         }
         parts.iter().for_each(|part| at_once.add(&source(part)).unwrap());
-        let mut all = vec![];
-        at_once.finish(bits, |slice| all.push(slice)).unwrap();
+        let all: Vec<_> = at_once.finish(bits, ()).map(Result::unwrap).collect();
         prop_assert_eq!(&all, &encode(&rows, bits));
         prop_assert_eq!(&by_slice, &all);
     }
@@ -106,8 +105,7 @@ proptest! {
             // What is accepted is what would be written of the rows in it.
             let mut builder = Builder::new(0);
             builder.add(&Source::new(view, vec![]).unwrap()).unwrap();
-            let mut again = vec![];
-            builder.finish(0, |slice| again.push(slice.core)).unwrap();
+            let again: Vec<_> = builder.finish(0, ()).map(|slice| slice.unwrap().core).collect();
             prop_assert_eq!(again, [altered]);
         }
     }
@@ -174,8 +172,7 @@ fn golden_bytes() {
     for (hash, ms, event, code) in [(7, 2, 1, 3), (5, 1, 2, 0), (7, 2, 1, 1)] {
         builder.push(hash, ms * 1000, event, &[code]).unwrap();
     }
-    let mut slices = vec![];
-    builder.finish(8, |slice| slices.push(slice)).unwrap();
+    let slices: Vec<_> = builder.finish(8, ()).map(Result::unwrap).collect();
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let word = |n: u64| hex(&n.to_le_bytes());
     let int = |n: u32| hex(&n.to_le_bytes());
@@ -198,10 +195,10 @@ fn rows_that_cannot_be_written_are_refused() {
     assert_eq!(builder.push(0, 0, 0, &[0, 0]), Err(properties));
     builder.push(0, i64::MIN, 0, &[0]).unwrap();
     builder.push(0, i64::MAX, 0, &[0]).unwrap();
-    assert_eq!(builder.finish(0, |_| ()), Err(BuildError::Span));
+    assert_eq!(builder.finish(0, ()).next(), Some(Err(BuildError::Span)));
     let mut builder = Builder::new(0);
     builder.push(0, i64::MAX, 0, &[]).unwrap();
-    assert_eq!(builder.finish(0, |_| ()), Err(BuildError::Span));
+    assert_eq!(builder.finish(0, ()).next(), Some(Err(BuildError::Span)));
 }
 
 #[test]

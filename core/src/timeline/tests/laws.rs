@@ -227,7 +227,7 @@ proptest! {
         ways(&rows, |stored, level| {
             let mut trend = Trend::new(question.clone(), slot);
             trend.merge(&stored.scan(Trend::new(question.clone(), slot), level));
-            assert_eq!(trend.counts(), counts);
+            assert_eq!(trend.counts().collect::<BTreeMap<_, _>>(), counts);
             let persons = stored.scan(Persons::new(question.clone(), true), level);
             assert_eq!((persons.total(), persons.dates()), (Some(selected.len() as u64), &dates));
             assert_eq!(stored.scan(Persons::new(question.clone(), false), level).dates(), &dates);
