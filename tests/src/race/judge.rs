@@ -267,8 +267,7 @@ fn nothing_twice(race: &Race<'_>, client: &mut Client) {
 pub fn wrong(client: &mut Client, filter: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for model in MODELS {
-        for kind in ["", "_live"] {
-            let table = format!("race.{}{kind}", model.name);
+        for table in model.relations() {
             for row in rows(client, &model.differences(&table, filter)) {
                 wrong.push(format!("{table}: {} {} rows, such as {}", row[0], row[1], row[2]));
             }

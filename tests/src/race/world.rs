@@ -5,6 +5,7 @@
 //! refunds ---------------------------------------^           sessions [-1, +2] ---^
 //!                         clean -----------------------------^
 //! events -> visits, by person: the marks of persons that writers make reach it as they are
+//! events -> timeline, of which reports are compared
 //! ```
 //!
 //! People are active on three days, then away for two. So with a gap of a day a session lasts up to three dates, which
@@ -32,6 +33,7 @@ pub struct Model {
     lookahead: u64,
     /// Column by which it may be recomputed in part.
     scope: Option<&'static str>,
+    /// Empty for a timeline, which has no live view but reports, which are always live.
     query: &'static str,
     /// Columns as they are compared: types without an equality as text or bytes.
     pub(super) columns: &'static str,
@@ -40,7 +42,7 @@ pub struct Model {
 }
 
 /// All of them, sources first. `factor()` is what a change of definition changes.
-pub const MODELS: [Model; 6] = [
+pub const MODELS: [Model; 7] = [
     Model {
         name: "clean",
         sources: "race.events",
@@ -169,11 +171,45 @@ pub const MODELS: [Model; 6] = [
                        count(*) * (SELECT factor FROM race.factors WHERE model = 'visits') AS events, sum(e.amount) AS amount
                   FROM race.events e GROUP BY e.event_date, e.person",
     },
+    Model {
+        name: "timeline",
+        sources: "race.events",
+        key: "slice, event_date, property",
+        lookback: 0,
+        lookahead: 0,
+        scope: None,
+        query: "",
+        columns: "event_date, what, value",
+        truth: "SELECT e.event_date, 'kind ' || e.kind AS what, count(*) AS value FROM race.events e GROUP BY 1, 2
+                UNION ALL
+                SELECT e.event_date, 'amount ' || coalesce(e.amount::text, '(none)'), count(*) FROM race.events e GROUP BY 1, 2
+                UNION ALL
+                SELECT p.event_date, 'sessions', count(*)
+                  FROM (SELECT e.event_date, e.event_time - lag(e.event_time) OVER (PARTITION BY e.event_date, e.person ORDER BY e.event_time) AS pause
+                          FROM race.events e) AS p
+                 WHERE (p.pause > interval '1 hour') IS NOT FALSE GROUP BY 1",
+    },
 ];
+
+/// Creates the timeline, and reports of it in the place of a live view.
+const TIMELINE: &str =
+    "SELECT tidemark.create_timeline('race.timeline', 'race.events', event_type => 'kind', properties => '{amount}', slices => 4);
+     CREATE OR REPLACE VIEW race.timeline_live AS
+     WITH days AS (SELECT date '2026-03-01' + n AS event_date FROM generate_series(0, 29) AS n)
+     SELECT d.event_date, p.property || ' ' || t.series AS what, t.value
+       FROM days AS d, (VALUES ('kind', 'event_type'), ('amount', 'amount')) AS p(property, breakdown),
+            LATERAL tidemark.trend('race.timeline', d.event_date, d.event_date + 1, breakdown => p.breakdown, top => 1000) AS t
+     UNION ALL
+     SELECT d.event_date, 'sessions', s.sessions
+       FROM days AS d, LATERAL tidemark.session_report('race.timeline', d.event_date, d.event_date + 1, '1 hour') AS s
+      WHERE s.sessions > 0";
 
 impl Model {
     /// The statement that registers the model with this factor.
     pub(super) fn definition(&self, factor: u64) -> String {
+        if self.query.is_empty() {
+            return TIMELINE.to_owned();
+        }
         format!(
             "SELECT tidemark.create_model('race.{}', string_to_array('{}', ', ')::regclass[], $query${}$query$,
                     string_to_array('{}', ', ')::name[], {}, {}, live => true, scope => {})",
@@ -185,6 +221,12 @@ impl Model {
             self.lookahead,
             self.scope.map_or_else(|| "NULL".to_owned(), |column| format!("'{column}'"))
         )
+    }
+
+    /// What is compared with the truth.
+    pub(super) fn relations(&self) -> Vec<String> {
+        let kinds = if self.query.is_empty() { &["_live"][..] } else { &["", "_live"] };
+        kinds.iter().map(|kind| format!("race.{}{kind}", self.name)).collect()
     }
 
     /// A query whose rows are the differences between a table or view and the truth: which way, how many, one row.
