@@ -64,7 +64,7 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
         options::limits(&config).is_ok(),
         options::format(&config).is_ok(),
         options::target(&config).is_ok(),
-        options::encoder(&config, None).is_ok(),
+        options::encoder(&config).is_ok(),
         options::breaker(&config).is_ok(),
         options::lanes(&config).and_then(|lanes| options::batch_limits(&config, lanes)).is_ok(),
         kafka_options::kafka(&config).is_ok(),
