@@ -12,6 +12,7 @@ use pgrx::pg_sys::{self, Datum, FmgrInfo, Oid};
 use crate::support::args;
 use crate::support::error::raise;
 use crate::support::pg_function;
+use crate::support::settings::under;
 
 /// What a door remembers between calls: the owner whose rights it lends, and the function behind it.
 struct Behind {
@@ -105,10 +106,12 @@ pg_function! {
         passed[0].value = Datum::from(caller);
         passed[1..].copy_from_slice(given);
 
+        // Names of relations are stored, compared and built upon, so they are written in one way.
+        let plain_names: (&CStr, &CStr) = (c"quote_all_identifiers", c"off");
         pg_sys::SetUserIdAndSecContext((*behind).owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int);
         let function = (*behind).function.fn_addr;
         let result = match function {
-            Some(function) => pg_sys::ffi::pg_guard_ffi_boundary(|| function(call)),
+            Some(function) => under(&[plain_names], || pg_sys::ffi::pg_guard_ffi_boundary(|| function(call))),
             None => raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "function without an address"),
         };
         pg_sys::SetUserIdAndSecContext(caller, context);

@@ -11,6 +11,7 @@ pub mod heap;
 pub mod interrupts;
 pub mod interval;
 pub mod set;
+pub mod settings;
 pub mod stored;
 
 use pgrx::pg_sys::{Datum, FunctionCallInfo};

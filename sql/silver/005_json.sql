@@ -97,14 +97,16 @@ COMMENT ON FUNCTION silver.event_name(text) IS
 
 CREATE OR REPLACE FUNCTION silver.is_nobody(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (pg_catalog.lower(pg_catalog.btrim(id, E' \t\r\n\u00A0')) IN
-            ('', 'null', 'nil', '<nil>', 'none', 'undefined', 'nan', '[object object]', '0', 'true', 'false',
-             '00000000-0000-0000-0000-000000000000', 'anonymous', 'guest', 'not_authenticated', 'id', 'email',
-             'distinct_id', 'distinctid')) IS NOT FALSE;
+RETURN (pg_catalog.btrim(id, E' \t\r\n\u00A0"''0-') = ''
+        OR pg_catalog.lower(pg_catalog.btrim(id, E' \t\r\n\u00A0"''')) IN
+            ('null', 'nil', '<nil>', 'none', 'undefined', 'nan', '[object object]', '-1', 'true', 'false', 'unknown',
+             'invalid', 'anonymous', 'guest', 'not_authenticated', 'id', 'user_id', 'email', 'distinct_id',
+             'distinctid')) IS NOT FALSE;
 COMMENT ON FUNCTION silver.is_nobody(text) IS
-    'Whether an id is none: NULL, blank, or what programs write in place of one, in any case (null, nil, <nil>, none, '
-    'undefined, NaN, [object Object], 0, true, false, the UUID of zeros, anonymous, guest, not_authenticated, id, '
-    'email, distinct_id, distinctid). Everybody without an id would be one person else.';
+    'Whether an id is none: NULL, blank, nothing but zeros and hyphens (as the UUID of zeros), or what programs write in '
+    'place of one, in any case and also in quotes (null, nil, <nil>, none, undefined, NaN, [object Object], -1, true, '
+    'false, unknown, invalid, anonymous, guest, not_authenticated, id, user_id, email, distinct_id, distinctid). '
+    'Everybody without an id would be one person else.';
 
 CREATE OR REPLACE FUNCTION silver.bounded_id(id text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

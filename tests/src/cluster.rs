@@ -277,7 +277,7 @@ impl Drop for Database<'_> {
 /// A connection to a URL.
 pub fn connect(url: &str) -> Client {
     let shown = url.rsplit('@').next().unwrap_or(url);
-    Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {shown}: {e}"))
+    Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {shown}: {}", explain(&e)))
 }
 
 /// Runs statements and returns the rows of all of them, every value as text, `NULL` for a null.

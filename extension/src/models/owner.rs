@@ -12,6 +12,7 @@ use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder};
 use crate::support::args;
 use crate::support::error::raise;
 use crate::support::pg_function;
+use crate::support::settings::under;
 
 /// Settings under which users' code runs, whatever the session says: the result of a query must not depend on who
 /// refreshes. A live view runs under the settings of its reader; `settings.rs` finds what would differ there.
@@ -52,31 +53,14 @@ fn owner_of(relation: Oid) -> Oid {
 /// After an error Postgres itself restores both when it aborts the (sub)transaction.
 pub(crate) fn as_owner<T>(owner: Oid, work: impl FnOnce() -> T) -> T {
     let (mut user, mut context) = (Oid::INVALID, 0);
-    // SAFETY: plain calls that save, set and restore the backend's current user and settings.
-    let level = unsafe {
+    // SAFETY: plain calls that save and set the backend's current user.
+    unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in SETTINGS {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        level
-    };
-    let result = contained(work);
-    // SAFETY: as above.
-    unsafe {
-        pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, context);
     }
+    let result = under(&SETTINGS, || contained(work));
+    // SAFETY: as above.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
     result
 }
 

@@ -69,6 +69,8 @@ CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources re
     lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
+-- Registrations take turns; one that stays in its transaction must not hold up the others for ever.
+SET lock_timeout = '10s'
 SET standard_conforming_strings = on
 AS $$
 DECLARE
@@ -142,6 +144,10 @@ BEGIN
     -- Marks that are distributed from now on are kept for this definition (marks.sql), and registrations wait for each
     -- other: two at once could make a circle of models.
     SELECT * INTO old FROM tidemark_internal.models m WHERE m.name = create_model.name FOR UPDATE;
+    IF old.target <> model_table AND EXISTS (SELECT FROM pg_class c WHERE c.oid = old.target) THEN
+        -- Its table was renamed, and is refreshed under the old name.
+        PERFORM tidemark_internal.check_may_act_as(caller, old.target);
+    END IF;
     LOCK TABLE tidemark_internal.model_sources IN SHARE ROW EXCLUSIVE MODE;
     old_sources := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
                           WHERE s.model = create_model.name ORDER BY s.source);
@@ -294,6 +300,8 @@ the table, or may not create it again if it is gone.';
 CREATE FUNCTION tidemark_internal.drop_model(caller oid, name text, drop_table boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
+-- Registrations take turns; one that stays in its transaction must not hold up the others for ever.
+SET lock_timeout = '10s'
 AS $$
 DECLARE
     m tidemark_internal.models;

@@ -84,9 +84,11 @@ CREATE FUNCTION tidemark_internal.ids_type(model tidemark_internal.models) RETUR
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN (SELECT format_type(a.atttypid, NULL) || '[]' FROM pg_attribute a
-         WHERE a.attrelid = model.target AND a.attname = model.scope);
+         WHERE a.attrelid = model.target AND a.attname = model.scope
+           AND a.atttypid = ANY ('{text,varchar,uuid,integer,bigint}'::regtype[]));
 COMMENT ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) IS
-'Part of the statements of scoped models: the type of a list of persons.';
+'Part of the statements of scoped models: the type of a list of persons. NULL
+when the column has another one by now: that may run code of its owner.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.ids_type(tidemark_internal.models) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.among(relation regclass, person_column name, ids_type text) RETURNS text

@@ -179,4 +179,17 @@ mod tests {
         run("RESET ROLE; GRANT SELECT ON w.events TO keeper; SET LOCAL ROLE keeper");
         assert_eq!(error_of(create), "no error");
     }
+
+    #[pg_test]
+    fn the_name_of_a_model_whose_table_was_renamed_stays_with_its_owner() {
+        run("CREATE ROLE keeper; CREATE ROLE taker; CREATE SCHEMA w; GRANT CREATE, USAGE ON SCHEMA w TO keeper, taker;
+             CREATE TABLE w.events (event_date date); GRANT SELECT ON w.events TO keeper, taker");
+        let create = "SELECT tidemark.create_model('w.m', '{w.events}', 'SELECT DISTINCT event_date FROM w.events WHERE event_date = $1', '{event_date}')";
+        run(&format!(
+            "SET LOCAL ROLE keeper; {create}; ALTER TABLE w.m RENAME TO kept; SET LOCAL ROLE taker"
+        ));
+        assert_eq!(error_of(create), "42501 must be owner of table w.kept");
+        run("SET LOCAL ROLE keeper");
+        assert_eq!(error_of(create), "no error");
+    }
 }

@@ -211,7 +211,7 @@ mod tests {
                  'SELECT event_date, device, count(*) AS n FROM w.events WHERE event_date >= $1 AND event_date < $2 AND device IS NOT NULL GROUP BY 1, 2',
                  '{event_date, device}', scope => 'device')");
         for (call, error) in [
-            ("'w.events', '{x}'", "22P02 invalid input syntax for type uuid: \"x\""),
+            ("'w.events', '{x}'", "22P02 ids must be values of type uuid"),
             ("'w.events', array_fill('00000000-0000-0000-0000-000000000000'::text, ARRAY[10])", "no error"),
             (
                 "'w.events', ARRAY(SELECT gen_random_uuid()::text FROM generate_series(1, 100001))",
@@ -227,5 +227,22 @@ mod tests {
             error_of("SELECT tidemark.mark_persons('w.events', '{x}')"),
             "42501 permission denied to mark dates of table w.events"
         );
+    }
+
+    #[pg_test]
+    fn no_mark_runs_what_belongs_to_a_type_of_the_models_owner() {
+        world();
+        run("SELECT tidemark.create_model('w.days', '{w.events}',
+                 'SELECT event_date, person, count(*) AS n FROM w.events WHERE event_date >= $1 AND event_date < $2 AND person IS NOT NULL GROUP BY 1, 2',
+                 '{event_date, person}', scope => 'person');
+             CREATE ROLE builder; GRANT CREATE, USAGE ON SCHEMA w TO builder;
+             CREATE TABLE w.ran (who name); GRANT INSERT ON w.ran TO PUBLIC;
+             CREATE FUNCTION w.check_it(text) RETURNS boolean LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO w.ran VALUES (current_user); RETURN true; END';
+             CREATE DOMAIN w.checked AS text CHECK (w.check_it(VALUE));
+             ALTER TABLE w.days OWNER TO builder; ALTER TABLE w.days ALTER COLUMN person TYPE w.checked;
+             DELETE FROM w.ran;
+             SELECT tidemark.mark_persons('w.events', '{a}')");
+        assert_eq!(text("SELECT count(*) FROM w.ran"), "0");
     }
 }

@@ -223,14 +223,17 @@ impl std::ops::DerefMut for Kept {
     }
 }
 
+/// What a database or a role has set for people's queries is not meant for these sessions.
+const SESSION: &str =
+    "SET TIME ZONE 'UTC'; SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp;
+                       SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+                       SET default_transaction_isolation = 'read committed'; SET row_security = on;
+                       SET quote_all_identifiers = off";
+
 /// Opens a connection; a task of its own serves it until the client is dropped.
 pub async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
     let client = open(config).await?;
-    client
-        .batch_execute(
-            "SET TIME ZONE 'UTC'; SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp",
-        )
-        .await?;
+    client.batch_execute(SESSION).await?;
     Ok(client)
 }
 

@@ -8,7 +8,8 @@ use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, assert_books, id, line, line_received};
 use tidemark_tests::oracle::assert_first_pass;
 use tidemark_tests::process::tidemark;
-use tidemark_tests::run::{Run, wait_for};
+use tidemark_tests::run::{PATIENCE, Run, wait_for};
+use tidemark_tests::wait_until;
 
 /// So many days before today, by the server.
 fn day(database: &Database<'_>, ago: i64) -> String {
@@ -178,8 +179,14 @@ fn a_batch_with_no_room_among_the_locks_or_no_time_is_written_in_parts() {
             let make = dates.replace("%1", &from.to_string()).replace("%2", &(from + 9).to_string());
             database.connect().batch_execute(&make).unwrap();
         }
+        // Where there is no room among the locks, there is none for a new session either.
+        let mut watch = database.connect();
         append(&topic, &lines(&database, ago.iter().copied()));
-        wait_for(&database, &mut process, 1 + ago.len() as i64);
+        wait_until("the batch in parts", PATIENCE, || {
+            assert!(process.is_running(), "the loader ended: {}", process.errors());
+            let position = watch.query_one("SELECT sum(next_offset)::bigint FROM loader.offsets", &[]);
+            position.is_ok_and(|row| row.get::<_, i64>(0) > ago.len() as i64)
+        });
         process.signal("TERM");
         let ended = process.wait().ok();
         assert!(ended.stderr.contains(&format!("SQLSTATE {code}")), "{what}: {}", ended.stderr);

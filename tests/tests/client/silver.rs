@@ -120,6 +120,8 @@ fn what_programs_write_in_place_of_an_id_is_no_person() {
         "null",
         "NULL",
         "undefined",
+        "'unknown'",
+        "-1",
         "None",
         "NaN",
         "<nil>",
@@ -137,7 +139,7 @@ fn what_programs_write_in_place_of_an_id_is_no_person() {
         writeln!(lines, "{}", line.replacen('{', &format!(r#"{{"anonymousId":"visitor-{n}","#), 1)).unwrap();
         writeln!(lines, "{}", event(100 + n, id, &time, "page_viewed", "{}", "{}")).unwrap();
     }
-    for (n, id) in (201..).zip(["00", "nullable", "u-0", "guest-7"]) {
+    for (n, id) in (201..).zip(["0-1", "nullable", "u-0", "guest-7"]) {
         writeln!(lines, "{}", event(n, id, "2026-09-01T11:00:00Z", "page_viewed", "{}", "{}")).unwrap();
     }
     load(&database, &lines);
@@ -145,7 +147,7 @@ fn what_programs_write_in_place_of_an_id_is_no_person() {
     for table in ["silver.events", "silver.page_views"] {
         let persons =
             |of: &str| database.column(&format!("SELECT DISTINCT person FROM {table} WHERE {of} ORDER BY 1"));
-        assert_eq!(persons("event_time >= '2026-09-01 11:00Z'"), ["00", "guest-7", "nullable", "u-0"]);
+        assert_eq!(persons("event_time >= '2026-09-01 11:00Z'"), ["0-1", "guest-7", "nullable", "u-0"]);
         assert_eq!(persons("person LIKE 'visitor-%'").len(), nobody.len());
         let without = format!("SELECT count(*) FROM {table} WHERE person IS NULL");
         assert_eq!(database.number(&without), nobody.len() as i64, "{table}");

@@ -415,3 +415,41 @@ fn figures_across_dates_are_what_the_events_say() {
     );
     assert_eq!(database.number(&monthly), 0);
 }
+
+#[test]
+fn what_a_database_has_set_for_peoples_queries_holds_up_neither_loading_nor_maintenance() {
+    let database = cluster::shared().database();
+    let name = &database.name;
+    let settings = [
+        "quote_all_identifiers = on",
+        "statement_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "row_security = off",
+        "default_transaction_isolation = serializable",
+    ];
+    let mut admin = database.connect();
+    for setting in settings {
+        admin.batch_execute(&format!("ALTER DATABASE {name} SET {setting}")).unwrap();
+    }
+    for day in 1..=3 {
+        let time = |hour: u64| format!("2026-09-0{day}T{hour:02}:00:00Z");
+        let lines: Vec<String> =
+            (0..20).map(|n| event(100 * day + n, "u", &time(n), "page_viewed", "{}", "{}")).collect();
+        load(&database, &lines.join("\n"));
+        tidemark(&["maintain"]).database(&database.admin_url()).run().ok();
+    }
+    admin.batch_execute(&format!("ALTER DATABASE {name} RESET ALL")).unwrap();
+    assert_eq!(database.number("SELECT count(*) FROM gold.daily_actives"), 3);
+    assert_eq!(database.number("SELECT count(DISTINCT cohort_week) FROM gold.retention_weekly"), 1);
+    // Whoever calls a function under these settings registers the same names.
+    admin
+        .batch_execute(
+            "SET quote_all_identifiers = on; CREATE TABLE public.t (event_date date);
+             SELECT tidemark.create_model('public.t', ARRAY['silver.events']::regclass[],
+                 'SELECT DISTINCT event_date FROM silver.events WHERE event_date >= $1 AND event_date < $2',
+                 '{event_date}')",
+        )
+        .unwrap();
+    let named = "SELECT model FROM tidemark.model_status WHERE target = 'public.t'::regclass";
+    assert_eq!(database.column(named), ["public.t"]);
+}
