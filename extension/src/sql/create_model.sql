@@ -69,8 +69,6 @@ CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources re
     lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name) RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
--- Registrations take turns; one that stays in its transaction must not hold up the others for ever.
-SET lock_timeout = '10s'
 SET standard_conforming_strings = on
 AS $$
 DECLARE
@@ -300,8 +298,6 @@ the table, or may not create it again if it is gone.';
 CREATE FUNCTION tidemark_internal.drop_model(caller oid, name text, drop_table boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
--- Registrations take turns; one that stays in its transaction must not hold up the others for ever.
-SET lock_timeout = '10s'
 AS $$
 DECLARE
     m tidemark_internal.models;
