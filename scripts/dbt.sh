@@ -189,7 +189,8 @@ SELECT tidemark.manage_partitions(parent => s.name::regclass, partition_schema =
   FROM (VALUES ('silver.events', 'silver_partitions'), ('bronze.events', 'bronze_partitions')) AS s(name, schema);
 SQL
     loader maintain
-    printf '%s\n' '{"messageId":"ahead-3","type":"track","event":"page_viewed","timestamp":"2026-02-15T00:20:00Z","receivedAt":"2026-03-13T09:00:00Z","userId":"edge-ahead"}' \
+    printf '%s\n' '{"messageId":"ahead-3","type":"track","event":"page_viewed",'\
+'"timestamp":"2026-02-15T00:20:00Z","receivedAt":"2026-03-13T09:00:00Z","userId":"edge-ahead"}' \
         >"$WORK/events/after.ndjson"
     loader load "$WORK/events/after.ndjson"
     loader maintain
@@ -207,7 +208,8 @@ SQL
 # Sources and models have the columns that are described, each with a description, and each comment is in the database.
 catalog() {
     must_dbt docs docs generate
-    "$VENV/bin/python" - "$PROJECT/target" >&2 <<'PYTHON' || die "descriptions and tables differ" "dbt/models/ describes what the lines above name"
+    "$VENV/bin/python" - "$PROJECT/target" >&2 <<'PYTHON' || \
+        die "descriptions and tables differ" "dbt/models/ describes what the lines above name"
 import json, sys
 manifest, catalog = (json.load(open(f"{sys.argv[1]}/{name}.json")) for name in ("manifest", "catalog"))
 described = {**manifest["sources"], **{k: v for k, v in manifest["nodes"].items() if v["resource_type"] == "model"}}
@@ -235,7 +237,8 @@ PYTHON
 
 # The page shows nothing that was not run: its commands are among those above, its blocks stand in the files below dbt/.
 page() {
-    "$VENV/bin/python" - "$ROOT/docs/dbt.md" "$WORK/commands" "$ROOT/dbt" >&2 <<'PYTHON' || die "docs/dbt.md shows what was not run here" "the lines above name it"
+    "$VENV/bin/python" - "$ROOT/docs/dbt.md" "$WORK/commands" "$ROOT/dbt" >&2 <<'PYTHON' || \
+        die "docs/dbt.md shows what was not run here" "the lines above name it"
 import pathlib, re, sys
 page, ran = (pathlib.Path(name).read_text() for name in sys.argv[1:3])
 files = [p.read_text() for p in pathlib.Path(sys.argv[3]).rglob("*") if p.suffix in (".sql", ".yml") and "target" not in p.parts]
@@ -269,4 +272,5 @@ step "descriptions" catalog
 step "retired partitions" retired
 step "the page" page
 read -r nodes tests < <(sed -nE 's/.*Found ([0-9]+) models, ([0-9]+) data tests.*/\1 \2/p' "$LOGS/dbt-run-4.log")
-say "make dbt: $nodes models, $tests tests, $RUNS incremental runs, 1 full refresh and 8 spoilt comparisons as expected, in $((EPOCHSECONDS - STARTED)) s"
+say "make dbt: $nodes models, $tests tests, $RUNS incremental runs, 1 full refresh" \
+    "and 8 spoilt comparisons as expected, in $((EPOCHSECONDS - STARTED)) s"

@@ -87,7 +87,8 @@ secure() {
         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER \
         "$listener.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_alice=\"$KAFKA_SECURE\";" \
         "$listener.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;" \
-        "$listener.oauthbearer.sasl.jaas.config=$modules.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"alice\";" \
+        "$listener.oauthbearer.sasl.jaas.config=$modules.oauthbearer.OAuthBearerLoginModule required "\
+"unsecuredLoginStringClaim_sub=\"alice\";" \
         >>"$DIR/server.properties"
     printf '%s\n' "$secure" >"$DIR/secure_port"
 }

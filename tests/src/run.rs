@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::cluster::{Database, rows};
-use crate::process::{Counts, Process, tidemark};
+use crate::process::{Counts, Invocation, Process, tidemark};
 use crate::{broker, wait_until};
 
 /// Longer than anything here takes on a busy machine.
@@ -96,6 +96,12 @@ impl Run {
     pub fn catch_up(&self) -> Counts {
         self.clone().with(&["--until-caught-up"]).start().wait().ok().counts()
     }
+}
+
+/// Runs until everything is loaded that the topic holds, without maintenance, whatever the address of the database is.
+pub fn until_caught_up(broker: &str, topic: &str) -> Invocation {
+    let read = ["run", "--brokers", broker, "--topic", topic];
+    tidemark(&[&read[..], &["--until-caught-up", "--maintain-every", "off"]].concat())
 }
 
 /// `LANES=3` has the loaders of these tests run with three lanes, unless a test says how many.

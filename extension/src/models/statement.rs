@@ -313,7 +313,11 @@ mod tests {
     fn a_doubled_key_is_shown() {
         assert_eq!(
             text("built"),
-            r#"SELECT jsonb_build_object('event_date', "event_date", 'it''s', "it's")::text FROM w.m WHERE event_date = $1 GROUP BY "event_date", "it's" HAVING count(*) > 1 OR "event_date" IS NULL OR "it's" IS NULL LIMIT 1"#
+            concat!(
+                r#"SELECT jsonb_build_object('event_date', "event_date", 'it''s', "it's")::text FROM w.m "#,
+                r#"WHERE event_date = $1 GROUP BY "event_date", "it's" "#,
+                r#"HAVING count(*) > 1 OR "event_date" IS NULL OR "it's" IS NULL LIMIT 1"#
+            )
         );
     }
 

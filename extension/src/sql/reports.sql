@@ -40,7 +40,7 @@ COMMENT ON FUNCTION tidemark.funnel_persons(regclass, date, date, jsonb, interva
 'The persons behind a number of funnel_report, with the times of their steps:
 those who entered step or, dropped, those of them who came no further. Other
 arguments as there. Persons are named by the rows of source, which are read
-for it.';
+for it; in any order.';
 
 CREATE FUNCTION tidemark.session_report(source regclass, from_date date, to_date date,
     gap interval DEFAULT '30 minutes', filters jsonb DEFAULT NULL)

@@ -194,7 +194,8 @@ mod tests {
         raw.slots.push(slot);
         for (offset, (user, day)) in (0..).zip(events) {
             let value = format!(
-                r#"{{"messageId":"00000000-0000-4000-8000-000000000001","event":"e","userId":"{user}","timestamp":"2026-09-{day:02}T10:00:00Z"}}"#
+                r#"{{"messageId":"00000000-0000-4000-8000-000000000001","event":"e",
+                    "userId":"{user}","timestamp":"2026-09-{day:02}T10:00:00Z"}}"#
             );
             raw.push(0, offset, None, RecordKind::Value, None, None, value.as_bytes(), 10_000);
         }

@@ -7,6 +7,7 @@ use tidemark_tests::cluster;
 use tidemark_tests::events::{self, Generated, assert_exact, line_received};
 use tidemark_tests::pooler::Pooler;
 use tidemark_tests::process::{Finished, Invocation, shop, tidemark};
+use tidemark_tests::run::until_caught_up;
 
 pub fn topic_of(file: &Generated, brokers: &str) -> String {
     let topic = broker::shared().topic();
@@ -334,20 +335,7 @@ fn row_28_a_pooler_that_changes_backends_is_refused_and_one_that_keeps_them_is_n
     let broker = &broker::shared().address;
     let file = some_events("305");
     let topic = topic_of(&file, broker);
-    let run = |url: &str| {
-        tidemark(&[
-            "run",
-            "--brokers",
-            broker,
-            "--topic",
-            &topic,
-            "--until-caught-up",
-            "--maintain-every",
-            "off",
-        ])
-        .database(url)
-        .run()
-    };
+    let run = |url: &str| until_caught_up(broker, &topic).database(url).run();
     for mode in ["transaction", "statement"] {
         let pooler = Pooler::start(&database, mode);
         let url = pooler.url(&database);

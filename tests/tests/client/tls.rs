@@ -7,6 +7,7 @@ use tidemark_tests::broker::{self, Secure};
 use tidemark_tests::cluster::{self, Cluster, Database};
 use tidemark_tests::events::{self, assert_exact};
 use tidemark_tests::process::tidemark;
+use tidemark_tests::run::until_caught_up;
 
 use crate::operations::{check, config, some_events, topic_of, with_config};
 
@@ -84,19 +85,7 @@ fn tls_to_postgres_checks_what_sslmode_says() {
         assert_eq!(line.starts_with("ok"), expected.ends_with("TLS"), "{url}: {line}");
     }
     let url = format!("{named}?sslmode=verify-full&sslrootcert={cert}");
-    tidemark(&[
-        "run",
-        "--brokers",
-        broker,
-        "--topic",
-        &topic,
-        "--until-caught-up",
-        "--maintain-every",
-        "off",
-    ])
-    .database(&url)
-    .run()
-    .ok();
+    until_caught_up(broker, &topic).database(&url).run().ok();
     assert_exact(&database, &file.path);
     // A server without TLS and a client that insists on it.
     let off = cluster::shared().database();

@@ -112,8 +112,8 @@ impl<const K: usize, const T: usize, const V: usize> Progress<K, T, V> {
 }
 
 impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Steps<K, T, V, F> {
-    /// The funnel of the question's conditions. `None` when there are too few or too many of them, when unmatched rows are asked
-    /// for, or when chains are and a row may satisfy two steps: then rows are to be matched to steps.
+    /// The funnel of the question's conditions. `None` when there are too few or too many of them, when unmatched rows
+    /// are asked for, or when chains are and a row may satisfy two steps: then rows are to be matched to steps.
     ///
     /// The window is inclusive, in microseconds, a negative one counts as 0. `value_of` is the step, from 0, at which
     /// the value of a chain is taken; levels have that of the first row of step 1, so 0.

@@ -383,7 +383,8 @@ mod tests {
                 && matches!(Format::new(Preset::Segment, &[]), Format::Segment)
         );
         for text in [
-            r#"{"messageId":"018f2f0e-0000-4000-8000-000000000001","type":"track","event":"e","timestamp":"2026-09-01T10:00:00Z","userId":"u","anonymousId":"a"}"#,
+            r#"{"messageId":"018f2f0e-0000-4000-8000-000000000001","type":"track","event":"e",
+                "timestamp":"2026-09-01T10:00:00Z","userId":"u","anonymousId":"a"}"#,
             r#"{"messageId":"x","type":"page","originalTimestamp":"2026-09-01T10:00:00+02:00","user_id":7}"#,
             r#"{"messageId":"x","type":"page","timestamp":"2026-09-01T10:00:00Z","userId":"","user_id":"v"}"#,
             r#"{"type":"track","event":"e","timestamp":"2026-09-01T10:00:00Z"}"#,
@@ -410,7 +411,8 @@ mod tests {
                 .map(|text| parse_part(text).unwrap())
                 .collect();
         let format = Format::new(Preset::Segment, &own);
-        let event = br#"{"meta":{"id":"018f2f0e-0000-4000-8000-000000000001"},"when":"2026-09-01T10:00:00Z","what":"sale","who":["ada"],"anonymousId":"a","event":"other"}"#;
+        let event = br#"{"meta":{"id":"018f2f0e-0000-4000-8000-000000000001"},"when":"2026-09-01T10:00:00Z",
+            "what":"sale","who":["ada"],"anonymousId":"a","event":"other"}"#;
         let event = judge(&format, event).unwrap();
         assert_eq!((event.event_type.as_ref(), event.user_id.as_deref()), ("sale", Some("ada")));
         assert_eq!(event.anonymous_id.as_deref(), Some("a"));
@@ -426,7 +428,8 @@ mod tests {
     #[test]
     fn cloudevents_are_read_in_both_modes() {
         let format = Format::new(Preset::Cloudevents, &[]);
-        let structured = br#"{"specversion":"1.0","id":"1","source":"/shop","type":"sale","time":"2026-09-01T10:00:00Z","data":{"userId":"ada"}}"#;
+        let structured = br#"{"specversion":"1.0","id":"1","source":"/shop","type":"sale",
+            "time":"2026-09-01T10:00:00Z","data":{"userId":"ada"}}"#;
         let json = Some(b"application/cloudevents+json; charset=utf-8".as_slice());
         let marked = encoded(&[("content-type", json), ("ce_specversion", Some(b"1.0"))]);
         assert_eq!(format.compose(Some(&marked), structured), None);
@@ -460,7 +463,9 @@ mod tests {
         let format = Format::new(Preset::Snowplow, &[]);
         for time in ["2026-09-01 10:00:00.123", "2026-09-01T10:00:00.123Z", "2026-09-01T12:00:00.123+02:00"] {
             let text = format!(
-                r#"{{"event_id":"018f2f0e-0000-4000-8000-000000000001","event":"unstruct","event_name":"add_to_cart","derived_tstamp":"{time}","collector_tstamp":"2026-09-01 10:00:01","user_id":"","domain_userid":"d"}}"#
+                r#"{{"event_id":"018f2f0e-0000-4000-8000-000000000001","event":"unstruct",
+                    "event_name":"add_to_cart","derived_tstamp":"{time}","collector_tstamp":"2026-09-01 10:00:01",
+                    "user_id":"","domain_userid":"d"}}"#
             );
             let event = judge(&format, text.as_bytes()).unwrap();
             assert_eq!(event.event_time, parse_time("2026-09-01T10:00:00.123Z").unwrap(), "{time}");
