@@ -103,9 +103,9 @@ RETURN (pg_catalog.btrim(id, E' \t\r\n\u00A0"''0-') = ''
              'invalid', 'anonymous', 'guest', 'not_authenticated', 'id', 'user_id', 'email', 'distinct_id',
              'distinctid')) IS NOT FALSE;
 COMMENT ON FUNCTION silver.is_nobody(text) IS
-    'Whether an id is none: NULL, blank, nothing but zeros and hyphens (as the UUID of zeros), or what programs write in '
-    'place of one, in any case and also in quotes (null, nil, <nil>, none, undefined, NaN, [object Object], -1, true, '
-    'false, unknown, invalid, anonymous, guest, not_authenticated, id, user_id, email, distinct_id, distinctid). '
+    'Whether an id is none: NULL, blank, nothing but zeros and hyphens (as the UUID of zeros), or what programs write '
+    'in place of one, in any case and also in quotes (null, nil, <nil>, none, undefined, NaN, [object Object], -1, '
+    'true, false, unknown, invalid, anonymous, guest, not_authenticated, id, user_id, email, distinct_id, distinctid). '
     'Everybody without an id would be one person else.';
 
 CREATE OR REPLACE FUNCTION silver.bounded_id(id text) RETURNS text
