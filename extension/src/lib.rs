@@ -13,9 +13,11 @@ pub mod funnel;
 pub mod funnel_stats;
 pub mod hll;
 pub mod models;
+pub mod partitions;
 pub mod retention;
 pub mod sequences;
 pub mod sessions;
+pub mod steps;
 pub mod timelines;
 pub mod window_funnel;
 

@@ -16,7 +16,7 @@ use crate::support::settings::under;
 
 /// Settings under which users' code runs, whatever the session says: the result of a query must not depend on who
 /// refreshes. A live view runs under the settings of its reader; `settings.rs` finds what would differ there.
-const SETTINGS: [(&CStr, &CStr); 8] = [
+const SETTINGS: [(&CStr, &CStr); 12] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"timezone", c"UTC"),
     (c"datestyle", c"ISO, MDY"),
@@ -25,6 +25,10 @@ const SETTINGS: [(&CStr, &CStr); 8] = [
     (c"bytea_output", c"hex"),
     (c"standard_conforming_strings", c"on"),
     (c"transform_null_equals", c"off"),
+    (c"row_security", c"on"),
+    (c"quote_all_identifiers", c"off"),
+    (c"default_tablespace", c""),
+    (c"default_table_access_method", c"heap"),
 ];
 
 /// The owner of a relation; an ERROR if there is no such relation.

@@ -46,6 +46,39 @@ may be refreshed, and why not in others. 42P17 for a scope that it cannot
 have.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.note_ways(text) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.lock_registrations() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- No SET of the function: it would override what the caller set, who knows how long he may hold up others.
+    unlimited CONSTANT boolean := current_setting('lock_timeout') = '0';
+BEGIN
+    IF unlimited THEN
+        PERFORM set_config('lock_timeout', '10s', true);
+    END IF;
+    LOCK TABLE tidemark_internal.model_sources IN SHARE ROW EXCLUSIVE MODE;
+    IF unlimited THEN
+        PERFORM set_config('lock_timeout', '0', true);
+    END IF;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'another transaction registers or drops a model and is still open'
+        USING ERRCODE = '55P03', HINT = concat('It is that of process ',
+            (SELECT string_agg(concat(l.pid, ' (', a.usename, ')'), ', ')
+               FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+              WHERE l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+                AND l.relation = 'tidemark_internal.model_sources'::regclass AND l.granted
+                AND l.mode IN ('ShareRowExclusiveLock', 'RowExclusiveLock') AND l.pid <> pg_backend_pid()),
+            '. Try again when it has ended.');
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.lock_registrations() IS
+'Part of tidemark.create_model and tidemark.drop_model: makes this the only
+transaction that registers or drops models. Marks that are distributed
+meanwhile stay for models that cannot be seen yet. Waits for as long as
+lock_timeout says, 10 s where it says nothing; 55P03 after that.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.lock_registrations() FROM PUBLIC;
+
 CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[],
     lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false,
     scope name DEFAULT NULL, scope_source name DEFAULT NULL) RETURNS regclass
@@ -146,7 +179,7 @@ BEGIN
         -- Its table was renamed, and is refreshed under the old name.
         PERFORM tidemark_internal.check_may_act_as(caller, old.target);
     END IF;
-    LOCK TABLE tidemark_internal.model_sources IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM tidemark_internal.lock_registrations();
     old_sources := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
                           WHERE s.model = create_model.name ORDER BY s.source);
     changed := old.name IS NULL
@@ -227,8 +260,7 @@ BEGIN
            FOR UPDATE OF m SKIP LOCKED  -- whoever has it registers, drops or refreshes it: the next refresh looks again
     LOOP
         BEGIN
-            -- As in create_model.
-            LOCK TABLE tidemark_internal.model_sources IN SHARE ROW EXCLUSIVE MODE;
+            PERFORM tidemark_internal.lock_registrations();
             IF NOT tidemark_internal.may_read((SELECT c.relowner FROM tidemark_internal.models m
                                                  JOIN pg_class c ON c.oid = m.target WHERE m.name = lost.model),
                                               lost.found) THEN
@@ -291,9 +323,11 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_a
 COMMENT ON FUNCTION tidemark.drop_model(text, boolean) IS
 'Takes a model away: its registration, marks and live view, and with
 drop_table (default false) its table. Without it the table stays as it is
-and is no longer kept up to date. 42704: no such model; 2BP01: other models
-or views need it; 42501: the caller has not the rights of the role that owns
-the table, or may not create it again if it is gone.';
+and is no longer kept up to date; models that read it read it on. 42704: no
+such model; 2BP01: views need its live view, or models the table that is to
+be dropped; 42501: the caller has not the rights of the role that owns the
+table, or may not create it again if it is gone; 55P03: another transaction
+that registers or drops a model is still open.';
 
 CREATE FUNCTION tidemark_internal.drop_model(caller oid, name text, drop_table boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
@@ -309,11 +343,6 @@ BEGIN
         RAISE EXCEPTION 'model % does not exist', name
             USING ERRCODE = '42704', HINT = 'SELECT model FROM tidemark.model_status lists them.';
     END IF;
-    SELECT s.model INTO reader FROM tidemark_internal.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'model % is read by model %', name, reader
-            USING ERRCODE = '2BP01', HINT = 'Drop the models that read it first.';
-    END IF;
     there := EXISTS (SELECT FROM pg_class c WHERE c.oid = m.target);
     IF there THEN
         PERFORM tidemark_internal.check_may_act_as(caller, m.target);
@@ -327,6 +356,13 @@ BEGIN
     END IF;
     -- Waits for whoever refreshes it.
     PERFORM FROM tidemark_internal.models x WHERE x.name = drop_model.name FOR UPDATE;
+    PERFORM tidemark_internal.lock_registrations();
+    -- A table that stays may be read on: whoever makes a model of it cannot keep its owner from dropping his.
+    SELECT s.model INTO reader FROM tidemark_internal.model_sources s WHERE s.source = m.target ORDER BY 1 LIMIT 1;
+    IF FOUND AND drop_table THEN
+        RAISE EXCEPTION 'the table of model % is read by model %', name, reader
+            USING ERRCODE = '2BP01', HINT = 'Drop the models that read it first, or keep the table.';
+    END IF;
     PERFORM tidemark_internal.drop_live_view(name);
     DELETE FROM tidemark_internal.models x WHERE x.name = drop_model.name;
     DELETE FROM tidemark_internal.model_dirty d WHERE d.model = drop_model.name;

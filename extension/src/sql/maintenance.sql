@@ -1,8 +1,9 @@
 -- Maintenance of partitions as people and clients call it: single steps, the procedure, and what a person does about a
 -- retired date. What a step does is in retirement_steps.sql, how things stand in partition_health.sql.
 --
--- Who may: whoever may insert into a table may ask for what its owner has configured. What notes a date without
--- detaching it at once, or brings one back, needs the rights of the owner.
+-- Who may: whoever may insert into a table may ask for what its owner has configured, by the procedure, which holds no
+-- lock for longer than a step (partitions.rs). A single step in a transaction of the caller's own, which may stay open,
+-- needs the rights of the owner where it locks others out; so does what notes something or brings a date back.
 
 CREATE FUNCTION tidemark_internal.managed_tables()
 RETURNS TABLE (parent regclass, owner regrole, as_owner boolean)
@@ -24,6 +25,28 @@ COMMENT ON FUNCTION tidemark_internal.managed_tables() IS
 whether a client may detach their partitions concurrently, for which it has
 to SET ROLE to the owner.';
 
+CREATE FUNCTION tidemark_internal.take_step(parent regclass, work text,
+    OUT action text, OUT event_date date, OUT partition text, OUT detail text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF work = 'create' THEN
+        SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.create_step(parent) s;
+    ELSIF work = 'drop' THEN
+        SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.drop_step(parent) s;
+    ELSIF work IN ('retire', 'retire concurrently') THEN
+        SELECT s.* INTO action, event_date, partition, detail
+          FROM tidemark_internal.retire_step(parent, work = 'retire concurrently') s;
+    ELSE
+        RAISE EXCEPTION 'work must be create, retire, retire concurrently or drop' USING ERRCODE = '22023';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.take_step(regclass, text) IS
+'The work behind tidemark_internal.maintenance_step, for whoever may.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.take_step(regclass, text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.maintenance_step(parent regclass, work text,
     OUT action text, OUT event_date date, OUT partition text, OUT detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_act';
@@ -32,13 +55,14 @@ COMMENT ON FUNCTION tidemark_internal.maintenance_step(regclass, text) IS
 says what it did; all NULL when nothing is left to do. Call it until then,
 each time in a transaction of its own. work: create (partitions ahead),
 retire (detach what is due), retire concurrently, or drop. With retire
-concurrently, which needs the rights of the owner, an action detach has done
-nothing yet: the client has to send the statement in detail at top level, as
-the owner, tell tidemark_internal.record_maintenance if it fails, and then
-go on. Other actions: create (partitions made, their number in detail),
-detached, finalize, attach (a partition that is needed again), refused,
-failed (Postgres refused a DETACH, and why), forget, drop, and skip when
-another session maintains the table. The caller needs INSERT on parent.';
+concurrently an action detach has done nothing yet: the client has to send
+the statement in detail at top level, as the owner, tell
+tidemark_internal.record_maintenance if it fails, and then go on. Other
+actions: create (partitions made, their number in detail), detached,
+finalize, attach (a partition that is needed again), refused, failed
+(Postgres refused a DETACH, and why), forget, drop, and skip when another
+session maintains the table. The caller must have the rights of the owner of
+parent; for create INSERT on it is enough.';
 
 CREATE FUNCTION tidemark_internal.maintenance_step(caller oid, parent regclass, work text,
     OUT action text, OUT event_date date, OUT partition text, OUT detail text)
@@ -48,21 +72,12 @@ AS $$
 BEGIN
     IF parent IS NULL THEN
         RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
-    ELSIF work IS NULL OR work NOT IN ('create', 'retire', 'retire concurrently', 'drop') THEN
-        RAISE EXCEPTION 'work must be create, retire, retire concurrently or drop' USING ERRCODE = '22023';
-    ELSIF work = 'retire concurrently' THEN
-        PERFORM tidemark_internal.check_may_act_as(caller, parent);
-    ELSE
+    ELSIF work = 'create' THEN
         PERFORM tidemark_internal.check_may_insert(caller, parent, work);
-    END IF;
-    IF work = 'create' THEN
-        SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.create_step(parent) s;
-    ELSIF work = 'drop' THEN
-        SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.drop_step(parent) s;
     ELSE
-        SELECT s.* INTO action, event_date, partition, detail
-          FROM tidemark_internal.retire_step(parent, work = 'retire concurrently') s;
+        PERFORM tidemark_internal.check_may_act_as(caller, parent);
     END IF;
+    SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.take_step(parent, work) s;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.maintenance_step(oid, regclass, text) IS
@@ -76,9 +91,26 @@ a bare SQLSTATE 55P03 or 40P01 for a lock that was not to be had (counted),
 else SQLSTATE and message of what failed. When that was the DETACH
 CONCURRENTLY that this session was told to send, its dates go on as if
 nothing had been tried. Does nothing while another session maintains the
-table. The caller needs INSERT on parent.';
+table. The caller must have the rights of the owner of parent.';
 
 CREATE FUNCTION tidemark_internal.record_maintenance(caller oid, parent regclass, error text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF parent IS NULL THEN
+        RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
+    ELSIF error !~ '^[0-9A-Z]{5}( |$)' THEN
+        RAISE EXCEPTION 'error must begin with an SQLSTATE' USING ERRCODE = '22023';
+    END IF;
+    PERFORM tidemark_internal.check_may_act_as(caller, parent);
+    PERFORM tidemark_internal.note_maintenance(parent, error);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.record_maintenance(oid, regclass, text) IS
+'The work behind tidemark_internal.record_maintenance.';
+
+CREATE FUNCTION tidemark_internal.note_maintenance(parent regclass, error text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'
@@ -87,12 +119,6 @@ DECLARE
     is_lock constant boolean := coalesce(error IN ('55P03', '40P01'), false);
     half record;
 BEGIN
-    IF parent IS NULL THEN
-        RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
-    ELSIF error !~ '^[0-9A-Z]{5}( |$)' THEN
-        RAISE EXCEPTION 'error must begin with an SQLSTATE' USING ERRCODE = '22023';
-    END IF;
-    PERFORM tidemark_internal.check_may_insert(caller, parent, 'maintain');
     IF tidemark_internal.lock_settings(parent) IS NOT TRUE THEN
         RETURN;
     END IF;
@@ -100,7 +126,7 @@ BEGIN
       FROM tidemark_internal.retired_dates r
       JOIN pg_inherits i ON i.inhrelid = r.partition_id AND i.inhparent = r.parent AND NOT i.inhdetachpending
       JOIN pg_stat_activity a ON a.pid = r.detached_by AND a.backend_start = r.detached_by_since
-     WHERE r.parent = record_maintenance.parent AND r.state = 'detaching' AND a.pid = pg_backend_pid()
+     WHERE r.parent = note_maintenance.parent AND r.state = 'detaching' AND a.pid = pg_backend_pid()
      LIMIT 1;
     IF FOUND AND error IS NOT NULL THEN
         PERFORM tidemark_internal.detach_refused(parent, half.from_time, half.to_time, left(error, 2000));
@@ -110,11 +136,13 @@ BEGIN
            last_success = CASE WHEN error IS NULL THEN clock_timestamp() ELSE c.last_success END,
            last_error = CASE WHEN is_lock THEN c.last_error ELSE left(error, 2000) END,
            last_error_at = CASE WHEN is_lock THEN c.last_error_at WHEN error IS NOT NULL THEN clock_timestamp() END
-     WHERE c.parent = record_maintenance.parent;
+     WHERE c.parent = note_maintenance.parent;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.record_maintenance(oid, regclass, text) IS
-'The work behind tidemark_internal.record_maintenance.';
+COMMENT ON FUNCTION tidemark_internal.note_maintenance(regclass, text) IS
+'The work behind maintenance: notes how it went, see
+tidemark_internal.record_maintenance.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.note_maintenance(regclass, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark.restore_partition(parent regclass, event_date date, hold interval DEFAULT interval '1 day')
 RETURNS regclass
@@ -267,88 +295,54 @@ END;
 COMMENT ON FUNCTION tidemark_internal.forget_missing_tables(oid) IS
 'The work behind tidemark_internal.forget_missing_tables.';
 
-CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
-LANGUAGE plpgsql
+CREATE FUNCTION tidemark_internal.start_maintenance(caller oid, parent regclass) RETURNS SETOF regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000 ROWS 10
+SET search_path = pg_catalog, pg_temp
 AS $$
--- No SET search_path here: a procedure with one may not commit. Hence every name is qualified, operators too.
-DECLARE
-    table_of pg_catalog.regclass;
-    work pg_catalog.text;
-    step pg_catalog.record;
-    tries pg_catalog.int4;
-    code pg_catalog.text;
-    message pg_catalog.text;
-    failed pg_catalog.text;
-    skipped pg_catalog.bool;
-    failures pg_catalog.int4 := 0;
 BEGIN
-    IF parent IS NOT NULL AND NOT EXISTS (SELECT FROM tidemark_internal.partition_config c
-                                           WHERE c.parent OPERATOR(pg_catalog.=) run_maintenance.parent) THEN
+    PERFORM tidemark_internal.forget_missing_tables(caller);
+    IF parent IS NULL THEN
+        RETURN QUERY
+        SELECT c.parent FROM tidemark_internal.partition_config c
+         WHERE has_table_privilege(caller, c.parent, 'INSERT') OR tidemark_internal.may_act_for(caller, c.parent)
+         ORDER BY c.parent::text;
+        RETURN;
+    ELSIF NOT EXISTS (SELECT FROM tidemark_internal.partition_config c WHERE c.parent = start_maintenance.parent) THEN
         RAISE EXCEPTION 'table % is not managed', parent
             USING ERRCODE = '42704', HINT = 'Register it with tidemark.manage_partitions.';
     END IF;
-    PERFORM tidemark_internal.forget_missing_tables();
-    COMMIT;
-    FOREACH table_of IN ARRAY
-        CASE WHEN parent IS NULL THEN ARRAY(SELECT m.parent FROM tidemark_internal.managed_tables() m)
-             ELSE ARRAY[parent] END
-    LOOP
-        failed := NULL;
-        skipped := false;
-        FOREACH work IN ARRAY ARRAY['create', 'retire', 'drop'] LOOP
-            tries := 0;
-            LOOP
-                code := NULL;
-                BEGIN
-                    SELECT * INTO step FROM tidemark_internal.maintenance_step(table_of, work);
-                EXCEPTION WHEN OTHERS THEN
-                    code := SQLSTATE;
-                    message := SQLERRM;
-                END;
-                COMMIT;
-                IF code OPERATOR(pg_catalog.=) ANY (ARRAY['55P03', '40P01']) THEN
-                    -- Somebody uses the table for longer than others should wait behind us: back off, others go first.
-                    tries := tries OPERATOR(pg_catalog.+) 1;
-                    BEGIN
-                        PERFORM tidemark_internal.record_maintenance(table_of, code);
-                    EXCEPTION WHEN OTHERS THEN NULL;
-                    END;
-                    COMMIT;
-                    IF tries OPERATOR(pg_catalog.<) 3 THEN
-                        PERFORM pg_catalog.pg_sleep(0.5 OPERATOR(pg_catalog.*) tries);
-                        CONTINUE;
-                    END IF;
-                END IF;
-                IF code IS NOT NULL THEN
-                    failed := pg_catalog.concat_ws('; ', failed, pg_catalog.concat(code, ' ', work, ': ', message));
-                    EXIT;
-                END IF;
-                IF step.action OPERATOR(pg_catalog.=) 'failed' THEN
-                    failed := pg_catalog.concat_ws('; ', failed, step.detail);
-                END IF;
-                skipped := skipped OR COALESCE(step.action OPERATOR(pg_catalog.=) 'skip', false);
-                EXIT WHEN step.action IS NULL OR skipped;
-            END LOOP;
-        END LOOP;
-        IF failed IS NOT NULL OR NOT skipped THEN
-            BEGIN
-                PERFORM tidemark_internal.record_maintenance(table_of, failed);
-            EXCEPTION WHEN OTHERS THEN
-                failed := pg_catalog.concat_ws('; ', failed, SQLERRM);
-            END;
-            COMMIT;
-        END IF;
-        IF failed IS NOT NULL THEN
-            failures := failures OPERATOR(pg_catalog.+) 1;
-            RAISE WARNING 'maintenance of %: %', table_of, failed;
-        END IF;
-    END LOOP;
-    IF failures OPERATOR(pg_catalog.>) 0 THEN
-        RAISE EXCEPTION '% tables could not be maintained', failures
-            USING HINT = 'The warnings above and tidemark.partition_health say why; the next call goes on.';
+    PERFORM tidemark_internal.check_may_insert(caller, parent, 'maintain');
+    RETURN NEXT parent;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.start_maintenance(oid, regclass) IS
+'Part of tidemark.run_maintenance: the tables that it is about. 42704 for one
+that is not managed, 42501 for one that the caller may not insert into.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.start_maintenance(oid, regclass) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.try_step(caller oid, parent regclass, work text,
+    OUT action text, OUT detail text, OUT code text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tidemark_internal.check_may_insert(caller, parent, work);
+    SELECT s.action, s.detail INTO action, detail FROM tidemark_internal.take_step(parent, work) s;
+EXCEPTION WHEN OTHERS THEN
+    code := SQLSTATE;
+    detail := SQLERRM;
+    IF code IN ('55P03', '40P01') THEN
+        PERFORM tidemark_internal.note_maintenance(parent, code);
     END IF;
 END
 $$;
+COMMENT ON FUNCTION tidemark_internal.try_step(oid, regclass, text) IS
+'Part of tidemark.run_maintenance: tidemark_internal.maintenance_step that
+raises no error but returns its SQLSTATE (code) and message (detail).';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.try_step(oid, regclass, text) FROM PUBLIC;
+
+CREATE PROCEDURE tidemark.run_maintenance(parent regclass DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'tidemark_run_maintenance';
 COMMENT ON PROCEDURE tidemark.run_maintenance(regclass) IS
 'Does all that is due for the partitions of one managed table, or with NULL
 of all that the caller may insert into: creates those ahead, detaches those

@@ -26,7 +26,7 @@ BEGIN ATOMIC
     SELECT 'for the rest', 1, p.partdefid::regclass::text || ' (DEFAULT)',
            'no date of which it has rows is made: put these into partitions of UTC days'
       FROM pg_partitioned_table p
-     WHERE p.partrelid = parent AND p.partdefid <> 0 AND pg_relation_size(p.partdefid) > 0
+     WHERE p.partrelid = parent AND p.partdefid <> 0 AND tidemark_internal.bytes_of_one(p.partdefid) > 0
      ORDER BY 1;
 END;
 COMMENT ON FUNCTION tidemark_internal.other_partitions(regclass) IS

@@ -31,6 +31,32 @@ inclusive, to_time exclusive (-infinity and infinity for open ends), and
 whether a DETACH CONCURRENTLY of it was begun and not finished. Read from
 the catalog without any lock. A DEFAULT partition is not listed.';
 
+CREATE FUNCTION tidemark_internal.bytes_of_one(relation oid) RETURNS bigint
+LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'tidemark_bytes_of_one';
+COMMENT ON FUNCTION tidemark_internal.bytes_of_one(oid) IS
+'The size of the rows or entries of one table or index, without those it has
+beside it. NULL when it does not exist, or somebody holds it locked so that
+reading it would wait.';
+
+CREATE FUNCTION tidemark_internal.bytes(relation oid) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH tables(id) AS (
+        SELECT relation
+        UNION ALL
+        SELECT c.reltoastrelid FROM pg_class c WHERE c.oid = relation AND c.reltoastrelid <> 0)
+    SELECT CASE WHEN count(*) = count(b.bytes) THEN sum(b.bytes)::bigint END
+      FROM (SELECT t.id FROM tables t
+            UNION ALL
+            SELECT i.indexrelid FROM tables t JOIN pg_index i ON i.indrelid = t.id) AS x
+     CROSS JOIN LATERAL (SELECT tidemark_internal.bytes_of_one(x.id) AS bytes) AS b;
+END;
+COMMENT ON FUNCTION tidemark_internal.bytes(oid) IS
+'The size of a table with its TOAST table and their indexes, without the maps
+of free space; pg_total_relation_size that waits for no lock. NULL when it
+would have to.';
+
 CREATE FUNCTION tidemark.partitions(parent regclass)
 RETURNS TABLE (partition regclass, from_date date, to_date date, rows_estimate bigint, bytes bigint, state text)
 LANGUAGE sql STABLE PARALLEL SAFE COST 1000 ROWS 100
@@ -39,7 +65,7 @@ SET timezone = 'UTC'
 BEGIN ATOMIC
     SELECT b.partition, b.from_time::date, b.to_time::date,
            CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END,
-           pg_total_relation_size(c.oid),
+           tidemark_internal.bytes(c.oid),
            CASE WHEN b.pending THEN 'detach pending' ELSE 'attached' END
       FROM tidemark_internal.partition_bounds(parent) AS b
       JOIN pg_class c ON c.oid = b.partition
@@ -49,9 +75,10 @@ COMMENT ON FUNCTION tidemark.partitions(regclass) IS
 'The partitions of a range-partitioned table, one a row, by ascending date.
 from_date inclusive and to_date exclusive are UTC dates (-infinity and
 infinity for open ends); rows_estimate is NULL before the first ANALYZE;
-bytes are with indexes and TOAST; state is attached, or detach pending (an
-interrupted DETACH CONCURRENTLY). Read from the catalog, never from names. A
-table without partitions gives no rows; a DEFAULT partition is not listed.';
+bytes are with indexes and TOAST, NULL while the partition is locked; state
+is attached, or detach pending (an interrupted DETACH CONCURRENTLY). Read
+from the catalog, never from names. A table without partitions gives no
+rows; a DEFAULT partition is not listed.';
 
 CREATE FUNCTION tidemark_internal.check_partitioned(parent regclass) RETURNS name
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100

@@ -1,8 +1,8 @@
 -- Which dates of a model are stale, frozen or needed, from the marks that the calling query sees; and the view that
--- says how each model stands. They run as the extension's owner and read catalogs; only for marks that name no date
--- do they read users' tables, as the owner of the model, and hence by the leader of a parallel plan only. Live views
--- ask them once, before a plan's workers begin, so that the rest of the plan may be parallel. For the same reason none
--- of them may catch an error, which is not possible before PostgreSQL 17 while a parallel plan runs.
+-- says how each model stands. They run as the extension's owner and read catalogs; only stale_dates, and so live views,
+-- read users' tables for marks that name no date, as the owner of the model, and hence by the leader of a parallel plan
+-- only. Live views ask once, before a plan's workers begin, so that the rest of the plan may be parallel. For the same
+-- reason none of them may catch an error, which is not possible before PostgreSQL 17 while a parallel plan runs.
 
 CREATE FUNCTION tidemark_internal.is_frozen(model text, event_date date) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 50
@@ -75,50 +75,72 @@ by the calling query: of anybody, or of these persons. Read as the owner of
 its table.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.dates_with_rows(text, text[]) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.waiting_dates(model text)
-RETURNS TABLE (event_date date, marked_at timestamptz, frozen boolean, partly boolean)
-LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 10
+CREATE FUNCTION tidemark_internal.undated(m tidemark_internal.models, persons text[], how text)
+RETURNS datemultirange
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE how
+        WHEN 'any' THEN '{(,)}'
+        WHEN 'refreshed' THEN (SELECT range_agg(daterange(d.event_date, d.event_date, '[]'))
+                                 FROM tidemark_internal.model_dates d WHERE d.model = m.name)
+        ELSE (SELECT range_agg(daterange(d, d, '[]'))
+                FROM unnest(tidemark_internal.dates_with_rows(m.name, persons)) AS d) END;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.undated(tidemark_internal.models, text[], text) IS
+'Part of tidemark_internal.waiting: the dates that a mark without one is
+about, for a model. how: rows looks where these persons, NULL for all, have
+rows; refreshed takes all dates that were ever refreshed, and any no bounds
+at all: both read catalogs only. NULL where there are none.';
+
+CREATE FUNCTION tidemark_internal.waiting(model text, how text, OUT whole datemultirange, OUT partly datemultirange,
+    OUT frozen datemultirange, OUT oldest timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
 #variable_conflict use_column
 BEGIN
-    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query.
-    RETURN QUERY
+    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query. Ranges,
+    -- not dates: a mark may be widened by years.
     -- The model, and the models that it reads, directly or through others.
     WITH RECURSIVE below(name) AS (
-        SELECT m.name FROM tidemark_internal.models m WHERE m.name = waiting_dates.model
+        SELECT m.name FROM tidemark_internal.models m WHERE m.name = waiting.model
         UNION
         SELECT a.name
           FROM below b
           JOIN tidemark_internal.model_sources s ON s.model = b.name
           JOIN tidemark_internal.models a ON a.target = s.source
-    ), cold(name, event_date) AS (
+    ), cold(name, dates) AS (
         -- See tidemark_internal.is_frozen.
-        SELECT m.name, r.event_date + shift
-          FROM below b
-          JOIN tidemark_internal.models m ON m.name = b.name
-          JOIN tidemark_internal.model_sources s ON s.model = m.name
-          JOIN tidemark_internal.retired_dates r ON r.parent = s.source
-         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
-        UNION
-        SELECT m.name, r.event_date
-          FROM below b
-          JOIN tidemark_internal.models m ON m.name = b.name
-          JOIN tidemark_internal.retired_dates r ON r.parent = m.target
-    ), marks AS (
-        SELECT x.name, x.event_date, min(x.marked_at) AS marked_at, bool_and(x.partly) AS partly
-          FROM (SELECT m.name, e.event_date, d.marked_at, k.ids IS NOT NULL
+        SELECT x.name, range_agg(x.dates)
+          FROM (SELECT m.name, daterange(r.event_date - m.lookahead_days, r.event_date + m.lookback_days, '[]')
+                  FROM below b
+                  JOIN tidemark_internal.models m ON m.name = b.name
+                  JOIN tidemark_internal.model_sources s ON s.model = m.name
+                  JOIN tidemark_internal.retired_dates r ON r.parent = s.source
+                UNION ALL
+                SELECT m.name, daterange(r.event_date, r.event_date, '[]')
+                  FROM below b
+                  JOIN tidemark_internal.models m ON m.name = b.name
+                  JOIN tidemark_internal.retired_dates r ON r.parent = m.target) AS x(name, dates)
+         GROUP BY x.name
+    ), marks(name, dates, marked_at, partly) AS (
+        SELECT x.name, unnest(range_agg(x.dates)), min(x.marked_at), x.partly
+          FROM (SELECT m.name, e.dates, d.marked_at, k.ids IS NOT NULL, d.event_date
                   FROM below b
                   JOIN tidemark_internal.models m ON m.name = b.name
                   JOIN tidemark_internal.model_dirty d ON d.model = m.name
                  CROSS JOIN LATERAL (SELECT CASE WHEN d.persons IS NOT NULL THEN
                        tidemark_internal.known_ids(d.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
-                 CROSS JOIN LATERAL unnest(
-                       CASE WHEN d.event_date IS NULL THEN tidemark_internal.dates_with_rows(m.name, k.ids)
-                            ELSE ARRAY[d.event_date] END) AS e(event_date)
+                 CROSS JOIN LATERAL (SELECT CASE
+                       WHEN d.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
+                       ELSE datemultirange(daterange(d.event_date, d.event_date, '[]')) END OFFSET 0) AS e(dates)
                 UNION ALL
-                SELECT m.name, e.event_date, l.marked_at, k.ids IS NOT NULL
+                SELECT m.name, e.dates, l.marked_at, k.ids IS NOT NULL,
+                       CASE WHEN m.lookback_days + m.lookahead_days = 0 THEN l.event_date END
                   FROM below b
                   JOIN tidemark_internal.models m ON m.name = b.name
                   JOIN tidemark_internal.model_sources s ON s.model = m.name
@@ -126,42 +148,57 @@ BEGIN
                  CROSS JOIN LATERAL (SELECT CASE WHEN l.persons IS NOT NULL AND l.passed IS NULL
                                                   AND coalesce(l.person_column, m.scope_source) = m.scope_source THEN
                        tidemark_internal.known_ids(l.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
-                 CROSS JOIN LATERAL unnest(
-                       CASE WHEN l.event_date IS NULL THEN tidemark_internal.dates_with_rows(m.name, k.ids)
-                            ELSE ARRAY(SELECT l.event_date + shift
-                                         FROM generate_series(-m.lookahead_days, m.lookback_days) AS shift)
-                       END) AS e(event_date)
+                 CROSS JOIN LATERAL (SELECT CASE
+                       WHEN l.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
+                       ELSE datemultirange(daterange(l.event_date - m.lookahead_days, l.event_date + m.lookback_days,
+                                                     '[]')) END OFFSET 0) AS e(dates)
                  -- A mark that could not be passed on, or would not be, must not make views fail.
                  WHERE l.set_aside IS NULL
                    AND (l.event_date IS NULL OR l.event_date BETWEEN '0001-01-01' AND '9999-12-31')
                    AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
-               ) AS x(name, event_date, marked_at, partly)
-         GROUP BY 1, 2
-    ), waiting(model, event_date, marked_at, frozen, partly) AS (
-        SELECT k.name, k.event_date, k.marked_at,
-               (k.name, k.event_date) IN (SELECT c.name, c.event_date FROM cold c), k.partly
-          FROM marks k
+               ) AS x(name, dates, marked_at, partly, alone)
+         -- Each date keeps its own time, except where a mark is about many.
+         GROUP BY x.name, x.partly, x.alone
+    ), waiting(model, dates, marked_at, partly) AS (
+        SELECT k.name, k.dates, k.marked_at, k.partly FROM marks k
         UNION
-        -- What is stale below is stale here, except where it will stay as it is.
-        SELECT m.name, w.event_date + shift, w.marked_at,
-               (m.name, w.event_date + shift) IN (SELECT c.name, c.event_date FROM cold c), false
+        -- What is stale below is stale here, except where it will stay as it is. Without bounds it remains so.
+        SELECT m.name, daterange(lower(p) - m.lookahead_days, upper(p) - 1 + m.lookback_days, '[]'), w.marked_at, false
           FROM waiting w
           JOIN tidemark_internal.models a ON a.name = w.model
           JOIN tidemark_internal.model_sources s ON s.source = a.target
           JOIN tidemark_internal.models m ON m.name = s.model
           JOIN below b ON b.name = m.name
-         CROSS JOIN LATERAL generate_series(-m.lookahead_days, m.lookback_days) AS shift
-         WHERE NOT w.frozen)
-    SELECT w.event_date, min(w.marked_at), bool_or(w.frozen), bool_and(w.partly) FROM waiting w
-     WHERE w.model = waiting_dates.model
-     GROUP BY w.event_date;
+          LEFT JOIN cold c ON c.name = w.model
+         CROSS JOIN LATERAL unnest(datemultirange(w.dates) - coalesce(c.dates, '{}')) AS p
+    ), here AS (
+        SELECT range_agg(w.dates) FILTER (WHERE NOT w.partly) AS whole, range_agg(w.dates) AS every,
+               (SELECT c.dates FROM cold c WHERE c.name = waiting.model) AS cold,
+               min(w.marked_at) FILTER (WHERE NOT EXISTS (
+                   SELECT FROM cold c WHERE c.name = waiting.model AND w.dates <@ c.dates)) AS oldest
+          FROM waiting w WHERE w.model = waiting.model)
+    SELECT coalesce(h.whole - x.cold, '{}'), coalesce(h.every - coalesce(h.whole, '{}') - x.cold, '{}'),
+           coalesce(h.every * x.cold, '{}'), h.oldest
+      INTO whole, partly, frozen, oldest
+      FROM here h CROSS JOIN LATERAL (SELECT coalesce(h.cold, '{}')) AS x(cold);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.waiting_dates(text) IS
+COMMENT ON FUNCTION tidemark_internal.waiting(text, text) IS
 'The dates of a model that the marks visible to the calling query make stale,
-marks on the models below it included. Each date once, with its oldest mark,
-whether it is frozen and so stays as it is, and whether only rows of some
-persons are stale (partly). No rows for an unknown model.';
+marks on the models below it included. whole: for all of their rows; partly:
+for rows of some persons only; frozen: those that stay as they are; no date
+is in two of these. oldest: the oldest mark on a date that is not frozen.
+how says what a mark without a date is about, see
+tidemark_internal.undated; with any, ranges may be without bounds. Empty for
+an unknown model.';
+
+CREATE FUNCTION tidemark_internal.each_date(dates datemultirange) RETURNS date[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT lower(r) + n FROM unnest(dates) AS r, generate_series(0, upper(r) - lower(r) - 1) AS n ORDER BY 1);
+COMMENT ON FUNCTION tidemark_internal.each_date(datemultirange) IS
+'The dates in these ranges, ascending; empty for none and for NULL. Ranges
+without bounds hold none.';
 
 CREATE FUNCTION tidemark.stale_dates(model text) RETURNS date[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000
@@ -172,7 +209,7 @@ BEGIN
         RAISE EXCEPTION 'model % does not exist', model
             USING ERRCODE = '42704', HINT = 'SELECT model FROM tidemark.model_status lists them.';
     END IF;
-    RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w WHERE NOT w.frozen ORDER BY 1);
+    RETURN (SELECT tidemark_internal.each_date(w.whole + w.partly) FROM tidemark_internal.waiting(model, 'rows') w);
 END
 $$;
 COMMENT ON FUNCTION tidemark.stale_dates(text) IS
@@ -185,8 +222,8 @@ dates. 42704 for an unknown model.';
 CREATE FUNCTION tidemark_internal.stale_dates(model text, partly boolean) RETURNS date[]
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000
 SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT w.event_date FROM tidemark_internal.waiting_dates(model) w
-              WHERE NOT w.frozen AND w.partly = stale_dates.partly);
+RETURN (SELECT tidemark_internal.each_date(CASE WHEN stale_dates.partly THEN w.partly ELSE w.whole END)
+          FROM tidemark_internal.waiting(model, 'rows') w);
 COMMENT ON FUNCTION tidemark_internal.stale_dates(text, boolean) IS
 'Part of live views: those of tidemark.stale_dates on which only rows of some
 persons are stale, or the others.';
@@ -204,12 +241,11 @@ BEGIN ATOMIC
          WHERE s.source = date_blockers.source
            -- Nor does one whose owner may not read the source: it cannot be computed, and must not hold up others.
            AND tidemark_internal.may_read(c.relowner, s.source))
-    SELECT r.name, w.event_date, 'waits for a recompute'
+    SELECT r.name, d, 'waits for a recompute'
       FROM readers r
-     CROSS JOIN LATERAL tidemark_internal.waiting_dates(r.name) w
-     WHERE NOT w.frozen
-       AND w.event_date BETWEEN date_blockers.event_date - r.lookahead_days
-                            AND date_blockers.event_date + r.lookback_days
+     CROSS JOIN LATERAL tidemark_internal.waiting(r.name, 'any') w
+     CROSS JOIN LATERAL unnest(tidemark_internal.each_date((w.whole + w.partly) * datemultirange(daterange(
+           date_blockers.event_date - r.lookahead_days, date_blockers.event_date + r.lookback_days, '[]')))) AS d
     UNION ALL
     SELECT r.name, date_blockers.event_date, 'the model was never refreshed'
       FROM readers r WHERE r.last_refreshed_at IS NULL
@@ -224,8 +260,8 @@ COMMENT ON FUNCTION tidemark_internal.date_blockers(regclass, date) IS
 nothing stands in the way. A reason is a model that reads the table and has
 a date that needs this one: that date waits for a recompute, or the model
 was never refreshed, or the last date that reads this one is not over yet
-(UTC). Frozen dates block nothing, and neither does a model whose owner may
-not read the table.';
+(UTC). A mark without a date blocks all of them. Frozen dates block nothing,
+and neither does a model whose owner may not read the table.';
 
 CREATE VIEW tidemark.model_status AS
 SELECT m.name AS model,
@@ -253,14 +289,19 @@ SELECT m.name AS model,
               ORDER BY 1) AS missing_sources,
        CASE WHEN tidemark_internal.may_see(m.target) THEN m.query END AS query
   FROM tidemark_internal.models m
-  -- LEFT: who does not ask for dates does not pay for them.
+  -- LEFT: who does not ask for dates does not pay for them. Of whatever a mark without a date is about, all that was
+  -- ever refreshed counts: nobody's tables are read, so nobody's policies, functions and locks are met.
   LEFT JOIN LATERAL (
-       SELECT pg_catalog.count(*) FILTER (WHERE NOT d.frozen) AS dirty_dates,
-              pg_catalog.min(d.event_date) FILTER (WHERE NOT d.frozen) AS oldest_dirty_date,
-              pg_catalog.max(d.event_date) FILTER (WHERE NOT d.frozen) AS newest_dirty_date,
-              pg_catalog.count(*) FILTER (WHERE d.frozen) AS frozen_dirty_dates,
-              pg_catalog.min(d.marked_at) FILTER (WHERE NOT d.frozen) AS dirty_since
-         FROM tidemark_internal.waiting_dates(m.name) d) AS w ON true;
+       SELECT s.dirty_dates, s.oldest_dirty_date, s.newest_dirty_date, f.frozen_dirty_dates, d.oldest AS dirty_since
+         FROM tidemark_internal.waiting(m.name, 'refreshed') d
+        CROSS JOIN LATERAL (
+              SELECT COALESCE(pg_catalog.sum(pg_catalog.upper(r) - pg_catalog.lower(r)), 0) AS dirty_dates,
+                     pg_catalog.min(pg_catalog.lower(r)) AS oldest_dirty_date,
+                     pg_catalog.max(pg_catalog.upper(r)) - 1 AS newest_dirty_date
+                FROM pg_catalog.unnest(d.whole + d.partly) AS r) AS s
+        CROSS JOIN LATERAL (
+              SELECT COALESCE(pg_catalog.sum(pg_catalog.upper(r) - pg_catalog.lower(r)), 0) AS frozen_dirty_dates
+                FROM pg_catalog.unnest(d.frozen) AS r) AS f) AS w ON true;
 GRANT SELECT ON tidemark.model_status TO PUBLIC;
 COMMENT ON VIEW tidemark.model_status IS
 'One row per model: what it is, what waits for a recompute and how it last went.';
@@ -268,7 +309,8 @@ COMMENT ON COLUMN tidemark.model_status.model IS 'Name of the model (schema.tabl
 COMMENT ON COLUMN tidemark.model_status.target IS 'Table that holds its rows.';
 COMMENT ON COLUMN tidemark.model_status.live_view IS 'View that is exact at any moment; NULL without one.';
 COMMENT ON COLUMN tidemark.model_status.dirty_dates IS
-'How many dates are stale and wait for a recompute: those of tidemark.stale_dates.';
+'How many dates are stale and wait for a recompute: those of tidemark.stale_dates, where for a mark without a date all '
+'that were ever refreshed count.';
 COMMENT ON COLUMN tidemark.model_status.oldest_dirty_date IS 'The earliest of them; NULL when none waits.';
 COMMENT ON COLUMN tidemark.model_status.newest_dirty_date IS 'The latest of them; NULL when none waits.';
 COMMENT ON COLUMN tidemark.model_status.frozen_dirty_dates IS

@@ -240,7 +240,7 @@ refresh. No rows without one; 42725: there are several.';
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,
        s.last_refreshed_at, s.last_error,
-       (SELECT pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = s.target) AS bytes
+       tidemark_internal.bytes(s.target) AS bytes
   FROM tidemark_internal.timelines t JOIN tidemark.model_status s ON s.model = t.name;
 GRANT SELECT ON tidemark.timeline_status TO PUBLIC;
 COMMENT ON VIEW tidemark.timeline_status IS
@@ -256,4 +256,5 @@ COMMENT ON COLUMN tidemark.timeline_status.last_refreshed_at IS 'When a date was
 COMMENT ON COLUMN tidemark.timeline_status.last_error IS
 'Date and message of the last failed recompute; NULL once that date succeeded. Whoever lacks the rights of the owner '
 'of the table sees the SQLSTATE in place of the message.';
-COMMENT ON COLUMN tidemark.timeline_status.bytes IS 'Its size on disk with indexes, in bytes, without its codes.';
+COMMENT ON COLUMN tidemark.timeline_status.bytes IS
+'Its size on disk with indexes, in bytes, without its codes; NULL while somebody holds it locked.';

@@ -356,8 +356,8 @@ mod tests {
             "42809 view w.events is not a materialized view"
         );
         assert_eq!(
-            error_of("SELECT tidemark.drop_model('w.daily')"),
-            "2BP01 model w.daily is read by model w.doubled"
+            error_of("SELECT tidemark.drop_model('w.daily', true)"),
+            "2BP01 the table of model w.daily is read by model w.doubled"
         );
         run(
             "DROP VIEW w.over_daily; SELECT tidemark.drop_model('w.doubled'); SELECT tidemark.drop_model('w.daily', true)",

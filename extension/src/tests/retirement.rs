@@ -237,7 +237,7 @@ mod tests {
             ),
             (
                 "SELECT tidemark_internal.maintenance_step('depot.events', 'drop')",
-                "42501 permission denied to drop partitions of table depot.events",
+                "42501 must be owner of table depot.events",
             ),
             (
                 "SELECT tidemark_internal.maintenance_step('depot.events', 'retire concurrently')",
@@ -245,19 +245,27 @@ mod tests {
             ),
             (
                 "SELECT tidemark_internal.record_maintenance('depot.events', '22000 x')",
-                "42501 permission denied to maintain partitions of table depot.events",
+                "42501 must be owner of table depot.events",
             ),
         ] {
             assert_eq!(error_of(sql), expected);
         }
         run("RESET ROLE; GRANT INSERT ON depot.events TO depot_other; SET LOCAL ROLE depot_other");
-        assert_eq!(
-            error_of("SELECT tidemark_internal.maintenance_step('depot.events', 'retire concurrently')"),
-            "42501 must be owner of table depot.events",
-            "who may only insert freezes no date"
-        );
-        assert_eq!(step("retire"), "detached 13", "but does what the owner has configured");
+        for call in [
+            "maintenance_step('depot.events', 'retire concurrently')",
+            "maintenance_step('depot.events', 'retire')",
+            "maintenance_step('depot.events', 'drop')",
+            "record_maintenance('depot.events', '22000 x')",
+        ] {
+            assert_eq!(
+                error_of(&format!("SELECT tidemark_internal.{call}")),
+                "42501 must be owner of table depot.events",
+                "who may only insert holds no lock in a transaction that he may leave open, and notes nothing"
+            );
+        }
+        assert_eq!(step("create"), "", "but asks for partitions, of which none is missing");
         run("RESET ROLE; SET LOCAL ROLE depot_owner");
+        assert_eq!(step("retire"), "detached 13");
         assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "true");
         assert_eq!(text("SELECT tidemark.unmanage_partitions('depot.events')"), "false");
         assert_eq!(
@@ -306,6 +314,10 @@ mod tests {
                 "retire_step('depot.events', true)",
                 "drop_step('depot.events')",
                 "maintenance_step(10, 'depot.events', 'retire')",
+                "take_step('depot.events', 'retire')",
+                "try_step(10, 'depot.events', 'retire')",
+                "start_maintenance(10, 'depot.events')",
+                "note_maintenance('depot.events', NULL)",
                 "record_maintenance(10, 'depot.events', NULL)",
                 "ensure_partitions(10, 'depot.events', '{2026-01-01}')",
                 "manage_partitions(10, 'depot.events', 1, NULL, NULL, 1, NULL)",
@@ -490,8 +502,8 @@ mod tests {
             );
         }
         assert_eq!(
-            error_of("CALL tidemark.run_maintenance('public.needed')"),
-            "42704 table needed is not managed"
+            error_of("SELECT tidemark_internal.start_maintenance(10, 'public.needed')"),
+            "42704 table public.needed is not managed"
         );
     }
 }

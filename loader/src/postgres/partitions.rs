@@ -29,7 +29,7 @@ struct Table {
     oid: u32,
     name: String,
     owner: String,
-    /// Whether we may act as its owner; else partitions are detached inside Postgres, with a short exclusive lock.
+    /// Whether we may act as its owner; else Postgres's own procedure detaches, with a short exclusive lock.
     ours: bool,
 }
 
@@ -137,6 +137,9 @@ async fn one_table(
     last: bool,
     count: &mut i64,
 ) -> Result<(), Error> {
+    if !table.ours && works.contains(&Work::Retire) {
+        return by_procedure(client, table, count).await.map_err(|e| table.failed(config, &e).error);
+    }
     let mut first: Option<Failed> = None;
     for work in works {
         if let Err(failed) = all_steps(client, config, table, *work, count).await {
@@ -150,7 +153,19 @@ async fn one_table(
     first.map_or(Ok(()), |failed| Err(failed.error))
 }
 
+/// Everything that is due, by the procedure: its steps hold no lock that we could keep.
+async fn by_procedure(client: &Client, table: &Table, count: &mut i64) -> Result<(), PgError> {
+    let sql = "SELECT count(DISTINCT partition) FROM tidemark.retired_dates WHERE parent = $1::oid::regclass";
+    let before: i64 = client.query_one(sql, &[&table.oid]).await?.get(0);
+    client.batch_execute(&format!("CALL tidemark.run_maintenance({}::oid::regclass)", table.oid)).await?;
+    *count += client.query_one(sql, &[&table.oid]).await?.get::<_, i64>(0) - before;
+    Ok(())
+}
+
 async fn record(client: &Client, table: &Table, note: Option<&String>) -> Result<(), PgError> {
+    if !table.ours {
+        return Ok(());
+    }
     let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
     client.execute(sql, &[&table.oid, &note]).await.map(|_| ())
 }
@@ -217,8 +232,7 @@ impl Table {
 async fn step(client: &Client, table: &Table, work: Work, count: &mut i64) -> Result<Step, PgError> {
     let name = match work {
         Work::Create => "create",
-        Work::Retire if table.ours => "retire concurrently",
-        Work::Retire => "retire",
+        Work::Retire => "retire concurrently",
         Work::Drop => "drop",
     };
     let sql = "SELECT action, event_date::text, partition, detail

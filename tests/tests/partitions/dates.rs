@@ -152,6 +152,10 @@ fn who_may_only_insert_maintains_for_the_owner() {
              AND (c.relowner <> 'tidemark_admin'::regrole
                   OR EXISTS (SELECT FROM aclexplode(c.relacl) AS x WHERE x.grantee <> c.relowner))";
         assert_eq!(database.column(strangers), [""; 0]);
+        let mut loader = connect(&database.loader_url());
+        loader.batch_execute("BEGIN").unwrap();
+        let result = loader.batch_execute("CALL tidemark.run_maintenance('w.events')");
+        assert_eq!(sqlstate(result), "2D000", "or he could keep a lock that shuts others out");
         let mut reader = connect(&database.reader_url());
         let result = reader.batch_execute("SELECT tidemark_internal.maintenance_step('w.events', 'create')");
         assert_eq!(sqlstate(result), "42501");
