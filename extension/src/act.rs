@@ -119,3 +119,8 @@ pg_function! {
         result
     }
 }
+
+pg_function! {
+    /// `current_xid() -> xid`.
+    fn tidemark_current_xid(_fcinfo) { Datum::from(pg_sys::GetCurrentTransactionId().into_inner()) }
+}

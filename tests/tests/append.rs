@@ -73,6 +73,9 @@ fn additions() {
         ("rows_that_were_only_added_are_only_added", only_added as fn(&Database<'_>)),
         ("a_change_or_a_deletion_among_the_marks_means_a_recompute", changes),
         ("what_went_without_a_mark_is_found_by_counting", unmarked),
+        ("rows_that_are_not_behind_those_before_are_found", in_gaps),
+        ("a_mark_that_counts_wrongly_means_a_recompute", counted_wrongly),
+        ("a_large_date_is_counted_now_and_then", now_and_then),
         ("a_key_that_comes_twice_is_an_error_as_in_a_recompute", twice),
         ("models_that_read_an_appended_one_append_too", chain),
         ("rows_that_came_back_are_no_additions_to_those_above", came_back),
@@ -133,6 +136,70 @@ fn unmarked(database: &Database<'_>) {
     );
     run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c'), (9, '2026-01-01', 'd')");
     assert_eq!(refreshed(c), "01 computed 2 0 1");
+    assert_eq!(verified(c), "ok");
+}
+
+fn in_gaps(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(
+        c,
+        "INSERT INTO w.events SELECT n, '2026-01-02', repeat('x', 100) FROM generate_series(1000, 3000) AS n;
+         INSERT INTO w.events VALUES (4, '2026-01-01', 'c')",
+    );
+    assert_eq!(refreshed(c), "02 appended 2001 0 0, 01 appended 1 0 0");
+    run(c, "DELETE FROM w.events WHERE id BETWEEN 1000 AND 3000; CALL tidemark.refresh(); VACUUM w.events");
+    run(c, "INSERT INTO w.events VALUES (5, '2026-01-01', 'd')");
+    let before = "SELECT (SELECT ctid FROM w.events WHERE id = 5) < (SELECT ctid FROM w.events WHERE id = 4)";
+    assert_eq!(told(c, before), "t", "in the place of one that went");
+    assert_eq!(refreshed(c), "01 appended 1 0 0");
+    // Added and marked in a part of a transaction; and marked by the whole of it, in which these rows are not.
+    run(c, "BEGIN; SAVEPOINT s; INSERT INTO w.events VALUES (6, '2026-01-01', 'e'); COMMIT");
+    assert_eq!(refreshed(c), "01 appended 1 0 0");
+    run(c, "ALTER TABLE w.events DISABLE TRIGGER USER");
+    let loaded = "SELECT tidemark.mark_loaded('w.events', '{2026-01-01}', '{1}', '{0}', '{now}', '{now}')";
+    run(
+        c,
+        &format!(
+            "BEGIN; SAVEPOINT s; INSERT INTO w.events VALUES (7, '2026-01-01', 'f'); RELEASE s; {loaded}; COMMIT"
+        ),
+    );
+    assert_eq!(refreshed(c), "01 computed 1 0 0");
+    assert_eq!(verified(c), "ok");
+}
+
+fn counted_wrongly(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(c, "ALTER TABLE w.events DISABLE TRIGGER USER");
+    for (id, rows, how) in
+        [(4, "1", "appended"), (5, "2", "computed"), (6, "0", "computed"), (7, "NULL", "appended")]
+    {
+        run(
+            c,
+            &format!(
+                "BEGIN; INSERT INTO w.events VALUES ({id}, '2026-01-01', 'c');
+                 SELECT tidemark.mark_loaded('w.events', '{{2026-01-01}}', '{{{rows}}}', '{{0}}', '{{now}}', '{{now}}');
+                 COMMIT"
+            ),
+        );
+        assert_eq!(refreshed(c), format!("01 {how} 1 0 0"), "{rows}");
+        assert_eq!(verified(c), "ok", "{rows}");
+    }
+}
+
+fn now_and_then(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c'); CALL tidemark.refresh()");
+    // As if counting had taken a minute, a moment ago.
+    run(c, "UPDATE tidemark_internal.model_dates SET count_seconds = 60");
+    let unmarked = "ALTER TABLE w.events DISABLE TRIGGER USER; DELETE FROM w.events WHERE id = 1;
+                    ALTER TABLE w.events ENABLE TRIGGER USER";
+    run(c, unmarked);
+    run(c, "INSERT INTO w.events VALUES (5, '2026-01-01', 'd')");
+    assert_eq!(refreshed(c), "01 appended 1 0 0");
+    assert_eq!(verified(c), "different, ok", "found by who compares");
+    run(c, "UPDATE tidemark_internal.model_dates SET counted_at = counted_at - interval '51 minutes'");
+    run(c, "INSERT INTO w.events VALUES (6, '2026-01-01', 'e')");
+    assert_eq!(refreshed(c), "01 computed 1 0 1", "and by the next count");
     assert_eq!(verified(c), "ok");
 }
 

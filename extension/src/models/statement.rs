@@ -44,7 +44,8 @@ impl Model<'_> {
             "build" => Some(format!("INSERT INTO {} {}", self.target, self.fill())),
             "fill" => Some(self.fill()),
             "built" => Some(self.built()),
-            "append" => self.part.map(|part| self.append(part)),
+            "append" => self.part.map(|part| self.append(part, false)),
+            "append and count" => self.part.map(|part| self.append(part, true)),
             "diff" => Some(self.diff(self.query, "true", "true")),
             "scope" => Some(self.diff(self.part?, self.scope?, self.hashed?)),
             "compare" => Some(self.compare()),
@@ -75,9 +76,9 @@ impl Model<'_> {
         )
     }
 
-    /// Adds the rows that are missing, and counts, so that a row which went without a mark, a key that comes twice, or a
-    /// row of another date is not passed over.
-    fn append(&self, part: &str) -> String {
+    /// Adds the rows of those that came. Counts them all if wanted, so that a row which went without a mark is not passed
+    /// over.
+    fn append(&self, part: &str, count: bool) -> String {
         let Self { target, query, .. } = self;
         let (columns, computed, keys) = (self.columns(""), self.computed(), self.keys(""));
         let (example, null_key) = (self.example(), self.null_key());
@@ -87,6 +88,11 @@ impl Model<'_> {
             .filter(|name| self.key.iter().all(|key| key != name));
         let returned = join(self.key.iter().map(String::as_str).chain(more).map(quoted), ", ");
         let written = self.written("SELECT {} FROM added");
+        let counted = format!(
+            "'rows', (SELECT n FROM stored), \
+             'surplus', (SELECT n FROM stored) - (SELECT count(*) FROM ({query}\n) AS q), "
+        );
+        let counted = if count { counted.as_str() } else { "" };
         format!(
             "WITH added AS (\
                 INSERT INTO {target} ({columns}) SELECT {computed} FROM ({part}\n) AS q \
@@ -95,8 +101,7 @@ impl Model<'_> {
                     + (SELECT count(*) FROM added) AS n) \
              SELECT json_build_object({written}\
                 'inserted', (SELECT count(*) FROM added), \
-                'rows', (SELECT n FROM stored), \
-                'surplus', (SELECT n FROM stored) - (SELECT count(*) FROM ({query}\n) AS q), \
+                {counted}\
                 'wrong', (SELECT {example} FROM added GROUP BY {keys} HAVING count(*) > 1 OR {null_key} LIMIT 1), \
                 'elsewhere', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))"
         )
@@ -270,7 +275,7 @@ pg_function! {
             Some(datum) => datum,
             None => invalid_argument(
                 format!("there is no statement of kind {kind}"),
-                "kind is build, fill, built, append or scope (with a query for it), diff or compare.",
+                "kind is build, fill, built, append, append and count or scope (with a query for it), diff or compare.",
             ),
         }
     }
@@ -346,14 +351,17 @@ mod tests {
     #[test]
     fn only_a_model_with_a_query_for_it_appends() {
         assert_eq!(model().statement("append"), None);
-        let append = Model { part: Some("SELECT 2"), ..model() }.statement("append").unwrap();
+        let with = |kind| Model { part: Some("SELECT 2"), ..model() }.statement(kind).unwrap();
+        let append = with("append");
         assert!(
             append.contains(
                 "FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"
             )
         );
         // All rows that the query returns count, those of other dates too.
-        assert!(append.contains("- (SELECT count(*) FROM (SELECT 1 -- a comment\n) AS q),"), "{append}");
+        let counted = "- (SELECT count(*) FROM (SELECT 1 -- a comment\n) AS q),";
+        assert!(!append.contains(counted), "{append}");
+        assert!(with("append and count").contains(counted));
         assert_eq!(model().statement("guess"), None);
     }
 }

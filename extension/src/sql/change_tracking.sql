@@ -62,14 +62,14 @@ BEGIN
         statistics := 'count(*), min(c.at) AT TIME ZONE ''UTC'', max(c.at) AT TIME ZONE ''UTC''';
     END IF;
     EXECUTE format(
-        'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added, rows, min_event_time,
+        'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, added_by, added, rows, min_event_time,
                                                   max_event_time)
-         SELECT $1, c.at::date, $2, $3, %s FROM (%s) AS c
+         SELECT $1, c.at::date, $2, $3, count(*), %s FROM (%s) AS c
           WHERE c.at >= ''0001-01-01'' AND c.at < ''10000-01-01'' GROUP BY c.at::date',
         statistics, concat_ws(' UNION ALL ',
             CASE WHEN old_rows THEN format('SELECT %s AS at FROM tidemark_old', at) END,
             CASE WHEN new_rows THEN format('SELECT %s AS at FROM tidemark_new', at) END))
-      USING root, lower(TG_OP), TG_OP = 'INSERT';
+      USING root, lower(TG_OP), CASE TG_OP WHEN 'INSERT' THEN tidemark_internal.current_xid() END;
     RETURN NULL;
 END
 $$;
@@ -92,18 +92,18 @@ BEGIN
     END IF;
     -- One mark for each date of a transaction, not for each row.
     EXECUTE format(
-        'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added)
+        'INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, added_by)
          SELECT DISTINCT $3, c.at::date, ''replicated'', $4 FROM (%s) AS c
           WHERE c.at >= ''0001-01-01'' AND c.at < ''10000-01-01''
             AND NOT EXISTS (SELECT FROM tidemark_internal.dirty_log l
-                             WHERE l.source = $3 AND l.event_date = c.at::date AND l.only_added <= $4
-                               AND l.xmin = pg_current_xact_id()::xid)',
+                             WHERE l.source = $3 AND l.event_date = c.at::date
+                               AND (l.added_by IS NULL OR l.added_by = $4) AND l.xmin = pg_current_xact_id()::xid)',
         concat_ws(' UNION ALL ',
             CASE WHEN TG_OP <> 'INSERT'
                  THEN 'SELECT ' || tidemark_internal.tracked_time(TG_RELID, TG_ARGV[0], '($1).') || ' AS at' END,
             CASE WHEN TG_OP <> 'DELETE'
                  THEN 'SELECT ' || tidemark_internal.tracked_time(TG_RELID, TG_ARGV[0], '($2).') || ' AS at' END))
-      USING OLD, NEW, root, TG_OP = 'INSERT';
+      USING OLD, NEW, root, CASE TG_OP WHEN 'INSERT' THEN tidemark_internal.current_xid() END;
     RETURN NULL;
 END
 $$;

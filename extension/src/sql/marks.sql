@@ -7,8 +7,8 @@
 -- mark behind, and the date is recomputed once more.
 --
 -- A mark may say more than that rows of a date changed, so that less is to be done; what it does not say, is meant.
--- * only_added: none was changed or deleted. A model that makes each of its rows from one row of its source (append)
---   only needs the new ones.
+-- * added_by: none was changed or deleted, and this transaction added the rows, so many of them. A model that makes
+--   each of its rows from one row of its source (append) only needs the new ones, and finds them by it.
 -- * persons: it concerns the rows of these persons only, by the column person_column of the source. A model that is
 --   scoped by this column (scope) only needs theirs. The refresh of the model below says so, which knows the rows that
 --   it wrote, or who calls tidemark.mark_persons (then for every column that a model is scoped by).
@@ -30,7 +30,8 @@ CREATE TABLE tidemark_internal.dirty_log (
     person_column name,
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    only_added boolean NOT NULL DEFAULT false,
+    added_by xid,
+    added bigint CHECK (added BETWEEN 0 AND 1000000000000),
     rows bigint CHECK (rows BETWEEN 0 AND 1000000000000),
     late_rows bigint CHECK (late_rows BETWEEN 0 AND 1000000000000),
     min_event_time timestamptz,
@@ -54,8 +55,9 @@ COMMENT ON COLUMN tidemark_internal.dirty_log.person_column IS
 'Column of the table that persons are of; NULL: whichever a model is scoped by.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.marked_at IS 'Start of the transaction that changed them.';
-COMMENT ON COLUMN tidemark_internal.dirty_log.only_added IS
-'Whether rows of the date were only added, none changed or deleted.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.added_by IS
+'Transaction, or part of one, that added rows of the date and changed or deleted none; NULL: not known.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.added IS 'How many rows it added; NULL if it did not say.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.rows IS
 'How many rows the transaction added to the date; NULL if it did not say.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.late_rows IS 'How many of them were late; NULL if it did not say.';
@@ -76,7 +78,8 @@ CREATE TABLE tidemark_internal.model_dirty (
     event_date date,
     persons text[],
     marked_at timestamptz NOT NULL,
-    only_added boolean NOT NULL DEFAULT false
+    added_by xid[],
+    added bigint
 );
 CREATE INDEX ON tidemark_internal.model_dirty (model, event_date);
 COMMENT ON TABLE tidemark_internal.model_dirty IS
@@ -88,8 +91,9 @@ COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS
 'Date to recompute; NULL: every date that has rows, of these persons if there are some.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.persons IS 'Whose rows to recompute; NULL: everybody''s.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.marked_at IS 'When the source was marked.';
-COMMENT ON COLUMN tidemark_internal.model_dirty.only_added IS
-'Whether rows of the source were only added, none changed or deleted.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.added_by IS
+'Transactions, or parts of them, that added rows of the source, where none was changed or deleted; NULL: not known.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.added IS 'How many rows they added; NULL if one did not say.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.dirty_log', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_dirty', '');
@@ -123,6 +127,12 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.check_may_mark(oid, regclass, date[]) IS
 'Raises an error unless a role may mark these dates of source: who may write
 a table, or owns it.';
+
+CREATE FUNCTION tidemark_internal.current_xid() RETURNS xid
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_current_xid';
+COMMENT ON FUNCTION tidemark_internal.current_xid() IS
+'What xmin will be in the rows that are written now: the transaction, or the
+part of it that may be undone by itself. Assigns one if there is none.';
 
 CREATE FUNCTION tidemark.mark_dirty(source regclass, dates date[], reason text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_act';
@@ -245,10 +255,10 @@ BEGIN
                    WHERE t < '0001-01-01 00:00:00Z' OR t >= '10000-01-01 00:00:00Z') THEN
         RAISE EXCEPTION 'min_event_times and max_event_times must lie in the years 1 to 9999' USING ERRCODE = '22008';
     END IF;
-    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, only_added, rows, late_rows, min_event_time,
-                                             max_event_time, lateness)
-    SELECT mark_loaded.source, v.event_date, 'loaded', true, coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time,
-           nullif(buckets[12 * v.i - 11 : 12 * v.i], '{}')
+    INSERT INTO tidemark_internal.dirty_log (source, event_date, reason, added_by, added, rows, late_rows,
+                                             min_event_time, max_event_time, lateness)
+    SELECT mark_loaded.source, v.event_date, 'loaded', tidemark_internal.current_xid(), v.n_rows,
+           coalesce(v.n_rows, 0), v.n_late, v.min_time, v.max_time, nullif(buckets[12 * v.i - 11 : 12 * v.i], '{}')
       FROM unnest(mark_loaded.dates, mark_loaded.rows, mark_loaded.late_rows, mark_loaded.min_event_times,
                   mark_loaded.max_event_times)
            WITH ORDINALITY AS v(event_date, n_rows, n_late, min_time, max_time, i)
@@ -272,30 +282,34 @@ BEGIN
     -- One statement, so that the snapshot that is noted is the one that decides which models there are.
     WITH gone AS (
         DELETE FROM tidemark_internal.dirty_log l WHERE alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.only_added, l.passed
+        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.added_by, l.added, l.passed
     ), kept AS (
         UPDATE tidemark_internal.dirty_log l
            SET passed = pg_current_snapshot(), rows = NULL, late_rows = NULL, lateness = NULL
          WHERE NOT alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.only_added, NULL::pg_snapshot
+        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.added_by, l.added,
+                  NULL::pg_snapshot
     ), concerned AS (
         SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, k.marked_at,
-               -- What a model that is new has of a date, the mark does not say.
-               k.only_added AND k.passed IS NULL AS only_added,
+               -- What a model that is new has of a date, the mark does not say, and nothing of neighbouring dates.
+               CASE WHEN k.passed IS NULL AND m.lookback_days + m.lookahead_days = 0 THEN k.added_by END AS added_by,
+               k.added,
                CASE WHEN k.passed IS NULL AND m.scope_source = coalesce(k.person_column, m.scope_source)
                     THEN k.persons END AS persons
           FROM (TABLE gone UNION ALL TABLE kept) AS k
           JOIN tidemark_internal.model_sources s ON s.source = k.source
           JOIN tidemark_internal.models m ON m.name = s.model
          WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed))
-    INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at, only_added)
-    SELECT s.name, lower(span) + n, s.persons, s.marked_at, s.only_added
-      FROM (SELECT c.name, c.only_added, c.persons, min(c.marked_at) AS marked_at,
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at, added_by, added)
+    SELECT s.name, lower(span) + n, s.persons, s.marked_at, s.added_by, s.added
+      FROM (SELECT c.name, c.persons, min(c.marked_at) AS marked_at,
+                   array_agg(c.added_by) FILTER (WHERE c.added_by IS NOT NULL) AS added_by,
+                   CASE WHEN count(*) = count(c.added) THEN sum(c.added)::bigint END AS added,
                    -- Of no date it has no bounds, and neither has what comes of it a date.
                    range_agg(daterange(c.event_date - c.lookahead_days, c.event_date + c.lookback_days, '[]')) AS dates
               FROM concerned c
              -- Where nothing is widened, each date keeps its own time.
-             GROUP BY c.name, c.only_added, c.persons, c.event_date IS NULL,
+             GROUP BY c.name, c.added_by IS NULL, c.persons, c.event_date IS NULL,
                       CASE WHEN c.lookback_days + c.lookahead_days = 0 THEN c.event_date END
            ) AS s
      CROSS JOIN LATERAL unnest(s.dates) AS span

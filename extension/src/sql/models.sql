@@ -112,6 +112,9 @@ CREATE TABLE tidemark_internal.model_dates (
     rows bigint NOT NULL,
     horizon xid8 NOT NULL,
     cluster bigint NOT NULL,
+    first_row tid,
+    counted_at timestamptz,
+    count_seconds double precision,
     PRIMARY KEY (model, event_date)
 );
 COMMENT ON TABLE tidemark_internal.model_dates IS
@@ -123,6 +126,12 @@ COMMENT ON COLUMN tidemark_internal.model_dates.horizon IS
 'All transactions before this one had ended when it began: rows of these were seen.';
 COMMENT ON COLUMN tidemark_internal.model_dates.cluster IS
 'System identifier of the cluster whose transactions these are: a dump may be restored into another one.';
+COMMENT ON COLUMN tidemark_internal.model_dates.first_row IS
+'Where the rows that were appended last began in the source: those that come next are looked for from there on.';
+COMMENT ON COLUMN tidemark_internal.model_dates.counted_at IS
+'When the rows of the date were last counted, in the source and in the table; NULL: never.';
+COMMENT ON COLUMN tidemark_internal.model_dates.count_seconds IS
+'How long the refresh took that counted them, by which the next one knows how soon to do it again.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_sources', '');

@@ -176,7 +176,18 @@ same.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean)
   FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models) RETURNS text
+CREATE FUNCTION tidemark_internal.added_rows(from_row tid) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN concat('tidemark_source.xmin = ANY ($3::pg_catalog.xid[])',
+              ' AND tidemark_source.ctid >= ' || quote_literal(from_row::text) || '::pg_catalog.tid');
+COMMENT ON FUNCTION tidemark_internal.added_rows(tid) IS
+'Part of the statements of models: what is true of rows of the source that
+these transactions ($3) added, looked for from a place on, or everywhere for
+NULL.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.added_rows(tid) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models, from_row tid DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -185,7 +196,6 @@ DECLARE
     source record;
     described record;
     same_key text;
-    recent text := '';
     rewritten text;
 BEGIN
     SELECT s.source, n.nspname, c.relname INTO source
@@ -219,9 +229,8 @@ BEGIN
     IF same_key IS NULL THEN
         RETURN NULL;
     END IF;
-    -- Most rows were there at the last refresh of the date, as their transactions say, which spares comparing them
-    -- with what is stored. Tables that are no heaps may not know that, nor may their children.
-    IF NOT EXISTS (
+    -- Tables that are no heaps may not know which transaction added a row, nor may their children.
+    IF EXISTS (
         WITH RECURSIVE tree(relid) AS (
             SELECT source.source::oid
             UNION
@@ -229,29 +238,30 @@ BEGIN
         SELECT FROM tree JOIN pg_class c ON c.oid = tree.relid
          WHERE c.relkind <> 'p'
            AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
-        recent := format('age(tidemark_source.xmin) <= (SELECT tidemark_internal.horizon_age(%L, $1)) AND ',
-                         model.name);
+        RETURN NULL;
     END IF;
+    -- Most of them are not stored yet; the last refresh may have seen some whose mark came after it.
     rewritten := tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[],
         ARRAY[source.relname]::text[], ARRAY[format(
-            '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %sNOT EXISTS ('
+            '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %s AND NOT EXISTS ('
             'SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
-            source.source, recent, model.target, same_key)]);
+            source.source, tidemark_internal.added_rows(from_row), model.target, same_key)]);
     RETURN nullif(rewritten, tidemark_internal.rewrite_query(model.query, NULL, NULL));
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.append_query(tidemark_internal.models) IS
+COMMENT ON FUNCTION tidemark_internal.append_query(tidemark_internal.models, tid) IS
 'Part of tidemark.refresh: the query of a model, made to read only those rows
-of its source that came since the last refresh of the date ($1), and for
-which no row of the date is stored. NULL for a model that must be recomputed
-even if its source only gained rows: each of its rows must come from one row
-(tidemark_internal.describe_query), it must have one source, named in the
-query itself, and its key must be columns of the source, unchanged, with or
-without event_date.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.append_query(tidemark_internal.models) FROM PUBLIC;
+of its source that some transactions added ($3, and from_row, see
+tidemark_internal.added_rows), and for which no row of the date ($1) is
+stored. NULL for a model that must be recomputed even if its source only
+gained rows: each of its rows must come from one row
+(tidemark_internal.describe_query), it must have one source, a heap named in
+the query itself, and its key must be columns of the source, unchanged, with
+or without event_date.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.append_query(tidemark_internal.models, tid) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.horizon_age(model text, event_date date) RETURNS integer
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10
+LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
 RETURN (SELECT age(d.horizon::xid) FROM tidemark_internal.model_dates d
          WHERE d.model = horizon_age.model AND d.event_date = horizon_age.event_date
@@ -263,8 +273,8 @@ COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 date of a model began, as age(xid) counts: what is older was seen by it.
 NULL when that is not known: never, in another cluster, too long ago.';
 
-CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL,
+    from_row tid DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -272,10 +282,10 @@ DECLARE
     columns text[];
     types text[];
     ids_type CONSTANT text := tidemark_internal.ids_type(model);
-    part text := CASE kind WHEN 'append' THEN tidemark_internal.append_query(model)
-                           WHEN 'scope' THEN tidemark_internal.scope_query(model) END;
+    part text := CASE WHEN kind IN ('append', 'append and count') THEN tidemark_internal.append_query(model, from_row)
+                      WHEN kind = 'scope' THEN tidemark_internal.scope_query(model) END;
 BEGIN
-    IF kind IN ('append', 'scope') AND part IS NULL THEN
+    IF kind IN ('append', 'append and count', 'scope') AND part IS NULL THEN
         RETURN NULL;
     END IF;
     -- A cast to varchar(n) would cut in silence.
@@ -290,20 +300,53 @@ BEGIN
         quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type), touched);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
+COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, tid) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
-doubled or NULL key afterwards, append adds the rows that are missing if the
-source only gained rows, scope brings the stored rows of some persons ($3)
-in line (NULL for models that cannot do so), diff those of all, compare only
-says how they differ. touched: a column of which the values in the rows that
-were written are returned. Useful to EXPLAIN.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) FROM PUBLIC;
+doubled or NULL key afterwards, append adds what comes of the rows that some
+transactions ($3) added to the source, from from_row on, append and count
+compares the numbers of all rows as well, scope brings the stored rows of
+some persons ($3) in line (NULL for models that cannot do so), diff those of
+all, compare only says how they differ. touched: a column of which the
+values in the rows that were written are returned. Useful to EXPLAIN.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, tid) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, only_added boolean,
-    persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT rows bigint,
-    OUT way text, OUT written text[])
+CREATE FUNCTION tidemark_internal.find_added(model tidemark_internal.models, event_date date, added_by text[],
+    added bigint, INOUT from_row tid, OUT complete boolean)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    expected CONSTANT tid := from_row;
+    here json;
+BEGIN
+    -- First where they should be: behind those that came before. A table fills gaps, too.
+    FOREACH from_row IN ARRAY CASE WHEN from_row IS NULL THEN '{NULL}' ELSE ARRAY[from_row, NULL] END LOOP
+        here := tidemark_internal.execute_as_owner(model.target, format(
+            'SELECT json_build_object(''rows'', count(*), ''first'', min(tidemark_source.ctid))
+               FROM %s AS tidemark_source WHERE tidemark_source.event_date = $1 AND %s',
+            (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name),
+            tidemark_internal.added_rows(from_row)), event_date, added_by)::json;
+        complete := (here ->> 'rows')::bigint = added;
+        IF complete OR added IS NULL AND from_row IS NULL THEN
+            from_row := coalesce((here ->> 'first')::tid, expected);
+            RETURN;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid) IS
+'Part of tidemark.refresh: whether the only source of a model holds as many
+rows of a date as marks say that these transactions added to it (NULL: they
+do not say), and where the first of them is, as a place to look from.
+from_row: where to look first.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid)
+  FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
+    added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
+    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT first_row tid, OUT counted boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -319,9 +362,13 @@ DECLARE
                              SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = model.target));
     filled boolean := false;
     stored CONSTANT text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
-    known bigint;
+    known tidemark_internal.model_dates;
+    looked record;
     statement text;
 BEGIN
+    SELECT * INTO known FROM tidemark_internal.model_dates d
+     WHERE d.model = model.name AND d.event_date = refresh_date.event_date;
+    counted := true;
     IF isfinite(event_date) AND EXISTS (
         SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
          WHERE p.partrelid = model.target AND p.partstrat = 'r' AND p.partnatts = 1
@@ -335,27 +382,37 @@ BEGIN
     END IF;
     -- Less than the whole date: not over a change of columns, which may have changed stored rows or what the query
     -- makes of old ones.
-    IF NOT filled AND (only_added OR persons IS NOT NULL)
+    IF NOT filled AND (added_by IS NOT NULL OR persons IS NOT NULL)
        AND (SELECT max(age(a.xmin)) IS NOT NULL
                AND min(age(a.xmin)) > tidemark_internal.horizon_age(model.name, refresh_date.event_date)
               FROM pg_attribute a
              WHERE a.attrelid = ANY (ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
                                             WHERE s.model = model.name) || model.target))
     THEN
-        FOREACH way IN ARRAY CASE WHEN only_added THEN '{append}'::text[] ELSE '{}' END
+        FOREACH way IN ARRAY CASE WHEN added_by IS NOT NULL THEN '{append}'::text[] ELSE '{}' END
                              || CASE WHEN persons IS NOT NULL AND unseen THEN '{scope}'::text[] ELSE '{}' END LOOP
             CONTINUE WHEN NOT way = ANY (model.ways);
             BEGIN
                 IF way = 'scope' THEN
                     -- Rows that somebody deleted or added by hand are not those of these persons only.
-                    known := (SELECT d.rows FROM tidemark_internal.model_dates d
-                               WHERE d.model = model.name AND d.event_date = refresh_date.event_date);
-                    CONTINUE WHEN known IS DISTINCT FROM
+                    CONTINUE WHEN known.rows IS DISTINCT FROM
                         tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
+                    statement := tidemark_internal.model_statement(model, way, touched);
+                ELSE
+                    looked := tidemark_internal.find_added(model, event_date, added_by, added, known.first_row);
+                    CONTINUE WHEN NOT looked.complete;
+                    first_row := looked.from_row;
+                    -- Whoever changed rows without a mark is found out by counting all of them: each time where that
+                    -- is done in a moment, and else so rarely that it takes a fiftieth of the time.
+                    counted := looked.complete IS NULL
+                        OR (known.count_seconds > 0.1 AND clock_timestamp()
+                            < known.counted_at + known.count_seconds * interval '50 seconds') IS NOT TRUE;
+                    statement := tidemark_internal.model_statement(
+                        model, CASE WHEN counted THEN 'append and count' ELSE 'append' END, touched, first_row);
                 END IF;
-                statement := tidemark_internal.model_statement(model, way, touched);
                 CONTINUE WHEN statement IS NULL;
-                result := tidemark_internal.execute_as_owner(model.target, statement, event_date, persons)::json;
+                result := tidemark_internal.execute_as_owner(
+                    model.target, statement, event_date, CASE way WHEN 'scope' THEN persons ELSE added_by END)::json;
                 IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0
                    OR (result ->> 'elsewhere')::bigint <> 0 THEN
                     RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
@@ -363,8 +420,10 @@ BEGIN
                 inserted := result ->> 'inserted';
                 updated := coalesce((result ->> 'updated')::bigint, 0);
                 deleted := coalesce((result ->> 'deleted')::bigint, 0);
-                rows := coalesce((result ->> 'rows')::bigint, known + inserted - deleted);
+                rows := coalesce((result ->> 'rows')::bigint, known.rows + inserted - deleted);
                 written := tidemark_internal.written(result, unseen);
+                -- The rows have it as their xmin: they were written in this block, which may be undone by itself.
+                written_by := CASE way WHEN 'append' THEN tidemark_internal.current_xid() END;
                 RETURN;
             EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
@@ -372,6 +431,8 @@ BEGIN
         END LOOP;
     END IF;
     way := 'recompute';
+    first_row := NULL;
+    counted := true;
     IF NOT filled AND tidemark_internal.execute_as_owner(model.target,
             format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
         result := tidemark_internal.execute_as_owner(model.target,
@@ -422,19 +483,18 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean, text[], name) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
-what the query returns, as the owner of the table. Says how many rows that
-took, in which way it did, and which values of column touched are in the
-rows that it wrote (written; NULL: not known). Makes the partition of
-the date if the table has daily ones. What its marks say decides the way.
-append, if rows were only added and the model allows it: only these are
-computed, and the numbers of rows compared afterwards. scope, if it allows
-that and persons are given: only their rows. Where that is not enough, and
-where anything is not as expected, recompute: the whole date.
-Takes no marks away. 21000: the query returns a key that is NULL or not
-unique. 44000: it returns rows of other dates.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, boolean, text[], name)
+what the query returns, as the owner of the table. Says what that took, in
+which way, and which values of column touched are in the rows that it wrote
+(written; NULL: not known). Makes the partition of the date if the table has
+daily ones. What its marks say decides the way. append, if only these
+transactions added rows and the model allows it: only these are computed.
+scope, if it allows that and persons are given: only their rows. Where that
+is not enough, and where anything is not as expected, recompute. Takes no
+marks away. 21000: the query returns a key that is NULL or not unique.
+44000: it returns rows of other dates.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name)
   FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.written(result json, complete boolean) RETURNS text[]

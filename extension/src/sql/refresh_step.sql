@@ -152,13 +152,15 @@ BEGIN
                     WITH gone AS (
                         DELETE FROM tidemark_internal.model_dirty d
                          WHERE d.model = candidate AND d.event_date = day
-                        RETURNING d.only_added, d.persons)
-                    SELECT bool_and(g.only_added) AS only_added,
+                        RETURNING d.added_by, d.added, d.persons)
+                    SELECT CASE WHEN bool_and(g.added_by IS NOT NULL)
+                                THEN ARRAY(SELECT DISTINCT unnest(x.added_by)::text FROM gone x) END AS added_by,
+                           CASE WHEN bool_and(g.added IS NOT NULL) THEN sum(g.added)::bigint END AS added,
                            CASE WHEN bool_and(g.persons IS NOT NULL)
                                 THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
                       INTO marks FROM gone g;
                     SELECT * INTO change
-                      FROM tidemark_internal.refresh_date(m, day, marks.only_added,
+                      FROM tidemark_internal.refresh_date(m, day, marks.added_by, marks.added,
                                CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, touched);
                     -- A partition may have been detached since the date was chosen: the rows computed are too few.
                     IF tidemark_internal.is_frozen(candidate, day) THEN
@@ -168,10 +170,10 @@ BEGIN
                     -- Only models that read this one care, and only if there is something new to read.
                     IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
                         INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, reason,
-                                                                 only_added)
-                        -- A recompute may have found rows to insert where none came: somebody deleted them.
+                                                                 added_by, added)
+                        -- Not those of a recompute, which may have been there before: somebody deleted them.
                         VALUES (m.target, day, change.written, touched, 'refreshed ' || candidate,
-                                change.way = 'append');
+                                change.written_by, change.inserted);
                     END IF;
                     UPDATE tidemark_internal.models x
                        SET refresh_count = x.refresh_count + 1, change_count = x.change_count + changed::integer,
@@ -189,10 +191,18 @@ BEGIN
                     VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
                             change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
                             CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
-                    INSERT INTO tidemark_internal.model_dates (model, event_date, rows, horizon, cluster)
-                    SELECT candidate, day, change.rows, horizon, c.system_identifier FROM pg_control_system() c
+                    INSERT INTO tidemark_internal.model_dates AS d (model, event_date, rows, horizon, cluster,
+                                                                    first_row, counted_at, count_seconds)
+                    SELECT candidate, day, change.rows, horizon, c.system_identifier, change.first_row,
+                           CASE WHEN change.counted THEN clock_timestamp() END,
+                           CASE change.way WHEN 'append' THEN extract(epoch FROM clock_timestamp() - began) END
+                      FROM pg_control_system() c
                     ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
-                       SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster;
+                       SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster,
+                           first_row = excluded.first_row,
+                           counted_at = coalesce(excluded.counted_at, d.counted_at),
+                           count_seconds = CASE WHEN change.counted THEN excluded.count_seconds
+                                                ELSE d.count_seconds END;
                 END IF;
             EXCEPTION
               WHEN SQLSTATE 'TM001' THEN

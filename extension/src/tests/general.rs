@@ -8,8 +8,9 @@ mod tests {
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
     const PARALLEL_UNSAFE: &str = "
         absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
-        create_partitions, create_persons_view, create_step, create_timeline, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step, drop_timeline,
-        ensure_partitions, execute_as, execute_as_owner, execute_contained, forget_missing_tables, lock_registrations, lock_retired,
+        create_partitions, create_persons_view, create_step, create_timeline,
+        current_xid, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step, drop_timeline,
+        ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added, forget_missing_tables, lock_registrations, lock_retired,
         lock_settings,         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
         mark_dirty, mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways, pass_on, record_maintenance,
         refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
@@ -25,7 +26,8 @@ mod tests {
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.
-    const SECURITY_DEFINER: &str = "date_blockers, horizon_age, is_frozen, mark_changes, mark_replicated, stale_dates, timeline_definition, waiting";
+    const SECURITY_DEFINER: &str =
+        "date_blockers, is_frozen, mark_changes, mark_replicated, stale_dates, timeline_definition, waiting";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "

@@ -245,7 +245,7 @@ mod tests {
              CREATE TABLE w.new PARTITION OF w.events FOR VALUES FROM ('2026-02-01Z') TO ('2026-03-01Z')");
         let marks = || {
             let marks = text(
-                "SELECT string_agg(concat_ws(' ', reason, source, event_date, only_added), ', ' ORDER BY id) FROM tidemark_internal.dirty_log",
+                "SELECT string_agg(concat_ws(' ', reason, source, event_date, added_by IS NOT NULL), ', ' ORDER BY id) FROM tidemark_internal.dirty_log",
             );
             run("DELETE FROM tidemark_internal.dirty_log");
             marks

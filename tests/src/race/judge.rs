@@ -200,8 +200,10 @@ fn sabotaged(client: &mut Client, sabotage: Sabotage) {
         let change = format!(
             "UPDATE race.events SET amount = coalesce(amount, 0) + 1 WHERE event_date = date '{FIRST_DAY}' + 3"
         );
-        client.batch_execute(&change).unwrap();
-        writer::mark_loaded(client, &[3]).unwrap();
+        client.batch_execute("BEGIN").unwrap();
+        let rows = client.execute(&change, &[]).unwrap();
+        writer::mark_loaded(client, &vec![3; rows as usize]).unwrap();
+        client.batch_execute("COMMIT").unwrap();
         return;
     }
     // Person 0 is active on days 0 to 2 of five, person 2 on days 3, 4 and 0.

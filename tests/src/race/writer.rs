@@ -33,8 +33,8 @@ pub(super) fn run(race: &Race<'_>, number: u64) {
 struct Done {
     /// Days of `race.events` and of `race.refunds` to mark at its end.
     unmarked: [BTreeSet<i32>; 2],
-    /// Days of `race.events` that rows were added to, to mark at its end as such or as changed.
-    added: BTreeSet<i32>,
+    /// The day of each row that was added to `race.events`, to mark at its end as such or as changed.
+    added: Vec<i32>,
     /// Rows inserted less rows deleted, and rows touched.
     rows: i64,
     events: u64,
@@ -152,9 +152,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Marks days that rows were added to: mostly as a loader does.
-    fn mark_added(&mut self, client: &mut Client, days: BTreeSet<i32>) -> Result<(), postgres::Error> {
-        let days: Vec<i32> = days.into_iter().collect();
+    /// Marks the days of rows that were added: mostly as a loader does.
+    fn mark_added(&mut self, client: &mut Client, days: Vec<i32>) -> Result<(), postgres::Error> {
         match (days.is_empty(), self.random.percent(75)) {
             (true, _) => Ok(()),
             (_, true) => mark_loaded(client, &days),
@@ -246,7 +245,7 @@ impl Writer<'_> {
             }
             kind => {
                 // Now and then straight into a partition.
-                let table = if kind == 9 && days_of(events).len() == 1 {
+                let table = if kind == 9 && one_day(events) {
                     format!("race_partitions.events_p202603{:02}", events[0].1 / 86_400 + 1)
                 } else {
                     "race.events".to_owned()
@@ -323,7 +322,8 @@ impl Writer<'_> {
         done.events += new.len() as u64;
         let new = new.iter().map(|r| r.get::<_, i32>(0));
         if self.race.options.sabotage == Some(Sabotage::SaysAdded) && self.random.percent(50) {
-            return mark_loaded(client, &old.into_iter().chain(new).collect::<Vec<_>>());
+            // As many as it says, and in this transaction: only what they say is another thing.
+            return mark_loaded(client, &new.collect::<Vec<_>>());
         }
         done.unmarked[0].extend(old);
         done.unmarked[0].extend(new);
@@ -391,7 +391,7 @@ impl Writer<'_> {
     fn with_marks_apart(&mut self, client: &mut Client) -> Result<(), postgres::Error> {
         let events = self.events();
         if let Some(mut other) = self.race.connect("race-writer") {
-            mark(&mut other, "race.events", &days_of(&events).into_iter().collect::<Vec<_>>())?;
+            mark(&mut other, "race.events", &days_of(&events))?;
         }
         let mut done = Done::default();
         self.insert(client, &events, &mut done)?;
@@ -400,16 +400,21 @@ impl Writer<'_> {
     }
 }
 
-fn days_of(events: &[Event]) -> BTreeSet<i32> {
+/// The day of each event.
+fn days_of(events: &[Event]) -> Vec<i32> {
     events.iter().map(|(_, at)| (at / 86_400) as i32).collect()
 }
 
-/// Marks these days of the events as days that rows were added to.
+fn one_day(events: &[Event]) -> bool {
+    days_of(events).windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// Marks rows of these days, a day for each row, as added.
 pub(super) fn mark_loaded(client: &mut Client, days: &[i32]) -> Result<(), postgres::Error> {
     let sql = format!(
-        "SELECT tidemark.mark_loaded('race.events', array_agg(date '{FIRST_DAY}' + d), array_agg(1::bigint),
+        "SELECT tidemark.mark_loaded('race.events', array_agg(date '{FIRST_DAY}' + d), array_agg(n),
                                      array_agg(0::bigint), array_agg(now()), array_agg(now()))
-           FROM (SELECT DISTINCT unnest($1::int[])) AS x(d)"
+           FROM (SELECT d, count(*) FROM unnest($1::int[]) AS u(d) GROUP BY d) AS x(d, n)"
     );
     client.execute(&sql, &[&days]).map(|_| ())
 }

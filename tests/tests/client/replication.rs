@@ -102,8 +102,9 @@ fn rows_that_a_subscription_applies_are_marked() {
         publisher.superuser_url()
     );
     client.batch_execute(&subscribe).unwrap();
-    let marks = "SELECT concat_ws(' ', event_date, only_added, count(*)) FROM tidemark_internal.dirty_log
-                  GROUP BY event_date, only_added ORDER BY 1";
+    let marks =
+        "SELECT concat_ws(' ', event_date, added_by IS NOT NULL, count(*)) FROM tidemark_internal.dirty_log
+                  GROUP BY event_date, added_by IS NOT NULL ORDER BY 1";
     wait_until("the first copy", Duration::from_secs(60), || {
         subscriber.number("SELECT count(*) FROM ev") == 1
     });
