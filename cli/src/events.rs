@@ -4,7 +4,7 @@
 use tidemark_loader::config::Config;
 use tidemark_loader::error::Result;
 use tidemark_loader::event::dedupe::Dedupe;
-use tidemark_loader::event::envelope::preset::{Preset, parse_part};
+use tidemark_loader::event::envelope::mapping::{Description, parse_part};
 use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::{self, Micros};
 
@@ -43,13 +43,18 @@ pub struct Events {
     /// what counted then.
     #[arg(long, value_name = "POINTER", value_parser = parse_member)]
     fingerprint_exclude: Vec<String>,
-    /// How the events are written [default: segment]
-    #[arg(long, value_enum, value_name = "PRESET")]
-    envelope_preset: Option<Preset>,
+    /// How the events are written: the name of a mapping, or the path of a file with one [default: segment]
+    ///
+    /// `tidemark inspect FILE` says which one fits. There are segment, rudderstack, segment-warehouse, cloudevents,
+    /// snowplow, posthog, mixpanel, amplitude, ga4, umami and access-log.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_mapping)]
+    mapping: Option<String>,
     /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
     ///
     /// Fields: event_id, event_time, event_type, user_id, anonymous_id, received_at. What is given here replaces what
-    /// the preset says about the field; of several pointers for one field the first one with a value counts.
+    /// the mapping says about the field; of several pointers for one field the first one with a value counts. Behind the
+    /// pointer of a time may stand what its numbers count (:s, :ms, :us), or the zone of times without an offset (:UTC,
+    /// :+02:00). =TEXT is that text for each event: event_type==page_viewed.
     #[arg(long = "envelope", value_name = "FIELD=POINTER", value_parser = parse_field)]
     envelope: Vec<String>,
 }
@@ -68,7 +73,7 @@ impl Events {
         set("dedupe.mode", self.dedupe.and_then(word))?;
         set("dedupe.window_days", self.dedupe_window_days.map(|n| n.to_string()))?;
         set("dedupe.fingerprint_exclude", list(&self.fingerprint_exclude))?;
-        set("envelope.preset", self.envelope_preset.and_then(word))?;
+        set("envelope.mapping", self.mapping.clone())?;
         set("envelope.fields", list(&self.envelope))
     }
 }
@@ -89,6 +94,10 @@ fn parse_field(text: &str) -> Result<String, String> {
         return Err("a pointer with a comma cannot be given".to_owned());
     }
     parse_part(text).map(|_| text.to_owned())
+}
+
+fn parse_mapping(text: &str) -> Result<String, String> {
+    Description::of(text).map(|_| text.to_owned())
 }
 
 fn parse_member(text: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
-use tidemark_loader::event::envelope::preset::headers;
+use tidemark_loader::event::envelope::mapping::headers;
 
 /// What both forms are made of, up to a WHERE.
 pub const SELECT: &str = "

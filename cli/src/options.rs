@@ -7,7 +7,7 @@ use tidemark_loader::batch::{BatchLimits, Encoder};
 use tidemark_loader::config::{Config, Source};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::preset::{Format, Preset, parse_part};
+use tidemark_loader::event::envelope::mapping::{Description, Format, parse_part};
 use tidemark_loader::event::fingerprint::{self, Fingerprint};
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
@@ -95,7 +95,13 @@ pub fn format(config: &Config) -> Result<Format> {
     let parts = config.list("envelope.fields");
     let parts: Result<Vec<_>, String> = parts.iter().map(|part| parse_part(part)).collect();
     let parts = parts.map_err(|why| wrong(config, "envelope.fields", why, "write field=/pointer"))?;
-    Ok(Format::new(choice(config, "envelope.preset")?, &parts))
+    Ok(Format::new(&mapping(config)?, &parts))
+}
+
+/// The mapping of the source.
+pub fn mapping(config: &Config) -> Result<Description> {
+    let mapping = Description::of(config.get("envelope.mapping").unwrap_or_default());
+    mapping.map_err(|why| wrong(config, "envelope.mapping", why, "name a shipped one, or a file with one"))
 }
 
 /// Where the events go and how duplicates among them are found.
@@ -116,8 +122,7 @@ pub fn encoder(config: &Config) -> Result<Encoder> {
     let mut members = members.map_err(|why| {
         wrong(config, "dedupe.fingerprint_exclude", why, "write /name of a member of the event")
     })?;
-    let preset: Preset = choice(config, "envelope.preset")?;
-    members.extend(preset.per_sending().iter().map(|name| name.as_bytes().to_vec()));
+    members.extend(mapping(config)?.transport.into_iter().map(String::into_bytes));
     Ok(Encoder::new(limits(config)?)
         .with_format(format(config)?)
         .with_dedupe(choice(config, "dedupe.mode")?)
@@ -171,7 +176,7 @@ mod tests {
     #[test]
     fn envelope_and_target_come_from_their_keys() {
         let ours = config(&[
-            ("envelope.preset", "cloudevents"),
+            ("envelope.mapping", "cloudevents"),
             ("envelope.fields", "user_id=/who/id,user_id=/who"),
             ("target.table", "bronze.other"),
             ("dedupe.mode", "id_window"),
@@ -190,6 +195,7 @@ mod tests {
         assert!(encoder(&nested).unwrap_err().to_string().contains("/a/b is no member"));
         for bad in [
             [("envelope.fields", "who=/id"), ("late.policy", "refuse")],
+            [("envelope.mapping", "snowplough"), ("late.policy", "refuse")],
             [("target.table", "events"), ("late.policy", "refuse")],
             [("target.table", "bronze.other"), ("late.policy", "divert")],
             [("dedupe.mode", "offsets"), ("late.policy", "divert")],

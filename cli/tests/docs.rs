@@ -99,7 +99,7 @@ fn every_option_about_events_says_the_default_that_the_configuration_has() {
         ("into", "target.table"),
         ("dedupe", "dedupe.mode"),
         ("dedupe-window-days", "dedupe.window_days"),
-        ("envelope-preset", "envelope.preset"),
+        ("mapping", "envelope.mapping"),
         ("lanes", "postgres.lanes"),
         ("listen", "http.listen"),
         ("maintain-every", "maintenance.every"),

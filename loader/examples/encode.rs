@@ -1,5 +1,5 @@
 //! Encodes a file of events as the lanes of `tidemark run` do and writes nothing, for counting instructions:
-//! `valgrind --tool=callgrind target/release/examples/encode FILE`. Prints what came of the events, and a checksum of
+//! `valgrind --tool=callgrind target/release/examples/encode FILE [MAPPING]`. Prints what came of the events, and a checksum of
 //! the encoded rows that a change must not change.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool for whoever changes the hot path")]
 
@@ -7,15 +7,22 @@ use std::sync::Arc;
 
 use tidemark_loader::batch::Encoder;
 use tidemark_loader::event::envelope::Limits;
+use tidemark_loader::event::envelope::mapping::{Description, Format};
+use tidemark_loader::event::fingerprint::Fingerprint;
 use tidemark_loader::kafka::books::{Books, Record};
 use tidemark_loader::postgres::position::Claim;
 
 const ROWS: usize = 20_000;
 
 fn main() {
-    let path = std::env::args().nth(1).expect("usage: encode FILE");
+    let path = std::env::args().nth(1).expect("usage: encode FILE [MAPPING]");
     let content = std::fs::read(path).expect("cannot read the file");
-    let mut encoder = Encoder::new(Limits::default());
+    let mapping = std::env::args().nth(2);
+    let mapping = Description::of(mapping.as_deref().unwrap_or("segment")).expect("a mapping");
+    let transport = mapping.transport.iter().map(|name| name.clone().into_bytes()).collect();
+    let mut encoder = Encoder::new(Limits::default())
+        .with_format(Format::new(&mapping, &[]))
+        .with_fingerprint(Fingerprint::without(transport));
     let mut books = Books::new(1, 16 << 20);
     let topic: Arc<str> = "events".into();
     books.hold(&topic, 1, 0, Claim { epoch: 1, next_offset: 0, run: 1 });

@@ -16,7 +16,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use tidemark_loader::error::{Error, Kind, Result};
-use tidemark_loader::event::envelope::preset::FormatArgs;
+use tidemark_loader::event::envelope::mapping::FormatArgs;
 use tidemark_loader::event::envelope::{self, Limits};
 use tidemark_loader::event::time;
 use tidemark_loader::files::{self, Content, Record, Records};

@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         Kind::Input,
         format!("nothing was loaded of {}{others}", first.display()),
         "each record became a dead letter",
-        "see why: tidemark dead-letters list; then mend --envelope-preset or --envelope, and try them again as said above",
+        "see why: tidemark dead-letters list; then mend --mapping or --envelope, and try them again as said above",
     ))
 }
 

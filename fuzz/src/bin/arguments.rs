@@ -14,7 +14,7 @@ const EXAMPLES: [&str; 8] = [
     "offsets\nset\n--partition\n3\n--to-offset\n7",
     "replay\n--topic\nevents\n--from-time\n7d\n--to-offset\n9",
     "generate\n--events\n10\n--start=2026-09-01\n--late\n0.5\n--id-version=7",
-    "produce\n--partitions\n4\n--envelope-preset\nsnowplow",
+    "produce\n--partitions\n4\n--mapping\nsnowplow",
 ];
 
 fuzz_target!(init: seeds(EXAMPLES), |text: &str| {

@@ -1,6 +1,8 @@
 //! A batch of records: each ends in one outcome, and what goes to Postgres is a COPY that it can read.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use clap::ValueEnum;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +12,7 @@ use tidemark_loader::batch::{Batch, Encoder, RawBatch, RecordKind, Slot, Statist
 use tidemark_loader::event::dead_letter::{Reason, Rejection};
 use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::preset::{Format, Preset};
+use tidemark_loader::event::envelope::mapping::{Description, Format, SHIPPED};
 use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::day_of;
 
@@ -43,6 +45,11 @@ enum Value<'a> {
 
 /// 2026-09-01T08:00:00Z.
 const RECEIVED: i64 = 841_564_800_000_000;
+
+static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
+    let shipped = SHIPPED.iter().map(|(name, text)| Description::parse(name, text).expect("a mapping"));
+    shipped.map(|mapping| Format::new(&mapping, &[])).collect()
+});
 
 fn one_of<T: Copy + ValueEnum>(n: u8) -> T {
     T::value_variants()[usize::from(n) % T::value_variants().len()]
@@ -170,7 +177,7 @@ fn check_counts(batch: &Batch) {
 fuzz_target!(|input: Input<'_>| {
     let limits = Limits { late_policy: one_of::<LatePolicy>(input.late), ..Limits::default() };
     let mut encoder = Encoder::new(limits)
-        .with_format(Format::new(one_of::<Preset>(input.preset), &[]))
+        .with_format(FORMATS[usize::from(input.preset) % FORMATS.len()].clone())
         .with_dedupe(one_of::<Dedupe>(input.dedupe));
     let mut batch = encoder.encode(raw(&input));
     assert_eq!(batch.counts().read, input.records.len() as u64);

@@ -3,11 +3,10 @@
 
 use std::sync::LazyLock;
 
-use clap::ValueEnum;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tidemark_fuzz::{bounded, joined, parts, seeds};
-use tidemark_loader::event::envelope::preset::{Format, Preset, headers, parse_part};
+use tidemark_loader::event::envelope::mapping::{Description, Format, SHIPPED, headers, parse_part};
 use tidemark_loader::event::envelope::{Coordinates, Limits};
 use tidemark_loader::event::fingerprint::Fingerprint;
 use tidemark_loader::event::screen::{MAX_DEPTH, screen};
@@ -16,8 +15,10 @@ static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
     let own =
         ["event_id=/meta/id", "event_time=/at", "event_time=/when/0", "user_id=/who/0", "user_id=/who/a~1b"];
     let own = own.map(|text| parse_part(text).expect("a pointer"));
-    let presets = Preset::value_variants().iter().map(|preset| Format::new(*preset, &[]));
-    presets.chain([Format::new(Preset::Segment, &own)]).collect()
+    let shipped = SHIPPED.iter().map(|(name, text)| Description::parse(name, text).expect("a mapping"));
+    let shipped = shipped.map(|mapping| Format::new(&mapping, &[]));
+    let segment = Description::of("segment").expect("a mapping");
+    shipped.chain([Format::new(&segment, &own)]).collect()
 });
 
 /// 2026-09-01T08:15:22Z.
@@ -56,7 +57,7 @@ fn check(format: &Format, event: &[u8]) {
     }
     let _ = (envelope.key(), envelope.happened_at(), envelope.received_at());
     let known = envelope.clone().known();
-    let at = Coordinates { topic: "events", partition: 0, offset: 7, bytes: event };
+    let at = Coordinates { topic: "events", partition: 0, offset: 7, bytes: event, index: None };
     match envelope.into_event(at, RECEIVED, &limits) {
         Ok(event) => {
             assert!(event.event_time >= limits.floor && event.event_time <= RECEIVED + limits.max_skew);

@@ -6,7 +6,7 @@ use tidemark_fuzz::{bounded, seeds};
 use tidemark_loader::config::keys::reserved;
 use tidemark_loader::event::dedupe::Dedupe;
 use tidemark_loader::event::envelope::pointer::Pointer;
-use tidemark_loader::event::envelope::preset::parse_part;
+use tidemark_loader::event::envelope::mapping::parse_part;
 use tidemark_loader::event::fingerprint::member;
 use tidemark_loader::kafka::parse_setting;
 use tidemark_loader::postgres::target::Target;

@@ -13,7 +13,7 @@ use super::{Batch, Dead, MAX_DATES, RawBatch, RecordKind, Row, Slot};
 use crate::batch::copy;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
-use crate::event::envelope::preset::Format;
+use crate::event::envelope::mapping::Format;
 use crate::event::envelope::{self, Coordinates, Limits};
 use crate::event::fingerprint::Fingerprint;
 use crate::event::time::{self, Micros};
@@ -160,6 +160,7 @@ impl Encoder {
             topic: &slot.topic,
             partition: slot.partition,
             offset: record.offset,
+            index: None,
             bytes: value,
         };
         let mut event =

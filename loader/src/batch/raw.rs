@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::event::envelope::preset::Format;
+use crate::event::envelope::mapping::Format;
 use crate::event::envelope::{self, Limits, sha256};
 use crate::event::time::Micros;
 

@@ -232,17 +232,18 @@ pub const KEYS: &[Key] = &[
          are there are known by what counted then",
     ),
     key(
-        "envelope.preset",
-        Kind::Choice(&["segment", "cloudevents", "snowplow"]),
+        "envelope.mapping",
+        Kind::Text,
         "segment",
-        "How the events are written",
+        "How the events are written: the name of a mapping (docs/loading.md lists them), or the path of a file \
+         with one",
     ),
     key(
         "envelope.fields",
         Kind::List,
         "",
         "Where fields of an event are found, such as user_id=/user/id (JSON pointers without commas); \
-         replaces what the preset says about these fields",
+         replaces what the mapping says about these fields",
     ),
     key(
         "fencing.terminate_previous_backend",

@@ -1,8 +1,8 @@
 //! Reads from an event what bronze keeps in columns, and decides whether the event can be loaded. Works on the
 //! original bytes, which go into the payload untouched. Knows nothing about batches or Postgres.
 
+pub mod mapping;
 pub mod pointer;
-pub mod preset;
 mod scan;
 
 use std::borrow::Cow;
@@ -57,7 +57,9 @@ pub struct Coordinates<'a> {
     pub partition: i32,
     /// Kafka offset or line number.
     pub offset: i64,
-    /// The record. Part of its name, because another cluster, or a topic made anew, has the same coordinates.
+    /// Which of several events of its record it is, counted from 1.
+    pub index: Option<i32>,
+    /// The event. Part of its name, because another cluster, or a topic made anew, has the same coordinates.
     pub bytes: &'a [u8],
 }
 
@@ -79,18 +81,31 @@ pub struct Event<'a> {
 }
 
 /// A field of the envelope as it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Field<'a> {
     /// Absent or null.
     #[default]
     None,
     Text(Cow<'a, str>),
-    /// A value whose text would be ambiguous: number with a fraction, boolean, array, object.
+    /// A number with a fraction.
+    Number(f64),
+    /// A time of which somebody else knew the unit.
+    Time(Micros),
+    /// In place of an id: the event is known by all that it says.
+    Whole,
+    /// A value whose text would be ambiguous: boolean, array, object.
     Other,
 }
 
+impl Field<'_> {
+    /// Null and an empty text are nothing.
+    fn is_absent(&self) -> bool {
+        matches!(self, Field::None) || matches!(self, Field::Text(text) if text.is_empty())
+    }
+}
+
 /// The fields of the envelope, not yet judged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Envelope<'a> {
     message_id: Field<'a>,
     kind: Field<'a>,
@@ -211,29 +226,23 @@ pub fn too_large(bytes: u64, limits: &Limits) -> Rejection {
 impl<'a> Envelope<'a> {
     /// When it says that it happened; `None` when that is absent or no time with an offset.
     pub fn happened_at(&self) -> Option<Micros> {
-        [&self.timestamp, &self.original_timestamp].into_iter().find_map(|field| match field {
-            Field::Text(text) => Some(time::parse_time(text)),
-            Field::None => None,
-            _ => Some(None),
-        })?
+        let fields = [&self.timestamp, &self.original_timestamp].into_iter();
+        fields.filter(|field| !field.is_absent()).map(time_of).next()?
     }
 
     /// The event's own `receivedAt`; `None` when it is absent or no time with an offset.
     pub fn received_at(&self) -> Option<Micros> {
-        match &self.received_at {
-            Field::Text(text) => time::parse_time(text),
-            _ => None,
-        }
+        time_of(&self.received_at)
     }
 
     /// What is known about an event whatever is wrong with the rest: its own id, its time and its type, each as it
     /// would be in bronze.
     pub fn known(self) -> (Option<Uuid>, Option<Micros>, Option<String>) {
         let plain = |field| text("", field).ok().flatten();
-        let time = if self.timestamp == Field::None { self.original_timestamp } else { self.timestamp };
+        let time = self.happened_at();
         let event_type = plain(self.event).or_else(|| plain(self.kind)).map(Cow::into_owned);
         let id = plain(self.message_id).map(|id| id_from_text(&id));
-        (id, plain(time).and_then(|time| time::parse_time(&time)), event_type)
+        (id, time, event_type)
     }
 
     /// The identity that keeps a person's events in order: user id, else anonymous id.
@@ -259,20 +268,20 @@ impl<'a> Envelope<'a> {
             }
         };
         let (name, time) = match (self.timestamp, self.original_timestamp) {
-            (Field::None, Field::None) => {
+            (time, _) if !time.is_absent() => ("timestamp", time),
+            (_, time) if !time.is_absent() => ("originalTimestamp", time),
+            _ => {
                 let detail = "neither timestamp nor originalTimestamp is set";
                 return Err(Rejection::new(Reason::MissingEventTime, detail));
             }
-            (Field::None, time) => ("originalTimestamp", time),
-            (time, _) => ("timestamp", time),
         };
-        let written = match &time {
-            Field::Text(text) => text,
-            _ => "",
-        };
-        let Some(event_time) = time::parse_time(written) else {
-            let detail = format!("{name} {}", time::why_no_time(written));
-            return Err(Rejection::new(Reason::InvalidEventTime, detail));
+        let Some(event_time) = time_of(&time) else {
+            let why = match &time {
+                Field::Text(text) => time::why_no_time(text),
+                Field::Number(_) => time::why_no_time("0"),
+                _ => time::why_no_time(""),
+            };
+            return Err(Rejection::new(Reason::InvalidEventTime, format!("{name} {why}")));
         };
         if event_time < limits.floor {
             let detail = format!("{name} lies before {}", time::format_day(time::day_of(limits.floor)));
@@ -285,9 +294,12 @@ impl<'a> Envelope<'a> {
                 format!("{name} lies {ahead} s after its receipt"),
             ));
         }
-        let event_id = match text("messageId", self.message_id)? {
-            Some(id) => id_from_text(&id),
-            None => id_from_coordinates(at),
+        let event_id = match self.message_id {
+            Field::Whole => id_from_content(at.bytes),
+            id => match text("messageId", id)? {
+                Some(id) => id_from_text(&id),
+                None => id_from_coordinates(at),
+            },
         };
         Ok(Event {
             event_id,
@@ -300,12 +312,20 @@ impl<'a> Envelope<'a> {
     }
 }
 
+fn time_of(field: &Field<'_>) -> Option<Micros> {
+    match field {
+        Field::Text(text) => time::parse_time(text),
+        Field::Time(time) => Some(*time),
+        _ => None,
+    }
+}
+
 /// Null and empty text count as absent.
 fn text<'a>(name: &str, field: Field<'a>) -> Result<Option<Cow<'a, str>>, Rejection> {
     match field {
         Field::None => Ok(None),
         Field::Text(text) => Ok(Some(text).filter(|t| !t.is_empty())),
-        Field::Other => Err(Rejection::new(
+        _ => Err(Rejection::new(
             Reason::InvalidField,
             format!("{name} is neither a string nor a whole number"),
         )),
@@ -325,8 +345,17 @@ fn id_from_coordinates(at: Coordinates<'_>) -> Uuid {
     name.push(0);
     name.extend_from_slice(&at.partition.to_be_bytes());
     name.extend_from_slice(&at.offset.to_be_bytes());
+    if let Some(index) = at.index {
+        name.extend_from_slice(&index.to_be_bytes());
+    }
     name.extend_from_slice(at.bytes);
     Uuid::new_v5(&ID_NAMESPACE, &name)
+}
+
+/// The id of an event that is known by all that it says: the UUIDv5 of its bytes behind two NULs, which no other name
+/// of ours begins with.
+fn id_from_content(bytes: &[u8]) -> Uuid {
+    Uuid::new_v5(&ID_NAMESPACE, &[&b"\0\0"[..], bytes].concat())
 }
 
 /// SHA-256 of a record.
@@ -404,8 +433,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
             fn visit_u64<E>(self, n: u64) -> Result<Field<'de>, E> {
                 Ok(Field::Text(Cow::Owned(n.to_string())))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<Field<'de>, E> {
-                Ok(Field::Other)
+            fn visit_f64<E>(self, number: f64) -> Result<Field<'de>, E> {
+                Ok(Field::Number(number))
             }
             fn visit_bool<E>(self, _: bool) -> Result<Field<'de>, E> {
                 Ok(Field::Other)

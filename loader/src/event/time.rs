@@ -10,6 +10,9 @@ pub const DAY_US: i64 = 86_400_000_000;
 /// 1970-01-01 in microseconds since 2000-01-01.
 pub const UNIX_EPOCH_US: i64 = -946_684_800_000_000;
 
+/// Where the times of Postgres end (END_TIMESTAMP).
+const END_US: i64 = 9_223_371_331_200_000_000;
+
 /// Microseconds since 2000-01-01 UTC.
 pub type Micros = i64;
 
@@ -50,8 +53,8 @@ pub fn now() -> Micros {
 /// a one in the dead letter too.
 pub fn from_unix_millis(ms: i64) -> Option<Micros> {
     // MIN_TIMESTAMP and END_TIMESTAMP of Postgres; chrono's years end before the latter.
-    let (first, end) = (-211_813_488_000_000_000, 9_223_371_331_200_000_000);
-    ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US).filter(|time| (first..end).contains(time))
+    let first = -211_813_488_000_000_000;
+    ms.checked_mul(1000)?.checked_add(UNIX_EPOCH_US).filter(|time| (first..END_US).contains(time))
 }
 
 /// Converts to Unix milliseconds, rounded down.
@@ -94,8 +97,13 @@ fn civil(b: &[u8]) -> Option<i32> {
 /// moves into the next day. Second 60 is accepted and means second 0 of the next minute, as in Postgres. `None` for
 /// anything else, a time without an offset included.
 pub fn parse_time(text: &str) -> Option<Micros> {
+    parse(text, None)
+}
+
+/// The same, with the offset in minutes of what does not say its own.
+fn parse(text: &str, naive: Option<i64>) -> Option<Micros> {
     let b = text.as_bytes();
-    if b.len() < 17 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || !matches!(b[10], b'T' | b't' | b' ') {
+    if b.len() < 16 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || !matches!(b[10], b'T' | b't' | b' ') {
         return None;
     }
     let days = civil(b)?;
@@ -108,7 +116,7 @@ pub fn parse_time(text: &str) -> Option<Micros> {
         return None;
     }
     let mut fraction = 0i64;
-    if b[16] == b':' && rest.first() == Some(&b'.') {
+    if b.get(16) == Some(&b':') && rest.first() == Some(&b'.') {
         let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
         if digits == 0 {
             return None;
@@ -119,6 +127,7 @@ pub fn parse_time(text: &str) -> Option<Micros> {
         rest = &rest[1 + digits..];
     }
     let offset_minutes = match rest.strip_prefix(b" ").unwrap_or(rest) {
+        [] if rest.is_empty() => naive?,
         [b'Z' | b'z'] | b"UTC" => 0,
         [sign @ (b'+' | b'-'), h1, h2, minutes @ ..] => {
             let minutes = match minutes {
@@ -140,11 +149,78 @@ pub fn parse_time(text: &str) -> Option<Micros> {
     Some(seconds * 1_000_000 + fraction)
 }
 
+/// What the times of a source are, where they do not say it themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Times with an offset only.
+    #[default]
+    Certain,
+    /// Those without an offset are so many minutes ahead of UTC.
+    Ahead(i64),
+    /// Numbers are so many microseconds each, since 1970.
+    Epoch(i64),
+}
+
+impl Unit {
+    /// Reads `s`, `ms`, `us`, `UTC` or an offset such as `+02:00`.
+    pub fn parse(word: &str) -> Option<Unit> {
+        Some(match word {
+            "s" => Unit::Epoch(1_000_000),
+            "ms" => Unit::Epoch(1_000),
+            "us" => Unit::Epoch(1),
+            "UTC" => Unit::Ahead(0),
+            _ => {
+                let minutes = match word.as_bytes() {
+                    [b'+' | b'-', h1, h2, b':', m1, m2] => {
+                        let (hours, minutes) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
+                        (hours < 24 && minutes < 60).then_some(i64::from(hours * 60 + minutes))?
+                    }
+                    _ => return None,
+                };
+                Unit::Ahead(if word.starts_with('-') { -minutes } else { minutes })
+            }
+        })
+    }
+
+    /// Reads a time of this unit. One that says its offset is what it says, whatever the unit.
+    pub fn read(self, text: &str) -> Option<Micros> {
+        match self {
+            Unit::Certain => parse(text, None),
+            Unit::Ahead(minutes) => parse(text, Some(minutes)),
+            Unit::Epoch(each) => epoch(text, each).or_else(|| parse(text, None)),
+        }
+    }
+
+    /// The same of a number with a fraction, which has microseconds exactly until the year 2255.
+    pub fn read_number(self, number: f64) -> Option<Micros> {
+        let Unit::Epoch(each) = self else { return None };
+        let micros = (number * each as f64).round();
+        // As far as a float counts in whole numbers.
+        (micros.abs() < 9e15).then(|| UNIX_EPOCH_US + micros as i64)
+    }
+}
+
+/// Digits with or without a fraction; what is below a microsecond is cut off.
+fn epoch(text: &str, each: i64) -> Option<Micros> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || !fraction.bytes().chain(whole.bytes()).all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (mut part, mut left) = (0, each);
+    for digit in fraction.bytes() {
+        left /= 10;
+        part += i64::from(digit - b'0') * left;
+    }
+    let micros = whole.parse::<i64>().ok()?.checked_mul(each)?.checked_add(part)?;
+    micros.checked_add(UNIX_EPOCH_US).filter(|time| *time < END_US)
+}
+
 /// What is wrong with a text that [`parse_time`] does not read; continues a sentence.
 pub fn why_no_time(text: &str) -> &'static str {
     let b = text.as_bytes();
     if !b.is_empty() && b.iter().all(u8::is_ascii_digit) {
-        return "is a number, and does not say of what: write a time such as 2026-09-01T08:15:22Z";
+        return "is a number, and does not say of what: as in --envelope event_time=/timestamp:s, write :s, :ms or \
+                :us behind its pointer";
     }
     if b.len() >= 10 && b[4] == b'-' && b[7] == b'-' && number(&b[..4]).is_some() {
         if civil(b).is_none() {
@@ -152,7 +228,8 @@ pub fn why_no_time(text: &str) -> &'static str {
         }
         let zone = |offset: &str| parse_time(&format!("{text}{offset}")).is_some();
         if zone("Z") || zone("T00:00Z") {
-            return "has no offset from UTC, such as Z or +02:00";
+            return "has no offset from UTC, such as Z or +02:00: as in --envelope event_time=/timestamp:UTC, write \
+                    :UTC or :+02:00 behind its pointer";
         }
     }
     "is no time such as 2026-09-01T08:15:22Z"
@@ -261,6 +338,51 @@ mod tests {
     }
 
     #[test]
+    fn units_say_what_times_do_not() {
+        let base = parse_time("2026-10-02T08:15:22Z").unwrap();
+        for (unit, text, expected) in [
+            ("s", "1790928922", Some(base)),
+            ("s", "1790928922.5", Some(base + 500_000)),
+            ("s", "1790928922.1234567", Some(base + 123_456)),
+            ("ms", "1790928922123", Some(base + 123_000)),
+            ("ms", "1790928922123.25", Some(base + 123_250)),
+            ("us", "1790928922123456", Some(base + 123_456)),
+            ("us", "1790928922123456.9", Some(base + 123_456)),
+            ("s", "2026-10-02T10:15:22+02:00", Some(base)),
+            ("s", "2026-10-02 10:15:22", None),
+            ("s", "", None),
+            ("s", ".5", None),
+            ("s", "5.", None),
+            ("s", "-1", None),
+            ("s", "9223372036854775807", None),
+            ("UTC", "2026-10-02 08:15:22", Some(base)),
+            ("UTC", "2026-10-02 08:15:22.000001", Some(base + 1)),
+            ("UTC", "2026-10-02T08:15", Some(base - 22_000_000)),
+            ("UTC", "2026-10-02T10:15:22+02", Some(base)),
+            ("UTC", "2026-10-02 ", None),
+            ("UTC", "2026-10-02 08:15:22 ", None),
+            ("UTC", "1790928922", None),
+            ("+02:00", "2026-10-02 10:15:22", Some(base)),
+            ("-05:30", "2026-10-02 02:45:22", Some(base)),
+        ] {
+            assert_eq!(Unit::parse(unit).unwrap().read(text), expected, "{unit} {text}");
+        }
+        for (unit, number, expected) in [
+            ("s", 1_790_928_922.613, Some(base + 613_000)),
+            ("s", 1_790_928_922.123_456, Some(base + 123_456)),
+            ("ms", 1_790_928_922_000.5, Some(base + 500)),
+            ("s", f64::NAN, None),
+            ("s", 1e300, None),
+            ("UTC", 1.5, None),
+        ] {
+            assert_eq!(Unit::parse(unit).unwrap().read_number(number), expected, "{unit} {number}");
+        }
+        for bad in ["", "m", "Z", "utc", "+2", "+24:00", "+02:60", "Europe/Berlin"] {
+            assert_eq!(Unit::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for (text, why) in [
             ("1790928922", "is a number"),
@@ -283,7 +405,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,40}") {
-            let _ = (parse_time(&text), why_no_time(&text));
+            let _ = (parse_time(&text), why_no_time(&text), Unit::Epoch(1).read(&text), Unit::Ahead(1).read(&text));
             let _ = parse_day(&text);
         }
     }

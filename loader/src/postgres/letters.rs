@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Error as PgError};
 
 use crate::batch::{Batch, RawBatch, RecordKind, Slot};
 use crate::event::envelope::Limits;
-use crate::event::envelope::preset::Format;
+use crate::event::envelope::mapping::Format;
 use crate::postgres::connection::PgMoment;
 use crate::postgres::position;
 

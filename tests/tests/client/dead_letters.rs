@@ -257,7 +257,7 @@ fn records_read_with_the_wrong_preset_are_loaded_later_with_their_headers() {
     let page = letters(&database, &["show", &format!("{topic}:0:1")]).ok().stdout;
     assert!(page.contains("ce_type: refund"), "{page}");
 
-    let replay = letters(&database, &["replay", "--envelope-preset", "cloudevents"]).ok();
+    let replay = letters(&database, &["replay", "--mapping", "cloudevents"]).ok();
     assert_eq!((said(&replay, " loaded"), said(&replay, "stay open")), (2, 0));
     let sql =
         "SELECT event_id, event_type, user_id, event_time, payload->>'source' FROM bronze.events ORDER BY 1";
@@ -269,7 +269,7 @@ fn records_read_with_the_wrong_preset_are_loaded_later_with_their_headers() {
 
     // Read with the right preset from the start, the rows are the same.
     let direct = cluster::shared().database();
-    assert_eq!(catch_up(&direct, &topic, &["--envelope-preset", "cloudevents"]).loaded, 2);
+    assert_eq!(catch_up(&direct, &topic, &["--mapping", "cloudevents"]).loaded, 2);
     assert_eq!(direct.rows(&format!("SET TIME ZONE 'UTC'; {sql}")), expected);
     let payload = "SELECT payload FROM bronze.events ORDER BY event_id";
     assert_eq!(direct.rows(payload), database.rows(payload));

@@ -139,7 +139,7 @@ fn what_a_snowplow_collector_adds_makes_no_other_event() {
         )
         .replace('\n', " ")
     };
-    let snowplow = ["--envelope-preset", "snowplow"];
+    let snowplow = ["--mapping", "snowplow"];
     let counts =
         load(&database, &[sent(15, "/"), sent(16, "/"), sent(17, "/other")], &snowplow).ok().counts();
     assert_eq!(outcome(&counts), (1, 1, 1));

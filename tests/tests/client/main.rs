@@ -18,6 +18,7 @@ mod kafka;
 mod lanes;
 mod late;
 mod load;
+mod mappings;
 mod matrix;
 mod migrate;
 mod model_schedules;

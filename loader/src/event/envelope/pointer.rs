@@ -130,8 +130,8 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
         self.set(Field::Text(n.to_string().into()));
         Ok(())
     }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.set(Field::Other);
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.set(Field::Number(number));
         Ok(())
     }
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
@@ -195,7 +195,7 @@ mod tests {
             .map(|field| match field {
                 Field::None => None,
                 Field::Text(text) => Some(text.into_owned()),
-                Field::Other => Some("OTHER".to_owned()),
+                _ => Some("OTHER".to_owned()),
             })
             .collect()
     }

@@ -1,0 +1,317 @@
+//! How the events of a source are written, as a mapping says: where its id, type, times and persons stand, and which of
+//! its members are transport. What a mapping looks like in a file is in `description`. Events as Segment writes them take
+//! the fast path, in the parent.
+
+mod binary;
+mod description;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use self::binary::headers;
+pub use self::description::{Description, SHIPPED, parse_part};
+use self::description::{Source, Unless, What};
+use super::pointer::{Pointer, Tree, find};
+use super::scan::scan;
+use super::{Envelope, Field, Limits, parse, parse_with};
+use crate::event::dead_letter::{Reason, Rejection};
+use crate::event::fingerprint::Fingerprint;
+use crate::event::time::{Micros, Unit};
+
+/// What of an event goes into a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The event's id.
+    EventId,
+    /// When it happened.
+    EventTime,
+    /// Its name.
+    EventType,
+    /// Known user.
+    UserId,
+    /// Anonymous identity.
+    AnonymousId,
+    /// When it was received, where no broker says so.
+    ReceivedAt,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 6] =
+        [Part::EventId, Part::EventTime, Part::EventType, Part::UserId, Part::AnonymousId, Part::ReceivedAt];
+
+    /// The name of the column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Part::EventId => "event_id",
+            Part::EventTime => "event_time",
+            Part::EventType => "event_type",
+            Part::UserId => "user_id",
+            Part::AnonymousId => "anonymous_id",
+            Part::ReceivedAt => "received_at",
+        }
+    }
+
+    fn is_time(self) -> bool {
+        matches!(self, Part::EventTime | Part::ReceivedAt)
+    }
+
+    /// The field that the messages of `envelope` name.
+    fn of_segment(name: &str) -> Option<Part> {
+        Some(match name {
+            "messageId" => Part::EventId,
+            "event" | "type" => Part::EventType,
+            "timestamp" | "originalTimestamp" => Part::EventTime,
+            "userId" => Part::UserId,
+            "anonymousId" => Part::AnonymousId,
+            _ => return None,
+        })
+    }
+}
+
+/// Where the fast path looks for the parts, in the words of a description.
+const FAST: [&str; 6] = [
+    "/messageId",
+    "/timestamp or /originalTimestamp",
+    "/event or /type",
+    "/userId or /user_id",
+    "/anonymousId or /anonymous_id",
+    "/receivedAt",
+];
+
+/// How the events of a source are written: options of each command that reads events.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FormatArgs {
+    /// How the events are written: the name of a mapping, or the path of a file with one
+    #[arg(long, default_value = "segment", value_name = "NAME|FILE", value_parser = Description::of)]
+    mapping: Description,
+    /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
+    #[arg(long = "envelope", value_name = "FIELD=POINTER", value_parser = parse_part)]
+    envelope: Vec<(Part, Source)>,
+}
+
+impl FormatArgs {
+    /// What the options say.
+    pub fn format(&self) -> Format {
+        Format::new(&self.mapping, &self.envelope)
+    }
+}
+
+/// How events are written.
+#[derive(Clone, Debug, Default)]
+pub enum Format {
+    /// As Segment does: the fast path.
+    #[default]
+    Segment,
+    /// Found by pointers.
+    Mapped(Arc<Mapping>),
+}
+
+/// A description, ready to be used.
+#[derive(Debug)]
+pub struct Mapping {
+    tree: Tree,
+    /// How many values the pointers lead to.
+    slots: usize,
+    parts: [Vec<Rule>; Part::ALL.len()],
+    /// Where each part is looked for, for messages.
+    names: [String; Part::ALL.len()],
+    split: Option<Pointer>,
+    binary: bool,
+}
+
+/// Where a part may stand.
+#[derive(Debug)]
+struct Rule {
+    what: Taken,
+    unit: Unit,
+    /// Slot of what must stand before it to name it.
+    within: Option<usize>,
+    /// Slots of what it must not be equal to.
+    unlike: Vec<usize>,
+    /// What it must not begin with.
+    unless: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Taken {
+    Slot(usize),
+    Constant(String),
+    Whole,
+}
+
+impl Format {
+    /// A description with some of its parts found elsewhere.
+    pub fn new(description: &Description, own: &[(Part, Source)]) -> Self {
+        let mut mapping = Mapping {
+            tree: Tree::default(),
+            slots: 0,
+            parts: Default::default(),
+            names: Default::default(),
+            split: description.split.clone(),
+            binary: description.binary,
+        };
+        for (i, part) in Part::ALL.into_iter().enumerate() {
+            let of_own: Vec<&Source> = own.iter().filter(|(of, _)| *of == part).map(|(_, s)| s).collect();
+            let sources = if of_own.is_empty() { description.sources(part).iter().collect() } else { of_own };
+            mapping.names[i] = sources.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(" or ");
+            mapping.parts[i] = sources.into_iter().map(|source| mapping.rule(source)).collect();
+        }
+        let fast = mapping.names == FAST && mapping.split.is_none() && !mapping.binary;
+        if fast { Format::Segment } else { Format::Mapped(Arc::new(mapping)) }
+    }
+
+    /// Parses the bytes of one event, as [`parse`] does.
+    pub fn parse<'a>(&self, bytes: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Rejection> {
+        match self {
+            Format::Segment => parse(bytes, limits),
+            Format::Mapped(mapping) => parse_with(bytes, limits, |text| mapping.read(text)),
+        }
+    }
+
+    /// What [`Format::parse`] and [`Fingerprint::of`] say about a plain event, in one pass; `None` if those two have to
+    /// be asked.
+    pub fn scan<'a>(
+        &self,
+        bytes: &'a [u8],
+        limits: &Limits,
+        fingerprint: &Fingerprint,
+    ) -> Option<(Envelope<'a>, i64)> {
+        match self {
+            Format::Segment if bytes.len() <= limits.max_bytes => scan(bytes, fingerprint),
+            _ => None,
+        }
+    }
+
+    /// The whole event of a record in the binary mode of CloudEvents. `None` for all other records: their value is the
+    /// event.
+    pub fn compose(&self, headers: Option<&[u8]>, value: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Format::Mapped(mapping) if mapping.binary => binary::compose(headers?, value),
+            _ => None,
+        }
+    }
+
+    /// The event's own time of receipt, if it has one.
+    pub fn received_at(&self, headers: Option<&[u8]>, value: &[u8], limits: &Limits) -> Option<Micros> {
+        let composed = self.compose(headers, value);
+        self.parse(composed.as_deref().unwrap_or(value), limits).ok()?.received_at()
+    }
+
+    /// Where the records of the source hold their events, as an array; `None` where a record is one event.
+    pub fn split(&self) -> Option<&Pointer> {
+        match self {
+            Format::Segment => None,
+            Format::Mapped(mapping) => mapping.split.as_ref(),
+        }
+    }
+
+    /// Where a part is looked for.
+    pub fn place(&self, part: Part) -> &str {
+        match self {
+            Format::Segment => FAST[part as usize],
+            Format::Mapped(mapping) => &mapping.names[part as usize],
+        }
+    }
+
+    /// Says in a rejection of [`Envelope::into_event`] where this format looks for the field.
+    pub fn explain(&self, rejection: Rejection) -> Rejection {
+        let Format::Mapped(mapping) = self else { return rejection };
+        let place = |part: Part| match mapping.names[part as usize].as_str() {
+            "" => "it".to_owned(),
+            name => name.to_owned(),
+        };
+        let detail = match rejection.reason {
+            Reason::MissingEventType => format!("no event_type: {} is not set", place(Part::EventType)),
+            Reason::MissingEventTime => format!("no event_time: {} is not set", place(Part::EventTime)),
+            _ => match rejection.detail.split_once(' ') {
+                Some((first, rest)) => match Part::of_segment(first) {
+                    Some(part) => format!("{} ({}) {rest}", part.word(), place(part)),
+                    None => rejection.detail,
+                },
+                None => rejection.detail,
+            },
+        };
+        Rejection { detail, ..rejection }
+    }
+}
+
+impl Mapping {
+    fn slot(&mut self, pointer: &Pointer) -> usize {
+        self.tree.insert(pointer, self.slots);
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    fn rule(&mut self, source: &Source) -> Rule {
+        let mut rule = Rule {
+            what: match &source.what {
+                What::At(pointer) => Taken::Slot(self.slot(pointer)),
+                What::Constant(text) => Taken::Constant(text.clone()),
+                What::Whole => Taken::Whole,
+            },
+            unit: source.unit,
+            within: source.within.as_ref().map(|pointer| self.slot(pointer)),
+            unlike: Vec::new(),
+            unless: Vec::new(),
+        };
+        for unless in &source.unless {
+            match unless {
+                Unless::SameAs(pointer) => rule.unlike.push(self.slot(pointer)),
+                Unless::BeginsWith(text) => rule.unless.push(text.clone()),
+            }
+        }
+        rule
+    }
+
+    fn read<'a>(&self, text: &'a str) -> serde_json::Result<Envelope<'a>> {
+        let mut found = vec![Field::None; self.slots];
+        find(text, &self.tree, &mut found)?;
+        let pick = |part: Part| {
+            let mut fields = self.parts[part as usize].iter().map(|rule| rule.take(&found));
+            fields.find(|field| !field.is_absent()).unwrap_or_default()
+        };
+        Ok(Envelope {
+            message_id: pick(Part::EventId),
+            event: pick(Part::EventType),
+            timestamp: pick(Part::EventTime),
+            received_at: pick(Part::ReceivedAt),
+            user_id: pick(Part::UserId),
+            anonymous_id: pick(Part::AnonymousId),
+            ..Envelope::default()
+        })
+    }
+}
+
+impl Rule {
+    fn take<'a>(&self, found: &[Field<'a>]) -> Field<'a> {
+        let field = match &self.what {
+            Taken::Slot(slot) => found[*slot].clone(),
+            Taken::Constant(text) => Field::Text(text.clone().into()),
+            Taken::Whole => Field::Whole,
+        };
+        let Field::Text(text) = &field else {
+            return match field {
+                Field::Number(number) => self.unit.read_number(number).map_or(field, Field::Time),
+                _ => field,
+            };
+        };
+        let is_other = |slot: &usize| matches!(&found[*slot], Field::Text(other) if other == text);
+        if self.unlike.iter().any(is_other) || self.unless.iter().any(|begin| text.starts_with(begin)) {
+            return Field::None;
+        }
+        if self.unit != Unit::Certain
+            && let Some(time) = self.unit.read(text)
+        {
+            return Field::Time(time);
+        }
+        match self.within.map(|slot| &found[slot]) {
+            // A UUID needs no help.
+            Some(Field::Text(within)) if !text.is_empty() && uuid::Uuid::try_parse(text).is_err() => {
+                Field::Text(format!("{within} {text}").into())
+            }
+            _ => field,
+        }
+    }
+}
