@@ -1,9 +1,10 @@
 //! Files of events, whatever wraps them: `content` takes archives and compressed files apart, `shape` says from the first
-//! bytes of each what is in it, and `lines`, `values` and `table` make records of that. What is none of these is
+//! bytes of each what is in it, and `lines`, `values`, `table` and `log` make records of that. What is none of these is
 //! refused before its first record.
 
 mod content;
 mod lines;
+mod log;
 mod shape;
 mod table;
 mod values;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::content::{Content, Progress};
 use self::lines::Lines;
+use self::log::Log;
 use self::shape::Shape;
 use self::table::Table;
 use self::values::Values;
@@ -94,6 +96,7 @@ enum Reader {
     Lines(Lines<Content>),
     Values(Values<Content>),
     Table(Box<Table<Content>>),
+    Log(Box<Log<Content>>),
 }
 
 /// The records of all that a file holds, one after the other.
@@ -117,6 +120,7 @@ impl Records {
                 Some(Reader::Lines(lines)) => lines.read(record)?,
                 Some(Reader::Values(values)) => values.read(record)?,
                 Some(Reader::Table(table)) => table.read(record)?,
+                Some(Reader::Log(log)) => log.read(record)?,
             };
             if read {
                 record.end();
@@ -144,6 +148,7 @@ impl Records {
         self.reader = Some(match Shape::of(head, whole).map_err(refused)? {
             Shape::Lines => Reader::Lines(Lines::new(content)),
             Shape::Values => Reader::Values(Values::new(content)),
+            Shape::Log => Reader::Log(Box::new(Log::new(content))),
             Shape::Table { delimiter } => Reader::Table(Box::new(Table::new(content, delimiter)?)),
         });
         Ok(true)
@@ -164,6 +169,7 @@ impl Reader {
             Reader::Lines(lines) => lines.into_inner(),
             Reader::Values(values) => values.into_inner(),
             Reader::Table(table) => table.into_inner(),
+            Reader::Log(log) => log.into_inner(),
         }
     }
 }

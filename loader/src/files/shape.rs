@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use super::log;
+
 /// How records stand in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -10,6 +12,8 @@ pub enum Shape {
     Lines,
     /// JSON values over several lines, or in an array.
     Values,
+    /// Lines of a web server.
+    Log,
     /// A table with a header.
     Table {
         /// What stands between columns.
@@ -42,10 +46,11 @@ impl Shape {
             }
             // A broken line among others.
             Some(_) if lines.take(20).any(|line| line.starts_with(b"{")) => Ok(Shape::Lines),
+            Some(_) if log::is_line(first) => Ok(Shape::Log),
             Some(_) => match delimiter(first) {
                 Some(delimiter) if first.len() < text.len() || whole => Ok(Shape::Table { delimiter }),
                 _ => Err(" holds no events: it is neither JSON (a value a line, or an array) \
-                          nor a table with a header (CSV or TSV)"
+                          nor a table with a header (CSV or TSV) nor a web server's log"
                     .to_owned()),
             },
         }
