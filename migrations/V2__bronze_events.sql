@@ -12,6 +12,7 @@ CREATE TABLE bronze.events (
     source_topic integer,
     source_partition integer,
     source_offset bigint,
+    source_index integer,
     batch_id bigint,
     payload jsonb NOT NULL
 ) PARTITION BY RANGE (event_time);
@@ -34,6 +35,8 @@ COMMENT ON COLUMN bronze.events.loaded_at IS 'Start of the transaction that comm
 COMMENT ON COLUMN bronze.events.source_topic IS 'loader.topics.topic_id of the Kafka topic or file that it came from';
 COMMENT ON COLUMN bronze.events.source_partition IS 'Kafka partition; 0 for files';
 COMMENT ON COLUMN bronze.events.source_offset IS 'Kafka offset; for files the line number, counted from 0';
+COMMENT ON COLUMN bronze.events.source_index IS
+    'Which of the events of its record it is, counted from 1; NULL where the record is the event';
 COMMENT ON COLUMN bronze.events.batch_id IS 'loader.batches.batch_id of the transaction that loaded it';
 COMMENT ON COLUMN bronze.events.payload IS 'The whole event; jsonb, so key order and number spelling are not kept';
 

@@ -70,6 +70,7 @@ CREATE TABLE loader.batches (
     committed_at timestamptz NOT NULL DEFAULT now(),
     write_path text NOT NULL CHECK (write_path IN ('direct', 'probed', 'staged')),
     row_retries integer NOT NULL DEFAULT 0,
+    n_records integer NOT NULL,
     n_read integer NOT NULL,
     n_loaded integer NOT NULL,
     n_duplicate integer NOT NULL,
@@ -81,10 +82,11 @@ CREATE TABLE loader.batches (
     min_event_time timestamptz,
     max_event_time timestamptz,
     counted boolean NOT NULL DEFAULT false,
-    CONSTRAINT batches_every_record_has_one_outcome
+    CONSTRAINT batches_every_event_has_one_outcome
         CHECK (n_read = n_loaded + n_duplicate + n_late + n_dead + n_filtered + n_tombstone)
 );
-COMMENT ON TABLE loader.batches IS 'One row per committed batch: how each record that was read ended';
+COMMENT ON TABLE loader.batches IS
+    'One row per committed batch: how each event that was read ended; a record with several counts as so many';
 COMMENT ON COLUMN loader.batches.batch_id IS 'Key, from loader.batch_ids; also in bronze.events.batch_id';
 COMMENT ON COLUMN loader.batches.pipeline_id IS 'loader.pipelines.pipeline_id';
 COMMENT ON COLUMN loader.batches.owner IS 'Process that loaded it';
@@ -94,7 +96,9 @@ COMMENT ON COLUMN loader.batches.write_path IS
     'direct: COPY into bronze.events; '
     'probed: the same after taking known ids out; staged: in pieces, with a temporary table where needed';
 COMMENT ON COLUMN loader.batches.row_retries IS 'How often the batch was written again because Postgres refused a row';
-COMMENT ON COLUMN loader.batches.n_read IS 'Records read, the sum of the following';
+COMMENT ON COLUMN loader.batches.n_records IS
+    'Records of the source read: what batch_ranges cover, but for holes in Kafka';
+COMMENT ON COLUMN loader.batches.n_read IS 'Events read, and records without one: the sum of the following';
 COMMENT ON COLUMN loader.batches.n_loaded IS 'Now in bronze.events';
 COMMENT ON COLUMN loader.batches.n_duplicate IS 'Same event_id on the same date as one loaded before';
 COMMENT ON COLUMN loader.batches.n_late IS 'Later than the allowed lateness and diverted';
@@ -134,6 +138,7 @@ CREATE TABLE loader.dead_letters (
     topic text NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
+    source_index integer NOT NULL DEFAULT 0,
     batch_id bigint NOT NULL,
     received_at timestamptz,
     key bytea,
@@ -154,7 +159,7 @@ CREATE TABLE loader.dead_letters (
     resolved_at timestamptz,
     resolved_by text,
     -- A topic that was made anew uses its offsets again for other records.
-    PRIMARY KEY (pipeline_id, topic, partition, "offset", payload_sha256)
+    PRIMARY KEY (pipeline_id, topic, partition, "offset", source_index, payload_sha256)
 );
 CREATE INDEX dead_letters_open ON loader.dead_letters (reason, quarantined_at) WHERE status = 'open';
 COMMENT ON TABLE loader.dead_letters IS 'Events that could not be loaded: whole, with where they came from and why';
@@ -162,6 +167,8 @@ COMMENT ON COLUMN loader.dead_letters.pipeline_id IS 'loader.pipelines.pipeline_
 COMMENT ON COLUMN loader.dead_letters.topic IS 'As in loader.topics.name';
 COMMENT ON COLUMN loader.dead_letters.partition IS 'Kafka partition; 0 for files';
 COMMENT ON COLUMN loader.dead_letters."offset" IS 'Kafka offset; for files the line number, counted from 0';
+COMMENT ON COLUMN loader.dead_letters.source_index IS
+    'Which of the events of its record it is, counted from 1; 0 where the record is the event';
 COMMENT ON COLUMN loader.dead_letters.batch_id IS
     'loader.batches.batch_id that recorded it; the batch itself may be gone';
 COMMENT ON COLUMN loader.dead_letters.received_at IS 'As in bronze.events; NULL when unknown';
@@ -169,9 +176,9 @@ COMMENT ON COLUMN loader.dead_letters.key IS 'Kafka key, raw; NULL when there wa
 COMMENT ON COLUMN loader.dead_letters.headers IS
     'Kafka headers, raw: for each one the length of its name, '
     'the name, the length of its value or -1, the value (lengths as 4 bytes, big-endian)';
-COMMENT ON COLUMN loader.dead_letters.payload IS 'The record, raw; only its beginning when payload_truncated';
+COMMENT ON COLUMN loader.dead_letters.payload IS 'The event, raw; only its beginning when payload_truncated';
 COMMENT ON COLUMN loader.dead_letters.payload_truncated IS 'Longer than the size limit, so only its beginning is kept';
-COMMENT ON COLUMN loader.dead_letters.payload_sha256 IS 'SHA-256 of the whole record';
+COMMENT ON COLUMN loader.dead_letters.payload_sha256 IS 'SHA-256 of the whole event';
 COMMENT ON COLUMN loader.dead_letters.stage IS 'Where it failed: decode, envelope, partition or database';
 COMMENT ON COLUMN loader.dead_letters.reason IS 'Why, as a fixed word';
 COMMENT ON COLUMN loader.dead_letters.detail IS 'Why, in words';

@@ -18,6 +18,7 @@ CREATE TABLE bronze.late_events (
     source_topic integer,
     source_partition integer,
     source_offset bigint,
+    source_index integer,
     batch_id bigint,
     payload jsonb NOT NULL,
     payload_hash bigint,
@@ -39,6 +40,7 @@ COMMENT ON COLUMN bronze.late_events.loaded_at IS 'Start of the transaction that
 COMMENT ON COLUMN bronze.late_events.source_topic IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.source_partition IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.source_offset IS 'As in bronze.events';
+COMMENT ON COLUMN bronze.late_events.source_index IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.batch_id IS 'loader.batches.batch_id of the transaction that diverted it';
 COMMENT ON COLUMN bronze.late_events.payload IS 'As in bronze.events';
 COMMENT ON COLUMN bronze.late_events.payload_hash IS 'As in bronze.events';
@@ -70,10 +72,11 @@ BEGIN
             -- Rows whose id is there already stay behind for the DELETE to judge.
             WITH moved AS (
                 INSERT INTO bronze.events (event_id, event_time, event_type, user_id, anonymous_id, received_at,
-                                           source_topic, source_partition, source_offset, batch_id, payload,
-                                           payload_hash)
+                                           source_topic, source_partition, source_offset, source_index, batch_id,
+                                           payload, payload_hash)
                 SELECT l.event_id, l.event_time, l.event_type, l.user_id, l.anonymous_id, l.received_at,
-                       l.source_topic, l.source_partition, l.source_offset, l.batch_id, l.payload, l.payload_hash
+                       l.source_topic, l.source_partition, l.source_offset, l.source_index, l.batch_id,
+                       l.payload, l.payload_hash
                   FROM bronze.late_events l WHERE l.event_date = merge_late_events.event_date
                 ON CONFLICT DO NOTHING
                 RETURNING event_time, received_at - event_time AS lateness)

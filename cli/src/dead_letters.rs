@@ -11,14 +11,14 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config};
 
 use super::events::Events;
-use super::letter_filter::{Filter, Letter, condition, parse_letter};
+use super::letter_filter::{Filter, Letter, condition, parse_letter, part_of};
 use super::letter_text;
 use super::options;
 use super::output::{self, Output, confirm};
 use super::{Database, migrate, position_pipeline};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
-use tidemark_loader::postgres::connection;
+use tidemark_loader::postgres::connection::{self, PgMoment, PgTime};
 use tidemark_loader::postgres::letters;
 
 /// Arguments of `tidemark dead-letters`.
@@ -59,7 +59,7 @@ struct List {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// The letter, as `list` shows it: TOPIC:PARTITION:OFFSET
+    /// The letter, as `list` shows it: TOPIC:PARTITION:OFFSET, with #N for one event of a record with several
     #[arg(value_name = "LETTER", value_parser = parse_letter)]
     letter: Letter,
     #[command(flatten)]
@@ -148,12 +148,13 @@ async fn list(args: List) -> Result<()> {
     let time =
         |column: &str| format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
     let sql = format!(
-        "SELECT d.topic || ':' || d.partition || ':' || d.\"offset\" AS letter, p.name AS pipeline, d.stage, d.reason,
+        "SELECT d.topic || ':' || d.partition || ':' || d.\"offset\"
+                    || CASE WHEN d.source_index > 0 THEN '#' || d.source_index ELSE '' END AS letter, p.name AS pipeline, d.stage, d.reason,
                 d.status, d.attempts, d.event_type, d.event_id, {} AS event_time, {} AS quarantined_at,
                 coalesce(length(d.payload), 0) AS bytes, d.detail
            FROM loader.dead_letters AS d JOIN loader.pipelines AS p USING (pipeline_id)
-          WHERE {} AND ($10::text IS NULL OR d.status = $10)
-          ORDER BY d.quarantined_at DESC, d.topic, d.partition, d.\"offset\" LIMIT $11",
+          WHERE {} AND ($11::text IS NULL OR d.status = $11)
+          ORDER BY d.quarantined_at DESC, d.topic, d.partition, d.\"offset\", d.source_index LIMIT $12",
         time("d.event_time"),
         time("d.quarantined_at"),
         condition(1)
@@ -174,18 +175,18 @@ async fn show(args: Show) -> Result<()> {
     let client = connection::connect_once(&config).await?;
     let sql = format!(
         "{} WHERE d.topic = $1 AND d.partition = $2 AND d.\"offset\" = $3 AND ($4::text IS NULL OR p.name = $4)
-          ORDER BY p.name, d.quarantined_at",
+            AND ($5::int IS NULL OR d.source_index = $5) ORDER BY p.name, d.source_index, d.quarantined_at",
         letter_text::SELECT
     );
-    let Letter { topic, partition, offset } = &args.letter;
+    let Letter { topic, partition, offset, index } = &args.letter;
     let rows = client
-        .query(&sql, &[topic, partition, offset, &args.pipeline])
+        .query(&sql, &[topic, partition, offset, &args.pipeline, index])
         .await
         .map_err(|e| connection::explain("cannot read the dead letter", &config, &e))?;
     if rows.is_empty() {
         return Err(Error::new(
             Kind::Usage,
-            format!("there is no dead letter {topic}:{partition}:{offset}"),
+            format!("there is no dead letter {topic}:{partition}:{offset}{}", part_of(*index)),
             "nothing was recorded there",
             "see tidemark dead-letters list --status all",
         ));
@@ -200,8 +201,8 @@ async fn export(args: Export) -> Result<()> {
     let config = args.filter.database.config()?;
     let client = connection::connect_once(&config).await?;
     let sql = format!(
-        "{} WHERE {} AND ($10::text IS NULL OR d.status = $10)
-          ORDER BY d.quarantined_at, p.name, d.topic, d.partition, d.\"offset\" LIMIT $11",
+        "{} WHERE {} AND ($11::text IS NULL OR d.status = $11)
+          ORDER BY d.quarantined_at, p.name, d.topic, d.partition, d.\"offset\", d.source_index LIMIT $12",
         letter_text::SELECT,
         condition(1)
     );
@@ -252,7 +253,7 @@ async fn discard(args: Discard) -> Result<()> {
     let by = who(&client).await.map_err(explain)?;
     let update = format!(
         "UPDATE loader.dead_letters AS d
-            SET status = 'discarded', resolved_at = now(), resolved_by = $10, note = $11
+            SET status = 'discarded', resolved_at = now(), resolved_by = $11, note = $12
            FROM loader.pipelines AS p
           WHERE p.pipeline_id = d.pipeline_id AND d.status = 'open' AND {}",
         condition(1)
@@ -292,15 +293,18 @@ async fn replay(args: Replay) -> Result<()> {
 
     let p = args.filter.parameters();
     let parameters = args.filter.list(&p);
-    let condition = condition(7);
+    let condition = condition(9);
     let (mut loaded, mut known, mut late, mut failed, mut cut) = (0, 0, 0, 0, 0);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after = letters::first();
+    let begun = client.query_one("SELECT pg_catalog.clock_timestamp()", &[]).await.map_err(explain)?;
+    let begun = PgTime(begun.get::<_, PgMoment>(0).0);
     while left > 0 {
         let most = left.min(chunk_rows) as i64;
-        let chunk = letters::read(&client, &after, &condition, &parameters, &format, &by, audit, most)
-            .await
-            .map_err(explain)?;
+        let chunk =
+            letters::read(&client, &after, &begun, &condition, &parameters, &format, &by, audit, most)
+                .await
+                .map_err(explain)?;
         let Some(next) = chunk.next else { break };
         let (cut_now, tried) = (chunk.cut, chunk.cut + chunk.letters.keys.len() as u64);
         if !chunk.letters.keys.is_empty() {

@@ -13,7 +13,7 @@ pub struct Filter {
     /// Where the database is
     #[command(flatten)]
     pub database: Database,
-    /// Only one letter, as `list` shows it: TOPIC:PARTITION:OFFSET
+    /// Only one letter, as `list` shows it: TOPIC:PARTITION:OFFSET, with #N for one event of a record with several
     #[arg(long, value_name = "LETTER", value_parser = parse_letter)]
     letter: Option<Letter>,
     /// Only those of this pipeline
@@ -48,18 +48,30 @@ pub struct Letter {
     pub partition: i32,
     /// Offset or line number.
     pub offset: i64,
+    /// Which event of a record with several, counted from 1; without it all of them.
+    pub index: Option<i32>,
 }
 
-/// Reads `TOPIC:PARTITION:OFFSET`. The name of a file's topic contains a colon itself.
+/// How the name of a letter ends.
+pub fn part_of(index: Option<i32>) -> String {
+    index.filter(|index| *index > 0).map(|index| format!("#{index}")).unwrap_or_default()
+}
+
+/// Reads `TOPIC:PARTITION:OFFSET` or `TOPIC:PARTITION:OFFSET#N`. The name of a file's topic contains a colon itself.
 pub fn parse_letter(text: &str) -> Result<Letter, String> {
     let mut parts = text.rsplitn(3, ':');
     let (offset, partition, topic) = (parts.next(), parts.next(), parts.next());
     let parsed = || {
         let topic = topic.filter(|topic| !topic.is_empty())?;
+        let (offset, index) = match offset?.split_once('#') {
+            Some((offset, index)) => (offset, Some(index.parse().ok()?)),
+            None => (offset?, None),
+        };
         Some(Letter {
             topic: topic.to_owned(),
             partition: partition?.parse().ok()?,
-            offset: offset?.parse().ok()?,
+            offset: offset.parse().ok()?,
+            index,
         })
     };
     parsed().ok_or_else(|| "not of the form TOPIC:PARTITION:OFFSET".to_owned())
@@ -74,6 +86,7 @@ pub struct Parameters {
     topic: Option<String>,
     partition: Option<i32>,
     offset: Option<i64>,
+    index: Option<i32>,
     since: Option<PgTime>,
     until: Option<PgTime>,
     day: Option<PgDay>,
@@ -87,6 +100,7 @@ impl Filter {
             topic: letter.map(|l| l.topic.clone()).or_else(|| self.topic.clone()),
             partition: letter.map(|l| l.partition),
             offset: letter.map(|l| l.offset),
+            index: letter.and_then(|l| l.index),
             since: self.since.map(PgTime),
             until: self.until.map(PgTime),
             day: self.event_date.map(PgDay),
@@ -105,6 +119,7 @@ impl Filter {
             &p.since,
             &p.until,
             &p.day,
+            &p.index,
         ]
     }
 }
@@ -118,7 +133,8 @@ pub fn condition(first: usize) -> String {
          AND (${}::text IS NULL OR d.reason = ${4}) AND (${}::text IS NULL OR d.stage = ${5})
          AND (${}::timestamptz IS NULL OR d.quarantined_at >= ${6})
          AND (${}::timestamptz IS NULL OR d.quarantined_at < ${7})
-         AND (${}::date IS NULL OR (d.event_time AT TIME ZONE 'UTC')::date = ${8})",
+         AND (${}::date IS NULL OR (d.event_time AT TIME ZONE 'UTC')::date = ${8})
+         AND (${}::int IS NULL OR d.source_index = ${9})",
         n(0),
         n(1),
         n(2),
@@ -127,7 +143,8 @@ pub fn condition(first: usize) -> String {
         n(5),
         n(6),
         n(7),
-        n(8)
+        n(8),
+        n(9)
     )
 }
 
@@ -140,7 +157,10 @@ mod tests {
         let letter = parse_letter("file:abc:0:17").unwrap();
         assert_eq!((letter.topic.as_str(), letter.partition, letter.offset), ("file:abc", 0, 17));
         assert_eq!(parse_letter("events:3:5").unwrap().topic, "events");
-        for bad in ["", "events", "events:3", ":3:5", "events:x:5", "events:3:"] {
+        let event = parse_letter("file:abc:0:17#2").unwrap();
+        assert_eq!((event.offset, event.index, letter.index), (17, Some(2), None));
+        for bad in ["", "events", "events:3", ":3:5", "events:x:5", "events:3:", "events:3:5#", "events:3:#1"]
+        {
             assert!(parse_letter(bad).is_err(), "{bad}");
         }
     }
@@ -149,6 +169,6 @@ mod tests {
     fn the_condition_numbers_its_parameters() {
         let text = condition(7);
         assert!(text.starts_with("($7::text IS NULL OR p.name = $7) AND ($8::text"), "{text}");
-        assert!(text.ends_with("= $15)") && !text.contains("$16") && !text.contains("$6"), "{text}");
+        assert!(text.ends_with("= $16)") && !text.contains("$17") && !text.contains("$6"), "{text}");
     }
 }

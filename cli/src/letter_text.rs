@@ -8,11 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
+use super::letter_filter::part_of;
 use tidemark_loader::event::envelope::mapping::headers;
 
 /// What both forms are made of, up to a WHERE.
 pub const SELECT: &str = "
-    SELECT p.name AS pipeline, d.topic, d.partition, d.\"offset\", d.stage, d.reason, d.detail, d.sqlstate, d.status,
+    SELECT p.name AS pipeline, d.topic, d.partition, d.\"offset\", d.source_index, d.stage, d.reason, d.detail, d.sqlstate, d.status,
            d.attempts, d.batch_id,
            to_char(d.received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS received_at,
            to_char(d.quarantined_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS quarantined_at,
@@ -61,6 +62,7 @@ pub fn json(row: &Row) -> String {
     }
     object.insert("partition".to_owned(), row.get::<_, i32>("partition").into());
     object.insert("offset".to_owned(), row.get::<_, i64>("offset").into());
+    object.insert("source_index".to_owned(), row.get::<_, i32>("source_index").into());
     object.insert("attempts".to_owned(), row.get::<_, i32>("attempts").into());
     object.insert("payload_sha256".to_owned(), row.get::<_, String>("payload_sha256").into());
     object.insert("payload_truncated".to_owned(), row.get::<_, bool>("payload_truncated").into());
@@ -88,7 +90,8 @@ pub fn page(row: &Row) -> String {
     };
     let (partition, offset): (i32, i64) = (row.get("partition"), row.get("offset"));
     let topic = text(row, "topic").unwrap_or_default();
-    line("letter", &format!("{topic}:{partition}:{offset}"));
+    let part = part_of(row.get("source_index"));
+    line("letter", &format!("{topic}:{partition}:{offset}{part}"));
     for name in TEXTS.into_iter().filter(|name| *name != "topic") {
         if let Some(value) = text(row, name) {
             line(name, &escaped(value.as_bytes()));

@@ -10,6 +10,9 @@ use tidemark_loader::event::envelope::{Limits, sha256};
 use tidemark_loader::event::time::LatePolicy;
 use tidemark_loader::event::time::{Micros, parse_time};
 
+/// When the records of some tests were received: 2026-09-01T10:00:05Z.
+const DAY_ONE: Micros = 841_572_005_000_000;
+
 fn slot() -> Slot {
     Slot {
         topic: Arc::from("t"),
@@ -167,19 +170,20 @@ fn rows_decode_to_what_went_in() {
     // Sorted by date, so the second line comes first.
     let row = &rows[0];
     let time = parse_time("2026-09-01T00:00:00Z").unwrap();
-    assert_eq!(row.len(), 12);
+    assert_eq!(row.len(), 13);
     assert_eq!(row[0].as_deref(), Some(99i64.to_be_bytes().as_slice()));
     assert_eq!(row[1].as_deref(), Some(time.to_be_bytes().as_slice()));
     assert_eq!(row[3].as_deref(), Some(7i32.to_be_bytes().as_slice()));
     assert_eq!(row[4].as_deref(), Some(3i32.to_be_bytes().as_slice()));
     assert_eq!(row[5].as_deref(), Some(1i64.to_be_bytes().as_slice()));
     assert_eq!(row[6].as_ref().map(Vec::len), Some(8));
-    assert_eq!(row[7].as_ref().map(Vec::len), Some(16));
-    assert_eq!(row[8].as_deref(), Some(b"x".as_slice()));
-    assert_eq!(row[9], None);
-    assert_eq!(row[10].as_deref(), Some("é".as_bytes()));
+    assert_eq!(row[7], None);
+    assert_eq!(row[8].as_ref().map(Vec::len), Some(16));
+    assert_eq!(row[9].as_deref(), Some(b"x".as_slice()));
+    assert_eq!(row[10], None);
+    assert_eq!(row[11].as_deref(), Some("é".as_bytes()));
     let payload: Vec<u8> = [b"\x01".as_slice(), &lines[1]].concat();
-    assert_eq!(row[11], Some(payload));
+    assert_eq!(row[12], Some(payload));
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn an_id_counts_once_a_day() {
     let counts = batch.counts();
     assert_eq!((counts.read, counts.loaded, counts.duplicate), (3, 2, 1));
     // The first one is kept.
-    assert_eq!(decode(&stream(&batch, 0, 1))[0][11].as_ref().map(Vec::len), Some(line(1, 1, 1).len() + 1));
+    assert_eq!(decode(&stream(&batch, 0, 1))[0][12].as_ref().map(Vec::len), Some(line(1, 1, 1).len() + 1));
 }
 
 #[test]
@@ -375,4 +379,114 @@ proptest! {
         parts.extend(decode(&stream(&batch, split, n)));
         prop_assert_eq!(parts, rows);
     }
+}
+
+/// Events of a user each, as one record of this form.
+fn several(form: (&str, &str), users: &[&str]) -> Vec<u8> {
+    let event = |user: &&str| match *user {
+        "" => r#"{"messageId":"m"}"#.to_owned(),
+        user => format!(
+            r#"{{"messageId":"{user}","event":"e","userId":"{user}","timestamp":"2026-09-01T10:00:00Z"}}"#
+        ),
+    };
+    let events: Vec<String> = users.iter().map(event).collect();
+    [form.0, &events.join(", "), form.1].concat().into_bytes()
+}
+
+/// Offset, index and payload of each row, and of each dead letter.
+fn ends(batch: &Batch) -> (Vec<String>, Vec<(i64, i32, String)>) {
+    let rows = batch.rows.iter().map(|row| String::from_utf8(batch.encoded(row).1.to_vec()).unwrap());
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (rows.collect(), batch.dead_letters().map(|l| (l.offset, l.index, text(l.payload))).collect())
+}
+
+#[test]
+fn a_record_that_holds_several_events_is_split() {
+    let forms =
+        [("[", "]"), (r#"{"batch":["#, r#"],"sentAt":"2026-09-01T10:00:00Z"}"#), (r#"{"events" : [ "#, "]}")];
+    for form in forms {
+        let lines = [
+            several(("", ""), &["a"]),
+            several(form, &["b", "", "a", "c"]),
+            several(form, &[]),
+            several(form, &["d"]),
+            b"[1]".to_vec(),
+            several(("", ""), &["e"]),
+        ];
+        let batch = Encoder::new(Limits::default()).encode(received(Some(DAY_ONE), &lines));
+        let n = batch.counts();
+        assert_eq!((n.read, n.loaded, n.duplicate, n.dead, n.filtered), (9, 5, 1, 2, 1), "{form:?}");
+        let (rows, dead) = ends(&batch);
+        let users: Vec<&str> = rows.iter().map(|row| &row[14..15]).collect();
+        assert_eq!(users, ["a", "b", "c", "d", "e"], "{form:?}");
+        assert_eq!(dead, [(1, 2, r#"{"messageId":"m"}"#.to_owned()), (4, 0, "[1]".to_owned())]);
+        // The first record with an id is the one that counts, whatever holds it.
+        assert_eq!(batch.slots()[0].to, 6);
+        // Twice is as once.
+        let (first, second) = Batch::halves(batch, &Encoder::new(Limits::default()));
+        let second = second.unwrap();
+        assert_eq!((first.slots()[0].to, second.slots()[0].from), (2, 2));
+        assert_eq!((first.counts().read, second.counts().read), (5, 4));
+        assert_eq!(ends(&first).1, [(1, 2, r#"{"messageId":"m"}"#.to_owned())]);
+    }
+}
+
+#[test]
+fn one_bad_event_does_not_keep_the_others_of_its_record() {
+    let good = String::from_utf8(several(("", ""), &["a"])).unwrap();
+    let bad = good.replace("\"e\"", "\"\\u0000\"");
+    let lines =
+        [format!(r#"{{"batch":[{good},{bad},17]}}"#), format!("[{bad},{good}]")].map(String::into_bytes);
+    let batch = Encoder::new(Limits::default()).encode(received(Some(DAY_ONE), &lines));
+    let reasons: Vec<_> = batch.dead.iter().map(|dead| dead.rejection.reason).collect();
+    assert_eq!(reasons, [Reason::NulEscape, Reason::NotAnObject, Reason::NulEscape]);
+    assert_eq!((batch.counts().loaded, batch.counts().duplicate), (1, 1));
+    // An event may have such a member of its own.
+    let whole = good.replace("{", r#"{"batch":[{"n":1}],"#);
+    let batch =
+        Encoder::new(Limits::default()).encode(received(Some(DAY_ONE), &[whole.clone().into_bytes()]));
+    assert_eq!(ends(&batch), (vec![whole], vec![]));
+}
+
+#[test]
+fn events_without_ids_of_one_record_are_several() {
+    let event = r#"{"event":"e","timestamp":"2026-09-01T10:00:00Z"}"#;
+    let lines = [format!("[{event},{event}]").into_bytes()];
+    let encode = || Encoder::new(Limits::default()).encode(received(Some(DAY_ONE), &lines));
+    let ids = |batch: &Batch| batch.rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    let batch = encode();
+    assert_eq!(batch.counts().loaded, 2);
+    assert_eq!(ids(&batch), ids(&encode()));
+}
+
+#[test]
+fn a_record_is_never_cut_between_its_events() {
+    let event = |day: usize| {
+        let day = 10_000 + day as i64;
+        let date = tidemark_loader::event::time::format_day(day as i32 - 3000);
+        format!(r#"{{"event":"e","timestamp":"{date}T10:00:00Z"}}"#)
+    };
+    let array = |from: usize, to: usize| {
+        format!("[{}]", (from..to).map(event).collect::<Vec<_>>().join(",")).into_bytes()
+    };
+    // The second record begins within the dates of a batch and ends beyond them.
+    let lines = [array(0, 300), array(300, 500), array(500, 501)];
+    let raw = || {
+        let mut raw = RawBatch::default();
+        raw.slots.push(Slot { to: lines.len() as i64, ..slot() });
+        for (i, line) in lines.iter().enumerate() {
+            raw.push(0, i as i64, Some(DAY_ONE), RecordKind::Value, None, None, line, usize::MAX);
+        }
+        raw
+    };
+    let mut encoder = Encoder::new(Limits::default());
+    let mut batch = encoder.encode(raw());
+    assert_eq!((batch.counts().loaded, batch.slots()[0].to), (500, 2));
+    let rest = encoder.encode(batch.rest.take().unwrap());
+    assert_eq!((rest.counts().loaded, rest.slots()[0].from, rest.slots()[0].to), (1, 2, 3));
+    let (first, second) = batch.halves(&encoder);
+    assert_eq!((first.slots()[0].to, second.unwrap().counts().loaded), (1, 200));
+    // A single record cannot be halved.
+    let (_, none) = rest.halves(&encoder);
+    assert!(none.is_none());
 }

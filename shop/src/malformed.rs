@@ -18,7 +18,7 @@ pub enum Defect {
     NulEscape,
     /// An event time in the year 2100.
     FarFuture,
-    /// A JSON array around the event.
+    /// The event in an array in an array, where nobody looks for events.
     Array,
     /// `{}`.
     EmptyObject,
@@ -68,7 +68,7 @@ pub(super) fn write(out: &mut Vec<u8>, lines: &LineWriter<'_>, event: &Event, de
         _ => Timestamp::Event,
     };
     if defect == Defect::Array {
-        out.push(b'[');
+        out.extend_from_slice(b"[[");
     }
     if defect == Defect::EmptyObject {
         out.extend_from_slice(b"{}");
@@ -85,7 +85,7 @@ pub(super) fn write(out: &mut Vec<u8>, lines: &LineWriter<'_>, event: &Event, de
             }
             out.truncate(cut);
         }
-        Defect::Array => out.push(b']'),
+        Defect::Array => out.extend_from_slice(b"]]"),
         Defect::NulEscape => insert_into_title(out, from, b"\\u0000"),
         Defect::LoneSurrogate => insert_into_title(out, from, b"\\ud83d"),
         Defect::InvalidUtf8 => insert_into_title(out, from, b"\xc3\x28\xff"),

@@ -169,7 +169,7 @@ pub fn assert_books(database: &Database<'_>) {
             "SELECT batch_id FROM loader.batches
                LEFT JOIN (SELECT batch_id, sum(to_offset - from_offset) AS covered
                             FROM loader.batch_ranges GROUP BY batch_id) AS r USING (batch_id)
-              WHERE n_read IS DISTINCT FROM covered
+              WHERE n_records IS DISTINCT FROM covered
                 AND pipeline_id NOT IN (SELECT pipeline_id FROM loader.pipelines WHERE name = 'dead-letters')",
         ),
         (
@@ -199,8 +199,8 @@ pub fn assert_books(database: &Database<'_>) {
         ),
         (
             "source coordinates that occur twice",
-            "SELECT source_topic, source_partition, source_offset FROM bronze.events
-              GROUP BY 1, 2, 3 HAVING count(*) > 1",
+            "SELECT source_topic, source_partition, source_offset, source_index FROM bronze.events
+              GROUP BY 1, 2, 3, 4 HAVING count(*) > 1",
         ),
     ];
     for (what, sql) in wrong {

@@ -30,7 +30,7 @@ const IMPOSSIBLE: [(&str, &str); 10] = [
         "SELECT batch_id FROM loader.batches
            LEFT JOIN (SELECT batch_id, sum(to_offset - from_offset) AS covered
                         FROM loader.batch_ranges GROUP BY 1) AS r USING (batch_id)
-          WHERE covered IS NULL OR n_read > covered",
+          WHERE covered IS NULL OR n_records > covered OR n_records > n_read",
     ),
     (
         "I3: ranges without a batch",
@@ -72,7 +72,8 @@ const IMPOSSIBLE: [(&str, &str); 10] = [
         "SELECT e.source_partition, e.source_offset FROM bronze.events AS e
            JOIN loader.topics AS t ON t.topic_id = e.source_topic
            JOIN loader.dead_letters AS d ON d.topic = t.name AND d.partition = e.source_partition
-                AND d.\"offset\" = e.source_offset AND d.status = 'open'
+                AND d.\"offset\" = e.source_offset AND d.source_index = coalesce(e.source_index, 0)
+                AND d.status = 'open'
            JOIN loader.batches AS b ON b.batch_id = e.batch_id AND b.pipeline_id = d.pipeline_id",
     ),
 ];
@@ -81,8 +82,8 @@ const IMPOSSIBLE: [(&str, &str); 10] = [
 const IMPOSSIBLE_YET: [(&str, &str); 4] = [
     (
         "source coordinates that occur twice",
-        "SELECT source_topic, source_partition, source_offset FROM bronze.events
-          GROUP BY 1, 2, 3 HAVING count(*) > 1",
+        "SELECT source_topic, source_partition, source_offset, source_index FROM bronze.events
+          GROUP BY 1, 2, 3, 4 HAVING count(*) > 1",
     ),
     (
         "I1: a first range that does not begin at 0",

@@ -180,7 +180,7 @@ fuzz_target!(|input: Input<'_>| {
         .with_format(FORMATS[usize::from(input.preset) % FORMATS.len()].clone())
         .with_dedupe(one_of::<Dedupe>(input.dedupe));
     let mut batch = encoder.encode(raw(&input));
-    assert_eq!(batch.counts().read, input.records.len() as u64);
+    assert!(batch.counts().read >= input.records.len() as u64);
     check_counts(&batch);
     assert_eq!(batch.judged().filter(|(_, dead)| *dead).count(), batch.dead.len());
     for letter in batch.dead_letters() {

@@ -4,21 +4,22 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::batch::{Batch, Slot};
+use crate::batch::{Batch, RawRecord, Slot};
 use crate::event::envelope::Event;
 use crate::event::time::Micros;
 
 /// The columns, in the order of [`encode_row`]. Those of fixed width come first: `batch_id` is filled in at the end.
 pub const COLUMNS: &str = "batch_id, event_time, received_at, source_topic, source_partition, source_offset, \
-                           payload_hash, event_id, event_type, user_id, anonymous_id, payload";
+                           payload_hash, source_index, event_id, event_type, user_id, anonymous_id, payload";
 /// The same with types, for the staging table.
 pub const TYPED_COLUMNS: &str = "batch_id bigint, event_time timestamptz, received_at timestamptz, \
-     source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, event_id uuid, \
+     source_topic integer, source_partition integer, source_offset bigint, payload_hash bigint, source_index integer, \
+     event_id uuid, \
      event_type text, user_id text, anonymous_id text, payload jsonb";
 /// What a row usually needs beside its payload.
 pub const ROW_OVERHEAD: usize = 200;
 
-const N_COLUMNS: i16 = 12;
+const N_COLUMNS: i16 = 13;
 /// Where the batch id lies in an encoded row: behind the number of columns and its own length.
 const BATCH_ID_AT: usize = 6;
 /// Size of the pieces handed to the driver: small enough to come from the heap and not from the kernel each time.
@@ -49,7 +50,7 @@ pub fn encode_row(
     out: &mut Vec<u8>,
     event: &Event<'_>,
     slot: &Slot,
-    offset: i64,
+    record: &RawRecord,
     hash: i64,
     payload: usize,
 ) -> Result<(), String> {
@@ -59,8 +60,12 @@ pub fn encode_row(
     put(out, &event.received_at.to_be_bytes())?;
     put(out, &slot.topic_id.to_be_bytes())?;
     put(out, &slot.partition.to_be_bytes())?;
-    put(out, &offset.to_be_bytes())?;
+    put(out, &record.offset.to_be_bytes())?;
     put(out, &hash.to_be_bytes())?;
+    match record.index {
+        0 => put_text(out, None)?,
+        index => put(out, &index.to_be_bytes())?,
+    }
     put(out, event.event_id.as_bytes())?;
     put_text(out, Some(&event.event_type))?;
     put_text(out, event.user_id.as_deref())?;

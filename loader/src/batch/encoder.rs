@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -99,14 +100,42 @@ impl Encoder {
             more: false,
         };
         let mut seen = Seen { ids: HashMap::with_capacity(raw.records.len()), ..Seen::default() };
-        let mut full_at = None;
-        for (index, record) in raw.records.iter().enumerate() {
+        let (mut full_at, mut index) = (None, 0);
+        // The records behind one that was split, each put back when its turn has come.
+        let mut behind = Vec::new().into_iter();
+        loop {
+            if index == raw.records.len() {
+                match behind.next() {
+                    Some(record) => raw.records.push(record),
+                    None => break,
+                }
+            }
+            let record = &raw.records[index];
             match record.kind {
                 RecordKind::Tombstone => batch.tombstones += 1,
                 RecordKind::Filtered => batch.filtered += 1,
                 RecordKind::Value => {
                     let slot = &raw.slots[record.slot];
-                    match self.encode_one(&raw, index, slot, &mut seen, &mut batch) {
+                    let mut events = None;
+                    if self.format.is_split() {
+                        events = self.events(&raw, index);
+                    }
+                    let encoded = match events {
+                        Some(_) => Ok(true),
+                        None => self.encode_one(&raw, index, slot, &mut seen, &mut batch),
+                    };
+                    if encoded.is_err() {
+                        events = self.events(&raw, index);
+                    }
+                    if let Some(events) = events {
+                        let rest = raw.records.split_off(index + 1);
+                        if !rest.is_empty() {
+                            behind = rest.into_iter();
+                        }
+                        raw.split_last(&events);
+                        continue;
+                    }
+                    match encoded {
                         Ok(true) => {}
                         Ok(false) => {
                             full_at = Some(index);
@@ -125,7 +154,9 @@ impl Encoder {
                     }
                 }
             }
+            index += 1;
         }
+        raw.records.extend(behind);
         batch.sort();
         batch.rest = full_at.map(|at| raw.split_off(at));
         batch.more = batch.rest.is_some();
@@ -133,7 +164,18 @@ impl Encoder {
         batch
     }
 
-    /// Returns false, and leaves the record alone, if its date is one too many.
+    /// Where the events of a record lie that holds several.
+    #[cold]
+    fn events(&self, raw: &RawBatch, index: usize) -> Option<Vec<Range<usize>>> {
+        let record = &raw.records[index];
+        let whole = record.index == 0 && record.oversize.is_none();
+        // One that is put together of headers and value is one event.
+        let single = whole && self.format.compose(raw.headers(record), raw.value(record)).is_none();
+        if single { self.format.events(raw.value(record)) } else { None }
+    }
+
+    /// Returns false, and leaves the record alone, if its date is one too many. The events of a record stay together,
+    /// because a position cannot stand between them.
     fn encode_one(
         &mut self,
         raw: &RawBatch,
@@ -160,7 +202,7 @@ impl Encoder {
             topic: &slot.topic,
             partition: slot.partition,
             offset: record.offset,
-            index: None,
+            index: (record.index > 0).then_some(record.index),
             bytes: value,
         };
         let mut event =
@@ -180,16 +222,17 @@ impl Encoder {
         if seen.dates.len() < MAX_DATES {
             seen.dates.insert(day);
         } else if !seen.dates.contains(&day) {
-            return Ok(false);
+            if raw.is_first(index) {
+                return Ok(false);
+            }
+            seen.dates.insert(day);
         }
         let hash = hash.unwrap_or_else(|| self.fingerprint.of(value));
         let start = batch.encoded.len();
-        copy::encode_row(&mut batch.encoded, &event, slot, record.offset, hash, value.len()).map_err(
-            |what| {
-                batch.encoded.truncate(start);
-                Rejection::new(Reason::TooLarge, what)
-            },
-        )?;
+        copy::encode_row(&mut batch.encoded, &event, slot, record, hash, value.len()).map_err(|what| {
+            batch.encoded.truncate(start);
+            Rejection::new(Reason::TooLarge, what)
+        })?;
         if let Some(composed) = &composed {
             batch.encoded.extend_from_slice(composed);
         }

@@ -1,5 +1,5 @@
-//! A batch on its way: raw records in one arena, then encoded rows and dead letters. Every record ends in exactly
-//! one of the outcomes counted in [`Counts`]. No I/O here.
+//! A batch on its way: raw records in one arena, then encoded rows and dead letters. Every event of
+//! every record ends in exactly one of the outcomes counted in [`Counts`]. No I/O here.
 
 pub mod copy;
 mod encoder;
@@ -17,10 +17,10 @@ use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::envelope::sha256;
 use crate::event::time::{DAY_US, Micros};
 
-/// How many records ended how.
+/// How many events ended how, and what records were none. A record that holds several events counts as so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records read: the sum of the others.
+    /// Read: the sum of the others.
     pub read: u64,
     /// Written to bronze.
     pub loaded: u64,
@@ -107,6 +107,8 @@ pub struct DeadLetter<'a> {
     pub slot: &'a Slot,
     /// Offset or line number.
     pub offset: i64,
+    /// Which of the events of its record it is, counted from 1; 0 where the record is the event.
+    pub index: i32,
     /// The broker's time.
     pub received_at: Option<Micros>,
     /// Kafka key.
@@ -186,6 +188,11 @@ impl Batch {
         (columns, payload)
     }
 
+    /// How many records of the source it is made of.
+    pub fn records(&self) -> u64 {
+        (0..self.raw.len()).filter(|at| self.raw.is_first(*at)).count() as u64
+    }
+
     /// The dates of the rows, each once, ascending.
     pub fn days(&self) -> Vec<i32> {
         let mut days: Vec<i32> = self.rows.iter().map(|r| r.day).collect();
@@ -197,7 +204,7 @@ impl Batch {
     pub fn halves(self, encoder: &Encoder) -> (Batch, Option<Batch>) {
         let mut encoder = encoder.clone();
         let Batch { mut raw, more, .. } = self;
-        let half = raw.len() / 2;
+        let half = raw.middle();
         let rest = (half > 0).then(|| raw.split_off(half));
         let mut first = encoder.encode(raw);
         first.more = more || rest.is_some();
@@ -244,6 +251,18 @@ impl Batch {
         counts
     }
 
+    /// Of each record that was pushed and is here: its number, the index of its first event, and whether that is a dead
+    /// letter.
+    pub fn firsts(&self) -> impl Iterator<Item = (usize, i32, bool)> {
+        let mut dead = vec![false; self.raw.records.len()];
+        for letter in &self.dead {
+            dead[letter.record] = true;
+        }
+        let records = self.raw.records.iter().zip(dead).enumerate();
+        let firsts = records.filter(|(at, _)| self.raw.is_first(*at));
+        firsts.map(|(_, (record, dead))| (record.root, record.index, dead))
+    }
+
     /// Where a record came from.
     pub fn slot_of(&self, record: usize) -> &Slot {
         &self.raw.slots[self.raw.records[record].slot]
@@ -273,6 +292,7 @@ impl Batch {
             DeadLetter {
                 slot: &self.raw.slots[r.slot],
                 offset: r.offset,
+                index: r.index,
                 received_at: r.received_at,
                 key: r.key.map(|len| &self.raw.arena[r.start..r.start + len]),
                 headers: r.headers.map(|len| &self.raw.arena[headers_at..headers_at + len]),

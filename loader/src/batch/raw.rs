@@ -2,6 +2,7 @@
 //! again: a batch is as large as the largest blocks that an allocator has to deal with, and given back and taken anew each
 //! time it leaves holes, or costs a page fault for every 4 KiB. What becomes of the records is in the parent.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,9 +66,14 @@ pub struct RawRecord {
     pub receipt_guessed: bool,
     /// What it is.
     pub kind: RecordKind,
+    /// Which of the events of its record it is, counted from 1; 0 where the record is the event.
+    pub index: i32,
+    /// Number of its record among those that were pushed.
+    pub(super) root: usize,
     pub(super) start: usize,
     pub(super) key: Option<usize>,
     pub(super) headers: Option<usize>,
+    pub(super) value_at: usize,
     pub(super) value: usize,
     pub(super) oversize: Option<Box<Oversize>>,
     /// Kafka's leader epoch of it; `None` when unknown.
@@ -195,9 +201,11 @@ impl RawBatch {
         oversize: Option<Oversize>,
     ) {
         let start = self.arena.len();
-        for part in [key, headers, Some(value)].into_iter().flatten() {
+        for part in [key, headers].into_iter().flatten() {
             self.arena.extend_from_slice(part);
         }
+        let value_at = self.arena.len();
+        self.arena.extend_from_slice(value);
         self.bytes += oversize.map_or(value.len() as u64, |o| o.bytes);
         self.records.push(RawRecord {
             slot,
@@ -205,13 +213,51 @@ impl RawBatch {
             received_at,
             receipt_guessed: false,
             kind,
+            index: 0,
+            root: self.records.len(),
             start,
             key: key.map(<[u8]>::len),
             headers: headers.map(<[u8]>::len),
+            value_at,
             value: value.len(),
             oversize: oversize.map(Box::new),
             leader_epoch: None,
         });
+    }
+
+    /// Says of the record that was pushed last that it is an event of a record that held several.
+    pub fn event_of_several(&mut self, index: i32) {
+        if let Some(record) = self.records.last_mut() {
+            record.index = index;
+        }
+    }
+
+    /// Puts the events of the last record in its place; one without any is skipped.
+    pub(super) fn split_last(&mut self, events: &[Range<usize>]) {
+        let Some(whole) = self.records.pop() else { return };
+        if events.is_empty() {
+            self.records.push(RawRecord { kind: RecordKind::Filtered, ..whole });
+            return;
+        }
+        self.records.extend((1..).zip(events).map(|(index, event)| RawRecord {
+            index,
+            value_at: whole.value_at + event.start,
+            value: event.len(),
+            oversize: None,
+            ..whole
+        }));
+    }
+
+    /// Whether the record there is the first event of its record, or all of it.
+    pub(super) fn is_first(&self, at: usize) -> bool {
+        at == 0 || self.records.get(at).is_none_or(|record| record.root != self.records[at - 1].root)
+    }
+
+    /// About the middle of the records, where a batch can be cut; 0 if there is no such place.
+    pub(super) fn middle(&self) -> usize {
+        let half = self.len() / 2;
+        let after = (half..self.len()).find(|at| self.is_first(*at));
+        after.unwrap_or_else(|| (0..half).rev().find(|at| self.is_first(*at)).unwrap_or(0))
     }
 
     /// Says in which leader epoch the record was written that was pushed last.
@@ -221,13 +267,17 @@ impl RawBatch {
         }
     }
 
-    /// Cuts off the records from this one on, which are neither all nor none: another batch.
+    /// Cuts off the records from this one on, the first event of its record, which are neither all nor none: another
+    /// batch.
     pub fn split_off(&mut self, at: usize) -> RawBatch {
         let mut rest = RawBatch::default();
         rest.records = self.records.split_off(at);
         let start = rest.records[0].start;
         rest.arena = self.arena.split_off(start);
-        rest.records.iter_mut().for_each(|record| record.start -= start);
+        rest.records.iter_mut().for_each(|record| {
+            record.start -= start;
+            record.value_at -= start;
+        });
         rest.bytes = rest.records.iter().map(RawRecord::bytes).sum();
         self.bytes -= rest.bytes;
         // A range that does not move must not be there at all. What lies between two records goes with the second.
@@ -265,8 +315,7 @@ impl RawBatch {
     }
 
     pub(super) fn value(&self, r: &RawRecord) -> &[u8] {
-        let start = r.start + r.key.unwrap_or(0) + r.headers.unwrap_or(0);
-        &self.arena[start..start + r.value]
+        &self.arena[r.value_at..r.value_at + r.value]
     }
 
     pub(super) fn headers(&self, r: &RawRecord) -> Option<&[u8]> {

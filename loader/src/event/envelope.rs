@@ -245,6 +245,17 @@ impl<'a> Envelope<'a> {
         (id, time, event_type)
     }
 
+    /// Whether something of it names it, be it all that it says.
+    pub fn has_id(&self) -> bool {
+        !self.message_id.is_absent()
+    }
+
+    /// Whether it says neither when nor what it was, or only one of them: then it may not be an event at all.
+    pub fn lacks_time_or_type(&self) -> bool {
+        self.timestamp.is_absent() && self.original_timestamp.is_absent()
+            || self.event.is_absent() && self.kind.is_absent()
+    }
+
     /// The identity that keeps a person's events in order: user id, else anonymous id.
     pub fn key(&self) -> Option<&str> {
         [&self.user_id, &self.anonymous_id].into_iter().find_map(|f| match f {

@@ -198,7 +198,7 @@ fn number(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([sign, &digits].concat())
 }
 
-fn for_each_element<'a>(array: &'a [u8], mut found: impl FnMut(&'a [u8])) {
+pub(super) fn for_each_element<'a>(array: &'a [u8], mut found: impl FnMut(&'a [u8])) {
     let mut at = skip_space(array, 1);
     while !matches!(array.get(at), None | Some(b']')) {
         let to = value_end(array, at);
@@ -208,7 +208,7 @@ fn for_each_element<'a>(array: &'a [u8], mut found: impl FnMut(&'a [u8])) {
     }
 }
 
-fn for_each_member<'a>(object: &'a [u8], mut found: impl FnMut(&'a [u8], &'a [u8])) {
+pub(super) fn for_each_member<'a>(object: &'a [u8], mut found: impl FnMut(&'a [u8], &'a [u8])) {
     let mut at = skip_space(object, 0) + 1;
     loop {
         at = skip_space(object, at);

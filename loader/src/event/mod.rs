@@ -6,4 +6,5 @@ pub mod dedupe;
 pub mod envelope;
 pub mod fingerprint;
 pub mod screen;
+pub mod split;
 pub mod time;

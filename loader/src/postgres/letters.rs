@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error as PgError};
 use crate::batch::{Batch, RawBatch, RecordKind, Slot};
 use crate::event::envelope::Limits;
 use crate::event::envelope::mapping::Format;
-use crate::postgres::connection::PgMoment;
+use crate::postgres::connection::{PgMoment, PgTime};
 use crate::postgres::position;
 
 /// Name of the pipeline under which replays of dead letters are booked, so that the sums of the pipelines that read
@@ -27,9 +27,13 @@ pub struct Key {
     pub partition: i32,
     /// Offset or line number.
     pub offset: i64,
-    /// SHA-256 of the whole record.
+    /// Which event of its record it is, counted from 1; 0 for the record itself.
+    pub index: i32,
+    /// SHA-256 of the whole event.
     pub sha256: Vec<u8>,
 }
+
+type Columns = (Vec<String>, Vec<i32>, Vec<i64>, Vec<i32>, Vec<Vec<u8>>);
 
 /// Dead letters of one pipeline that a transaction is to resolve.
 #[derive(Clone, Debug)]
@@ -45,43 +49,49 @@ pub struct Letters {
 }
 
 impl Letters {
-    fn columns(&self, keys: &[&Key]) -> (Vec<String>, Vec<i32>, Vec<i64>, Vec<Vec<u8>>) {
+    fn columns(&self, keys: &[&Key]) -> Columns {
         (
             keys.iter().map(|k| k.topic.clone()).collect(),
             keys.iter().map(|k| k.partition).collect(),
             keys.iter().map(|k| k.offset).collect(),
+            keys.iter().map(|k| k.index).collect(),
             keys.iter().map(|k| k.sha256.clone()).collect(),
         )
     }
 
     /// Locks the letters; false when one of them is no longer open.
     pub async fn lock(&self, client: &Client) -> Result<bool, PgError> {
-        let (topics, partitions, offsets, hashes) = self.columns(&self.keys.iter().collect::<Vec<_>>());
+        let (topics, partitions, offsets, indexes, hashes) =
+            self.columns(&self.keys.iter().collect::<Vec<_>>());
         let sql = "SELECT 1 FROM loader.dead_letters AS d
                     WHERE d.pipeline_id = $1 AND d.status = 'open'
-                      AND (d.topic, d.partition, d.\"offset\", d.payload_sha256)
-                          IN (SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[]))
-                    ORDER BY d.topic, d.partition, d.\"offset\", d.payload_sha256
+                      AND (d.topic, d.partition, d.\"offset\", d.source_index, d.payload_sha256)
+                          IN (SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::int[], $6::bytea[]))
+                    ORDER BY d.topic, d.partition, d.\"offset\", d.source_index, d.payload_sha256
                       FOR UPDATE";
-        let locked = client.query(sql, &[&self.pipeline_id, &topics, &partitions, &offsets, &hashes]).await?;
+        let locked = client
+            .query(sql, &[&self.pipeline_id, &topics, &partitions, &offsets, &indexes, &hashes])
+            .await?;
         Ok(locked.len() == self.keys.len())
     }
 
-    /// Marks those as replayed that did not end as dead letters once more.
+    /// Marks those as replayed that did not end as dead letters once more. Of a record that was split each event that did
+    /// has a letter of its own.
     pub async fn resolve(&self, client: &Client, batch: &Batch) -> Result<(), PgError> {
-        let mut dead = vec![false; self.keys.len()];
-        for letter in &batch.dead {
-            dead[letter.record] = true;
-        }
-        let done: Vec<&Key> = self.keys.iter().zip(dead).filter(|(_, dead)| !dead).map(|(k, _)| k).collect();
-        let (topics, partitions, offsets, hashes) = self.columns(&done);
+        let done = batch.firsts().filter_map(|(record, index, dead)| {
+            self.keys.get(record).filter(|key| !dead || key.index != index)
+        });
+        let (topics, partitions, offsets, indexes, hashes) = self.columns(&done.collect::<Vec<_>>());
         let sql = "UPDATE loader.dead_letters AS d
-                      SET status = 'replayed', attempts = d.attempts + 1, resolved_at = now(), resolved_by = $6
-                     FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bytea[])
-                          AS v (topic, partition, \"offset\", payload_sha256)
+                      SET status = 'replayed', attempts = d.attempts + 1, resolved_at = now(), resolved_by = $7
+                     FROM unnest($2::text[], $3::int[], $4::bigint[], $5::int[], $6::bytea[])
+                          AS v (topic, partition, \"offset\", source_index, payload_sha256)
                     WHERE d.pipeline_id = $1 AND d.topic = v.topic AND d.partition = v.partition
-                      AND d.\"offset\" = v.\"offset\" AND d.payload_sha256 = v.payload_sha256 AND d.status = 'open'";
-        client.execute(sql, &[&self.pipeline_id, &topics, &partitions, &offsets, &hashes, &self.by]).await?;
+                      AND d.\"offset\" = v.\"offset\" AND d.source_index = v.source_index
+                      AND d.payload_sha256 = v.payload_sha256 AND d.status = 'open'";
+        client
+            .execute(sql, &[&self.pipeline_id, &topics, &partitions, &offsets, &indexes, &hashes, &self.by])
+            .await?;
         Ok(())
     }
 }
@@ -100,16 +110,19 @@ pub struct Chunk {
 
 /// The position before the first letter.
 pub fn first() -> (i32, Key) {
-    (i32::MIN, Key { topic: String::new(), partition: i32::MIN, offset: i64::MIN, sha256: Vec::new() })
+    let key =
+        Key { topic: String::new(), partition: i32::MIN, offset: i64::MIN, index: 0, sha256: Vec::new() };
+    (i32::MIN, key)
 }
 
 /// Reads the open letters behind `after` that `condition` selects (a boolean expression over `d` and `p`, with its
-/// parameters from $7 on), at most
+/// parameters from $9 on), at most
 /// `limit` of one pipeline.
 #[expect(clippy::too_many_arguments, reason = "what to read, and what the letters are to be marked with")]
 pub async fn read(
     client: &Client,
     after: &(i32, Key),
+    begun: &PgTime,
     condition: &str,
     parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     format: &Format,
@@ -119,17 +132,18 @@ pub async fn read(
 ) -> Result<Chunk, PgError> {
     let sql = format!(
         "SELECT d.pipeline_id, d.topic, d.partition, d.\"offset\", d.payload_sha256, d.received_at, d.quarantined_at,
-                d.key, d.headers, d.payload, d.payload_truncated
+                d.key, d.headers, d.payload, d.payload_truncated, d.source_index
            FROM loader.dead_letters AS d JOIN loader.pipelines AS p USING (pipeline_id)
           WHERE d.status = 'open'
-            AND (d.pipeline_id, d.topic, d.partition, d.\"offset\", d.payload_sha256) > ($1, $2, $3, $4, $5)
-            AND ({condition})
-          ORDER BY d.pipeline_id, d.topic, d.partition, d.\"offset\", d.payload_sha256
-          LIMIT $6"
+            AND (d.pipeline_id, d.topic, d.partition, d.\"offset\", d.source_index, d.payload_sha256)
+                > ($1, $2, $3, $4, $5, $6)
+            AND d.quarantined_at <= $8 AND ({condition})
+          ORDER BY d.pipeline_id, d.topic, d.partition, d.\"offset\", d.source_index, d.payload_sha256
+          LIMIT $7"
     );
     let (pipeline, key) = after;
     let mut all: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-        vec![pipeline, &key.topic, &key.partition, &key.offset, &key.sha256, &limit];
+        vec![pipeline, &key.topic, &key.partition, &key.offset, &key.index, &key.sha256, &limit, begun];
     all.extend(parameters);
     let rows = client.query(&sql, &all).await?;
     let mut chunk = Chunk {
@@ -145,7 +159,13 @@ pub async fn read(
             break;
         }
         chunk.letters.pipeline_id = pipeline_id;
-        let key = Key { topic: row.get(1), partition: row.get(2), offset: row.get(3), sha256: row.get(4) };
+        let key = Key {
+            topic: row.get(1),
+            partition: row.get(2),
+            offset: row.get(3),
+            index: row.get(11),
+            sha256: row.get(4),
+        };
         chunk.next = Some((pipeline_id, key.clone()));
         if row.get(10) {
             chunk.cut += 1;
@@ -169,6 +189,7 @@ pub async fn read(
             value,
             usize::MAX,
         );
+        chunk.raw.event_of_several(key.index);
         if received.is_none() {
             chunk.raw.receipt_is_guessed();
         }

@@ -221,9 +221,9 @@ async fn insert_batch(
     let min = batch.rows.iter().map(|r| r.time).min().map(PgTime);
     let max = batch.rows.iter().map(|r| r.time).max().map(PgTime);
     let sql = "INSERT INTO loader.batches
-                   (batch_id, pipeline_id, owner, write_path, row_retries, n_read, n_loaded, n_duplicate, n_late,
+                   (batch_id, pipeline_id, owner, write_path, row_retries, n_records, n_read, n_loaded, n_duplicate, n_late,
                     n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time, target)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
     cx.client
         .execute(
             sql,
@@ -233,6 +233,7 @@ async fn insert_batch(
                 &cx.owner,
                 &path.as_str(),
                 &int(u64::from(retries)),
+                &int(batch.records()),
                 &int(n.read),
                 &int(n.loaded),
                 &int(n.duplicate),
@@ -264,12 +265,12 @@ async fn insert_dead_letters(cx: &Context<'_>, batch: &Batch, batch_id: i64) -> 
     let sql = "INSERT INTO loader.dead_letters AS d
                    (batch_id, pipeline_id, topic, partition, \"offset\", received_at, key, headers, payload,
                     payload_truncated, payload_sha256, stage, reason, detail, sqlstate, event_id, event_time,
-                    event_type)
+                    event_type, source_index)
                SELECT $1, $2, v.*
                  FROM unnest($3::text[], $4::int[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::bytea[],
                              $9::bytea[], $10::boolean[], $11::bytea[], $12::text[], $13::text[], $14::text[],
-                             $15::text[], $16::uuid[], $17::timestamptz[], $18::text[]) AS v
-               ON CONFLICT (pipeline_id, topic, partition, \"offset\", payload_sha256) DO UPDATE
+                             $15::text[], $16::uuid[], $17::timestamptz[], $18::text[], $19::int[]) AS v
+               ON CONFLICT (pipeline_id, topic, partition, \"offset\", source_index, payload_sha256) DO UPDATE
                   SET batch_id = excluded.batch_id, reason = excluded.reason, stage = excluded.stage,
                       detail = excluded.detail, sqlstate = excluded.sqlstate, attempts = d.attempts + 1";
     cx.client
@@ -294,6 +295,7 @@ async fn insert_dead_letters(cx: &Context<'_>, batch: &Batch, batch_id: i64) -> 
                 &column!(|l| l.dead.event_id),
                 &column!(|l| l.dead.event_time.map(PgTime)),
                 &column!(|l| l.dead.event_type.as_deref()),
+                &column!(|l| l.index),
             ],
         )
         .await?;

@@ -28,7 +28,7 @@ fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
         (zero, "invalid_json"),
         (b"{}".to_vec(), "missing_event_type"),
         (with(r#""type":"track","event":"page_viewed","#, ""), "missing_event_type"),
-        (format!("[{good}]").into_bytes(), "not_an_object"),
+        (format!("[[{good}]]").into_bytes(), "not_an_object"),
         (b"\"text\"".to_vec(), "not_an_object"),
         (b"12".to_vec(), "not_an_object"),
         (b"null".to_vec(), "not_an_object"),

@@ -35,6 +35,7 @@ mod roles;
 mod running;
 mod scripts;
 mod silver;
+mod splitting;
 mod stage;
 mod standby;
 mod strangers;

@@ -7,16 +7,18 @@ mod description;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::binary::headers;
-pub use self::description::{Description, SHIPPED, parse_part};
-use self::description::{Source, Unless, What};
+pub use self::description::{Description, SHIPPED, Source, parse_part};
+use self::description::{Unless, What};
 use super::pointer::{Pointer, Tree, find};
 use super::scan::scan;
 use super::{Envelope, Field, Limits, parse, parse_with};
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::fingerprint::Fingerprint;
+use crate::event::split;
 use crate::event::time::{Micros, Unit};
 
 /// What of an event goes into a column.
@@ -199,12 +201,31 @@ impl Format {
         self.parse(composed.as_deref().unwrap_or(value), limits).ok()?.received_at()
     }
 
-    /// Where the records of the source hold their events, as an array; `None` where a record is one event.
-    pub fn split(&self) -> Option<&Pointer> {
-        match self {
-            Format::Segment => None,
-            Format::Mapped(mapping) => mapping.split.as_ref(),
+    /// Whether the mapping says that its records hold several events.
+    pub fn is_split(&self) -> bool {
+        matches!(self, Format::Mapped(mapping) if mapping.split.is_some())
+    }
+
+    /// Where the events of a record lie that is not one itself: where the mapping says, or else in an array that is all
+    /// of it, or a member called `batch`, `events` or `records`. `None` for a record that is to be an event.
+    pub fn events(&self, record: &[u8]) -> Option<Vec<Range<usize>>> {
+        if let Format::Mapped(mapping) = self
+            && let Some(at) = &mapping.split
+        {
+            return split::events(record, Some(at));
         }
+        if record.trim_ascii_start().first() == Some(&b'{') {
+            // Not as `parse` does: one bad event must not keep the others.
+            let text = std::str::from_utf8(record).ok()?;
+            let envelope: Envelope<'_> = match self {
+                Format::Segment => serde_json::from_str(text).ok()?,
+                Format::Mapped(mapping) => mapping.read(text).ok()?,
+            };
+            if !envelope.lacks_time_or_type() {
+                return None;
+            }
+        }
+        split::events(record, None)
     }
 
     /// Where a part is looked for.

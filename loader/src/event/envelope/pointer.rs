@@ -26,6 +26,11 @@ impl Pointer {
         path.split('/').map(step).collect::<Result<_, _>>().map(Pointer)
     }
 
+    /// The steps of the way there.
+    pub fn steps(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// The name of the member that it points to; `None` for something below a member.
     pub fn member(&self) -> Option<&str> {
         if let [name] = self.0.as_slice() { Some(name) } else { None }
