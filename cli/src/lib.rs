@@ -11,6 +11,7 @@ macro_rules! say {
 
 pub mod dead_letters;
 pub mod events;
+pub mod inspect;
 mod letter_filter;
 mod letter_text;
 pub mod load;
@@ -76,8 +77,10 @@ pub struct Cli {
 pub enum Command {
     /// Create or update schemas, tables, roles and the warehouse scripts
     Migrate(migrate::Args),
-    /// Load a file of events, one JSON object a line, into bronze.events
+    /// Load files of events into bronze.events
     Load(load::Args),
+    /// Show what the first records of a file would become, column by column; loads nothing and needs no database
+    Inspect(inspect::Args),
     /// Load topics of Kafka into bronze.events until stopped
     #[command(after_help = EXIT_CODES)]
     Run(run::Args),
@@ -157,6 +160,7 @@ pub fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Load(args) => load::run(args).await,
+            Command::Inspect(args) => inspect::run(&args),
             Command::Run(args) => run::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Config(args) => config::run(args).await,

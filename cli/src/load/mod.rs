@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         Kind::Input,
         format!("nothing was loaded of {}{others}", first.display()),
         "each record became a dead letter",
-        "see why: tidemark dead-letters list; then mend --mapping or --envelope, and try them again as said above",
+        "see why: tidemark dead-letters list; tidemark inspect helps to mend --mapping or --envelope; then try them again as said above",
     ))
 }
 
@@ -121,7 +121,7 @@ fn add_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     entries.iter().filter(|path| !hidden(path)).try_for_each(|path| add_files(path, files))
 }
 
-fn is_stdin(file: &Path) -> bool {
+pub(super) fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
@@ -315,7 +315,7 @@ fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
     result.map_err(|e| Error::bug("cannot load", e))
 }
 
-fn unreadable(file: &Path, e: io::Error) -> Error {
+pub(super) fn unreadable(file: &Path, e: io::Error) -> Error {
     Error::new(
         Kind::Input,
         format!("cannot read {}", file.display()),
