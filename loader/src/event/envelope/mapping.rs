@@ -86,11 +86,15 @@ const FAST: [&str; 6] = [
 #[derive(Clone, Debug, clap::Args)]
 pub struct FormatArgs {
     /// How the events are written: the name of a mapping, or the path of a file with one
-    #[arg(long, default_value = "segment", value_name = "NAME|FILE", value_parser = Description::of)]
-    mapping: Description,
+    #[arg(long, default_value = "segment", value_name = "NAME|FILE", value_parser = shared)]
+    mapping: Arc<Description>,
     /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
     #[arg(long = "envelope", value_name = "FIELD=POINTER", value_parser = parse_part)]
     envelope: Vec<(Part, Source)>,
+}
+
+fn shared(text: &str) -> Result<Arc<Description>, String> {
+    Description::of(text).map(Arc::new)
 }
 
 impl FormatArgs {

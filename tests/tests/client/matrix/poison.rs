@@ -35,7 +35,7 @@ fn poisons() -> Vec<(Vec<u8>, &'static str)> {
         (with(number, r#""n":1e131072"#), "number_out_of_range"),
         (with(number, &format!(r#""n":{}{}"#, "[".repeat(100_000), "]".repeat(100_000))), "too_deep"),
         (b"12".to_vec(), "not_an_object"),
-        (format!("[{good}]").into_bytes(), "not_an_object"),
+        (format!("[[{good}]]").into_bytes(), "not_an_object"),
     ]
 }
 
