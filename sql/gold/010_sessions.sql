@@ -36,7 +36,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
     WITH near AS MATERIALIZED (
         -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
         -- events continue an older session.
-        SELECT e.person, e.event_time, e.event_type, e.page_path, e.utm_source, e.utm_medium, e.utm_campaign,
+        SELECT e.person, e.event_time, e.event_type, e.page_path, e.page_url,
+               e.utm_source, e.utm_medium, e.utm_campaign,
                e.referrer_host, e.click_id, e.platform, e.device, e.country
           FROM silver.events AS e
          WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
@@ -58,9 +59,10 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                s.started_at,
                max(s.event_time) AS ended_at,
                count(*) AS events,
-               count(*) FILTER (WHERE s.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
-               count(*) FILTER (WHERE s.event_type IN ('purchase_completed', 'order_completed',
-                                                       'completed_order')) AS purchases,
+               count(*) FILTER (WHERE silver.is_page_view(s.event_type)) AS page_views,
+               count(*) FILTER (WHERE silver.is_purchase(s.event_type)) AS purchases,
+               -- Only an event of a page could have said where the visit came from.
+               bool_or(s.page_path IS NOT NULL OR s.page_url IS NOT NULL) AS has_page,
                tidemark.first(s.page_path, s.event_time) AS entry_page,
                tidemark.last(s.page_path, s.event_time) AS exit_page,
                -- One event's values together: a mixture of two touches would be no touch at all.
@@ -87,7 +89,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.page_views < 2 AND s.purchases = 0 AND s.ended_at - s.started_at <= interval '10 seconds' AS bounced,
            s.entry_page,
            s.exit_page,
-           tidemark.channel_group(s.touch[1], s.touch[2], s.touch[3], s.touch[4], s.touch[5]) AS channel,
+           CASE WHEN s.touch IS NULL AND NOT s.has_page THEN 'Unknown'
+                ELSE tidemark.channel_group(s.touch[1], s.touch[2], s.touch[3], s.touch[4], s.touch[5]) END AS channel,
            s.touch[1] AS utm_source,
            s.touch[2] AS utm_medium,
            s.touch[3] AS utm_campaign,
@@ -164,7 +167,7 @@ BEGIN
             ('entry_page', 'Path of the first page seen; NULL without one.'),
             ('exit_page', 'Path of the last page seen; NULL without one.'),
             ('channel', 'Marketing channel of the first touch in the session that is known (tidemark.channel_group); '
-                        'Direct without any.'),
+                        'Direct without any, Unknown where no event has a page that could have said so.'),
             ('utm_source', 'Campaign source of that touch; NULL without one.'),
             ('utm_medium', 'Campaign medium of that touch; NULL without one.'),
             ('utm_campaign', 'Campaign name of that touch; NULL without one.'),

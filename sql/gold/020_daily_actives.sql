@@ -39,9 +39,8 @@ SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.event
            COALESCE(e.country, 'unknown') AS country,
            count(*) AS events,
            count(*) FILTER (WHERE (e.received_at AT TIME ZONE 'UTC')::date > e.event_date) AS received_after_day,
-           count(*) FILTER (WHERE e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')) AS page_views,
-           count(*) FILTER (WHERE e.event_type IN ('purchase_completed', 'order_completed',
-                                                   'completed_order')) AS purchases,
+           count(*) FILTER (WHERE silver.is_page_view(e.event_type)) AS page_views,
+           count(*) FILTER (WHERE silver.is_purchase(e.event_type)) AS purchases,
            max(e.event_time) AS last_event_at,
            max(e.loaded_at) AS last_loaded_at
       FROM silver.events AS e
@@ -105,8 +104,8 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
             UNION ALL
             SELECT e.event_date, NULL, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown'), 1,
                    ((e.received_at AT TIME ZONE 'UTC')::date > e.event_date)::integer,
-                   (e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed'))::integer,
-                   (e.event_type IN ('purchase_completed', 'order_completed', 'completed_order'))::integer,
+                   silver.is_page_view(e.event_type)::integer,
+                   silver.is_purchase(e.event_type)::integer,
                    e.event_time, e.loaded_at
               FROM silver.events AS e
              WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'

@@ -30,12 +30,12 @@ SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events'
       FROM (SELECT d.event_date, e.person,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
-                       e.event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+                       silver.is_page_view(e.event_type)
                            AND e.event_time < d.starts_at + interval '24 hours',
                        e.event_type = 'product_viewed',
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
-                       e.event_type IN ('purchase_completed', 'order_completed', 'completed_order')) AS chain
+                       silver.is_purchase(e.event_type)) AS chain
               FROM (SELECT day::date AS event_date, day AT TIME ZONE 'UTC' AS starts_at
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
               JOIN silver.events AS e

@@ -95,6 +95,21 @@ COMMENT ON FUNCTION silver.event_name(text) IS
     'The name of an event in one spelling: lower case, with _ for blanks and hyphens; '
     'Order Completed becomes order_completed.';
 
+CREATE OR REPLACE FUNCTION silver.is_page_view(event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed', 'page_view', 'pageview', '$pageview',
+                      'screen_view', '$screen');
+COMMENT ON FUNCTION silver.is_page_view(text) IS
+    'Whether events of this name, spelled as in silver.events, are views of a page or screen: page_viewed, page, '
+    'screen, screen_viewed; page_view, pageview, $pageview, screen_view and $screen of other systems.';
+
+CREATE OR REPLACE FUNCTION silver.is_purchase(event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN event_type IN ('purchase_completed', 'order_completed', 'completed_order', 'purchase', 'transaction');
+COMMENT ON FUNCTION silver.is_purchase(text) IS
+    'Whether events of this name, spelled as in silver.events, are purchases: purchase_completed, order_completed, '
+    'completed_order; purchase and transaction of other systems.';
+
 CREATE OR REPLACE FUNCTION silver.is_nobody(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (pg_catalog.btrim(id, E' \t\r\n\u00A0"''0-') = ''
@@ -128,6 +143,80 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog."substring"(pg_catalog.lower(url), '^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#:]+)');
 COMMENT ON FUNCTION silver.url_host(text) IS
     'Host of an absolute URL in lower case, without user, port and path; NULL when it is none.';
+
+CREATE OR REPLACE FUNCTION silver.site_host(url text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN pg_catalog.regexp_replace(silver.url_host(url), '^www[.]', '');
+COMMENT ON FUNCTION silver.site_host(text) IS
+    'As silver.url_host, without www. in front: with and without it is one site.';
+
+CREATE OR REPLACE FUNCTION silver.url_parameter(url text, name text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN NULLIF(pg_catalog.replace(pg_catalog.replace(
+    pg_catalog."substring"(url, '[?&]' || name || '=([^&#]*)'), '+', ' '), '%20', ' '), '');
+COMMENT ON FUNCTION silver.url_parameter(text, text) IS
+    'The first value of a parameter of a URL, blanks decoded and all else as written; '
+    'NULL where it is missing or empty.';
+
+-- Whoever is not Segment-like has page, campaign and device somewhere else; here they are put where all others have
+-- them.
+CREATE OR REPLACE FUNCTION silver.context_of(payload jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    -- Snowplow
+    WHEN payload ?| ARRAY['collector_tstamp', 'derived_tstamp'] THEN pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object('url', payload -> 'page_url', 'path', payload -> 'page_urlpath',
+            'title', payload -> 'page_title', 'referrer', payload -> 'page_referrer'),
+        'campaign', pg_catalog.jsonb_build_object('source', payload -> 'mkt_source', 'medium', payload -> 'mkt_medium',
+            'name', payload -> 'mkt_campaign', 'term', payload -> 'mkt_term', 'content', payload -> 'mkt_content'),
+        'device', pg_catalog.jsonb_build_object('type', payload -> 'dvce_type', 'os', payload -> 'os_name'),
+        'platform', payload -> 'platform', 'country', payload -> 'geo_country', 'locale', payload -> 'br_lang')
+    -- Umami
+    WHEN payload ?& ARRAY['url_path', 'website_id'] THEN pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object('path', payload -> 'url_path', 'title', payload -> 'page_title',
+            'url', 'https://' || (payload ->> 'hostname') || (payload ->> 'url_path') || COALESCE(
+                '?' || pg_catalog.ltrim(payload ->> 'url_query', '?'), ''),
+            'referrer', 'https://' || (payload ->> 'referrer_domain') || COALESCE(payload ->> 'referrer_path', '')),
+        'campaign', pg_catalog.jsonb_build_object('source', payload -> 'utm_source', 'medium', payload -> 'utm_medium',
+            'name', payload -> 'utm_campaign', 'term', payload -> 'utm_term', 'content', payload -> 'utm_content'),
+        'device', pg_catalog.jsonb_build_object('type', payload -> 'device', 'os', payload -> 'os'),
+        'platform', 'web', 'country', payload -> 'country', 'locale', payload -> 'language')
+    -- PostHog and Mixpanel
+    WHEN payload -> 'properties' ?| ARRAY['$current_url', '$pathname', '$lib', 'mp_lib'] THEN
+        pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object('url', payload #> '{properties,$current_url}',
+            'path', payload #> '{properties,$pathname}', 'title', payload #> '{properties,title}',
+            'referrer', NULLIF(payload #>> '{properties,$referrer}', '$direct')),
+        'campaign', pg_catalog.jsonb_build_object('source', payload #> '{properties,utm_source}',
+            'medium', payload #> '{properties,utm_medium}', 'name', payload #> '{properties,utm_campaign}',
+            'term', payload #> '{properties,utm_term}', 'content', payload #> '{properties,utm_content}'),
+        'device', pg_catalog.jsonb_build_object('type', payload #> '{properties,$device_type}',
+            'os', payload #> '{properties,$os}'),
+        'platform', COALESCE(payload #> '{properties,$lib}', payload #> '{properties,mp_lib}'),
+        'country', COALESCE(payload #> '{properties,$geoip_country_code}', payload #> '{properties,mp_country_code}'),
+        'locale', payload #> '{properties,$browser_language}')
+    -- Google Analytics 4 in BigQuery
+    WHEN pg_catalog.jsonb_typeof(payload -> 'event_params') = 'array' THEN (
+        SELECT pg_catalog.jsonb_build_object(
+            'page', pg_catalog.jsonb_build_object('url', p.said -> 'page_location', 'title', p.said -> 'page_title',
+                'referrer', p.said -> 'page_referrer'),
+            'campaign', pg_catalog.jsonb_build_object('source', p.said -> 'source', 'medium', p.said -> 'medium',
+                'name', p.said -> 'campaign', 'term', p.said -> 'term', 'content', p.said -> 'content'),
+            'device', pg_catalog.jsonb_build_object('type', payload #> '{device,category}',
+                'os', payload #> '{device,operating_system}'),
+            'platform', pg_catalog.lower(payload ->> 'platform'), 'country', payload #> '{geo,country}',
+            'locale', payload #> '{device,language}')
+          FROM (SELECT pg_catalog.jsonb_object_agg(v.param ->> 'key', v.param #> '{value,string_value}') AS said
+                  FROM pg_catalog.jsonb_array_elements(payload -> 'event_params') AS v(param)
+                 WHERE v.param ->> 'key' IS NOT NULL) AS p)
+    -- A web server's log
+    WHEN payload ?& ARRAY['remote_addr', 'status'] THEN pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object('path', pg_catalog.split_part(payload ->> 'path', '?', 1),
+            'referrer', payload -> 'referrer'))
+END;
+COMMENT ON FUNCTION silver.context_of(jsonb) IS
+    'Page, campaign, device, platform, country and locale of an event without a context, as Segment has them there: '
+    'of Snowplow, Umami, PostHog, Mixpanel, Google Analytics 4 and web servers. NULL for any other event.';
 
 CREATE OR REPLACE FUNCTION silver.page_key(url text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -56,14 +56,20 @@ COMMENT ON COLUMN silver.events.page_title IS 'Title of that page; NULL when the
 COMMENT ON COLUMN silver.events.referrer IS 'Address (URL) of the page before; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.referrer_host IS
     'Host of the page before where that is another site; NULL for pages of the own site and without a page before.';
-COMMENT ON COLUMN silver.events.utm_source IS 'Campaign source (context.campaign.source); NULL without one.';
-COMMENT ON COLUMN silver.events.utm_medium IS 'Campaign medium (context.campaign.medium); NULL without one.';
-COMMENT ON COLUMN silver.events.utm_campaign IS 'Campaign name (context.campaign.name); NULL without one.';
-COMMENT ON COLUMN silver.events.utm_term IS 'Campaign term (context.campaign.term); NULL without one.';
-COMMENT ON COLUMN silver.events.utm_content IS 'Campaign content (context.campaign.content); NULL without one.';
+COMMENT ON COLUMN silver.events.utm_source IS
+    'Campaign source (context.campaign.source, else utm_source in the address of the page); NULL without one.';
+COMMENT ON COLUMN silver.events.utm_medium IS
+    'Campaign medium (context.campaign.medium, else utm_medium in the address of the page); NULL without one.';
+COMMENT ON COLUMN silver.events.utm_campaign IS
+    'Campaign name (context.campaign.name, else utm_campaign in the address of the page); NULL without one.';
+COMMENT ON COLUMN silver.events.utm_term IS
+    'Campaign term (context.campaign.term, else utm_term in the address of the page); NULL without one.';
+COMMENT ON COLUMN silver.events.utm_content IS
+    'Campaign content (context.campaign.content, else utm_content in the address of the page); NULL without one.';
 COMMENT ON COLUMN silver.events.click_id IS
     'Mark of a click on an advertisement '
-    'as name=value (gclid, dclid, gbraid, wbraid, fbclid, msclkid, ttclid, twclid, li_fat_id, epik); NULL without one.';
+    'as name=value (gclid, dclid, gbraid, wbraid, fbclid, msclkid, ttclid, twclid, li_fat_id, epik, yclid, gad_source, '
+    'rdt_cid, sccid); NULL without one.';
 COMMENT ON COLUMN silver.events.platform IS
     'Where it ran, for example web, ios or android; NULL when the event does not say.';
 COMMENT ON COLUMN silver.events.device IS
@@ -94,23 +100,31 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
            e.referrer,
            -- Most pages come from the own site, and this comparison is far cheaper than taking both hosts apart.
            CASE WHEN e.referrer IS NULL OR split_part(e.referrer, '/', 3) = split_part(e.page_url, '/', 3) THEN NULL
-                WHEN silver.url_host(e.referrer) IS DISTINCT FROM silver.url_host(e.page_url)
+                WHEN silver.site_host(e.referrer) IS DISTINCT FROM silver.site_host(e.page_url)
                 THEN silver.url_host(e.referrer) END AS referrer_host,
-           silver.json_text(e.campaign -> 'source') AS utm_source,
-           silver.json_text(e.campaign -> 'medium') AS utm_medium,
-           silver.json_text(e.campaign -> 'name') AS utm_campaign,
-           silver.json_text(e.campaign -> 'term') AS utm_term,
-           silver.json_text(e.campaign -> 'content') AS utm_content,
+           COALESCE(silver.json_text(e.campaign -> 'source'), CASE WHEN e.page_url LIKE '%utm@_source=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.page_url, 'utm_source') END) AS utm_source,
+           COALESCE(silver.json_text(e.campaign -> 'medium'), CASE WHEN e.page_url LIKE '%utm@_medium=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.page_url, 'utm_medium') END) AS utm_medium,
+           COALESCE(silver.json_text(e.campaign -> 'name'), CASE WHEN e.page_url LIKE '%utm@_campaign=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.page_url, 'utm_campaign') END) AS utm_campaign,
+           COALESCE(silver.json_text(e.campaign -> 'term'), CASE WHEN e.page_url LIKE '%utm@_term=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.page_url, 'utm_term') END) AS utm_term,
+           COALESCE(silver.json_text(e.campaign -> 'content'), CASE WHEN e.page_url LIKE '%utm@_content=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.page_url, 'utm_content') END) AS utm_content,
            COALESCE(
                CASE WHEN e.campaign ?| ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
-                                             'twclid', 'li_fat_id', 'epik'] THEN
+                                             'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
+                                             'sccid'] THEN
                    (SELECT k.name || '=' || silver.json_text(e.campaign -> k.name)
                       FROM unnest(ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
-                                        'twclid', 'li_fat_id', 'epik']) WITH ORDINALITY AS k(name, n)
+                                        'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
+                                        'sccid']) WITH ORDINALITY AS k(name, n)
                      WHERE silver.json_text(e.campaign -> k.name) IS NOT NULL ORDER BY k.n LIMIT 1) END,
                CASE WHEN e.page_url LIKE '%?%' THEN
-                   substring(e.page_url from '[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid|li_fat_id'
-                                             '|epik)=[^&#]+)') END) AS click_id,
+                   substring(e.page_url from '(?i)[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid'
+                                             '|li_fat_id|epik|yclid|gad_source|rdt_cid|sccid)=[^&#]+)')
+                    END) AS click_id,
            silver.json_text(e.context -> 'platform') AS platform,
            silver.json_text(e.device -> 'type') AS device,
            COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device -> 'os')) AS os,
@@ -121,7 +135,8 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
            e.loaded_at
       FROM (SELECT c.*,
                    COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
-                            silver.page_key(silver.json_text(c.page -> 'url'))) AS page_path,
+                            silver.page_key(COALESCE(silver.json_text(c.page -> 'url'),
+                                                     silver.json_text(c.properties -> 'url')))) AS page_path,
                    COALESCE(silver.json_text(c.page -> 'url'), silver.json_text(c.properties -> 'url')) AS page_url,
                    COALESCE(silver.json_text(c.page -> 'title'),
                             silver.json_text(c.properties -> 'title')) AS page_title,
@@ -135,7 +150,7 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
                                 THEN b.payload -> 'properties' END AS properties
                       FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at,
                                    r.loaded_at, r.payload,
-                                   r.payload -> 'context' AS context
+                                   COALESCE(r.payload -> 'context', silver.context_of(r.payload)) AS context
                               FROM bronze.events AS r
                              WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC'
                                AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'

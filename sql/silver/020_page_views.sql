@@ -20,7 +20,7 @@ SELECT tidemark.manage_partitions(parent => 'silver.page_views'::regclass, prema
     partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);
 
 COMMENT ON TABLE silver.page_views IS
-    'Page views (events page_viewed, page, screen and screen_viewed), one partition per UTC date. '
+    'Page views (events of which silver.is_page_view), one partition per UTC date. '
     'Filter on event_time or on literal dates of event_date.';
 COMMENT ON COLUMN silver.page_views.event_id IS 'Identity of the event; unique within its event_date.';
 COMMENT ON COLUMN silver.page_views.event_time IS 'When it happened.';
@@ -43,7 +43,9 @@ SELECT tidemark.create_model('silver.page_views', ARRAY['bronze.events']::regcla
            e.event_time,
            (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
            silver.person_key(e.user_id, e.anonymous_id) AS person,
-           COALESCE(silver.json_text(e.page -> 'path'), silver.json_text(e.properties -> 'path')) AS page_path,
+           COALESCE(silver.json_text(e.page -> 'path'), silver.json_text(e.properties -> 'path'),
+                    silver.page_key(COALESCE(silver.json_text(e.page -> 'url'),
+                                             silver.json_text(e.properties -> 'url')))) AS page_path,
            COALESCE(silver.json_text(e.page -> 'title'), silver.json_text(e.properties -> 'title')) AS page_title,
            COALESCE(silver.json_text(e.page -> 'url'), silver.json_text(e.properties -> 'url')) AS page_url,
            COALESCE(silver.json_text(e.page -> 'referrer'), silver.json_text(e.properties -> 'referrer')) AS referrer,
@@ -55,12 +57,13 @@ SELECT tidemark.create_model('silver.page_views', ARRAY['bronze.events']::regcla
                    c.context -> 'page' AS page,
                    COALESCE(silver.json_numeric(c.properties #> '{performance,load_ms}'),
                             silver.json_numeric(c.properties -> 'load_ms')) AS load
-              FROM (SELECT b.event_id, b.event_time, b.user_id, b.anonymous_id, b.payload -> 'context' AS context,
+              FROM (SELECT b.event_id, b.event_time, b.user_id, b.anonymous_id,
+                           COALESCE(b.payload -> 'context', silver.context_of(b.payload)) AS context,
                            b.payload -> 'properties' AS properties
                       FROM bronze.events AS b
                      WHERE b.event_time >= $1::timestamp AT TIME ZONE 'UTC'
                        AND b.event_time < $2::timestamp AT TIME ZONE 'UTC'
-                       AND silver.event_name(b.event_type) IN ('page_viewed', 'page', 'screen', 'screen_viewed')
+                       AND silver.is_page_view(silver.event_name(b.event_type))
                     OFFSET 0) AS c
             OFFSET 0) AS e
 $query$, key => ARRAY['event_date', 'event_id']::name[], live => true);

@@ -74,12 +74,17 @@ BEGIN
         END IF;
         path := btrim(substr(btrim(entry.wanted), length(kind) + 1));
         paths := CASE WHEN path = '' THEN ARRAY[entry.column_name] ELSE string_to_array(path, '|') END;
-        IF EXISTS (SELECT FROM unnest(paths) AS p WHERE p !~ '^[^., ][^,. ]*([.][^,. ]+)*$') THEN
-            RAISE EXCEPTION 'column % has the path %, which is not names with dots between them',
-                entry.column_name, quote_literal(path) USING ERRCODE = '22023';
+        IF EXISTS (SELECT FROM unnest(paths) AS p
+                    WHERE p !~ '^[^., /][^,. /]*([.][^,. /]+)*$' AND p !~ '^(/[^, /]+)+$') THEN
+            RAISE EXCEPTION 'column % has the path %, which is neither names with dots between them nor from the '
+                            'beginning of the event, as in /data/order_id', entry.column_name, quote_literal(path)
+                USING ERRCODE = '22023';
         END IF;
-        SELECT string_agg(format('silver.%I(e.payload #> %L)', 'json_' || kind,
-                                 ARRAY['properties'] || string_to_array(p, '.')), ', ' ORDER BY n)
+        -- An event without properties says all that it says at its beginning.
+        SELECT string_agg(CASE WHEN p LIKE '/%'
+                   THEN format('silver.%I(e.payload #> %L)', 'json_' || kind, string_to_array(substr(p, 2), '/'))
+                   ELSE format('silver.%I(COALESCE(e.payload -> ''properties'', e.payload) #> %L)', 'json_' || kind,
+                               string_to_array(p, '.')) END, ', ' ORDER BY n)
           INTO values_of FROM unnest(paths) WITH ORDINALITY AS x(p, n);
         selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
         EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS %I %s',
@@ -134,7 +139,8 @@ COMMENT ON FUNCTION silver.create_event_table(text, text[], json, boolean) IS
     'who, when and where as in silver.events, and one column per entry of columns. columns: '
     'a JSON object of column names and types (text, integer, bigint, numeric, double, boolean, date, timestamptz, '
     'or items: the sum of quantity over an array), behind the type and a blank the path in properties where it is '
-    'not the name of the column, and alternatives behind |: {"query": "text search.query|query"}. A property that is '
+    'not the name of the column, or from the beginning of the event as in /data/id, and alternatives behind |: '
+    '{"query": "text search.query|query"}. A property that is '
     'missing or cannot be read as its type gives NULL. event_types are compared in one spelling (silver.event_name). '
     'partitioned: one partition per UTC date, for large tables; only heeded when the table is new. '
     'Calling it again changes event_types and paths and adds columns. Readers may SELECT it. For members '

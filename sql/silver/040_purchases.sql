@@ -1,10 +1,11 @@
 -- silver.purchases: what was bought, from the shop's purchase_completed and from Order Completed of the Segment spec.
 SET LOCAL ROLE tidemark_admin;
 
-SELECT silver.create_event_table('purchases', ARRAY['purchase_completed', 'order_completed', 'completed_order'], '{
-    "order_id": "text order.id|order_id",
-    "revenue": "numeric order.total|revenue|total",
-    "currency": "text order.currency|currency",
+SELECT silver.create_event_table('purchases', ARRAY['purchase_completed', 'order_completed', 'completed_order',
+                                                    'purchase', 'transaction'], '{
+    "order_id": "text order.id|order_id|transaction_id|tr_orderid",
+    "revenue": "numeric order.total|revenue|total|value|tr_total",
+    "currency": "text order.currency|currency|tr_currency",
     "subtotal": "numeric order.subtotal|subtotal",
     "shipping": "numeric order.shipping|shipping",
     "tax": "numeric order.tax|tax",
@@ -36,4 +37,4 @@ BEGIN
 END
 $$;
 COMMENT ON TABLE silver.purchases IS
-    'Purchases: events purchase_completed, order_completed and completed_order with their properties typed.';
+    'Purchases: events of which silver.is_purchase, with their properties typed.';

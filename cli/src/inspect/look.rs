@@ -9,14 +9,63 @@ use tidemark_loader::event::envelope::{Coordinates, Limits};
 use tidemark_loader::event::time::{self, Micros};
 use uuid::Uuid;
 
-/// Columns of silver.events that need more than the envelope, and where it looks for them.
+/// Columns of silver.events that need more than the envelope, and where it looks for them: silver.context_of and the
+/// context of Segment.
 const SILVER: [(&str, &[&str]); 6] = [
-    ("page", &["/context/page/url", "/context/page/path", "/properties/url", "/properties/path"]),
-    ("referrer", &["/context/page/referrer", "/properties/referrer"]),
-    ("campaign", &["/context/campaign/source", "/context/campaign/medium", "/context/campaign/name"]),
-    ("platform", &["/context/platform"]),
-    ("device", &["/context/device/type"]),
-    ("country", &["/context/country", "/context/location/country"]),
+    (
+        "page",
+        &[
+            "/context/page/url",
+            "/context/page/path",
+            "/properties/url",
+            "/properties/path",
+            "/page_url",
+            "/url_path",
+            "/properties/$current_url",
+            "/properties/$pathname",
+            "/event_params/0",
+            "/path",
+        ],
+    ),
+    (
+        "referrer",
+        &[
+            "/context/page/referrer",
+            "/properties/referrer",
+            "/page_referrer",
+            "/referrer_domain",
+            "/properties/$referrer",
+            "/referrer",
+        ],
+    ),
+    (
+        "campaign",
+        &[
+            "/context/campaign/source",
+            "/context/campaign/medium",
+            "/context/campaign/name",
+            "/mkt_source",
+            "/utm_source",
+            "/properties/utm_source",
+        ],
+    ),
+    ("platform", &["/context/platform", "/platform", "/properties/$lib", "/properties/mp_lib"]),
+    (
+        "device",
+        &["/context/device/type", "/dvce_type", "/device", "/properties/$device_type", "/device/category"],
+    ),
+    (
+        "country",
+        &[
+            "/context/country",
+            "/context/location/country",
+            "/geo_country",
+            "/country",
+            "/properties/$geoip_country_code",
+            "/properties/mp_country_code",
+            "/geo/country",
+        ],
+    ),
 ];
 
 /// An event that can be loaded.

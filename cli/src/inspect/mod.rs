@@ -242,7 +242,7 @@ fn notes(look: &Look) -> String {
     if !missing.is_empty() {
         silver.push_str(if found.is_empty() { "silver.events finds none of " } else { ", and no " });
         silver.push_str(&names(&missing));
-        silver.push_str(" where it looks (context.page, context.campaign and the like)");
+        silver.push_str(" where it looks");
     }
     notes.push(format!("{silver}. All that an event says is in bronze.events.payload."));
     notes.iter().map(|note| format!("* {note}\n")).collect()

@@ -159,3 +159,93 @@ fn what_programs_write_in_place_of_an_id_is_no_person() {
         nobody.len() as i64 + 4
     );
 }
+
+/// Snowplow's events as its warehouse loaders write them: two pages, of which the first was reached by an advertisement, and
+/// a transaction.
+const SNOWPLOW: &str = r#"{"app_id":"web","platform":"web","collector_tstamp":"2026-10-02T08:15:23.001Z","event":"page_view","event_id":"c6ef3124-b53a-4b13-a233-0088f79dcbcb","event_name":"page_view","user_id":null,"domain_userid":"d1","page_url":"https://shop.example/p?utm_source=google&utm_medium=cpc&utm_campaign=spring","page_referrer":"https://www.google.com/","mkt_source":"google","mkt_medium":"cpc","mkt_campaign":"spring","geo_country":"DE","br_lang":"de-DE","dvce_type":"Computer","os_name":"Linux","derived_tstamp":"2026-10-02T08:15:22.100Z"}
+{"app_id":"web","platform":"web","collector_tstamp":"2026-10-02T08:16:23.001Z","event":"page_view","event_id":"c6ef3124-b53a-4b13-a233-0088f79dcbcc","event_name":"page_view","domain_userid":"d1","page_url":"https://shop.example/q","derived_tstamp":"2026-10-02T08:16:22.100Z"}
+{"app_id":"web","platform":"web","collector_tstamp":"2026-10-02T08:17:23.001Z","event":"transaction","event_id":"c6ef3124-b53a-4b13-a233-0088f79dcbcd","event_name":"transaction","domain_userid":"d1","tr_orderid":"o-1","tr_total":18.5,"tr_currency":"EUR","derived_tstamp":"2026-10-02T08:17:22.100Z"}
+"#;
+
+#[test]
+fn snowplow_events_have_their_pages_campaigns_and_orders() {
+    let database = cluster::shared().database();
+    let file = tidemark_tests::events::file(SNOWPLOW.as_bytes());
+    let load = ["load", "--mapping", "snowplow", file.to_str().unwrap()];
+    tidemark_tests::process::tidemark(&load).database(&database.loader_url()).run().ok();
+    maintain(&database);
+    let sql = "SELECT event_type, page_path, referrer_host, utm_source, country, platform, device, os, locale
+                 FROM silver.events ORDER BY event_time";
+    assert_eq!(
+        database.rows(sql),
+        [
+            ["page_view", "/p", "www.google.com", "google", "DE", "web", "Computer", "Linux", "de-DE"],
+            ["page_view", "/q", "NULL", "NULL", "NULL", "web", "NULL", "NULL", "NULL"],
+            ["transaction", "NULL", "NULL", "NULL", "NULL", "web", "NULL", "NULL", "NULL"],
+        ]
+    );
+    let session = "SELECT page_views, purchases, channel, entry_page, utm_source, country FROM gold.sessions";
+    assert_eq!(database.rows(session), [["2", "1", "Paid Search", "/p", "google", "DE"]]);
+    assert_eq!(
+        database.rows("SELECT order_id, revenue, currency FROM silver.purchases"),
+        [["o-1", "18.5", "EUR"]]
+    );
+    let paths = "SELECT string_agg(page_path, ' ' ORDER BY event_time) FROM silver.page_views";
+    assert_eq!(database.rows(paths), [["/p /q"]]);
+}
+
+#[test]
+fn where_a_visit_came_from_is_also_read_in_the_address() {
+    let database = cluster::shared().database();
+    let mut lines = String::new();
+    for (n, page, expected) in [
+        (
+            1,
+            r#""url":"https://shop.example/p?utm_source=google&utm_medium=cpc&utm_campaign=a+b%20c","referrer":"""#,
+            "",
+        ),
+        (2, r#""url":"https://shop.example/p?yclid=123""#, ""),
+        (3, r#""url":"https://shop.example/p?gad_source=1""#, ""),
+        (4, r#""url":"https://shop.example/p?rdt_cid=1""#, ""),
+        (5, r#""url":"https://shop.example/p?a=1&ScCid=1""#, ""),
+        (6, r#""url":"https://shop.example/p","referrer":"https://www.shop.example/""#, ""),
+        (7, r#""url":"https://www.shop.example/p","referrer":"https://other.example/""#, ""),
+        (8, "", ""),
+    ] {
+        let context = format!(r#"{{"page":{{{page}}}}}{expected}"#);
+        let line = event(n, &format!("a{n}"), "2026-10-02T08:00:00Z", "page", "{}", &context);
+        writeln!(lines, "{line}").unwrap();
+    }
+    load(&database, &lines);
+    maintain(&database);
+    let sql = "SELECT s.person, e.utm_source, e.utm_campaign, e.click_id, s.referrer_host, s.channel
+                 FROM gold.sessions AS s JOIN silver.events AS e USING (person) ORDER BY 1";
+    assert_eq!(
+        database.rows(sql),
+        [
+            ["a1", "google", "a b c", "NULL", "NULL", "Paid Search"],
+            ["a2", "NULL", "NULL", "yclid=123", "NULL", "Paid Search"],
+            ["a3", "NULL", "NULL", "gad_source=1", "NULL", "Paid Search"],
+            ["a4", "NULL", "NULL", "rdt_cid=1", "NULL", "Paid Social"],
+            ["a5", "NULL", "NULL", "ScCid=1", "NULL", "Paid Social"],
+            ["a6", "NULL", "NULL", "NULL", "NULL", "Direct"],
+            ["a7", "NULL", "NULL", "NULL", "other.example", "Referral"],
+            // No page could have said where it came from.
+            ["a8", "NULL", "NULL", "NULL", "NULL", "Unknown"],
+        ]
+    );
+}
+
+#[test]
+fn paths_of_a_typed_table_may_begin_where_the_event_does() {
+    let database = cluster::shared().database();
+    let order = r#"{"specversion":"1.0","id":"o2","source":"/orders","type":"order_completed","time":"2026-10-02T10:01:00Z","data":{"userId":"ada","order_id":"A1","revenue":18.5}}"#;
+    let file = tidemark_tests::events::file(order.as_bytes());
+    let load = ["load", "--mapping", "cloudevents", file.to_str().unwrap()];
+    tidemark_tests::process::tidemark(&load).database(&database.loader_url()).run().ok();
+    let client = "SELECT silver.create_event_table('orders', ARRAY['order_completed'],
+        '{\"order_id\": \"text data.order_id\", \"rev\": \"numeric /data/revenue|data.revenue\", \"src\": \"text source\"}')";
+    assert_eq!(database.rows(client), [["silver.orders"]]);
+    let sql = "SELECT order_id, rev, src FROM silver.orders_live";
+    assert_eq!(database.rows(sql), [["A1", "18.5", "/orders"]]);
+}
