@@ -36,14 +36,15 @@
 //! | 10 | paid, video campaign | Paid Video |
 //! | 11 | paid, click id `fbclid`, `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid` or `epik`; any other paid visit | Paid Social; Paid Other |
 //! | 12 | no source, medium, referrer or click id | Direct |
-//! | 13 | the source has a kind | Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Display |
-//! | 14 | shopping campaign | Organic Shopping |
-//! | 15 | medium: `organic`; `social`, `sm` or a spelling of social network or media; `shopping`; email in its spellings or `newsletter`; `sms`; `affiliate(s)`; `audio` or `podcast`; `display`, `banner`, `expandable`, `interstitial`; contains `video`; ends with `push` or contains `mobile` or `notification`; `referral`, `app`, `link` | Organic Search; Organic Social; Organic Shopping; Email; SMS; Affiliates; Audio; Display; Organic Video; Push; Referral |
-//! | 16 | the referrer has a kind | as in rule 13 |
-//! | 17 | video campaign | Organic Video |
-//! | 18 | click id `fbclid` | Organic Social |
-//! | 19 | there is a referrer | Referral |
-//! | 20 | otherwise (tagged, but with nothing known) | Unknown |
+//! | 13 | medium `display`, `banner`, `expandable`, `interstitial` | Display |
+//! | 14 | the source has a kind | Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Display |
+//! | 15 | shopping campaign | Organic Shopping |
+//! | 16 | medium: `organic`; `social`, `sm` or a spelling of social network or media; `shopping`; email in its spellings or `newsletter`; `sms`; `affiliate(s)`; `audio` or `podcast`; contains `video`; ends with `push` or contains `mobile` or `notification`; `referral`, `app`, `link` | Organic Search; Organic Social; Organic Shopping; Email; SMS; Affiliates; Audio; Organic Video; Push; Referral |
+//! | 17 | the referrer has a kind | as in rule 14 |
+//! | 18 | video campaign | Organic Video |
+//! | 19 | click id `fbclid` | Organic Social |
+//! | 20 | there is a referrer | Referral |
+//! | 21 | otherwise (tagged, but with nothing known) | Unknown |
 
 mod tables;
 #[cfg(test)]
@@ -121,6 +122,8 @@ pub fn channel_group(
     }
     if source.is_none() && medium.is_none() && referrer.is_none() && click.is_none() {
         "Direct"
+    } else if medium.is_some_and(|medium| is_any(medium, &DISPLAY)) {
+        "Display"
     } else if let Some(kind) = source_kind {
         organic(kind)
     } else if shopping {
@@ -225,7 +228,7 @@ fn channel_of_medium(medium: &str) -> Option<&'static str> {
         "social media",
     ];
     const EMAIL: [&str; 5] = ["email", "e-mail", "e_mail", "e mail", "newsletter"];
-    let exact: [(&[&str], &str); 9] = [
+    let exact: [(&[&str], &str); 8] = [
         (&["organic"], "Organic Search"),
         (&SOCIAL, "Organic Social"),
         (&["shopping"], "Organic Shopping"),
@@ -233,7 +236,6 @@ fn channel_of_medium(medium: &str) -> Option<&'static str> {
         (&["sms"], "SMS"),
         (&["affiliate", "affiliates"], "Affiliates"),
         (&["audio", "podcast"], "Audio"),
-        (&DISPLAY, "Display"),
         (&["referral", "app", "link"], "Referral"),
     ];
     if let Some((_, channel)) = exact.iter().find(|(names, _)| is_any(medium, names)) {

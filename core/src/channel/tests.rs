@@ -76,6 +76,11 @@ fn unpaid_visits() {
     is("Push", "firebase - - - -");
     is("Push", "crm mobile - - -");
     is("Display", "partner display - - -");
+    // Whatever the source: an advertisement on a page is no search.
+    is("Display", "google display - - -");
+    is("Display", "facebook banner - - -");
+    is("Display", "youtube interstitial - - -");
+    is("Paid Search", "google cpm - - -");
     is("Referral", "partner link - - -");
     is("Referral", "- - - blog.example.com -");
     is("Referral", "- - - docs.google.com -");
