@@ -10,6 +10,7 @@ mod dictionary;
 mod encode;
 mod filter;
 mod funnel;
+mod parts;
 mod paths;
 mod query;
 mod read;

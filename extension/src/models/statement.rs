@@ -131,6 +131,7 @@ impl Model<'_> {
              inserted AS (INSERT INTO {target} ({columns}) SELECT {columns} FROM diff AS d \
                  WHERE d.tidemark_row IS NULL AND (SELECT count(*) FROM updated) >= 0 RETURNING event_date) \
              SELECT json_build_object({written}\
+                'seen', tidemark_internal.current_seen(), \
                 'computed', (SELECT count(*) FROM new), \
                 'deleted', (SELECT count(*) FROM deleted), \
                 'updated', (SELECT count(*) FROM updated), \

@@ -11,7 +11,10 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = note_ways.model;
     BEGIN
-        appends := tidemark_internal.append_query(m) IS NOT NULL;
+        appends := CASE WHEN tidemark_internal.timeline_statement(m.name, 'append') IS NULL
+                        THEN tidemark_internal.append_query(m) IS NOT NULL
+                        ELSE (SELECT tidemark_internal.knows_transactions(t.source)
+                                FROM tidemark_internal.timelines t WHERE t.name = m.name) END;
         IF m.scope IS NOT NULL THEN
             reason := tidemark_internal.not_scoped(m);
             PERFORM tidemark_internal.scope_query(m);

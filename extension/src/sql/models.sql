@@ -115,6 +115,7 @@ CREATE TABLE tidemark_internal.model_dates (
     first_row tid,
     counted_at timestamptz,
     count_seconds double precision,
+    seen bytea,
     PRIMARY KEY (model, event_date)
 );
 COMMENT ON TABLE tidemark_internal.model_dates IS
@@ -132,6 +133,8 @@ COMMENT ON COLUMN tidemark_internal.model_dates.counted_at IS
 'When the rows of the date were last counted, in the source and in the table; NULL: never.';
 COMMENT ON COLUMN tidemark_internal.model_dates.count_seconds IS
 'How long the refresh took that counted them, by which the next one knows how soon to do it again.';
+COMMENT ON COLUMN tidemark_internal.model_dates.seen IS
+'Which transactions its statement saw (tidemark_internal.unseen); NULL where that was not asked, or is not known.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_sources', '');

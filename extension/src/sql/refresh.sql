@@ -187,6 +187,22 @@ these transactions ($3) added, looked for from a place on, or everywhere for
 NULL.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.added_rows(tid) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.knows_transactions(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN NOT EXISTS (
+    WITH RECURSIVE tree(relid) AS (
+        SELECT relation::oid
+        UNION
+        SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.relid)
+    SELECT FROM tree JOIN pg_class c ON c.oid = tree.relid
+     WHERE c.relkind <> 'p'
+       AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap')));
+COMMENT ON FUNCTION tidemark_internal.knows_transactions(regclass) IS
+'Whether the rows of a table say which transaction added them, as those of
+heaps do: other tables may not know that, nor may their children.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.knows_transactions(regclass) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models, from_row tid DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
@@ -229,15 +245,7 @@ BEGIN
     IF same_key IS NULL THEN
         RETURN NULL;
     END IF;
-    -- Tables that are no heaps may not know which transaction added a row, nor may their children.
-    IF EXISTS (
-        WITH RECURSIVE tree(relid) AS (
-            SELECT source.source::oid
-            UNION
-            SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.relid)
-        SELECT FROM tree JOIN pg_class c ON c.oid = tree.relid
-         WHERE c.relkind <> 'p'
-           AND (c.relkind <> 'r' OR c.relam <> (SELECT a.oid FROM pg_am a WHERE a.amname = 'heap'))) THEN
+    IF NOT tidemark_internal.knows_transactions(source.source) THEN
         RETURN NULL;
     END IF;
     -- Most of them are not stored yet; the last refresh may have seen some whose mark came after it.
@@ -282,9 +290,13 @@ DECLARE
     columns text[];
     types text[];
     ids_type CONSTANT text := tidemark_internal.ids_type(model);
-    part text := CASE WHEN kind IN ('append', 'append and count') THEN tidemark_internal.append_query(model, from_row)
-                      WHEN kind = 'scope' THEN tidemark_internal.scope_query(model) END;
+    part text := tidemark_internal.timeline_statement(model.name, kind);
 BEGIN
+    IF part IS NOT NULL THEN
+        RETURN part;
+    END IF;
+    part := CASE WHEN kind IN ('append', 'append and count') THEN tidemark_internal.append_query(model, from_row)
+                 WHEN kind = 'scope' THEN tidemark_internal.scope_query(model) END;
     IF kind IN ('append', 'append and count', 'scope') AND part IS NULL THEN
         RETURN NULL;
     END IF;
@@ -346,7 +358,8 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.find_added(tidemark_internal.models
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
-    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT first_row tid, OUT counted boolean)
+    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT first_row tid, OUT counted boolean,
+    OUT seen bytea)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -424,6 +437,7 @@ BEGIN
                 written := tidemark_internal.written(result, unseen);
                 -- The rows have it as their xmin: they were written in this block, which may be undone by itself.
                 written_by := CASE way WHEN 'append' THEN tidemark_internal.current_xid() END;
+                seen := (result ->> 'seen')::bytea;
                 RETURN;
             EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
@@ -433,8 +447,10 @@ BEGIN
     way := 'recompute';
     first_row := NULL;
     counted := true;
-    IF NOT filled AND tidemark_internal.execute_as_owner(model.target,
-            format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean THEN
+    -- A timeline must know what it saw, which only this statement says.
+    IF NOT filled AND (EXISTS (SELECT FROM tidemark_internal.timelines t WHERE t.name = model.name)
+                       OR tidemark_internal.execute_as_owner(model.target,
+            format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean) THEN
         result := tidemark_internal.execute_as_owner(model.target,
             tidemark_internal.model_statement(model, 'diff', touched), event_date)::json;
         inserted := result ->> 'inserted';
@@ -444,6 +460,7 @@ BEGIN
         wrong := result ->> 'wrong';
         elsewhere := result ->> 'elsewhere';
         written := tidemark_internal.written(result, unseen);
+        seen := (result ->> 'seen')::bytea;
     ELSE
         inserted := tidemark_internal.execute_as_owner(model.target,
             CASE WHEN filled THEN stored ELSE tidemark_internal.model_statement(model, 'build') END,
@@ -486,14 +503,14 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
 what the query returns, as the owner of the table. Says what that took, in
-which way, and which values of column touched are in the rows that it wrote
-(written; NULL: not known). Makes the partition of the date if the table has
-daily ones. What its marks say decides the way. append, if only these
-transactions added rows and the model allows it: only these are computed.
-scope, if it allows that and persons are given: only their rows. Where that
-is not enough, and where anything is not as expected, recompute. Takes no
-marks away. 21000: the query returns a key that is NULL or not unique.
-44000: it returns rows of other dates.';
+which way, what the statement saw, and which values of column touched are in
+the rows that it wrote (written; NULL: not known). Makes the partition of
+the date if the table has daily ones. What its marks say decides the way.
+append, if only these transactions added rows and the model allows it: only
+these are computed. scope, if it allows that and persons are given: only
+their rows. Where that is not enough, and where anything is not as expected,
+recompute. Takes no marks away. 21000: the query returns a key that is NULL
+or not unique. 44000: it returns rows of other dates.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name)
   FROM PUBLIC;
 

@@ -3,7 +3,8 @@
 --
 -- What belongs to gold.timeline, all of it owned by whoever created it: the table of slices, gold.timeline_codes, the
 -- texts of events and properties with their numbers, and gold.timeline_rows, the view of the source from which slices
--- are made. Whoever may read these three may ask for reports.
+-- are made. Whoever may read these three may ask for reports. Where the source is a model with a live view, they need
+-- gold.timeline_live_rows, too, the same from there. How a date gains rows without being made anew is in parts.sql.
 
 COMMENT ON TYPE tidemark.timeline IS
 'The events of some persons on one date by person and time, or their codes of
@@ -14,6 +15,7 @@ CREATE TABLE tidemark_internal.timelines (
     name text PRIMARY KEY REFERENCES tidemark_internal.models ON DELETE CASCADE,
     source regclass NOT NULL,
     row_view regclass NOT NULL,
+    live_rows regclass NOT NULL,
     codes regclass NOT NULL,
     person name NOT NULL,
     event_type name NOT NULL,
@@ -25,7 +27,10 @@ COMMENT ON TABLE tidemark_internal.timelines IS
 'Registered timelines. Written by tidemark.create_timeline and tidemark.drop_timeline.';
 COMMENT ON COLUMN tidemark_internal.timelines.name IS 'Name of the model.';
 COMMENT ON COLUMN tidemark_internal.timelines.source IS 'Table whose rows are its events.';
-COMMENT ON COLUMN tidemark_internal.timelines.row_view IS 'View of the source: a row of text for each event.';
+COMMENT ON COLUMN tidemark_internal.timelines.row_view IS
+'View of the source: a row of text for each event, and the transaction that added it.';
+COMMENT ON COLUMN tidemark_internal.timelines.live_rows IS
+'The same view, or if the source is a model with a live view, one of that.';
 COMMENT ON COLUMN tidemark_internal.timelines.codes IS 'Table of the texts of events and properties.';
 COMMENT ON COLUMN tidemark_internal.timelines.person IS 'Column of the source that says whose event it is.';
 COMMENT ON COLUMN tidemark_internal.timelines.event_type IS 'Column of the source with the name of the event.';
@@ -36,14 +41,16 @@ COMMENT ON COLUMN tidemark_internal.timelines.bits IS 'So many first bits of a p
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.timelines', '');
 
 CREATE FUNCTION tidemark_internal.timeline_encode(row_view regclass, codes regclass, properties integer, bits integer,
-    from_date date, to_date date)
-RETURNS TABLE (event_date date, property smallint, slice integer, events integer, persons integer,
+    from_date date, to_date date, part integer DEFAULT 0, seen bytea DEFAULT NULL)
+RETURNS TABLE (event_date date, property smallint, slice integer, part integer, events integer, persons integer,
                data tidemark.timeline)
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME', 'tidemark_timeline_encode';
-COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, integer, integer, date, date) IS
+COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, integer, integer, date, date, integer,
+    bytea) IS
 'Part of a timeline''s query: the slices of the dates from from_date to
-before to_date, made of the rows of its view, property 0 holding persons,
-times and events. Texts that have no code yet get one, which is stored
+before to_date, made of the rows of its view, or of those that a snapshot
+did not see (tidemark_internal.unseen), property 0 holding persons, times
+and events. part is what the rows say of themselves. Texts that have no code yet get one, which is stored
 unless the model is only verified. Runs with the rights of the caller.';
 
 CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
@@ -106,6 +113,8 @@ DECLARE
     step text;
     code_table text;
     row_view text;
+    live_view regclass := (SELECT m.live_view FROM tidemark_internal.models m WHERE m.target = source);
+    live_rows text;
 BEGIN
     IF name IS NULL OR source IS NULL OR person IS NULL OR properties IS NULL OR event_type IS NULL
        OR event_time IS NULL THEN
@@ -116,18 +125,18 @@ BEGIN
         RAISE EXCEPTION 'a timeline has at most 100 properties, got %', cardinality(properties)
             USING ERRCODE = '54000';
     END IF;
-    SELECT p INTO twice FROM unnest(properties || '{event_date,person,event_time,event_type}') AS p
+    SELECT p INTO twice FROM unnest(properties || '{event_date,person,event_time,event_type,added_by}') AS p
      GROUP BY p HAVING count(*) > 1 LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'property % is named twice, or is one of event_date, person, event_time and event_type', twice
-            USING ERRCODE = '42701';
+        RAISE EXCEPTION 'property % is named twice, or is a column that every timeline has', twice
+            USING ERRCODE = '42701', HINT = 'These are event_date, person, event_time, event_type and added_by.';
     END IF;
     parts := parse_ident(name);
     IF cardinality(parts) <> 2 THEN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
-    ELSIF octet_length(parts[2]) > 57 THEN
+    ELSIF octet_length(parts[2]) > 53 THEN
         RAISE EXCEPTION 'name % is too long for a timeline', name
-            USING ERRCODE = '42622', HINT = 'With _codes behind it, the name of the table must not exceed 63 bytes.';
+            USING ERRCODE = '42622', HINT = 'With _live_rows behind it, the name must not exceed 63 bytes.';
     END IF;
     name := format('%I.%I', parts[1], parts[2]);
     SELECT * INTO old FROM tidemark_internal.timelines t WHERE t.name = create_timeline.name;
@@ -142,6 +151,7 @@ BEGIN
     END IF;
     code_table := format('%I.%I', parts[1], parts[2] || '_codes');
     row_view := format('%I.%I', parts[1], parts[2] || '_rows');
+    live_rows := CASE WHEN live_view IS NULL THEN row_view ELSE format('%I.%I', parts[1], parts[2] || '_live_rows') END;
     columns := concat_ws(', ', 's.event_date', tidemark_internal.timeline_expression(source, person) || ' AS person',
         format('s.%I AS event_time', event_time),
         tidemark_internal.timeline_expression(source, event_type) || ' AS event_type',
@@ -149,16 +159,17 @@ BEGIN
            FROM unnest(properties) WITH ORDINALITY AS x(p, n)));
     FOREACH step IN ARRAY ARRAY[
         format('CREATE TABLE %s (event_date date NOT NULL, property smallint NOT NULL, slice integer NOT NULL,
-                                 events integer NOT NULL, persons integer NOT NULL, data tidemark.timeline NOT NULL,
-                                 PRIMARY KEY (slice, event_date, property)) WITH (toast_tuple_target = 8160)', name),
+                                 part integer NOT NULL, events integer NOT NULL, persons integer NOT NULL,
+                                 data tidemark.timeline NOT NULL,
+                                 PRIMARY KEY (slice, event_date, property, part))
+                            WITH (toast_tuple_target = 8160)', name),
         -- Codes and hashes hardly shrink, and compressed they could not be read where they lie.
         format('ALTER TABLE %s ALTER COLUMN data SET STORAGE EXTERNAL', name),
         -- For a refresh, and for counts that need no slice.
-        format('CREATE INDEX ON %s (event_date, property) INCLUDE (events, persons)', name),
+        format('CREATE INDEX ON %s (event_date, property) INCLUDE (part, events, persons)', name),
         format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text NOT NULL,
                                  PRIMARY KEY (property, code))', code_table),
-        format('CREATE VIEW %s AS SELECT %s FROM %s AS s', row_view, columns,
-               coalesce((SELECT m.live_view FROM tidemark_internal.models m WHERE m.target = source), source)),
+        format('CREATE VIEW %s AS SELECT %s, s.xmin AS added_by FROM %s AS s', row_view, columns, source),
         format('COMMENT ON TABLE %s IS %L', name, format('Timeline of %s: slices of events, read by '
                'tidemark.funnel_report and the other reports.', source)),
         format('COMMENT ON TABLE %s IS %L', code_table, format('Texts of events (property 0) and properties of '
@@ -167,13 +178,22 @@ BEGIN
     LOOP
         PERFORM tidemark_internal.execute_as(caller, step);
     END LOOP;
+    IF live_view IS NOT NULL THEN
+        PERFORM tidemark_internal.execute_as(caller, format('CREATE VIEW %s AS SELECT %s FROM %s AS s', live_rows,
+                                                            columns, live_view)),
+                tidemark_internal.execute_as(caller, format('COMMENT ON VIEW %s IS %L', live_rows, format(
+                    'Rows of %s as timeline %s keeps them.', live_view, name)));
+    END IF;
     PERFORM tidemark_internal.create_model(caller, name, ARRAY[source], format(
-        'SELECT e.event_date, e.property, e.slice, e.events, e.persons, e.data
+        'SELECT e.event_date, e.property, e.slice, e.part, e.events, e.persons, e.data
            FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2)
                 AS e',
-        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property}', 0, 0, false, NULL, NULL);
+        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property,part}', 0, 0, false,
+        NULL, NULL);
     INSERT INTO tidemark_internal.timelines
-    VALUES (name, source, row_view::regclass, code_table::regclass, person, event_type, event_time, properties, bits);
+    VALUES (name, source, row_view::regclass, live_rows::regclass, code_table::regclass, person, event_type, event_time,
+            properties, bits);
+    PERFORM tidemark_internal.note_ways(name);
     RETURN name::regclass;
 END
 $$;
@@ -200,7 +220,7 @@ BEGIN
     END IF;
     PERFORM tidemark_internal.drop_model(caller, name, true);
     PERFORM tidemark_internal.execute_as(caller, format('DROP VIEW IF EXISTS %s', c.oid::regclass))
-       FROM pg_class c WHERE c.oid = old.row_view;
+       FROM pg_class c WHERE c.oid IN (old.row_view, old.live_rows);
     PERFORM tidemark_internal.execute_as(caller, format('DROP TABLE IF EXISTS %s', c.oid::regclass))
        FROM pg_class c WHERE c.oid = old.codes;
 END
@@ -208,9 +228,9 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 'The work behind tidemark.drop_timeline.';
 
-CREATE FUNCTION tidemark_internal.timeline_definition(source oid)
-RETURNS TABLE (name text, target regclass, row_view regclass, codes regclass, bits integer, properties text[],
-               stale integer[])
+CREATE FUNCTION tidemark_internal.timeline_definition(source oid, from_date date, to_date date)
+RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass, codes regclass, bits integer,
+               properties text[], stale integer[], seen text[])
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -220,22 +240,42 @@ DECLARE
                             JOIN tidemark_internal.models m ON m.name = t.name
                            WHERE t.source = timeline_definition.source OR m.target = timeline_definition.source
                            ORDER BY 1);
+    dates date[];
+    below date[];
 BEGIN
     IF cardinality(found) > 1 THEN
         RAISE EXCEPTION '% has more than one timeline', timeline_definition.source::regclass
             USING ERRCODE = '42725', HINT = format('Name the one that is meant: %s.', array_to_string(found, ', '));
+    ELSIF found <> '{}' THEN
+        dates := ARRAY(SELECT d FROM unnest(tidemark.stale_dates(found[1])) AS d WHERE d >= from_date AND d < to_date);
+    END IF;
+    IF dates <> '{}' THEN
+        below := (SELECT tidemark.stale_dates(m.name) FROM tidemark_internal.timelines t
+                    JOIN tidemark_internal.models m ON m.target = t.source WHERE t.name = found[1]);
     END IF;
     RETURN QUERY
-    SELECT t.name, m.target, t.row_view, t.codes, t.bits, t.properties,
-           ARRAY(SELECT d - '2000-01-01'::date FROM unnest(tidemark.stale_dates(t.name)) AS d)
+    SELECT t.name, m.target, t.row_view, t.live_rows, t.codes, t.bits, t.properties,
+           ARRAY(SELECT d - '2000-01-01'::date FROM unnest(dates) AS d),
+           -- Where the table below is as it will be, and all marks say that it only gained rows.
+           ARRAY(SELECT CASE WHEN 'append' = ANY (m.ways) AND NOT d = ANY (coalesce(below, '{}'))
+                              AND NOT EXISTS (SELECT FROM tidemark_internal.model_dirty x
+                                               WHERE x.model = t.name AND x.added_by IS NULL
+                                                 AND coalesce(x.event_date, d) = d)
+                              AND NOT EXISTS (SELECT FROM tidemark_internal.dirty_log l
+                                               WHERE l.source = t.source AND coalesce(l.event_date, d) = d
+                                                 AND (l.added_by IS NULL OR l.passed IS NOT NULL))
+                             THEN encode(tidemark_internal.seen(t.name, d), 'hex') END
+                   FROM unnest(dates) AS d)
       FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
      WHERE t.name = found[1];
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid) IS
+COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid, date, date) IS
 'Part of the reports: what a table''s timeline is, or the timeline that is
-this table, and which of its dates (days since 2000-01-01) wait for a
-refresh. No rows without one; 42725: there are several.';
+this table, and which of the dates from from_date to before to_date wait for
+a refresh (days since 2000-01-01). seen: of those that only gained rows,
+what the last refresh saw, in hex; NULL for the others. No rows without a timeline;
+42725: there are several.';
 
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,

@@ -30,9 +30,24 @@ pub fn more() {
          SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03}')");
 }
 
+/// Stores the rows of all dates anew: some as slices, the others in three parts that do not follow each other in time.
+pub fn into_parts() {
+    run("DELETE FROM w.timeline");
+    for part in 0..4 {
+        run(&format!(
+            "CREATE OR REPLACE VIEW w.some AS SELECT * FROM w.timeline_rows r
+              WHERE hashtext(concat(r.event_time, r.event_type, r.country)) & 3 = {part};
+             INSERT INTO w.timeline (event_date, property, slice, part, events, persons, data)
+             SELECT event_date, property, slice, part, events, persons, data
+               FROM tidemark_internal.timeline_encode('w.some', 'w.timeline_codes', 3, {}, '2026-01-01', '2026-01-05', {part})",
+            if part == 0 { 2 } else { 0 }
+        ));
+    }
+}
+
 #[pgrx::pg_schema]
 mod tests {
-    use super::{more, shop};
+    use super::{into_parts, more, shop};
     use crate::tests::models_support::{refresh, run, verified};
     use crate::tests::support_grouped::{error_of, text};
     use pgrx::prelude::*;
@@ -83,6 +98,103 @@ mod tests {
         let last = "SELECT (rows_inserted, rows_updated, rows_deleted) FROM tidemark.refresh_log ORDER BY id DESC LIMIT 1";
         assert_eq!(text(last), "(0,4,0)", "one slice: its core and three properties");
         assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+    }
+
+    #[pg_test]
+    fn parts_are_as_good_as_slices_and_become_them() {
+        shop(600);
+        refresh();
+        let slices =
+            "SELECT md5(string_agg(s::text, ' ' ORDER BY slice, event_date, property)) FROM w.timeline AS s";
+        let before = text(slices);
+        into_parts();
+        assert_ne!(text(slices), before);
+        assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+        run("UPDATE w.timeline SET data = (SELECT data FROM w.timeline WHERE event_date = '2026-01-02' AND property = 0 AND part = 1)
+              WHERE event_date = '2026-01-02' AND property = 0 AND part = 2");
+        let error = error_of("SELECT * FROM tidemark.verify_model('w.timeline', '2026-01-02', '2026-01-02')");
+        assert!(
+            error.starts_with("XX001 timeline w.timeline, date 2026-01-02, part 2, slice 0: codes"),
+            "{error}"
+        );
+        run("DELETE FROM w.timeline WHERE event_date = '2026-01-02' AND part = 2");
+        assert_eq!(verified("w.timeline"), "01 ok, 02 different, 03 ok");
+        run("SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+        refresh();
+        assert_eq!(text(slices), before, "a recompute makes slices of all");
+    }
+
+    /// Adds some events to a date in a transaction of their own, as far as their rows can tell, and appends them as a
+    /// refresh does. What it says, and the events by part.
+    fn append(date: &str, events: u32) -> String {
+        run(&format!(
+            "DO $$ BEGIN
+                 INSERT INTO w.events SELECT date '{date}', timestamptz '{date} 00:00Z' + n * interval '1 second', 'added', 'view', 'AT', '{{}}'
+                   FROM generate_series(1, {events}) AS n;
+             EXCEPTION WHEN OTHERS THEN RAISE; END $$"
+        ));
+        let added = format!(
+            "SELECT r - 'seen' - 'rows' FROM (SELECT to_jsonb(tidemark_internal.timeline_append('w.timeline', 'w.timeline_rows', 'w.timeline_codes', 3, 2, '{date}',
+                 (SELECT ('\\x' || regexp_replace(lpad(to_hex(max(xmin::text::bigint)), 8, '0'), '(..)(..)(..)(..)', '\\4\\3\\2\\1'))::bytea FROM w.events WHERE person = 'added'))) AS r) AS a"
+        );
+        let said = text(&added);
+        let parts = text(&format!(
+            "SELECT string_agg(part || ':' || events, ' ' ORDER BY part) FROM (SELECT part, sum(events) AS events
+               FROM w.timeline WHERE event_date = '{date}' AND property = 0 GROUP BY part) AS p"
+        ));
+        format!("{said} {parts}")
+    }
+
+    #[pg_test]
+    fn new_rows_become_parts_and_parts_slices_in_tiers() {
+        shop(3000);
+        refresh();
+        let base =
+            text("SELECT sum(events) FROM w.timeline WHERE event_date = '2026-01-02' AND property = 0");
+        let said = |inserted: u32, updated: u32, deleted: u32| {
+            format!(
+                r#"{{"deleted": {deleted}, "surplus": 0, "updated": {updated}, "inserted": {inserted}, "elsewhere": 0}}"#
+            )
+        };
+        for n in 1..8 {
+            let parts: String = (1..=n).map(|part| format!(" {part}:2")).collect();
+            assert_eq!(append("2026-01-02", 2), format!("{} 0:{base}{parts}", said(4, 0, 0)));
+            assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+        }
+        assert_eq!(append("2026-01-02", 2), format!("{} 0:{base} 1:16", said(4, 0, 32)), "eight are one");
+        assert_eq!(append("2026-01-02", 1), format!("{} 0:{base} 1:16 2:1", said(4, 0, 0)));
+        // An eighth of the date: only the slice of whom they are of is written.
+        let all: u32 = base.parse::<u32>().unwrap() + 117;
+        assert_eq!(append("2026-01-02", 100), format!("{} 0:{all}", said(0, 4, 12)));
+        assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
+        // A date without slices has some at once.
+        assert_eq!(append("2026-01-07", 1), format!("{} 0:1", said(4, 0, 4)));
+        run(
+            "DELETE FROM w.events WHERE ctid IN (SELECT ctid FROM w.events WHERE event_date = '2026-01-03' LIMIT 1)",
+        );
+        assert!(append("2026-01-03", 1).starts_with(r#"{"surplus": -1}"#), "one went without a mark");
+    }
+
+    #[pg_test]
+    fn which_rows_are_new_is_seen_by_their_transactions() {
+        let unseen = |seen: &str| {
+            text(&format!(
+                "SELECT string_agg(x, ' ') FROM unnest('{{1,2,3,99,100,101,2147483700,4294967295}}'::text[]) AS x
+                  WHERE tidemark_internal.unseen(x::xid, '{seen}'::bytea)"
+            ))
+        };
+        // From 100 on, where numbers go round; and 99, which was in progress.
+        assert_eq!(unseen("\\x64000000"), "100 101 2147483700");
+        assert_eq!(unseen("\\x6400000003000000630000006e000000"), "3 99 100 101 2147483700");
+        assert_eq!(unseen("\\xffffffff"), "3 99 100 101 4294967295");
+        assert_eq!(unseen(""), "NULL");
+        run("CREATE TABLE w_seen AS SELECT tidemark_internal.current_seen() AS seen");
+        assert_eq!(
+            text(
+                "SELECT count(*) FROM pg_class WHERE tidemark_internal.unseen(xmin, (SELECT seen FROM w_seen)) AND relname = 'pg_class'"
+            ),
+            "0"
+        );
     }
 
     #[pg_test]

@@ -4,7 +4,7 @@
 mod tests {
     use crate::tests::models_support::{refresh, run};
     use crate::tests::support_grouped::{error_of, text};
-    use crate::tests::timelines::{more, shop};
+    use crate::tests::timelines::{into_parts, more, shop};
     use pgrx::prelude::*;
 
     const DATES: &str = "'2026-01-01', '2026-01-05'";
@@ -31,6 +31,8 @@ mod tests {
         check("three dates wait");
         refresh();
         check("stored again");
+        into_parts();
+        check("in parts");
     }
 
     fn funnel_rows(conditions: &str, mode: &str, steps: u32, by: &str) -> String {
@@ -93,9 +95,11 @@ mod tests {
         let steps = r#"["view", "add", "buy"]"#;
         shop(400);
         without_ties();
-        for stored in [false, true] {
-            if stored {
-                refresh();
+        for stored in ["nothing", "slices", "parts"] {
+            match stored {
+                "slices" => drop(refresh()),
+                "parts" => into_parts(),
+                _ => {}
             }
             for mode in ["", "first_entry"] {
                 for step in 1..=2 {
@@ -170,9 +174,11 @@ mod tests {
     fn paths_are_what_follows_what_in_sessions() {
         shop(700);
         without_ties();
-        for stored in [false, true] {
-            if stored {
-                refresh();
+        for stored in ["nothing", "slices", "parts"] {
+            match stored {
+                "slices" => drop(refresh()),
+                "parts" => into_parts(),
+                _ => {}
             }
             for (item, column) in [("event_type", "event_type"), ("country", "country")] {
                 let report = format!(

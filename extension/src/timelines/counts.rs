@@ -217,16 +217,14 @@ pg_function! {
 }
 
 /// What is stored beside the slices answers a question about all rows by day or longer.
-fn sizes(open: &Open, question: &Question, of: usize) -> Option<Values> {
+fn sizes(open: &Open, question: &Question, persons: bool) -> Option<Values> {
     let all = *question == Question::all();
-    all.then(|| {
-        open.sizes().into_iter().map(|(date, sizes)| ((i64::from(date) * DAY, 0), sizes[of])).collect()
-    })
+    all.then(|| open.sizes(persons).into_iter().map(|(date, n)| ((i64::from(date) * DAY, 0), n)).collect())
 }
 
 /// Rows.
 fn totals(open: &Open, question: &Question, period: Period) -> Values {
-    if let (Period::Of(_), Some(days)) = (period, sizes(open, question, 0)) {
+    if let (Period::Of(_), Some(days)) = (period, sizes(open, question, false)) {
         let mut values = Values::new();
         days.into_iter().for_each(|((at, _), n)| *values.entry((period.start(at), 0)).or_default() += n);
         return values;
@@ -246,7 +244,7 @@ fn totals(open: &Open, question: &Question, period: Period) -> Values {
 fn people(open: &Open, question: &Question, period: Period, series: &dyn Fn(u32) -> u32) -> Values {
     let mut values = Values::new();
     if let (Period::Of(Unit::Day), None) = (period, question.value) {
-        if let Some(values) = sizes(open, question, 1) {
+        if let Some(values) = sizes(open, question, true) {
             return values;
         }
         let persons = open.ask(Persons::new(question.clone(), false));

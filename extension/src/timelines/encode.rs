@@ -80,10 +80,10 @@ pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> impl Iterator<Item
 }
 
 /// How many properties a timeline may have.
-const MAX_PROPERTIES: usize = 100;
+pub const MAX_PROPERTIES: usize = 100;
 
 /// How many bits may tell slices apart.
-const MAX_BITS: usize = 16;
+pub const MAX_BITS: usize = 16;
 
 /// The name of a column, counted from 0.
 fn attribute(relation: Oid, column: usize) -> String {
@@ -101,7 +101,7 @@ fn attribute(relation: Oid, column: usize) -> String {
 
 pg_function! {
     /// `timeline_encode(row_view regclass, codes regclass, properties integer, bits integer, from_date date,
-    /// to_date date)`: (event_date, property, slice, events, persons, data).
+    /// to_date date, part integer, seen bytea)`: (event_date, property, slice, part, events, persons, data).
     fn tidemark_timeline_encode(fcinfo) {
         let oid = |index| Oid::from(not_null(args::int32(fcinfo, index), "relation") as u32);
         let number = |index, name: &str| not_null(args::int32(fcinfo, index), name);
@@ -112,32 +112,54 @@ pg_function! {
         let (view, codes) = (oid(0), oid(1));
         let properties: Vec<usize> = (0..=up_to(2, "properties", MAX_PROPERTIES)).collect();
         let bits = up_to(3, "bits", MAX_BITS) as u32;
-        let dates = [4, 5].map(|index| (pg_sys::DATEOID, Datum::from(number(index, "date"))));
+        let mut arguments: Vec<_> =
+            [4, 5].iter().map(|index| (pg_sys::DATEOID, Datum::from(number(*index, "date")))).collect();
+        let part = number(6, "part");
         let mut dictionaries = Dictionary::load(codes, &properties);
         let mut builders = BTreeMap::new();
-        let sql = select(view, properties.iter().skip(1).copied())
+        let mut sql = select(view, properties.iter().skip(1).copied())
             + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
-        each_row(&sql, &dates, |row| add(&mut builders, row, &mut dictionaries, (view, &properties)));
+        if let Some(seen) = args::datum(fcinfo, 7) {
+            sql += " AND tidemark_internal.unseen(r.added_by, $3)";
+            arguments.push((pg_sys::BYTEAOID, seen));
+        }
+        each_row(&sql, &arguments, |row| add(&mut builders, row, &mut dictionaries, (view, &properties)));
         if !is_reading() {
             contained(|| learn(codes, &dictionaries));
         }
-        let (rows, mut memory) = (Rows::of_call(fcinfo), PgMemoryContexts::new("tidemark slice"));
-        let mut slices = finish(builders, bits);
-        while let Some((date, slice)) = contained(|| slices.next()) {
+        give(&Given::of_call(fcinfo), part, finish(builders, bits));
+        None
+    }
+}
+
+/// Rows of the table of a timeline: (event_date, property, slice, part, events, persons, data).
+pub type Given = Rows<7>;
+
+/// Gives slices, made one by one, as rows of a part.
+///
+/// # Safety
+/// The rows must be those of a function that returns such.
+pub unsafe fn give(rows: &Given, part: i32, mut slices: impl Iterator<Item = (i32, Encoded)>) {
+    let mut memory = PgMemoryContexts::new("tidemark slice");
+    while let Some((date, slice)) = contained(|| slices.next()) {
+        // SAFETY: see above; nothing of the memory is in use when it is reset.
+        unsafe {
             memory.switch_to(|_| {
                 let values = std::iter::once(&slice.core).chain(&slice.properties);
-                values.enumerate().for_each(|(property, bytes)| rows.put([
-                    Some(Datum::from(date)),
-                    Some(Datum::from(property as i16)),
-                    Some(Datum::from(slice.slice as i32)),
-                    Some(Datum::from(slice.rows as i32)),
-                    Some(Datum::from(slice.persons as i32)),
-                    Some(args::make_varlena(bytes)),
-                ]));
+                values.enumerate().for_each(|(property, bytes)| {
+                    rows.put([
+                        Some(Datum::from(date)),
+                        Some(Datum::from(property as i16)),
+                        Some(Datum::from(slice.slice as i32)),
+                        Some(Datum::from(part)),
+                        Some(Datum::from(slice.rows as i32)),
+                        Some(Datum::from(slice.persons as i32)),
+                        Some(args::make_varlena(bytes)),
+                    ]);
+                });
             });
             memory.reset();
         }
-        None
     }
 }
 

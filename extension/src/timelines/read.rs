@@ -1,17 +1,19 @@
-//! A timeline as reports see it: what it is, which columns a question needs, and its slices in the order of a scan,
-//! those of dates that wait for a refresh made from rows on the fly.
+//! A timeline as reports see it: what it is, which columns a question needs, and its slices in the order of a scan. Beside
+//! the slices of a date are its parts, and what is not stored yet is one more, made from rows on the fly.
 
 use std::collections::BTreeMap;
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
+use tidemark_core::retention::calendar::DAY;
 use tidemark_core::timeline::{
-    Codes, EachPerson, Encoded, Kernel, Level, Question, Row, Scan, ScanError, Source, View, person_hash,
+    Builder, EachPerson, Kernel, Level, Persons, Question, Row, Scan, ScanError, Source, Trend, person_hash,
     slice_of,
 };
 
 use super::dictionary::Dictionary;
 use super::encode;
+use super::parts::{Values, keep, source};
 use super::query::{each_row, name_of};
 use crate::support::args;
 use crate::support::array::{self, Element};
@@ -26,11 +28,17 @@ pub const EVENT: &str = "event_type";
 pub struct Timeline {
     name: String,
     target: Oid,
+    /// Rows as they are stored, of which it is known when they came.
     view: Oid,
+    /// All rows, also those that the source does not hold yet.
+    live_view: Oid,
     codes: Oid,
     properties: Vec<String>,
     bits: u32,
+    /// Dates of which nothing stored counts.
     stale: Vec<i32>,
+    /// Dates that only gained rows since what is stored was made, with what that saw, in hex.
+    gained: Vec<(i32, String)>,
     /// From and to (exclusive), in days since 2000-01-01.
     pub dates: (i32, i32),
     /// The property of each column: the event is the first.
@@ -56,31 +64,43 @@ impl Timeline {
             );
         }
         let mut found = None;
-        let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.codes::oid, d.bits, d.properties, d.stale
-                     FROM tidemark_internal.timeline_definition($1) AS d";
-        each_row(sql, &[(pg_sys::OIDOID, Datum::from(source))], |row| {
+        let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
+                          d.stale, d.seen
+                     FROM tidemark_internal.timeline_definition($1, $2, $3) AS d";
+        let arguments = [
+            (pg_sys::OIDOID, Datum::from(source)),
+            (pg_sys::DATEOID, Datum::from(dates.0)),
+            (pg_sys::DATEOID, Datum::from(dates.1)),
+        ];
+        each_row(sql, &arguments, |row| {
             let oid = |column| Oid::from(row.int(column).unwrap_or(0) as u32);
             let list = |column| row.datum(column).unwrap_or(Datum::from(0));
-            // SAFETY: the function returns a name, a text[] and an integer[] there.
-            let (name, properties, stale) = unsafe {
+            // SAFETY: the function returns a name, a text[], an integer[] and a text[] as long there.
+            let (name, properties, waiting, seen) = unsafe {
                 (
                     row.text(0),
-                    Vec::<String>::from_datum(list(5), row.datum(5).is_none()),
-                    Vec::<i32>::from_datum(list(6), row.datum(6).is_none()),
+                    Vec::<String>::from_datum(list(6), row.datum(6).is_none()),
+                    Vec::<i32>::from_datum(list(7), row.datum(7).is_none()).unwrap_or_default(),
+                    Vec::<Option<String>>::from_datum(list(8), row.datum(8).is_none()).unwrap_or_default(),
                 )
             };
+            let (mut stale, mut gained) = (vec![], vec![]);
+            for (date, seen) in waiting.into_iter().zip(seen) {
+                match seen {
+                    Some(seen) => gained.push((date, seen)),
+                    None => stale.push(date),
+                }
+            }
             found = Some(Self {
                 name: name.unwrap_or_default().to_owned(),
                 target: oid(1),
                 view: oid(2),
-                codes: oid(3),
-                bits: row.int(4).unwrap_or(0) as u32,
+                live_view: oid(3),
+                codes: oid(4),
+                bits: row.int(5).unwrap_or(0) as u32,
                 properties: properties.unwrap_or_default(),
-                stale: stale
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|d| (dates.0..dates.1).contains(d))
-                    .collect(),
+                stale,
+                gained,
                 dates,
                 columns: vec![0],
             });
@@ -114,23 +134,98 @@ impl Timeline {
         })
     }
 
-    /// Reads the dictionaries of the columns asked for, and the rows of dates that wait for a refresh.
-    pub fn open(self) -> Open {
+    /// Reads the dictionaries of the columns asked for, the parts, and the rows of dates that wait for a refresh.
+    pub fn open(mut self) -> Open {
         let mut dictionaries = Dictionary::load(self.codes, &self.columns);
-        let mut live: Vec<(i32, Encoded)> = vec![];
+        let mut open: BTreeMap<i32, Vec<Values>> = BTreeMap::new();
+        let mut builders = BTreeMap::new();
+        for (date, seen) in std::mem::take(&mut self.gained) {
+            match self.new_rows(date, &seen, &mut dictionaries) {
+                Some(new) => builders.extend(new),
+                None => self.stale.push(date),
+            }
+        }
+        self.stored_parts(&mut open);
         if !self.stale.is_empty() {
-            let sql = encode::select(self.view, self.columns.iter().skip(1).copied())
+            let of = (self.live_view, &self.columns[..]);
+            let sql = encode::select(of.0, self.columns.iter().skip(1).copied())
                 + " WHERE r.event_date OPERATOR(pg_catalog.=) ANY ($1)";
-            let (mut builders, of) = (BTreeMap::new(), (self.view, &self.columns[..]));
             each_row(&sql, &[dates(&self.stale)], |row| {
                 // SAFETY: the row is one of this query.
                 unsafe { encode::add(&mut builders, row, &mut dictionaries, of) };
             });
-            let mut slices = encode::finish(builders, self.bits);
-            contained(|| live.extend(&mut slices));
-            live.sort_unstable_by_key(|(date, slice)| (slice.slice, *date));
         }
-        Open { timeline: self, dictionaries, live }
+        let mut parts = encode::finish(builders, 0);
+        contained(|| {
+            for (date, part) in &mut parts {
+                let values = std::iter::once(part.core).chain(part.properties).collect();
+                open.entry(date).or_default().push(values);
+            }
+        });
+        Open { timeline: self, dictionaries, open }
+    }
+
+    /// The rows that a date has gained; `None` where that is not all there is to say of it, as the numbers show.
+    fn new_rows(
+        &self,
+        date: i32,
+        seen: &str,
+        dictionaries: &mut [Dictionary],
+    ) -> Option<BTreeMap<i32, Builder>> {
+        let mut builders = BTreeMap::new();
+        let sql = encode::select(self.view, self.columns.iter().skip(1).copied())
+            + " WHERE r.event_date OPERATOR(pg_catalog.=) $1
+                  AND tidemark_internal.unseen(r.added_by, pg_catalog.decode($2, 'hex'))";
+        let date = (pg_sys::DATEOID, Datum::from(date));
+        each_row(&sql, &[date, (pg_sys::TEXTOID, args::make_varlena(seen.as_bytes()))], |row| {
+            // SAFETY: the row is one of this query.
+            unsafe { encode::add(&mut builders, row, dictionaries, (self.view, &self.columns)) };
+        });
+        let sql = format!(
+            "SELECT (SELECT pg_catalog.count(*) FROM {} AS r WHERE r.event_date OPERATOR(pg_catalog.=) $1
+                        AND CAST(r.person AS pg_catalog.text) IS NOT NULL
+                        AND CAST(r.event_time AS pg_catalog.timestamptz) IS NOT NULL)
+                 - (SELECT COALESCE(pg_catalog.sum(s.events), 0)::bigint FROM {} AS s
+                     WHERE s.event_date = $1 AND s.property = 0)",
+            name_of(self.view),
+            name_of(self.target)
+        );
+        let mut surplus = 0;
+        each_row(&sql, &[date], |row| surplus = row.datum(0).map_or(0, |n| n.value() as i64));
+        let new: usize = builders.values().map(Builder::len).sum();
+        (surplus == new as i64).then_some(builders)
+    }
+
+    /// Reads the parts of the dates of which what is stored counts.
+    fn stored_parts(&self, open: &mut BTreeMap<i32, Vec<Values>>) {
+        let numbers = self.columns.iter().map(|column| Some(Datum::from(*column as i32)));
+        let arguments = [
+            (pg_sys::DATEOID, Datum::from(self.dates.0)),
+            (pg_sys::DATEOID, Datum::from(self.dates.1)),
+            dates(&self.stale),
+            (pg_sys::INT4ARRAYOID, array::make(numbers, Element::INT4)),
+        ];
+        let sql = format!(
+            "SELECT s.event_date::date, s.part::integer, s.property::integer, s.data::tidemark.timeline FROM {} AS s
+              WHERE s.slice = 0 AND s.part > 0 AND s.event_date >= $1 AND s.event_date < $2
+                AND s.event_date <> ALL ($3) AND s.property = ANY ($4) ORDER BY s.event_date, s.part",
+            name_of(self.target)
+        );
+        let mut last = None;
+        each_row(&sql, &arguments, |row| {
+            let (Some(date), part) = (row.int(0), row.int(1)) else { return };
+            let column =
+                row.int(2).and_then(|n| self.columns.iter().position(|column| *column == n as usize));
+            // SAFETY: the fourth column is a timeline.
+            let (Some(column), Some(bytes)) = (column, unsafe { row.bytes(3) }) else { return };
+            let parts = open.entry(date).or_default();
+            if last.replace((date, part)) != Some((date, part)) {
+                parts.push(vec![]);
+            }
+            if let Some(values) = parts.last_mut() {
+                keep(values, column, bytes);
+            }
+        });
     }
 }
 
@@ -144,8 +239,8 @@ pub struct Open {
     timeline: Timeline,
     /// By column.
     dictionaries: Vec<Dictionary>,
-    /// Slices that are not stored, in the order of a scan.
-    live: Vec<(i32, Encoded)>,
+    /// Parts by date, of which one may not be stored.
+    open: BTreeMap<i32, Vec<Values>>,
 }
 
 impl Open {
@@ -154,38 +249,45 @@ impl Open {
         &self.dictionaries[column]
     }
 
-    /// How many events and persons there are by date, without a look into slices.
-    pub fn sizes(&self) -> BTreeMap<i32, [u64; 2]> {
-        let mut sizes: BTreeMap<i32, [u64; 2]> = BTreeMap::new();
-        for (date, slice) in &self.live {
-            let [events, persons] = sizes.entry(*date).or_default();
-            *events += slice.rows as u64;
-            *persons += slice.persons as u64;
-        }
+    /// How many events, or persons, there are by date: of dates without parts, without a look into slices.
+    pub fn sizes(&self, persons: bool) -> BTreeMap<i32, u64> {
+        let open: Vec<i32> = self.open.keys().copied().collect();
         let (from, to) = self.timeline.dates;
         let arguments = [
             (pg_sys::DATEOID, Datum::from(from)),
             (pg_sys::DATEOID, Datum::from(to)),
             dates(&self.timeline.stale),
+            dates(&open),
         ];
+        let column = if persons { "persons" } else { "events" };
         let sql = format!(
-            "SELECT s.event_date::date, sum(s.events)::bigint, sum(s.persons)::bigint FROM {} AS s
-              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.property = 0
-              GROUP BY 1",
+            "SELECT s.event_date::date, sum(s.{column})::bigint FROM {} AS s
+              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.event_date <> ALL ($4)
+                AND s.property = 0 GROUP BY 1",
             name_of(self.timeline.target)
         );
+        let mut sizes = BTreeMap::new();
         each_row(&sql, &arguments, |row| {
-            let count = |column| row.datum(column).map_or(0, |n| n.value() as u64);
-            if let Some(date) = row.int(0) {
-                sizes.insert(date, [count(1), count(2)]);
+            if let (Some(date), Some(n)) = (row.int(0), row.datum(1)) {
+                sizes.insert(date, n.value() as u64);
             }
         });
+        if open.is_empty() {
+            return sizes;
+        }
+        if persons {
+            // Whoever is in two parts counts once.
+            sizes.extend(self.ask_of(Persons::new(Question::all(), false), Some(&open)).dates());
+        } else {
+            let trend = self.ask_of(Trend::new(Question::all(), DAY), Some(&open));
+            sizes.extend(trend.counts().map(|((at, _), n)| (at.div_euclid(DAY) as i32, n)));
+        }
         sizes
     }
 
     /// Hands out the persons of the dates with their hashes, each at least once: reads the rows.
     pub fn persons(&self, mut each: impl FnMut(&str, u64)) {
-        let sql = encode::select(self.timeline.view, std::iter::empty())
+        let sql = encode::select(self.timeline.live_view, std::iter::empty())
             + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
         let (from, to) = self.timeline.dates;
         each_row(&sql, &[from, to].map(|date| (pg_sys::DATEOID, Datum::from(date))), |row| {
@@ -208,31 +310,44 @@ impl Open {
 
     /// Leads a kernel through all slices of the dates.
     pub fn ask<K: Kernel>(&self, kernel: K) -> K {
+        self.ask_of(kernel, None)
+    }
+
+    /// The same, of some dates only.
+    fn ask_of<K: Kernel>(&self, kernel: K, only: Option<&[i32]>) -> K {
         let mut scan = Scan::new(kernel, self.timeline.bits, Level::best())
             .or_raise(INVALID, "cannot ask this question");
-        self.slices(&mut |slice, date, source| scan.read(slice, date, &[source], Interrupts));
+        self.slices(only, &mut |slice, date, parts| scan.read(slice, date, parts, Interrupts));
         contained(|| scan.leave(Interrupts));
         scan.finish(Interrupts)
     }
 
-    fn slices(&self, each: EachSlice<'_>) {
-        let Timeline { name, columns, target, .. } = &self.timeline;
-        let live = self.live.iter().peekable();
-        let mut reader = Reader { name, each, live, key: None, values: vec![vec![]; columns.len()] };
+    fn slices(&self, only: Option<&[i32]>, each: EachSlice<'_>) {
+        let Timeline { name, columns, target, bits, .. } = &self.timeline;
+        let mut open: Vec<(i32, Vec<Source<'_>>)> = vec![];
+        for (date, parts) in &self.open {
+            let what = || format!("date {}, a part", date_text(*date));
+            open.push((*date, parts.iter().map(|values| source(values, name, what)).collect()));
+        }
+        let values = vec![vec![]; columns.len()];
+        let mut reader = Reader { name, each, bits: *bits, open: &open, next: (0, 0), key: None, values };
         let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
         let (from, to) = self.timeline.dates;
         let last = columns.iter().max().copied().unwrap_or(0);
-        let arguments = [
+        let mut arguments = vec![
             (pg_sys::DATEOID, Datum::from(from)),
             (pg_sys::DATEOID, Datum::from(to)),
             dates(&self.timeline.stale),
             (pg_sys::INT4ARRAYOID, array::make(numbers, Element::INT4)),
             (pg_sys::INT4OID, Datum::from(last as i32)),
         ];
+        arguments.extend(only.map(dates));
+        let only = if only.is_some() { "AND s.event_date = ANY ($6)" } else { "" };
         let sql = format!(
             "SELECT s.slice::integer, s.event_date::date, s.property::integer, s.data::tidemark.timeline FROM {} AS s
-              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3)
-                AND s.property <= $5 AND s.property = ANY ($4) ORDER BY s.slice, s.event_date, s.property",
+              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) {only}
+                AND s.property <= $5 AND s.property = ANY ($4) AND s.part = 0
+              ORDER BY s.slice, s.event_date, s.property",
             name_of(*target)
         );
         each_row(&sql, &arguments, |row| {
@@ -242,8 +357,7 @@ impl Open {
             let (Some(column), Some(bytes)) = (column, unsafe { row.bytes(3) }) else { return };
             if let [_] = columns[..] {
                 // Nothing to wait for: it is read where it lies.
-                reader.live_before(Some(key));
-                return pass(name, &mut *reader.each, key, &[bytes]);
+                return reader.pass(key, &[bytes]);
             }
             if reader.key.is_some_and(|before| before != key) {
                 reader.flush();
@@ -254,67 +368,88 @@ impl Open {
         });
         contained(|| {
             reader.flush();
-            reader.live_before(None);
+            reader.parts_before(None);
         });
     }
 }
 
-/// Takes a slice of a date.
-type EachSlice<'a> = &'a mut dyn FnMut(u32, i32, Source<'_>) -> Result<(), ScanError>;
+/// Takes the parts of a slice of a date.
+type EachSlice<'a> = &'a mut dyn FnMut(u32, i32, &[Source<'_>]) -> Result<(), ScanError>;
 
-/// Puts the values of a slice and date together, and the live ones between the stored ones.
+/// Puts the values of a slice and date together, and the parts beside and between them.
 struct Reader<'a> {
     name: &'a str,
     each: EachSlice<'a>,
-    live: std::iter::Peekable<std::slice::Iter<'a, (i32, Encoded)>>,
+    bits: u32,
+    /// Parts by date, ascending.
+    open: &'a [(i32, Vec<Source<'a>>)],
+    /// The slice and the number of the date of which parts are handed out next.
+    next: (u32, usize),
     key: Option<(u32, i32)>,
     /// By column.
     values: Vec<Vec<u8>>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn flush(&mut self) {
         if let Some(key) = self.key.take() {
-            self.live_before(Some(key));
-            pass(self.name, &mut *self.each, key, &self.values);
-            self.values.iter_mut().for_each(Vec::clear);
+            let mut values = std::mem::take(&mut self.values);
+            self.pass(key, &values);
+            values.iter_mut().for_each(Vec::clear);
+            self.values = values;
         }
     }
 
-    fn live_before(&mut self, key: Option<(u32, i32)>) {
-        while let Some((date, slice)) =
-            self.live.next_if(|(date, slice)| key.is_none_or(|key| (slice.slice, *date) < key))
-        {
-            let values: Vec<&[u8]> =
-                std::iter::once(&slice.core).chain(&slice.properties).map(Vec::as_slice).collect();
-            pass(self.name, &mut *self.each, (slice.slice, *date), &values);
+    /// Hands out the values of a slice on a date, with its parts.
+    fn pass(&mut self, key: (u32, i32), values: &[impl AsRef<[u8]>]) {
+        let beside = self.parts_before(Some(key));
+        let source = source(values, self.name, || format!("slice {}, date {}", key.0, date_text(key.1)));
+        match beside {
+            None => self.hand_out(key, &[source]),
+            Some(parts) => {
+                let of_slice = parts.iter().filter_map(|part| part.of_slice(key.0, self.bits));
+                let sources: Vec<Source<'_>> = std::iter::once(source).chain(of_slice).collect();
+                self.hand_out(key, &sources);
+            }
+        }
+    }
+
+    /// Hands out parts of slices that have nothing else on a date, up to a slice and date, whose parts are returned.
+    fn parts_before(&mut self, key: Option<(u32, i32)>) -> Option<&'a [Source<'a>]> {
+        let open = self.open;
+        while self.next.0 < 1 << self.bits {
+            let (date, parts) = open.get(self.next.1)?;
+            let here = (self.next.0, *date);
+            if key.is_some_and(|key| here > key) {
+                return None;
+            }
+            self.next =
+                if self.next.1 + 1 < open.len() { (here.0, self.next.1 + 1) } else { (here.0 + 1, 0) };
+            if key == Some(here) {
+                return Some(parts);
+            }
+            let sources: Vec<_> = parts.iter().filter_map(|part| part.of_slice(here.0, self.bits)).collect();
+            if !sources.is_empty() {
+                self.hand_out(here, &sources);
+            }
+        }
+        None
+    }
+
+    fn hand_out(&mut self, (slice, date): (u32, i32), sources: &[Source<'_>]) {
+        if let Err(error) = (self.each)(slice, date, sources) {
+            corrupt(self.name, &format!("slice {slice}, date {}", date_text(date)), &error);
         }
     }
 }
 
-/// Hands out the values of a slice on a date.
-fn pass(timeline: &str, each: EachSlice<'_>, (slice, date): (u32, i32), values: &[impl AsRef<[u8]>]) {
-    let corrupt = |error: &dyn std::fmt::Display| -> ! {
-        raise(
-            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-            format!("timeline {timeline}, slice {slice}, date {}: {error}", date_text(date)),
-        )
-    };
-    let Some((core, properties)) = values.split_first() else { return };
-    let view = View::read(core.as_ref()).unwrap_or_else(|error| corrupt(&error));
-    let codes = properties
-        .iter()
-        .map(|bytes| Codes::read(bytes.as_ref()))
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap_or_else(|error| corrupt(&error));
-    let source = Source::new(view, codes).unwrap_or_else(|error| corrupt(&error));
-    if let Err(error) = each(slice, date, source) {
-        corrupt(&error);
-    }
+/// Raises the error of a value that is none; `what` says which one.
+pub fn corrupt(timeline: &str, what: &str, error: &dyn std::fmt::Display) -> ! {
+    raise(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("timeline {timeline}, {what}: {error}"))
 }
 
 /// A date as messages write it.
-fn date_text(date: i32) -> String {
+pub fn date_text(date: i32) -> String {
     let (mut year, mut month, mut day) = (0, 0, 0);
     // SAFETY: writes three integers; 2451545 is the Julian day of 2000-01-01.
     unsafe { pg_sys::j2date(date.wrapping_add(2_451_545), &mut year, &mut month, &mut day) };

@@ -1,0 +1,167 @@
+-- Parts of timelines: how a date gains rows without being made anew. Its slices are the rows of part 0; what came since
+-- is in further rows of slice 0, each part one value for all slices, numbered as they came. Reports read them beside
+-- the slices (timelines/read.rs); a recompute of the date makes slices of all.
+--
+-- Which rows are new: those whose transaction the snapshot of the last refresh of the date did not see, which is kept
+-- in tidemark_internal.model_dates. Transactions can mislead (rows added before and after in one, numbers that went
+-- round, a restored dump), so events are counted: as many as there are rows, or the date is made anew.
+--
+-- Few parts are kept: eight that are alike become one, and when those of a date hold more than an eighth of what its
+-- slices do, they become slices. So an event is written about ten times, however many rounds a day has.
+
+CREATE FUNCTION tidemark_internal.current_seen() RETURNS bytea
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 10 AS 'MODULE_PATHNAME', 'tidemark_current_seen';
+COMMENT ON FUNCTION tidemark_internal.current_seen() IS
+'Which transactions the calling statement sees, subtransactions told apart,
+for tidemark_internal.unseen. NULL where that is not known: somebody has
+very many of them in progress.';
+
+CREATE FUNCTION tidemark_internal.unseen(added_by xid, seen bytea) RETURNS boolean
+LANGUAGE c STABLE STRICT PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_unseen';
+COMMENT ON FUNCTION tidemark_internal.unseen(xid, bytea) IS
+'Whether a row, by its xmin, was added by a transaction that a statement did
+not see (tidemark_internal.current_seen), if that was less than two thousand
+million transactions ago.';
+
+CREATE FUNCTION tidemark_internal.seen(model text, event_date date) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT d.seen FROM tidemark_internal.model_dates d
+         WHERE d.model = seen.model AND d.event_date = seen.event_date
+           AND tidemark_internal.horizon_age(d.model, d.event_date) IS NOT NULL);
+COMMENT ON FUNCTION tidemark_internal.seen(text, date) IS
+'What the last refresh of a date of a model saw, for
+tidemark_internal.unseen. NULL when that is not known: never refreshed, in
+another cluster, too long ago.';
+
+CREATE FUNCTION tidemark_internal.timeline_merged(target regclass, properties integer, bits integer, event_date date,
+    first_part integer)
+RETURNS TABLE (event_date date, property smallint, slice integer, part integer, events integer, persons integer,
+               data tidemark.timeline)
+LANGUAGE c STABLE PARALLEL SAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME', 'tidemark_timeline_merged';
+COMMENT ON FUNCTION tidemark_internal.timeline_merged(regclass, integer, integer, date, integer) IS
+'The parts of a date of a timeline from first_part on, put together: all of
+them as slices if that is 0, as if no row had come later.';
+
+CREATE FUNCTION tidemark_internal.timeline_statement(model text, kind text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT x.*, m.target, m.query, cardinality(x.properties) AS n INTO t
+      FROM tidemark_internal.timelines x JOIN tidemark_internal.models m ON m.name = x.name WHERE x.name = model;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    -- It counts its events each time.
+    RETURN CASE CASE kind WHEN 'append and count' THEN 'append' ELSE kind END
+        WHEN 'append' THEN
+            format('SELECT tidemark_internal.timeline_append(%L, %L, %L, %s, %s, $1, tidemark_internal.seen(%L, $1))',
+                   t.target, t.row_view, t.codes, t.n, t.bits, t.name)
+        WHEN 'compare' THEN
+            format('SELECT json_build_object(
+                        %L, count(*) FILTER (WHERE s.slice IS NULL), %L, count(*) FILTER (WHERE q.slice IS NULL),
+                        %L, count(*) FILTER (WHERE q.data OPERATOR(tidemark.<>) s.data), %L, count(s.slice),
+                        %L, count(q.slice), %L, min(CASE WHEN (q.data OPERATOR(tidemark.=) s.data) IS NOT TRUE
+                            THEN json_build_object(%L, slice, %L, property)::text END))
+                      FROM (%s) AS q
+                      FULL JOIN tidemark_internal.timeline_merged(%L, %s, %s, $1, 0) AS s
+                      USING (slice, event_date, property)',
+                   'missing', 'extra', 'different', 'stored', 'computed', 'example', 'slice', 'property', t.query,
+                   t.target, t.n, t.bits) END;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.timeline_statement(text, text) IS
+'Part of tidemark_internal.model_statement: the statement of a timeline for
+append and compare, which do not look at its rows one by one. NULL for other
+models and kinds.';
+
+CREATE FUNCTION tidemark_internal.timeline_append(target regclass, row_view regclass, codes regclass,
+    properties integer, bits integer, event_date date, seen bytea) RETURNS json
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    columns CONSTANT text := 'event_date, property, slice, part, events, persons, data';
+    base bigint;
+    parts integer[];
+    sizes bigint[];
+    first integer;
+    new bigint;
+    surplus bigint;
+    made bytea;
+    inserted bigint;
+    updated bigint := 0;
+    deleted bigint := 0;
+    rows bigint;
+BEGIN
+    IF seen IS NULL THEN
+        RETURN json_build_object('surplus', 1);
+    END IF;
+    -- One statement, so one snapshot: the rows that it encodes are those that it says to have seen.
+    EXECUTE format(
+        'WITH added AS (
+             INSERT INTO %1$s (%2$s)
+             SELECT %2$s FROM tidemark_internal.timeline_encode($1, $2, $3, 0, $4, $4 + 1,
+                 (SELECT coalesce(max(part), 0) + 1 FROM %1$s WHERE event_date = $4 AND property = 0), $5)
+             RETURNING property, events)
+         SELECT count(*), coalesce(sum(events) FILTER (WHERE property = 0), 0), tidemark_internal.current_seen(),
+                (SELECT count(*) FROM %3$s AS r
+                  WHERE r.event_date = $4 AND r.person IS NOT NULL AND r.event_time IS NOT NULL)
+                - (SELECT coalesce(sum(events), 0) FROM %1$s WHERE event_date = $4 AND property = 0)
+           FROM added', target, columns, row_view)
+       INTO inserted, new, made, surplus USING row_view, codes, properties, event_date, seen;
+    IF surplus <> new THEN
+        RETURN json_build_object('surplus', surplus - new);
+    END IF;
+    LOOP
+        EXECUTE format(
+            'SELECT coalesce(sum(s.events) FILTER (WHERE s.part = 0), 0),
+                    array_agg(s.part ORDER BY s.part) FILTER (WHERE s.part > 0),
+                    array_agg(s.events ORDER BY s.part) FILTER (WHERE s.part > 0)
+               FROM (SELECT part, sum(events) AS events FROM %s
+                      WHERE event_date = $1 AND property = 0 GROUP BY part) AS s', target)
+           INTO base, parts, sizes USING event_date;
+        IF 8 * (SELECT sum(e) FROM unnest(sizes) AS e) > base THEN
+            first := 0;
+        ELSE
+            -- The last ones, as many as are of the same size or smaller.
+            first := cardinality(parts);
+            WHILE first > 1 AND floor(log(8, sizes[first - 1])) <= floor(log(8, sizes[cardinality(sizes)])) LOOP
+                first := first - 1;
+            END LOOP;
+            EXIT WHEN first IS NULL OR cardinality(parts) - first < 7;
+            first := parts[first];
+        END IF;
+        EXECUTE format(
+            'WITH merged AS MATERIALIZED (
+                 SELECT * FROM tidemark_internal.timeline_merged($1, $2, CASE WHEN $5 = 0 THEN $3 ELSE 0 END, $4, $5)
+             ), gone AS (
+                 DELETE FROM %1$s WHERE event_date = $4 AND part >= greatest($5, 1)
+                                    AND (SELECT count(*) FROM merged) > 0 RETURNING 1
+             ), put AS (
+                 INSERT INTO %1$s AS t (%2$s)
+                 SELECT %2$s FROM merged AS m
+                  WHERE (SELECT count(*) FROM gone) > 0
+                    AND NOT EXISTS (SELECT FROM %1$s AS s
+                                     WHERE s.slice = m.slice AND s.event_date = $4 AND s.property = m.property
+                                       AND s.part = 0 AND $5 = 0 AND s.data OPERATOR(tidemark.=) m.data)
+                     ON CONFLICT (slice, event_date, property, part) DO UPDATE
+                    SET events = excluded.events, persons = excluded.persons, data = excluded.data
+                 RETURNING t.xmax = 0 AS new)
+             SELECT count(*) FILTER (WHERE new), $6 + count(*) FILTER (WHERE NOT new),
+                    $7 + (SELECT count(*) FROM gone) FROM put', target, columns)
+           INTO inserted, updated, deleted USING target, properties, bits, event_date, first, updated, deleted;
+    END LOOP;
+    EXECUTE format('SELECT count(*) FROM %s WHERE event_date = $1', target) INTO rows USING event_date;
+    RETURN json_build_object('inserted', inserted, 'updated', updated, 'deleted', deleted, 'rows', rows, 'surplus', 0,
+                             'elsewhere', 0, 'seen', made);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.timeline_append(regclass, regclass, regclass, integer, integer, date, bytea) IS
+'The work of tidemark.refresh where a date of a timeline only gained rows
+since a snapshot: makes a part of them, and puts parts together where there
+are many. Says what it wrote, as the statements of other models do; surplus
+is not 0 if the rows are not as many as they should be.';
