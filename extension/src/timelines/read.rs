@@ -330,7 +330,8 @@ impl Open {
             open.push((*date, parts.iter().map(|values| source(values, name, what)).collect()));
         }
         let values = vec![vec![]; columns.len()];
-        let mut reader = Reader { name, each, bits: *bits, open: &open, next: (0, 0), key: None, values };
+        let parts = Parts { name, each, bits: *bits, open: &open, next: (0, 0) };
+        let mut reader = Reader { parts, key: None, values };
         let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
         let (from, to) = self.timeline.dates;
         let last = columns.iter().max().copied().unwrap_or(0);
@@ -357,7 +358,7 @@ impl Open {
             let (Some(column), Some(bytes)) = (column, unsafe { row.bytes(3) }) else { return };
             if let [_] = columns[..] {
                 // Nothing to wait for: it is read where it lies.
-                return reader.pass(key, &[bytes]);
+                return reader.parts.pass(key, &[bytes]);
             }
             if reader.key.is_some_and(|before| before != key) {
                 reader.flush();
@@ -368,7 +369,7 @@ impl Open {
         });
         contained(|| {
             reader.flush();
-            reader.parts_before(None);
+            reader.parts.before(None);
         });
     }
 }
@@ -376,8 +377,25 @@ impl Open {
 /// Takes the parts of a slice of a date.
 type EachSlice<'a> = &'a mut dyn FnMut(u32, i32, &[Source<'_>]) -> Result<(), ScanError>;
 
-/// Puts the values of a slice and date together, and the parts beside and between them.
+/// Puts the values of a slice and date together.
 struct Reader<'a> {
+    parts: Parts<'a>,
+    key: Option<(u32, i32)>,
+    /// By column.
+    values: Vec<Vec<u8>>,
+}
+
+impl Reader<'_> {
+    fn flush(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.parts.pass(key, &self.values);
+            self.values.iter_mut().for_each(Vec::clear);
+        }
+    }
+}
+
+/// Hands out slices, with the parts beside and between them.
+struct Parts<'a> {
     name: &'a str,
     each: EachSlice<'a>,
     bits: u32,
@@ -385,24 +403,12 @@ struct Reader<'a> {
     open: &'a [(i32, Vec<Source<'a>>)],
     /// The slice and the number of the date of which parts are handed out next.
     next: (u32, usize),
-    key: Option<(u32, i32)>,
-    /// By column.
-    values: Vec<Vec<u8>>,
 }
 
-impl<'a> Reader<'a> {
-    fn flush(&mut self) {
-        if let Some(key) = self.key.take() {
-            let mut values = std::mem::take(&mut self.values);
-            self.pass(key, &values);
-            values.iter_mut().for_each(Vec::clear);
-            self.values = values;
-        }
-    }
-
+impl<'a> Parts<'a> {
     /// Hands out the values of a slice on a date, with its parts.
     fn pass(&mut self, key: (u32, i32), values: &[impl AsRef<[u8]>]) {
-        let beside = self.parts_before(Some(key));
+        let beside = self.before(Some(key));
         let source = source(values, self.name, || format!("slice {}, date {}", key.0, date_text(key.1)));
         match beside {
             None => self.hand_out(key, &[source]),
@@ -415,7 +421,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Hands out parts of slices that have nothing else on a date, up to a slice and date, whose parts are returned.
-    fn parts_before(&mut self, key: Option<(u32, i32)>) -> Option<&'a [Source<'a>]> {
+    fn before(&mut self, key: Option<(u32, i32)>) -> Option<&'a [Source<'a>]> {
         let open = self.open;
         while self.next.0 < 1 << self.bits {
             let (date, parts) = open.get(self.next.1)?;

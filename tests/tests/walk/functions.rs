@@ -10,7 +10,7 @@ use crate::report::{Report, Session};
 use crate::{share_out, time};
 
 /// Values by type, or by name and type: an ordinary one, and others. NULL is tried for all.
-const VALUES: [(&str, &[&str]); 34] = [
+const VALUES: [(&str, &[&str]); 37] = [
     ("text", &["'public.m'", "''", "'a.b'", "E'\\x01'", "repeat('é', 1000000)", "'public.events'", "'\"'"]),
     (
         "query text",
@@ -86,6 +86,15 @@ const VALUES: [(&str, &[&str]); 34] = [
             "'4714-11-24 00:00:00+00 BC'",
             "'294276-12-31 23:59:59.999999Z'",
         ],
+    ),
+    ("xid", &["'3'", "'4294967295'", "'0'"]),
+    (
+        "datemultirange",
+        &["'{[2026-01-05,2026-01-07)}'", "'{}'", "'{(,)}'", "'{(,2026-01-05],[2026-01-07,)}'"],
+    ),
+    (
+        "tidemark_internal.models",
+        &["(SELECT m FROM tidemark_internal.models AS m LIMIT 1)", "NULL::tidemark_internal.models"],
     ),
     ("text[]", &["'{a,b}'", "'{}'", "'{NULL}'", "'{{a},{b}}'", "array_fill('a'::text, '{10000}')", "'{m}'"]),
     ("name[]", &["'{event_date,id}'", "'{}'", "'{NULL}'", "'{{a},{b}}'", "array_fill('a'::name, '{10000}')"]),
