@@ -97,6 +97,11 @@ impl<'a> Reader<'a> {
         Ok(Self { rest })
     }
 
+    /// Reads bytes that are part of a state whose version is known.
+    pub(crate) fn behind(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
     fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(DecodeError::Truncated)?;
         self.rest = rest;

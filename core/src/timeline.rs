@@ -31,6 +31,8 @@
 //! | `u8[n]` | the byte above it, only with wide times |
 //! | `u64[bits][W]` | event codes as bit planes: word `j * W + i` holds bit `j` of the codes of the 64 rows of block `i` |
 //!
+//! Counts are in `slots`.
+//!
 //! | codes: bytes | what |
 //! |---|---|
 //! | 0, 1 | version 1, kind `p` |
@@ -53,6 +55,7 @@ mod masks;
 mod merge;
 mod people;
 mod scan;
+mod slots;
 mod tile;
 mod view;
 
@@ -62,6 +65,7 @@ pub use kernels::*;
 pub use masks::{Cpu, Level};
 pub use people::People;
 pub use scan::{Kernel, Row, Scan, ScanError};
+pub use slots::{Cell, SLOT, check_counts, each_cell};
 pub use tile::Tile;
 pub use view::{Codes, Corrupt, Source, View};
 

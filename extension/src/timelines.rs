@@ -16,12 +16,12 @@ mod query;
 mod read;
 
 use tidemark_core::AVec;
-use tidemark_core::timeline::{Codes, Corrupt, View};
+use tidemark_core::timeline::{Codes, Corrupt, View, check_counts};
 
 use crate::support::alloc::ContextAlloc;
 use crate::support::stored::{Stored, stored_type};
 
-/// A value of the type `timeline`: persons, times and events of a slice, or its codes of one property.
+/// A value of the type `timeline`: persons, times and events of a slice, its codes of one property, or counts.
 struct Value(AVec<u8, ContextAlloc>);
 
 impl Stored for Value {
@@ -29,9 +29,10 @@ impl Stored for Value {
     type Error = Corrupt;
 
     fn decode_in(bytes: &[u8], context: ContextAlloc) -> Result<Self, Corrupt> {
-        // The second byte tells the two apart; what is neither is refused as a core.
+        // The second byte tells them apart; what is neither is refused as a core.
         match bytes.get(1) {
             Some(b'p') => Codes::read(bytes)?.check()?,
+            Some(b'c') => check_counts(bytes)?,
             _ => View::read(bytes)?.check()?,
         }
         let mut copy = AVec::with_capacity_in(bytes.len(), context);

@@ -68,6 +68,19 @@ impl Builder {
         Self { properties, ..Self::default() }
     }
 
+    pub(super) fn properties(&self) -> usize {
+        self.properties
+    }
+
+    /// The code of a column (0: 0), the event and the time of each row, in the order in which they were added.
+    pub(super) fn each(&self, column: usize) -> impl Iterator<Item = (u32, u32, i64)> {
+        let code = move |key: &Key| {
+            let at = column.checked_sub(1).map(|property| key.row as usize * self.properties + property);
+            at.and_then(|at| self.codes.get(at)).copied().unwrap_or(0)
+        };
+        self.keys.iter().map(move |key| (code(key), key.event, key.time))
+    }
+
     /// How many rows were added.
     pub fn len(&self) -> usize {
         self.keys.len()

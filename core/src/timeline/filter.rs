@@ -2,6 +2,8 @@
 //!
 //! What a predicate means (a text, a pattern, NULL) was decided for each distinct value before, when codes were chosen.
 
+use std::collections::BTreeSet;
+
 use super::view::{Planes, Source, word};
 
 /// A set of codes.
@@ -155,6 +157,24 @@ impl Filter {
         Ok(())
     }
 
+    /// Whether a row with these codes by column satisfies it.
+    fn holds(&self, code: &impl Fn(usize) -> u32) -> bool {
+        match self {
+            Self::Is(column, set) => set.contains(code(*column)),
+            Self::Not(filter) => !filter.holds(code),
+            Self::And(filters) => filters.iter().all(|filter| filter.holds(code)),
+            Self::Or(filters) => filters.iter().any(|filter| filter.holds(code)),
+        }
+    }
+
+    fn columns(&self, into: &mut BTreeSet<usize>) {
+        match self {
+            Self::Is(column, _) => drop(into.insert(*column)),
+            Self::Not(filter) => filter.columns(into),
+            Self::And(filters) | Self::Or(filters) => filters.iter().for_each(|filter| filter.columns(into)),
+        }
+    }
+
     /// The set of codes that a column must be in.
     fn required(&self, column: usize) -> Option<&CodeSet> {
         match self {
@@ -187,6 +207,19 @@ impl Question {
     /// All rows, without conditions.
     pub fn all() -> Self {
         Self { unmatched: true, ..Self::default() }
+    }
+
+    /// The columns that it is about.
+    pub fn columns(&self) -> BTreeSet<usize> {
+        let mut columns = BTreeSet::from_iter(self.value);
+        self.conditions.iter().chain(&self.only).for_each(|filter| filter.columns(&mut columns));
+        columns
+    }
+
+    /// Whether a row with these codes by column matters.
+    pub fn matters(&self, code: impl Fn(usize) -> u32) -> bool {
+        self.only.as_ref().is_none_or(|only| only.holds(&code))
+            && (self.unmatched || self.conditions.iter().any(|condition| condition.holds(&code)))
     }
 
     /// Whether no row can satisfy two conditions, as they are about different events.
@@ -239,7 +272,14 @@ mod tests {
             let mut out = vec![0u64; rows.len().div_ceil(64)];
             filter.rows(&source, 0, &mut out).unwrap();
             for (i, &(event, a, b)) in rows.iter().enumerate() {
-                prop_assert_eq!(out[i / 64] >> (i % 64) & 1 == 1, holds(&filter, [event, a, b]));
+                let expected = holds(&filter, [event, a, b]);
+                prop_assert_eq!(out[i / 64] >> (i % 64) & 1 == 1, expected);
+                let question = Question::of(vec![filter.clone()]);
+                prop_assert_eq!(question.matters(|column| [event, a, b][column]), expected);
+                let (only, value) = (Some(filter.clone()), Some(2));
+                let question = Question { only, value, ..Question::all() };
+                prop_assert_eq!(question.matters(|column| [event, a, b][column]), expected);
+                prop_assert!(question.columns().contains(&2));
             }
             prop_assert_eq!(Filter::Is(3, CodeSet::default()).rows(&source, 0, &mut out), Err(NoColumn(3)));
         }

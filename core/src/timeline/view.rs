@@ -336,7 +336,7 @@ impl<'a> Codes<'a> {
 }
 
 /// The bytes of a header of the right version and kind.
-fn header<const N: usize>(bytes: &[u8], kind: u8) -> Result<&[u8; N], Corrupt> {
+pub(super) fn header<const N: usize>(bytes: &[u8], kind: u8) -> Result<&[u8; N], Corrupt> {
     let header = bytes.first_chunk().ok_or(Corrupt::Header(bytes.len()))?;
     match (bytes[0], bytes[1]) {
         (VERSION, found) if found == kind => Ok(header),

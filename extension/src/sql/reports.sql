@@ -79,19 +79,22 @@ percent of period 0.';
 
 CREATE FUNCTION tidemark.trend(source regclass, from_date date, to_date date, math text DEFAULT 'total',
     events jsonb DEFAULT NULL, unit text DEFAULT 'day', breakdown text DEFAULT NULL, filters jsonb DEFAULT NULL,
-    top integer DEFAULT 10)
+    top integer DEFAULT 10, time_zone text DEFAULT 'UTC')
 RETURNS TABLE (period timestamptz, series text, value bigint)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_trend';
-COMMENT ON FUNCTION tidemark.trend(regclass, date, date, text, jsonb, text, text, jsonb, integer) IS
+COMMENT ON FUNCTION tidemark.trend(regclass, date, date, text, jsonb, text, text, jsonb, integer, text) IS
 'Events (math total) or distinct persons (persons) of a timeline by hour,
-day, week, month or quarter in UTC; see funnel_report for source, dates and
+day, week, month or quarter; see funnel_report for source, dates and
 filters. events: a step of a funnel, all when NULL. breakdown: a series for
 each of the top values, (none) for NULL, (other) for the rest; a person is
-counted in each series once. Periods without events have no row.';
+counted in each series once. Periods without events have no row. time_zone:
+of whose clock periods and dates are, which must differ from UTC by quarters
+of an hour. Events by event_type and one more property are counted ahead,
+others are read.';
 
 CREATE FUNCTION tidemark.paths(source regclass, from_date date, to_date date, item text DEFAULT 'event_type',
     start_item text DEFAULT NULL, end_item text DEFAULT NULL, items integer DEFAULT 5,

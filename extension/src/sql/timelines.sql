@@ -50,8 +50,9 @@ COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, intege
 'Part of a timeline''s query: the slices of the dates from from_date to
 before to_date, made of the rows of its view, or of those that a snapshot
 did not see (tidemark_internal.unseen), property 0 holding persons, times
-and events. part is what the rows say of themselves. Texts that have no code yet get one, which is stored
-unless the model is only verified. Runs with the rights of the caller.';
+and events, property -1 counts. part is what the rows say of themselves.
+Texts that have no code yet get one, which is stored unless the model is
+only verified. Runs with the rights of the caller.';
 
 CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -274,8 +275,8 @@ COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid, date, date) IS
 'Part of the reports: what a table''s timeline is, or the timeline that is
 this table, and which of the dates from from_date to before to_date wait for
 a refresh (days since 2000-01-01). seen: of those that only gained rows,
-what the last refresh saw, in hex; NULL for the others. No rows without a timeline;
-42725: there are several.';
+what the last refresh saw, in hex; NULL for the others. No rows without a
+timeline; 42725: there are several.';
 
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,

@@ -66,9 +66,9 @@ mod tests {
             "SELECT (sum(events), count(DISTINCT event_date), max(slice)) FROM w.timeline WHERE property = 0";
         assert_eq!(text(counted), text("SELECT (count(*), 4, 3) FROM w.events WHERE person IS NOT NULL"));
         assert_eq!(
-            text("SELECT string_agg(DISTINCT property::text, ',') FROM w.timeline"),
-            "0,1,2,3",
-            "a row for each property"
+            text("SELECT array_agg(DISTINCT property)::text FROM w.timeline"),
+            "{-1,0,1,2,3}",
+            "a row for each property, and counts"
         );
         assert_eq!(
             text(
@@ -96,7 +96,7 @@ mod tests {
              SELECT tidemark.mark_dirty('w.events', '{2026-01-02}')");
         refresh();
         let last = "SELECT (rows_inserted, rows_updated, rows_deleted) FROM tidemark.refresh_log ORDER BY id DESC LIMIT 1";
-        assert_eq!(text(last), "(0,4,0)", "one slice: its core and three properties");
+        assert_eq!(text(last), "(0,5,0)", "one slice, its core and three properties, and counts");
         assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
     }
 
@@ -158,17 +158,17 @@ mod tests {
         };
         for n in 1..8 {
             let parts: String = (1..=n).map(|part| format!(" {part}:2")).collect();
-            assert_eq!(append("2026-01-02", 2), format!("{} 0:{base}{parts}", said(4, 0, 0)));
+            assert_eq!(append("2026-01-02", 2), format!("{} 0:{base}{parts}", said(5, 0, 0)));
             assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
         }
-        assert_eq!(append("2026-01-02", 2), format!("{} 0:{base} 1:16", said(4, 0, 32)), "eight are one");
-        assert_eq!(append("2026-01-02", 1), format!("{} 0:{base} 1:16 2:1", said(4, 0, 0)));
+        assert_eq!(append("2026-01-02", 2), format!("{} 0:{base} 1:16", said(5, 0, 40)), "eight are one");
+        assert_eq!(append("2026-01-02", 1), format!("{} 0:{base} 1:16 2:1", said(5, 0, 0)));
         // An eighth of the date: only the slice of whom they are of is written.
         let all: u32 = base.parse::<u32>().unwrap() + 117;
-        assert_eq!(append("2026-01-02", 100), format!("{} 0:{all}", said(0, 4, 12)));
+        assert_eq!(append("2026-01-02", 100), format!("{} 0:{all}", said(0, 5, 15)));
         assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
         // A date without slices has some at once.
-        assert_eq!(append("2026-01-07", 1), format!("{} 0:1", said(4, 0, 4)));
+        assert_eq!(append("2026-01-07", 1), format!("{} 0:1", said(5, 0, 5)));
         run(
             "DELETE FROM w.events WHERE ctid IN (SELECT ctid FROM w.events WHERE event_date = '2026-01-03' LIMIT 1)",
         );
@@ -287,14 +287,16 @@ mod tests {
             text("SELECT data::text FROM w.timeline WHERE property = 0 ORDER BY slice, event_date LIMIT 1");
         let codes =
             text("SELECT data::text FROM w.timeline WHERE property = 1 ORDER BY slice, event_date LIMIT 1");
-        for value in [&hex, &codes] {
+        let counts =
+            text("SELECT data::text FROM w.timeline WHERE property = -1 ORDER BY event_date LIMIT 1");
+        for value in [&hex, &codes, &counts] {
             let (cut, last) = (&value[..value.len() - 2], &value[value.len() - 1..]);
             let flipped = format!("{}{}", &value[..value.len() - 1], if last == "0" { "1" } else { "0" });
-            error_with(&format!("SELECT '{cut}'::tidemark.timeline"), "22P02 invalid timeline: timeline has");
+            error_with(&format!("SELECT '{cut}'::tidemark.timeline"), "22P02 invalid timeline: timeline");
             error_with(&format!("SELECT '{flipped}'::tidemark.timeline"), "22P02 invalid timeline: timeline");
             error_with(
                 &format!("SELECT '{cut}'::bytea::tidemark.timeline"),
-                "22P03 invalid timeline: timeline has",
+                "22P03 invalid timeline: timeline",
             );
             assert_eq!(
                 text(&format!("SELECT '{value}'::tidemark.timeline OPERATOR(tidemark.=) '{value}'")),
@@ -311,13 +313,19 @@ mod tests {
               WHERE property = 1 AND event_date = '2026-01-02'");
         let report = |by: &str| {
             format!(
-                "SELECT * FROM tidemark.trend('w.timeline', '2026-01-01', '2026-01-05', breakdown => {by})"
+                "SELECT * FROM tidemark.trend('w.timeline', '2026-01-01', '2026-01-05', 'persons', breakdown => {by})"
             )
         };
         error_with(&report("'country'"), "XX001 timeline w.timeline, slice 0, date 2026-01-02: timeline ");
         assert_eq!(error_of(&report("NULL")), "no error", "what is not read is not missed");
         run("DELETE FROM w.timeline WHERE property = 1 AND event_date = '2026-01-02'");
         error_with(&report("'country'"), "XX001 timeline w.timeline, slice 0, date 2026-01-02");
+        run("UPDATE w.timeline SET data = w.unchecked(data::bytea)::tidemark.timeline
+              WHERE property = -1 AND event_date = '2026-01-02'");
+        error_with(
+            &report("NULL").replace("persons", "total"),
+            "XX001 timeline w.timeline, counts of date 2026-01-02: ",
+        );
     }
 
     #[pg_test]

@@ -1,14 +1,14 @@
 //! `session_report`, `retention_report` and `trend`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{self, Datum};
 use tidemark_core::interrupt::Interrupt;
 use tidemark_core::retention::calendar::{DAY, Unit};
 use tidemark_core::retention::cohort::{CohortLog, Spec};
 use tidemark_core::retention::matrix::Matrix;
-use tidemark_core::timeline::{Cohorts, Persons, Question, SessionRuns, Trend};
+use tidemark_core::timeline::{Cohorts, Persons, Question, SLOT, SessionRuns};
 use tidemark_core::{AVec, Global};
 
 use super::filter::{Parser, breakdown, json, top};
@@ -133,7 +133,7 @@ fn by_person(open: &Open, question: Question, spec: Spec) -> Matrix<Global> {
 /// The code that stands for all series but the first ones; more than a dictionary has.
 const OTHER: u32 = u32::MAX;
 
-/// Where the period of a time begins.
+/// What a period is.
 #[derive(Clone, Copy)]
 enum Period {
     Hour,
@@ -151,14 +151,86 @@ impl Period {
     }
 }
 
+/// Where the period of a time begins in a zone.
+struct Calendar {
+    period: Period,
+    /// NULL for UTC.
+    zone: Option<Datum>,
+    /// The first time that counts, and the first behind.
+    from: i64,
+    to: i64,
+    /// By slot.
+    starts: HashMap<i64, i64>,
+}
+
+impl Calendar {
+    /// Dates are those of the zone.
+    fn new(period: Period, zone: Option<Datum>, (from, to): (i32, i32)) -> Self {
+        let mut calendar = Self { period, zone, from: i64::MIN, to: i64::MAX, starts: HashMap::new() };
+        if calendar.zone.is_some() {
+            (calendar.from, calendar.to) =
+                (calendar.utc(i64::from(from) * DAY), calendar.utc(i64::from(to) * DAY));
+        }
+        calendar
+    }
+
+    /// Where the period begins; `None` if the time does not count.
+    fn start(&mut self, time: i64) -> Option<i64> {
+        if time < self.from || time >= self.to {
+            return None;
+        }
+        let Some(zone) = self.zone else { return Some(self.period.start(time)) };
+        let slot = time.div_euclid(SLOT);
+        if let Some(start) = self.starts.get(&slot) {
+            return Some(*start);
+        }
+        let at = slot * SLOT;
+        // SAFETY: (text, timestamptz) -> timestamp.
+        let local = unsafe {
+            pgrx::direct_function_call_as_datum(
+                pg_sys::timestamptz_zone,
+                &[Some(zone), Some(Datum::from(at))],
+            )
+        };
+        let local = local.map_or(at, |local| local.value() as i64);
+        if (local - at).rem_euclid(SLOT) != 0 {
+            invalid_argument(
+                "time_zone is not ahead of UTC, or behind it, by quarters of an hour",
+                "For example time_zone => 'Asia/Kolkata'.",
+            );
+        }
+        // An hour that comes twice a year is two.
+        let start = match self.period {
+            Period::Hour => at - (local - self.period.start(local)),
+            Period::Of(_) => self.utc(self.period.start(local)),
+        };
+        self.starts.insert(slot, start);
+        Some(start)
+    }
+
+    /// A local time as one of UTC.
+    fn utc(&self, local: i64) -> i64 {
+        // SAFETY: (text, timestamp) -> timestamptz.
+        let at = unsafe {
+            pgrx::direct_function_call_as_datum(
+                pg_sys::timestamp_zone,
+                &[self.zone, Some(Datum::from(local))],
+            )
+        };
+        at.map_or(local, |at| at.value() as i64)
+    }
+}
+
 /// Numbers by period and series.
 type Values = HashMap<(i64, u32), u64>;
 
 pg_function! {
     /// `trend(source regclass, from_date date, to_date date, math text, events jsonb, unit text, breakdown text,
-    /// filters jsonb, top integer)`.
+    /// filters jsonb, top integer, time_zone text)`.
     fn tidemark_trend(fcinfo) {
-        let mut timeline = Timeline::of_call(fcinfo);
+        let zone = args::text(fcinfo, 9, "time_zone").filter(|zone| *zone != "UTC").and_then(|_| args::datum(fcinfo, 9));
+        let mut timeline = Timeline::of_call_beside(fcinfo, i32::from(zone.is_some()));
+        let (from, to) = timeline.dates;
         let word = |index, name: &str, otherwise| args::bytes(fcinfo, index).map_or(otherwise, |b| args::word(b, name));
         let persons = match word(3, "math", "total") {
             "total" => false,
@@ -177,6 +249,8 @@ pg_function! {
         let mut parser = Parser::new(&mut timeline);
         let events = events.map(|step| parser.step(&step).0);
         let only = filters.map(|filters| parser.filter(&filters));
+        let beside = i32::from(zone.is_some());
+        let calendar = &mut Calendar::new(period, zone, (from + beside, to - beside));
         let open = timeline.open();
         let question = Question {
             unmatched: events.is_none(),
@@ -184,8 +258,8 @@ pg_function! {
             only: only.map(|only| only.of_codes(&open)),
             value: by,
         };
-        let mut values = if persons { people(&open, &question, period, &|code| code) } else {
-            totals(&open, &question, period)
+        let mut values = if persons { people(&open, &question, calendar, &|code| code) } else {
+            totals(&open, &question, calendar)
         };
         let order = contained(|| ranked(&values));
         let kept: HashMap<u32, usize> = order.iter().take(top).copied().zip(0..).collect();
@@ -193,7 +267,7 @@ pg_function! {
             let joined = |code: u32| if kept.contains_key(&code) { code } else { OTHER };
             values = if persons {
                 // Who is in several of the others counts once among them.
-                people(&open, &question, period, &joined)
+                people(&open, &question, calendar, &joined)
             } else {
                 let mut sums = Values::new();
                 contained(|| values.iter().for_each(|((at, code), n)| {
@@ -216,47 +290,44 @@ pg_function! {
     }
 }
 
-/// What is stored beside the slices answers a question about all rows by day or longer.
-fn sizes(open: &Open, question: &Question, persons: bool) -> Option<Values> {
-    let all = *question == Question::all();
-    all.then(|| open.sizes(persons).into_iter().map(|(date, n)| ((i64::from(date) * DAY, 0), n)).collect())
-}
-
 /// Rows.
-fn totals(open: &Open, question: &Question, period: Period) -> Values {
-    if let (Period::Of(_), Some(days)) = (period, sizes(open, question, false)) {
-        let mut values = Values::new();
-        days.into_iter().for_each(|((at, _), n)| *values.entry((period.start(at), 0)).or_default() += n);
-        return values;
-    }
-    let slot = if let Period::Hour = period { Period::HOUR } else { DAY };
-    let mut values = Values::new();
-    let trend = open.ask(Trend::new(question.clone(), slot));
-    contained(|| {
-        for ((at, code), n) in trend.counts() {
-            *values.entry((period.start(at), code)).or_default() += n;
+fn totals(open: &Open, question: &Question, calendar: &mut Calendar) -> Values {
+    let by_slot = calendar.zone.is_some() || matches!(calendar.period, Period::Hour);
+    let (mut values, mut last, mut sum) = (Values::new(), (0, 0), 0);
+    open.counts(question, by_slot, |at, code, n| {
+        let Some(start) = calendar.start(at) else { return };
+        // Those of a period mostly follow each other.
+        if last != (start, code) {
+            *values.entry(last).or_default() += std::mem::take(&mut sum);
+            last = (start, code);
         }
+        sum += n;
     });
+    *values.entry(last).or_default() += sum;
+    values.retain(|_, n| *n > 0);
     values
 }
 
 /// Distinct persons.
-fn people(open: &Open, question: &Question, period: Period, series: &dyn Fn(u32) -> u32) -> Values {
-    let mut values = Values::new();
-    if let (Period::Of(Unit::Day), None) = (period, question.value) {
-        if let Some(values) = sizes(open, question, true) {
-            return values;
-        }
-        let persons = open.ask(Persons::new(question.clone(), false));
-        values.extend(persons.dates().iter().map(|(date, n)| ((i64::from(*date) * DAY, 0), *n)));
-        return values;
+fn people(open: &Open, question: &Question, calendar: &mut Calendar, series: &dyn Fn(u32) -> u32) -> Values {
+    if let (Period::Of(Unit::Day), None, None) = (calendar.period, question.value, calendar.zone) {
+        let all = *question == Question::all();
+        let by_date = |dates: &BTreeMap<i32, u64>| -> Values {
+            dates.iter().map(|(date, n)| ((i64::from(*date) * DAY, 0), *n)).collect()
+        };
+        return if all {
+            by_date(&open.persons_by_date())
+        } else {
+            by_date(open.ask(Persons::new(question.clone(), false)).dates())
+        };
     }
-    let mut seen = HashSet::new();
+    let (mut values, mut seen) = (Values::new(), HashSet::new());
     open.each_person(question.clone(), &mut |_, rows| {
         seen.clear();
         for row in rows {
             Interrupts.check();
-            let key = (period.start(row.time), series(row.value));
+            let Some(start) = calendar.start(row.time) else { continue };
+            let key = (start, series(row.value));
             if seen.insert(key) {
                 *values.entry(key).or_default() += 1;
             }

@@ -72,11 +72,14 @@ pub unsafe fn add(
 
 /// The slices of all dates, by date. They are made one by one.
 pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> impl Iterator<Item = (i32, Encoded)> {
+    builders
+        .into_iter()
+        .flat_map(move |(date, builder)| slices(builder, bits).map(move |slice| (date, slice)))
+}
+
+fn slices(builder: Builder, bits: u32) -> impl Iterator<Item = Encoded> {
     let limit = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-    builders.into_iter().flat_map(move |(date, builder)| {
-        let slices = builder.finish(bits, Interrupts);
-        slices.map(move |slice| (date, slice.or_raise(limit, "cannot encode a date")))
-    })
+    builder.finish(bits, Interrupts).map(move |slice| slice.or_raise(limit, "cannot encode a date"))
 }
 
 /// How many properties a timeline may have.
@@ -127,7 +130,7 @@ pg_function! {
         if !is_reading() {
             contained(|| learn(codes, &dictionaries));
         }
-        give(&Given::of_call(fcinfo), part, finish(builders, bits));
+        give(&Given::of_call(fcinfo), part, builders, bits);
         None
     }
 }
@@ -135,30 +138,39 @@ pg_function! {
 /// Rows of the table of a timeline: (event_date, property, slice, part, events, persons, data).
 pub type Given = Rows<7>;
 
-/// Gives slices, made one by one, as rows of a part.
+/// The number under which counts stand among properties.
+pub const COUNTS: i32 = -1;
+
+/// Gives dates as rows of a part: their counts, and their slices, made one by one.
 ///
 /// # Safety
 /// The rows must be those of a function that returns such.
-pub unsafe fn give(rows: &Given, part: i32, mut slices: impl Iterator<Item = (i32, Encoded)>) {
+pub unsafe fn give(rows: &Given, part: i32, builders: BTreeMap<i32, Builder>, bits: u32) {
     let mut memory = PgMemoryContexts::new("tidemark slice");
-    while let Some((date, slice)) = contained(|| slices.next()) {
-        // SAFETY: see above; nothing of the memory is in use when it is reset.
-        unsafe {
-            memory.switch_to(|_| {
-                let values = std::iter::once(&slice.core).chain(&slice.properties);
-                values.enumerate().for_each(|(property, bytes)| {
-                    rows.put([
-                        Some(Datum::from(date)),
-                        Some(Datum::from(property as i16)),
-                        Some(Datum::from(slice.slice as i32)),
-                        Some(Datum::from(part)),
-                        Some(Datum::from(slice.rows as i32)),
-                        Some(Datum::from(slice.persons as i32)),
-                        Some(args::make_varlena(bytes)),
-                    ]);
-                });
-            });
-            memory.reset();
+    // SAFETY: see above; nothing of the memory is in use when it is reset.
+    let mut put = |date: i32, property: i32, [slice, events, persons]: [usize; 3], bytes: &[u8]| unsafe {
+        memory.switch_to(|_| {
+            rows.put([
+                Some(Datum::from(date)),
+                Some(Datum::from(property as i16)),
+                Some(Datum::from(slice as i32)),
+                Some(Datum::from(part)),
+                Some(Datum::from(events as i32)),
+                Some(Datum::from(persons as i32)),
+                Some(args::make_varlena(bytes)),
+            ]);
+        });
+        memory.reset();
+    };
+    for (date, builder) in builders {
+        let counts = contained(|| builder.counts(Interrupts));
+        put(date, COUNTS, [0, builder.len(), 0], &counts);
+        let mut slices = slices(builder, bits);
+        while let Some(slice) = contained(|| slices.next()) {
+            let of = [slice.slice as usize, slice.rows, slice.persons];
+            for (property, bytes) in (0..).zip(std::iter::once(&slice.core).chain(&slice.properties)) {
+                put(date, property, of, bytes);
+            }
         }
     }
 }

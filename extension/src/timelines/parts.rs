@@ -1,17 +1,17 @@
 //! Parts: the rows of a date that came after its slices were made, each part one value for all slices. Here: which rows
 //! are new since a snapshot, and parts put together again. When that is done is decided in `sql/timelines.sql`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
-use tidemark_core::timeline::{Builder, Codes, Encoded, Source, View};
+use tidemark_core::timeline::{Builder, Codes, Source, View};
 
 use super::encode::{Given, MAX_BITS, MAX_PROPERTIES, give};
 use super::query::{each_row, name_of};
 use super::read::{corrupt, date_text};
 use crate::support::error::{INVALID, OrRaise, not_null, raise};
-use crate::support::interrupts::Interrupts;
+use crate::support::heap::contained;
 use crate::support::{args, pg_function};
 
 pg_function! {
@@ -101,46 +101,17 @@ pg_function! {
                 keep(values, property as usize, bytes);
             }
         });
-        let (mut base, mut parts) = (BTreeMap::new(), vec![]);
-        for ((part, slice), values) in &stored {
-            let what = || format!("date {}, part {part}, slice {slice}", date_text(date));
-            let source = source(values, &name, what);
-            if *part == 0 {
-                base.insert(*slice, source);
-            } else {
-                parts.push(source);
+        let mut builder = Builder::new(properties);
+        contained(|| {
+            for ((part, slice), values) in &stored {
+                let what = || format!("date {}, part {part}, slice {slice}", date_text(date));
+                builder.add(&source(values, &name, what)).or_raise(LIMIT, "cannot merge parts");
             }
-        }
-        let merged = Merged { base, parts, properties, bits };
-        give(&Given::of_call(fcinfo), first, merged.slices().map(|slice| (date, slice)));
+        });
+        let builders = if builder.is_empty() { BTreeMap::new() } else { BTreeMap::from([(date, builder)]) };
+        drop(stored);
+        give(&Given::of_call(fcinfo), first, builders, bits);
         None
-    }
-}
-
-/// Slices and parts of a date.
-struct Merged<'a> {
-    base: BTreeMap<u32, Source<'a>>,
-    parts: Vec<Source<'a>>,
-    properties: usize,
-    bits: u32,
-}
-
-impl Merged<'_> {
-    /// All slices, as one without parts would be written.
-    fn slices(&self) -> impl Iterator<Item = Encoded> {
-        let of_parts = (0..1u32 << self.bits).filter(|slice| self.of_parts(*slice).next().is_some());
-        let all: BTreeSet<u32> = self.base.keys().copied().chain(of_parts).collect();
-        all.into_iter().flat_map(|slice| {
-            let mut builder = Builder::new(self.properties);
-            for source in self.base.get(&slice).cloned().into_iter().chain(self.of_parts(slice)) {
-                builder.add(&source).or_raise(LIMIT, "cannot merge parts");
-            }
-            builder.finish(self.bits, Interrupts).map(|slice| slice.or_raise(LIMIT, "cannot merge parts"))
-        })
-    }
-
-    fn of_parts(&self, slice: u32) -> impl Iterator<Item = Source<'_>> {
-        self.parts.iter().filter_map(move |part| part.of_slice(slice, self.bits))
     }
 }
 

@@ -7,8 +7,8 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 use tidemark_core::retention::calendar::DAY;
 use tidemark_core::timeline::{
-    Builder, EachPerson, Kernel, Level, Persons, Question, Row, Scan, ScanError, Source, Trend, person_hash,
-    slice_of,
+    Builder, EachPerson, Kernel, Level, Persons, Question, Row, SLOT, Scan, ScanError, Source, Trend,
+    each_cell, person_hash, slice_of,
 };
 
 use super::dictionary::Dictionary;
@@ -53,6 +53,15 @@ impl Timeline {
     /// The arguments must be (regclass, date, date).
     pub unsafe fn of_call(fcinfo: FunctionCallInfo) -> Self {
         // SAFETY: see above.
+        unsafe { Self::of_call_beside(fcinfo, 0) }
+    }
+
+    /// The same, with so many more dates before and after.
+    ///
+    /// # Safety
+    /// As above.
+    pub unsafe fn of_call_beside(fcinfo: FunctionCallInfo, more: i32) -> Self {
+        // SAFETY: see above.
         let (source, from, to) =
             unsafe { (args::int32(fcinfo, 0), args::int32(fcinfo, 1), args::int32(fcinfo, 2)) };
         let source = Oid::from(not_null(source, "source") as u32);
@@ -63,6 +72,7 @@ impl Timeline {
                 "to_date is exclusive: the day after the last one.",
             );
         }
+        let dates = (dates.0.saturating_sub(more), dates.1.saturating_add(more));
         let mut found = None;
         let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
                           d.stale, d.seen
@@ -156,13 +166,15 @@ impl Timeline {
             });
         }
         let mut parts = encode::finish(builders, 0);
+        let mut live = vec![];
         contained(|| {
             for (date, part) in &mut parts {
                 let values = std::iter::once(part.core).chain(part.properties).collect();
                 open.entry(date).or_default().push(values);
+                live.push(date);
             }
         });
-        Open { timeline: self, dictionaries, open }
+        Open { timeline: self, dictionaries, open, live }
     }
 
     /// The rows that a date has gained; `None` where that is not all there is to say of it, as the numbers show.
@@ -239,8 +251,10 @@ pub struct Open {
     timeline: Timeline,
     /// By column.
     dictionaries: Vec<Dictionary>,
-    /// Parts by date, of which one may not be stored.
+    /// Parts by date.
     open: BTreeMap<i32, Vec<Values>>,
+    /// Dates of which the last part is not stored.
+    live: Vec<i32>,
 }
 
 impl Open {
@@ -249,8 +263,8 @@ impl Open {
         &self.dictionaries[column]
     }
 
-    /// How many events, or persons, there are by date: of dates without parts, without a look into slices.
-    pub fn sizes(&self, persons: bool) -> BTreeMap<i32, u64> {
+    /// How many persons there are by date: of dates without parts, without a look into slices.
+    pub fn persons_by_date(&self) -> BTreeMap<i32, u64> {
         let open: Vec<i32> = self.open.keys().copied().collect();
         let (from, to) = self.timeline.dates;
         let arguments = [
@@ -259,9 +273,8 @@ impl Open {
             dates(&self.timeline.stale),
             dates(&open),
         ];
-        let column = if persons { "persons" } else { "events" };
         let sql = format!(
-            "SELECT s.event_date::date, sum(s.{column})::bigint FROM {} AS s
+            "SELECT s.event_date::date, sum(s.persons)::bigint FROM {} AS s
               WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.event_date <> ALL ($4)
                 AND s.property = 0 GROUP BY 1",
             name_of(self.timeline.target)
@@ -272,17 +285,103 @@ impl Open {
                 sizes.insert(date, n.value() as u64);
             }
         });
-        if open.is_empty() {
-            return sizes;
-        }
-        if persons {
+        if !open.is_empty() {
             // Whoever is in two parts counts once.
             sizes.extend(self.ask_of(Persons::new(Question::all(), false), Some(&open)).dates());
-        } else {
-            let trend = self.ask_of(Trend::new(Question::all(), DAY), Some(&open));
-            sizes.extend(trend.counts().map(|((at, _), n)| (at.div_euclid(DAY) as i32, n)));
         }
         sizes
+    }
+
+    /// Hands out how many rows matter, by date, or slot of [`SLOT`] (its start), and value: from counts where they say it.
+    pub fn counts(&self, question: &Question, by_slot: bool, mut each: impl FnMut(i64, u32, u64)) {
+        let slot = if by_slot { SLOT } else { DAY };
+        let columns: Vec<usize> = question.columns().into_iter().filter(|column| *column > 0).collect();
+        let mut kernel = Trend::new(question.clone(), slot);
+        if columns.len() > 1 {
+            kernel = self.ask(kernel);
+        } else {
+            // A question about events only is answered from any column, and cheapest from theirs.
+            let property = columns.first().map_or(0, |column| self.timeline.columns[*column]);
+            let missing = self.counted(property, question, by_slot, &mut each);
+            for date in self.live.iter().filter(|date| !missing.contains(date)) {
+                kernel.merge(&self.ask_part(Trend::new(question.clone(), slot), *date));
+            }
+            if !missing.is_empty() {
+                kernel.merge(&self.ask_of(Trend::new(question.clone(), slot), Some(&missing)));
+            }
+        }
+        kernel.counts().for_each(|((at, value), n)| each(at, value, n));
+    }
+
+    /// Hands out what the counts of a property say, and returns the dates of which they do not.
+    fn counted(
+        &self,
+        property: usize,
+        question: &Question,
+        by_slot: bool,
+        each: &mut impl FnMut(i64, u32, u64),
+    ) -> Vec<i32> {
+        let (from, to) = self.timeline.dates;
+        let arguments = [
+            (pg_sys::DATEOID, Datum::from(from)),
+            (pg_sys::DATEOID, Datum::from(to)),
+            dates(&self.timeline.stale),
+        ];
+        let sql = format!(
+            "SELECT s.event_date::date, s.data::tidemark.timeline FROM {} AS s
+              WHERE s.slice = 0 AND s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3)
+                AND s.property = {}",
+            name_of(self.timeline.target),
+            encode::COUNTS
+        );
+        let mut of_date: BTreeMap<i32, Option<Vec<(i64, u32, u64)>>> = BTreeMap::new();
+        each_row(&sql, &arguments, |row| {
+            // SAFETY: the second column is a timeline.
+            let (Some(date), Some(bytes)) = (row.int(0), unsafe { row.bytes(1) }) else { return };
+            let counts = of_date.entry(date).or_insert_with(|| Some(vec![]));
+            let Some(cells) = counts else { return };
+            let mut group = None;
+            let found = each_cell(bytes, property, by_slot, |cell| {
+                let code = |column: usize| if column == 0 { cell.event } else { cell.code };
+                let matters = match group {
+                    Some((code, event, matters)) if (code, event) == (cell.code, cell.event) => matters,
+                    _ => question.matters(code),
+                };
+                group = Some((cell.code, cell.event, matters));
+                if matters {
+                    let at = i64::from(date) * DAY + i64::from(cell.slot) * SLOT;
+                    cells.push((at, question.value.map_or(0, code), cell.rows));
+                }
+            });
+            match found {
+                Ok(true) => {}
+                Ok(false) => *counts = None,
+                Err(error) => {
+                    corrupt(&self.timeline.name, &format!("counts of date {}", date_text(date)), &error)
+                }
+            }
+        });
+        let mut missing = vec![];
+        for (date, cells) in of_date {
+            match cells {
+                Some(cells) => cells.into_iter().for_each(|(at, value, n)| each(at, value, n)),
+                None => missing.push(date),
+            }
+        }
+        missing
+    }
+
+    /// Leads a kernel through what is not stored of a date, without regard to slices.
+    fn ask_part<K: Kernel>(&self, kernel: K, date: i32) -> K {
+        let mut scan = Scan::new(kernel, 0, Level::best()).or_raise(INVALID, "cannot ask this question");
+        let what = format!("new rows of date {}", date_text(date));
+        if let Some(values) = self.open.get(&date).and_then(|parts| parts.last()) {
+            let part = source(values, &self.timeline.name, || what.clone());
+            if let Err(error) = contained(|| scan.read(0, date, &[part], Interrupts)) {
+                corrupt(&self.timeline.name, &what, &error);
+            }
+        }
+        scan.finish(Interrupts)
     }
 
     /// Hands out the persons of the dates with their hashes, each at least once: reads the rows.

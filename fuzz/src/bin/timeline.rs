@@ -5,7 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use tidemark_core::retention::cohort::Spec;
 use tidemark_core::timeline::{
     Builder, Codes, Cohorts, Corrupt, EachPerson, Encoded, Filter, FirstLast, Kernel, Level, PathRules,
-    Persons, Question, Reached, Row, Scan, SessionRuns, Source, Steps, Trend, View, paths, seal,
+    Persons, Question, Reached, Row, Scan, SessionRuns, Source, Steps, Trend, View, check_counts, each_cell,
+    paths, seal,
 };
 use tidemark_fuzz::{bounded, joined, parts, seeds};
 
@@ -20,6 +21,10 @@ fn encoded(rows: &[(u64, i64, u32, u32)]) -> Encoded {
 }
 
 fn examples() -> Vec<Vec<u8>> {
+    let mut builder = Builder::new(1);
+    (0..9)
+        .for_each(|i| builder.push(1, i64::from(i) * 1_000_000_000, i % 3, &[i % 2]).expect("one property"));
+    let counts = builder.counts(());
     let many: Vec<_> =
         (0..200u32).map(|i| (u64::from(i % 7), i64::from(i / 2) * 1000, i % 5, i % 70)).collect();
     [
@@ -29,6 +34,7 @@ fn examples() -> Vec<Vec<u8>> {
     ]
     .iter()
     .map(|slice| joined(&[&slice.core, &slice.properties[0]]))
+    .chain([counts])
     .collect()
 }
 
@@ -66,6 +72,14 @@ fn ask_all(source: &Source<'_>, date: i32) {
 }
 
 fuzz_target!(init: seeds(examples()), |data: &[u8]| {
+    let mut counts = data.to_vec();
+    seal(&mut counts);
+    if check_counts(&counts).is_ok() {
+        let (mut slots, mut whole) = (0u64, 0u64);
+        let read = each_cell(&counts, 0, true, |cell| slots += cell.rows);
+        assert_eq!(each_cell(&counts, 0, false, |cell| whole += cell.rows), read);
+        assert_eq!(slots, whole);
+    }
     let [core, codes] = parts(data);
     let (mut core, mut codes) = (core.into_owned(), codes.into_owned());
     let Ok(before) = View::read(&core) else { return };

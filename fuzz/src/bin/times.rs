@@ -6,7 +6,7 @@ use tidemark_cli::output::parse_moment;
 use tidemark_fuzz::{bounded, seeds};
 use tidemark_loader::config::keys::{KEYS, duration, show_duration, size};
 use tidemark_loader::event::time::{
-    DAY_US, day_of, format_day, from_unix_millis, parse_day, parse_time, parse_span, to_unix_millis,
+    DAY_US, day_of, format_day, from_unix_millis, parse_day, parse_span, parse_time, to_unix_millis,
 };
 use tidemark_shop::Date;
 
