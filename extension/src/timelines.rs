@@ -1,9 +1,10 @@
 //! Timelines: a model whose rows are slices of `tidemark_core::timeline`, and reports that are answered from them.
 //!
 //! `encode` makes the slices of a date and gives texts their codes (`dictionary`); a refresh compares and writes them as
-//! it does with any model. `read` leads a kernel through stored slices and through those of dates that wait for a
-//! refresh, which are made on the fly; `filter` is the grammar of filters; `funnel` and the others are the reports. What
-//! is encoded how does not live here (see `core::timeline`), nor what is registered (`sql/timelines.sql`).
+//! it does with any model, or adds `parts`. `read` leads a kernel through stored slices and parts and through what waits
+//! for a refresh, which is made on the fly; `sums` is what needs no slices; `filter` is the grammar of filters; `funnel`
+//! and the others are the reports. What is encoded how does not live here (see `core::timeline`), nor what is registered
+//! (`sql/timelines.sql`).
 
 mod counts;
 mod dictionary;
@@ -14,6 +15,7 @@ mod parts;
 mod paths;
 mod query;
 mod read;
+mod sums;
 
 use tidemark_core::AVec;
 use tidemark_core::timeline::{Codes, Corrupt, View, check_counts};

@@ -102,6 +102,8 @@ pub struct Report {
     pub refreshed: i64,
     /// How many of them by adding the rows that the source had gained; as far back as the log goes.
     pub appended: i64,
+    /// How many of these are of the timeline, which gained parts.
+    pub parts: i64,
     /// How many by computing only some persons; as far back as the log goes.
     pub scoped: i64,
     /// Calls of refresh that ended well.
@@ -134,7 +136,7 @@ impl fmt::Display for Report {
         let [cancelled, ended, killed] = self.disturbed;
         write!(
             f,
-            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} scoped_dates={} cancelled={cancelled} \
+            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} of_timeline={} scoped_dates={} cancelled={cancelled} \
              terminated={ended} kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
@@ -142,6 +144,7 @@ impl fmt::Display for Report {
             self.refreshes,
             self.refreshed,
             self.appended,
+            self.parts,
             self.scoped,
             self.redefined,
             self.compared,

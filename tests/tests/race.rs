@@ -24,6 +24,7 @@ fn models_and_live_views_are_right_in_a_race() {
             && report.commits > 20
             && report.refreshed > 50
             && report.appended > 0
+            && report.parts > 0
             && report.scoped > 0,
         "{report}"
     );

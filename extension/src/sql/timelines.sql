@@ -49,8 +49,8 @@ COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, intege
     bytea) IS
 'Part of a timeline''s query: the slices of the dates from from_date to
 before to_date, made of the rows of its view, or of those that a snapshot
-did not see (tidemark_internal.unseen), property 0 holding persons, times
-and events, property -1 counts. part is what the rows say of themselves.
+did not see (tidemark_internal.unseen). Property 0 holds persons, times and
+events, property -1 counts. part is what the rows say of themselves.
 Texts that have no code yet get one, which is stored unless the model is
 only verified. Runs with the rights of the caller.';
 

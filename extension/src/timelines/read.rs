@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
-use tidemark_core::retention::calendar::DAY;
 use tidemark_core::timeline::{
-    Builder, EachPerson, Kernel, Level, Persons, Question, Row, SLOT, Scan, ScanError, Source, Trend,
-    each_cell, person_hash, slice_of,
+    Builder, EachPerson, Kernel, Level, Question, Row, Scan, ScanError, Source, person_hash, slice_of,
 };
 
 use super::dictionary::Dictionary;
@@ -26,8 +24,8 @@ pub const EVENT: &str = "event_type";
 
 /// A registered timeline, its dates and the columns that a question needs.
 pub struct Timeline {
-    name: String,
-    target: Oid,
+    pub name: String,
+    pub target: Oid,
     /// Rows as they are stored, of which it is known when they came.
     view: Oid,
     /// All rows, also those that the source does not hold yet.
@@ -36,13 +34,13 @@ pub struct Timeline {
     properties: Vec<String>,
     bits: u32,
     /// Dates of which nothing stored counts.
-    stale: Vec<i32>,
+    pub stale: Vec<i32>,
     /// Dates that only gained rows since what is stored was made, with what that saw, in hex.
     gained: Vec<(i32, String)>,
     /// From and to (exclusive), in days since 2000-01-01.
     pub dates: (i32, i32),
     /// The property of each column: the event is the first.
-    columns: Vec<usize>,
+    pub columns: Vec<usize>,
 }
 
 impl Timeline {
@@ -241,147 +239,26 @@ impl Timeline {
     }
 }
 
-fn dates(dates: &[i32]) -> (Oid, Datum) {
+pub fn dates(dates: &[i32]) -> (Oid, Datum) {
     let dates = dates.iter().map(|date| Some(Datum::from(*date)));
     (pg_sys::DATEARRAYOID, array::make(dates, Element::DATE))
 }
 
 /// A timeline with what is needed to answer one question.
 pub struct Open {
-    timeline: Timeline,
+    pub timeline: Timeline,
     /// By column.
     dictionaries: Vec<Dictionary>,
     /// Parts by date.
-    open: BTreeMap<i32, Vec<Values>>,
+    pub open: BTreeMap<i32, Vec<Values>>,
     /// Dates of which the last part is not stored.
-    live: Vec<i32>,
+    pub live: Vec<i32>,
 }
 
 impl Open {
     /// The dictionary of a column.
     pub fn dictionary(&self, column: usize) -> &Dictionary {
         &self.dictionaries[column]
-    }
-
-    /// How many persons there are by date: of dates without parts, without a look into slices.
-    pub fn persons_by_date(&self) -> BTreeMap<i32, u64> {
-        let open: Vec<i32> = self.open.keys().copied().collect();
-        let (from, to) = self.timeline.dates;
-        let arguments = [
-            (pg_sys::DATEOID, Datum::from(from)),
-            (pg_sys::DATEOID, Datum::from(to)),
-            dates(&self.timeline.stale),
-            dates(&open),
-        ];
-        let sql = format!(
-            "SELECT s.event_date::date, sum(s.persons)::bigint FROM {} AS s
-              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.event_date <> ALL ($4)
-                AND s.property = 0 GROUP BY 1",
-            name_of(self.timeline.target)
-        );
-        let mut sizes = BTreeMap::new();
-        each_row(&sql, &arguments, |row| {
-            if let (Some(date), Some(n)) = (row.int(0), row.datum(1)) {
-                sizes.insert(date, n.value() as u64);
-            }
-        });
-        if !open.is_empty() {
-            // Whoever is in two parts counts once.
-            sizes.extend(self.ask_of(Persons::new(Question::all(), false), Some(&open)).dates());
-        }
-        sizes
-    }
-
-    /// Hands out how many rows matter, by date, or slot of [`SLOT`] (its start), and value: from counts where they say it.
-    pub fn counts(&self, question: &Question, by_slot: bool, mut each: impl FnMut(i64, u32, u64)) {
-        let slot = if by_slot { SLOT } else { DAY };
-        let columns: Vec<usize> = question.columns().into_iter().filter(|column| *column > 0).collect();
-        let mut kernel = Trend::new(question.clone(), slot);
-        if columns.len() > 1 {
-            kernel = self.ask(kernel);
-        } else {
-            // A question about events only is answered from any column, and cheapest from theirs.
-            let property = columns.first().map_or(0, |column| self.timeline.columns[*column]);
-            let missing = self.counted(property, question, by_slot, &mut each);
-            for date in self.live.iter().filter(|date| !missing.contains(date)) {
-                kernel.merge(&self.ask_part(Trend::new(question.clone(), slot), *date));
-            }
-            if !missing.is_empty() {
-                kernel.merge(&self.ask_of(Trend::new(question.clone(), slot), Some(&missing)));
-            }
-        }
-        kernel.counts().for_each(|((at, value), n)| each(at, value, n));
-    }
-
-    /// Hands out what the counts of a property say, and returns the dates of which they do not.
-    fn counted(
-        &self,
-        property: usize,
-        question: &Question,
-        by_slot: bool,
-        each: &mut impl FnMut(i64, u32, u64),
-    ) -> Vec<i32> {
-        let (from, to) = self.timeline.dates;
-        let arguments = [
-            (pg_sys::DATEOID, Datum::from(from)),
-            (pg_sys::DATEOID, Datum::from(to)),
-            dates(&self.timeline.stale),
-        ];
-        let sql = format!(
-            "SELECT s.event_date::date, s.data::tidemark.timeline FROM {} AS s
-              WHERE s.slice = 0 AND s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3)
-                AND s.property = {}",
-            name_of(self.timeline.target),
-            encode::COUNTS
-        );
-        let mut of_date: BTreeMap<i32, Option<Vec<(i64, u32, u64)>>> = BTreeMap::new();
-        each_row(&sql, &arguments, |row| {
-            // SAFETY: the second column is a timeline.
-            let (Some(date), Some(bytes)) = (row.int(0), unsafe { row.bytes(1) }) else { return };
-            let counts = of_date.entry(date).or_insert_with(|| Some(vec![]));
-            let Some(cells) = counts else { return };
-            let mut group = None;
-            let found = each_cell(bytes, property, by_slot, |cell| {
-                let code = |column: usize| if column == 0 { cell.event } else { cell.code };
-                let matters = match group {
-                    Some((code, event, matters)) if (code, event) == (cell.code, cell.event) => matters,
-                    _ => question.matters(code),
-                };
-                group = Some((cell.code, cell.event, matters));
-                if matters {
-                    let at = i64::from(date) * DAY + i64::from(cell.slot) * SLOT;
-                    cells.push((at, question.value.map_or(0, code), cell.rows));
-                }
-            });
-            match found {
-                Ok(true) => {}
-                Ok(false) => *counts = None,
-                Err(error) => {
-                    corrupt(&self.timeline.name, &format!("counts of date {}", date_text(date)), &error)
-                }
-            }
-        });
-        let mut missing = vec![];
-        for (date, cells) in of_date {
-            match cells {
-                Some(cells) => cells.into_iter().for_each(|(at, value, n)| each(at, value, n)),
-                None => missing.push(date),
-            }
-        }
-        missing
-    }
-
-    /// Leads a kernel through what is not stored of a date, without regard to slices.
-    fn ask_part<K: Kernel>(&self, kernel: K, date: i32) -> K {
-        let mut scan = Scan::new(kernel, 0, Level::best()).or_raise(INVALID, "cannot ask this question");
-        let what = format!("new rows of date {}", date_text(date));
-        if let Some(values) = self.open.get(&date).and_then(|parts| parts.last()) {
-            let part = source(values, &self.timeline.name, || what.clone());
-            if let Err(error) = contained(|| scan.read(0, date, &[part], Interrupts)) {
-                corrupt(&self.timeline.name, &what, &error);
-            }
-        }
-        scan.finish(Interrupts)
     }
 
     /// Hands out the persons of the dates with their hashes, each at least once: reads the rows.
@@ -413,7 +290,7 @@ impl Open {
     }
 
     /// The same, of some dates only.
-    fn ask_of<K: Kernel>(&self, kernel: K, only: Option<&[i32]>) -> K {
+    pub fn ask_of<K: Kernel>(&self, kernel: K, only: Option<&[i32]>) -> K {
         let mut scan = Scan::new(kernel, self.timeline.bits, Level::best())
             .or_raise(INVALID, "cannot ask this question");
         self.slices(only, &mut |slice, date, parts| scan.read(slice, date, parts, Interrupts));
@@ -424,7 +301,8 @@ impl Open {
     fn slices(&self, only: Option<&[i32]>, each: EachSlice<'_>) {
         let Timeline { name, columns, target, bits, .. } = &self.timeline;
         let mut open: Vec<(i32, Vec<Source<'_>>)> = vec![];
-        for (date, parts) in &self.open {
+        for (date, parts) in self.open.iter().filter(|(date, _)| only.is_none_or(|only| only.contains(date)))
+        {
             let what = || format!("date {}, a part", date_text(*date));
             open.push((*date, parts.iter().map(|values| source(values, name, what)).collect()));
         }

@@ -139,7 +139,8 @@ pub(super) fn at_rest(race: &Race<'_>) {
     let events: i64 = client.query_one("SELECT count(*) FROM race.events", &[]).unwrap().get(0);
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
-    let ways = "SELECT count(*) FILTER (WHERE way = 'append'), count(*) FILTER (WHERE way = 'scope')
+    let ways = "SELECT count(*) FILTER (WHERE way = 'append'), count(*) FILTER (WHERE way = 'scope'),
+                       count(*) FILTER (WHERE way = 'append' AND model = 'race.timeline')
                   FROM tidemark_internal.refresh_log";
     let ways = client.query_one(ways, &[]).unwrap();
     race.note(|r| {
@@ -147,6 +148,7 @@ pub(super) fn at_rest(race: &Race<'_>) {
         r.refreshed = after;
         r.appended = ways.get(0);
         r.scoped = ways.get(1);
+        r.parts = ways.get(2);
     });
     assert!(after >= before, "the counters of the models went back from {before} to {after}");
 }
