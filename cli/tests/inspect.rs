@@ -1,4 +1,5 @@
 //! `tidemark inspect` as a person meets it: the mapping it finds, what it shows, and that its advice leads on.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -395,8 +395,8 @@ fn several(form: (&str, &str), users: &[&str]) -> Vec<u8> {
 
 /// Offset, index and payload of each row, and of each dead letter.
 fn ends(batch: &Batch) -> (Vec<String>, Vec<(i64, i32, String)>) {
-    let rows = batch.rows.iter().map(|row| String::from_utf8(batch.encoded(row).1.to_vec()).unwrap());
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rows = batch.rows.iter().map(|row| text(batch.encoded(row).1));
     (rows.collect(), batch.dead_letters().map(|l| (l.offset, l.index, text(l.payload))).collect())
 }
 

@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use toml::{Table, Value};
 
 use super::Part;
 use crate::event::envelope::pointer::Pointer;
@@ -69,61 +69,6 @@ pub(super) enum Unless {
     BeginsWith(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    about: String,
-    #[serde(default)]
-    event_id: Sources,
-    #[serde(default)]
-    event_time: Sources,
-    #[serde(default)]
-    event_type: Sources,
-    #[serde(default)]
-    user_id: Sources,
-    #[serde(default)]
-    anonymous_id: Sources,
-    #[serde(default)]
-    received_at: Sources,
-    #[serde(default)]
-    transport: Vec<String>,
-    #[serde(default)]
-    signs: Vec<String>,
-    split: Option<String>,
-    #[serde(default)]
-    binary_headers: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Sources {
-    // First: an array could also be the members of a table, in order.
-    Several(Vec<Written>),
-    One(Written),
-}
-
-impl Default for Sources {
-    fn default() -> Self {
-        Sources::Several(Vec::new())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Text(String),
-    Table(Table),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    at: String,
-    within: Option<String>,
-    #[serde(default)]
-    unless: Vec<String>,
-}
-
 impl Description {
     /// The mapping of this name, or in the file at this path.
     pub fn of(name: &str) -> Result<Self, String> {
@@ -143,41 +88,30 @@ impl Description {
 
     /// Reads the text of a file.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
-        // What serde says about none of two ways to write something helps nobody.
-        let file: File = toml::from_str(text).map_err(|e| {
-            format!(
-                "{name}: {}",
-                e.to_string().replace("data did not match any variant of untagged enum", "no")
-            )
-        })?;
-        let wrong = |why: String| format!("{name}: {why}");
-        let pointers = |texts: &[String]| {
-            texts.iter().map(|text| Pointer::new(text)).collect::<Result<Vec<_>, _>>().map_err(wrong)
-        };
-        let part = |part: Part, sources: Sources| {
-            let written = match sources {
-                Sources::One(one) => vec![one],
-                Sources::Several(several) => several,
-            };
-            let read = written.into_iter().map(|written| Source::of(part, written));
-            read.collect::<Result<Vec<_>, _>>().map_err(|why| wrong(format!("{}: {why}", part.word())))
-        };
-        Ok(Description {
+        let table: Table = text.parse().map_err(|e| format!("{name}: {e}"))?;
+        Description::read(name, table).map_err(|why| format!("{name}: {why}"))
+    }
+
+    fn read(name: &str, mut file: Table) -> Result<Self, String> {
+        let mut parts: [Vec<Source>; Part::ALL.len()] = Default::default();
+        for part in Part::ALL {
+            let written = file.remove(part.word()).map(several).unwrap_or_default();
+            let sources = written.into_iter().map(|value| Source::of(part, value)).collect::<Result<_, _>>();
+            parts[part as usize] = sources.map_err(|why: String| format!("{}: {why}", part.word()))?;
+        }
+        let signs =
+            texts(&mut file, "signs")?.iter().map(|text| Pointer::new(text)).collect::<Result<_, _>>()?;
+        let split = texts(&mut file, "split")?.first().map(|text| Pointer::new(text)).transpose()?;
+        let description = Description {
             name: name.to_owned(),
-            about: file.about,
-            parts: [
-                part(Part::EventId, file.event_id)?,
-                part(Part::EventTime, file.event_time)?,
-                part(Part::EventType, file.event_type)?,
-                part(Part::UserId, file.user_id)?,
-                part(Part::AnonymousId, file.anonymous_id)?,
-                part(Part::ReceivedAt, file.received_at)?,
-            ],
-            transport: file.transport,
-            signs: pointers(&file.signs)?,
-            split: pointers(file.split.as_slice())?.pop(),
-            binary: file.binary_headers,
-        })
+            about: texts(&mut file, "about")?.pop().ok_or("about is missing")?,
+            parts,
+            transport: texts(&mut file, "transport")?,
+            signs,
+            split,
+            binary: file.remove("binary_headers").is_some_and(|value| value.as_bool() == Some(true)),
+        };
+        nothing_left(&file).map(|()| description)
     }
 
     pub(super) fn sources(&self, part: Part) -> &[Source] {
@@ -186,20 +120,21 @@ impl Description {
 }
 
 impl Source {
-    fn of(part: Part, written: Written) -> Result<Self, String> {
-        match written {
-            Written::Text(text) => Source::parse(part, &text),
-            Written::Table(table) => {
-                let mut source = Source::parse(part, &table.at)?;
-                source.within = table.within.as_deref().map(Pointer::new).transpose()?;
-                let unless = |text: &String| match text.starts_with('/') {
-                    true => Pointer::new(text).map(Unless::SameAs),
-                    false => Ok(Unless::BeginsWith(text.clone())),
-                };
-                source.unless = table.unless.iter().map(unless).collect::<Result<_, _>>()?;
-                Ok(source)
-            }
-        }
+    fn of(part: Part, written: Value) -> Result<Self, String> {
+        let mut table = match written {
+            Value::String(text) => return Source::parse(part, &text),
+            Value::Table(table) => table,
+            other => return Err(format!("{} where a text or a table belongs", other.type_str())),
+        };
+        let at = texts(&mut table, "at")?.pop().ok_or("at is missing")?;
+        let mut source = Source::parse(part, &at)?;
+        source.within = texts(&mut table, "within")?.first().map(|text| Pointer::new(text)).transpose()?;
+        let unless = |text: &String| match text.starts_with('/') {
+            true => Pointer::new(text).map(Unless::SameAs),
+            false => Ok(Unless::BeginsWith(text.clone())),
+        };
+        source.unless = texts(&mut table, "unless")?.iter().map(unless).collect::<Result<_, _>>()?;
+        nothing_left(&table).map(|()| source)
     }
 
     fn parse(part: Part, text: &str) -> Result<Self, String> {
@@ -229,6 +164,26 @@ impl fmt::Display for Source {
             _ => f.write_str(&self.text),
         }
     }
+}
+
+fn several(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(values) => values,
+        one => vec![one],
+    }
+}
+
+/// The texts of a key: one, or an array of them.
+fn texts(table: &mut Table, key: &str) -> Result<Vec<String>, String> {
+    let text = |value| match value {
+        Value::String(text) => Ok(text),
+        other => Err(format!("{key}: {} where a text belongs", other.type_str())),
+    };
+    table.remove(key).map(several).unwrap_or_default().into_iter().map(text).collect()
+}
+
+fn nothing_left(table: &Table) -> Result<(), String> {
+    table.keys().next().map_or(Ok(()), |key| Err(format!("unknown key {key}")))
 }
 
 /// Reads `user_id=/user/id`.

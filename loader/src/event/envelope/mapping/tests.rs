@@ -140,11 +140,11 @@ fn every_shipped_mapping_is_read() {
 fn a_mapping_that_says_something_else_is_refused() {
     let why = |text: &str| Description::parse("f.toml", text).unwrap_err();
     for (text, part) in [
-        ("event_id = '/a'", "missing field `about`"),
+        ("event_id = '/a'", "f.toml: about is missing"),
         ("about = 'x'\nevent_time = 'time'", "event_time: time is no JSON pointer"),
         ("about = 'x'\nuser_id = '*'", "user_id: * is no JSON pointer"),
-        ("about = 'x'\nperson = '/a'", "unknown field `person`"),
-        ("about = 'x'\nuser_id = [{ at = '/a', as = 'b' }]", "f.toml: TOML parse error"),
+        ("about = 'x'\nperson = '/a'", "f.toml: unknown key person"),
+        ("about = 'x'\nuser_id = [{ at = '/a', as = 'b' }]", "user_id: unknown key as"),
         ("about = 'x'\nsigns = ['a']", "a is no JSON pointer"),
         ("about = ", "f.toml: TOML parse error"),
     ] {
