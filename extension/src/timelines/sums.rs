@@ -56,13 +56,15 @@ impl Open {
             let property = columns.first().map_or(0, |column| self.timeline.columns[*column]);
             let missing = self.counted(property, question, by_slot, &mut each);
             for date in self.live.iter().filter(|date| !missing.contains(date)) {
-                kernel.merge(&self.ask_part(Trend::new(question.clone(), slot), *date));
+                let part = self.ask_part(Trend::new(question.clone(), slot), *date);
+                contained(|| kernel.merge(&part));
             }
             if !missing.is_empty() {
-                kernel.merge(&self.ask_of(Trend::new(question.clone(), slot), Some(&missing)));
+                let whole = self.ask_of(Trend::new(question.clone(), slot), Some(&missing));
+                contained(|| kernel.merge(&whole));
             }
         }
-        kernel.counts().for_each(|((at, value), n)| each(at, value, n));
+        contained(|| kernel.counts().for_each(|((at, value), n)| each(at, value, n)));
     }
 
     /// Hands out what the counts of a property say, and returns the dates of which they do not.
@@ -114,12 +116,14 @@ impl Open {
             }
         });
         let mut missing = vec![];
-        for (date, cells) in of_date {
-            match cells {
-                Some(cells) => cells.into_iter().for_each(|(at, value, n)| each(at, value, n)),
-                None => missing.push(date),
+        contained(|| {
+            for (date, cells) in &of_date {
+                match cells {
+                    Some(cells) => cells.iter().for_each(|(at, value, n)| each(*at, *value, *n)),
+                    None => missing.push(*date),
+                }
             }
-        }
+        });
         missing
     }
 
