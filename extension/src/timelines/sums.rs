@@ -14,6 +14,9 @@ use crate::support::error::{INVALID, OrRaise};
 use crate::support::heap::contained;
 use crate::support::interrupts::Interrupts;
 
+/// Slots or dates, values and rows.
+type Counted = Vec<(i64, u32, u64)>;
+
 impl Open {
     /// How many persons there are by date: of dates without parts, without a look into slices.
     pub fn persons_by_date(&self) -> BTreeMap<i32, u64> {
@@ -88,7 +91,7 @@ impl Open {
             name_of(self.timeline.target),
             COUNTS
         );
-        let mut of_date: BTreeMap<i32, Option<Vec<(i64, u32, u64)>>> = BTreeMap::new();
+        let mut of_date: BTreeMap<i32, Option<Counted>> = BTreeMap::new();
         each_row(&sql, &arguments, |row| {
             // SAFETY: the second column is a timeline.
             let (Some(date), Some(bytes)) = (row.int(0), unsafe { row.bytes(1) }) else { return };
