@@ -26,6 +26,8 @@ with events as (
            count(*) as events,
            count(*) filter (where e.event_type in {{ tidemark.event_types('page_view') }}) as page_views,
            count(*) filter (where e.event_type in {{ tidemark.event_types('purchase') }}) as purchases,
+           -- Only an event of a page could have said where the visit came from.
+           bool_or(e.page_path is not null or e.page_url is not null) as has_page,
            {{ tidemark.first_touch('e.page_path', 'e.event_time') }} as entry_page,
            {{ tidemark.last_touch('e.page_path', 'e.event_time') }} as exit_page,
            -- One event's values together: a mixture of two touches would be no touch at all.
@@ -52,8 +54,9 @@ with events as (
            g.page_views < 2 and g.purchases = 0 and g.ended_at - g.started_at <= interval '10 seconds' as bounced,
            g.entry_page,
            g.exit_page,
-           {{ tidemark.channel_group('g.touch[1]', 'g.touch[2]', 'g.touch[3]', 'g.touch[4]',
-                                     'g.touch[5]') }} as channel,
+           case when g.touch is null and not g.has_page then 'Unknown'
+                else {{ tidemark.channel_group('g.touch[1]', 'g.touch[2]', 'g.touch[3]', 'g.touch[4]',
+                                               'g.touch[5]') }} end as channel,
            g.touch[1] as utm_source,
            g.touch[2] as utm_medium,
            g.touch[3] as utm_campaign,
