@@ -13,6 +13,7 @@ use pgrx::{IntoDatum, PgLogLevel, PgMemoryContexts, PgSqlErrorCode};
 
 use crate::act::owner_of_function;
 use crate::support::error::{raise, raise_hint};
+use crate::support::settings::under;
 
 /// An argument of a step: its type and value.
 pub(crate) type Argument = (Oid, Option<Datum>);
@@ -100,15 +101,18 @@ impl Steps {
                     self.owner,
                     context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
                 );
-                let code = pg_sys::SPI_execute_with_args(
-                    statement.as_ptr(),
-                    arguments.len() as c_int,
-                    types.as_mut_ptr(),
-                    values.as_mut_ptr(),
-                    nulls.as_ptr().cast(),
-                    false,
-                    0,
-                );
+                // Whoever does not read what he is sent would stop the step where it is, locks included.
+                let code = under(&[(c"client_min_messages", c"warning")], || {
+                    pg_sys::SPI_execute_with_args(
+                        statement.as_ptr(),
+                        arguments.len() as c_int,
+                        types.as_mut_ptr(),
+                        values.as_mut_ptr(),
+                        nulls.as_ptr().cast(),
+                        false,
+                        0,
+                    )
+                });
                 pg_sys::SetUserIdAndSecContext(user, context);
                 let table = pg_sys::SPI_tuptable;
                 if code != pg_sys::SPI_OK_SELECT as c_int || table.is_null() {

@@ -1,7 +1,7 @@
 //! Whether a query computes each of its rows from one row of one table, and which of its columns it only passes on.
 //!
 //! Such a model needs no recompute of a date when rows were only added to its source: the new rows make new rows, and
-//! touch no others (`sql/refresh.sql`). Everything that is not recognized here is recomputed, which is always right.
+//! touch no others (`sql/additions.sql`). Everything that is not recognized here is recomputed, which is always right.
 
 use std::ffi::{CStr, c_char, c_void};
 

@@ -3,7 +3,7 @@
 --
 -- Who may: whoever may insert into a table may ask for what its owner has configured, by the procedure, which holds no
 -- lock for longer than a step (partitions.rs). A single step in a transaction of the caller's own, which may stay open,
--- needs the rights of the owner where it locks others out; so does what notes something or brings a date back.
+-- needs the rights of the owner; so does what notes something or brings a date back.
 
 CREATE FUNCTION tidemark_internal.managed_tables()
 RETURNS TABLE (parent regclass, owner regrole, as_owner boolean)
@@ -62,7 +62,7 @@ actions: create (partitions made, their number in detail), detached,
 finalize, attach (a partition that is needed again), refused, failed
 (Postgres refused a DETACH, and why), forget, drop, and skip when another
 session maintains the table. The caller must have the rights of the owner of
-parent; for create INSERT on it is enough.';
+parent; INSERT on it is enough for tidemark.run_maintenance.';
 
 CREATE FUNCTION tidemark_internal.maintenance_step(caller oid, parent regclass, work text,
     OUT action text, OUT event_date date, OUT partition text, OUT detail text)
@@ -72,11 +72,8 @@ AS $$
 BEGIN
     IF parent IS NULL THEN
         RAISE EXCEPTION 'parent must not be NULL' USING ERRCODE = '22004';
-    ELSIF work = 'create' THEN
-        PERFORM tidemark_internal.check_may_insert(caller, parent, work);
-    ELSE
-        PERFORM tidemark_internal.check_may_act_as(caller, parent);
     END IF;
+    PERFORM tidemark_internal.check_may_act_as(caller, parent);
     SELECT s.* INTO action, event_date, partition, detail FROM tidemark_internal.take_step(parent, work) s;
 END
 $$;

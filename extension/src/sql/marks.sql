@@ -173,9 +173,9 @@ are scoped only their rows, others every date. ids must be complete: all
 values by which the rows of these persons are found in source and in the
 models, before and after the change. Call it in the transaction that changes
 them. NULL ids are skipped; none at all mark nothing. 54000 for more than
-100,000 of them, 22P02 for one that is no value of the column by which a
-model is scoped, 22023 for a reason of more than 1,000 characters. Needs
-what tidemark.mark_dirty needs.';
+100,000 ids or one of more than 1,000 bytes, 22P02 for one that is no value
+of the column by which a model is scoped, 22023 for a reason of more than
+1,000 characters. Needs what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
@@ -190,6 +190,8 @@ BEGIN
         RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
     ELSIF cardinality(given) > 100000 THEN
         RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
+    ELSIF EXISTS (SELECT FROM unnest(given) AS x WHERE octet_length(x) > 1000) THEN
+        RAISE EXCEPTION 'ids must have at most 1000 bytes each' USING ERRCODE = '54000';
     ELSIF given <> '{}' THEN
         -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
         SELECT rtrim(t.ids_type, '[]') INTO refused
@@ -315,7 +317,7 @@ BEGIN
      CROSS JOIN LATERAL unnest(s.dates) AS span
      CROSS JOIN LATERAL generate_series(
            0, CASE WHEN isfinite(lower(span)) THEN upper(span) - lower(span) - 1 ELSE 0 END) AS n;
-EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
     -- Whatever is wrong with a mark, and however it came here: only that one stays behind.
     IF half = 0 THEN
         UPDATE tidemark_internal.dirty_log l SET set_aside = concat(SQLSTATE, ' ', SQLERRM) WHERE l.id = ids[1];
@@ -335,6 +337,7 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.pass_on(bigint[], boolean) FROM PUB
 CREATE FUNCTION tidemark_internal.distribute_dirty() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1min'
 AS $$
 DECLARE
     -- What one call, which is one transaction, takes: marks, and dates that come of them at most.

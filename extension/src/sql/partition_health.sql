@@ -176,7 +176,8 @@ BEGIN
                        FROM (SELECT unnest(range_agg(tstzrange(a.from_time, a.to_time))) AS r FROM attached a) AS x
                       WHERE r @> now())
     SELECT (SELECT count(*) FROM bounds), (SELECT count(*) FROM bounds b WHERE b.pending), min(a.from_time)::date,
-           (max(a.to_time) - interval '1 microsecond')::date, count(*) FILTER (WHERE a.next < a.to_time),
+           (max(a.to_time) FILTER (WHERE a.to_time > '0001-01-01 00:00:00Z') - interval '1 microsecond')::date,
+           count(*) FILTER (WHERE a.next < a.to_time),
            coalesce((SELECT c.until FROM covered c), now()),
            count(*) FILTER (WHERE a.from_time > now() AND a.to_time <= (SELECT c.until FROM covered c))
       INTO partitions, pending_detach, oldest_date, newest_date, overlapping, covered_until, premade_partitions
@@ -186,7 +187,8 @@ BEGIN
     -- Old dates without rows need no partition: whoever has rows for them makes it.
     SELECT count(*) INTO gaps FROM tidemark_internal.wanted_dates(parent);
     SELECT coalesce(sum(o.partitions), 0) INTO other_bounds FROM tidemark_internal.other_partitions(parent) o;
-    SELECT coalesce(sum((d.to_time - interval '1 microsecond')::date - d.from_time::date + 1), 0) INTO refused_dates
+    SELECT coalesce(sum((greatest(d.to_time, '0001-01-01 00:00:00Z') - interval '1 microsecond')::date
+                        - greatest(d.from_time, '0001-01-01 00:00:00Z')::date + 1), 0) INTO refused_dates
       FROM tidemark_internal.due_partitions(parent) d WHERE d.blocked IS NOT NULL AND isfinite(d.from_time);
 END
 $$;

@@ -430,7 +430,14 @@ BEGIN
     END IF;
     missing := tidemark_internal.dates_to_make(parent, wanted, tidemark_internal.may_act_for(caller, parent));
     -- Nothing missing is the usual case and takes no lock.
-    IF missing <> '{}' THEN
+    IF missing <> '{}' AND NOT tidemark_internal.may_act_for(caller, parent)
+       AND (EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = parent AND p.partdefid <> 0)
+            OR EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = parent AND c.contype = 'f')) THEN
+        -- In a transaction that he may leave open.
+        RAISE EXCEPTION 'permission denied to make partitions of table %', parent
+            USING ERRCODE = '42501', HINT = 'It has a DEFAULT partition or a foreign key, so that others would be '
+                'locked out: CALL tidemark.run_maintenance makes those ahead, its owner any.';
+    ELSIF missing <> '{}' THEN
         RETURN QUERY SELECT unnest(tidemark_internal.execute_as_owner(parent, format(
             'SELECT tidemark_internal.create_partitions(%s::pg_catalog.regclass, %L)::pg_catalog.oid[]',
             parent::oid, missing))::oid[])::regclass;

@@ -82,11 +82,12 @@ GRANT SELECT (parent, event_date, held_until, code) ON tidemark_internal.retenti
 CREATE FUNCTION tidemark_internal.holds_whole_dates(from_time timestamptz, to_time timestamptz) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1
 SET search_path = pg_catalog, pg_temp
-RETURN isfinite(from_time) AND isfinite(to_time)
+RETURN from_time >= '0001-01-01 00:00:00Z' AND to_time <= '10000-01-01 00:00:00Z'
    AND date_trunc('day', from_time AT TIME ZONE 'UTC') = from_time AT TIME ZONE 'UTC'
    AND date_trunc('day', to_time AT TIME ZONE 'UTC') = to_time AT TIME ZONE 'UTC';
 COMMENT ON FUNCTION tidemark_internal.holds_whole_dates(timestamptz, timestamptz) IS
-'Whether a partition with these bounds holds whole UTC dates.';
+'Whether a partition with these bounds holds whole UTC dates, of the years 1
+to 9999.';
 
 CREATE FUNCTION tidemark_internal.retirement_blocker(parent regclass, from_time timestamptz, to_time timestamptz)
 RETURNS text
@@ -96,15 +97,18 @@ SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 AS $$
 DECLARE
-    first_date date := from_time::date;
-    last_date date := (to_time - interval '1 microsecond')::date;
+    first_date date;
+    last_date date;
     there record;
 BEGIN
     IF NOT isfinite(from_time) OR NOT isfinite(to_time) THEN
         RETURN 'its bounds are open';
     ELSIF NOT tidemark_internal.holds_whole_dates(from_time, to_time) THEN
         RETURN format('its bounds are no UTC dates (%s to %s): detach it by hand', from_time, to_time);
-    ELSIF last_date - first_date >= 1000 THEN
+    END IF;
+    first_date := from_time::date;
+    last_date := (to_time - interval '1 microsecond')::date;
+    IF last_date - first_date >= 1000 THEN
         RETURN format('it holds %s days: detach it by hand', last_date - first_date + 1);
     END IF;
     SELECT h.held_until, h.code INTO there FROM tidemark_internal.retention_holds h

@@ -36,7 +36,8 @@ BEGIN
     -- purpose, and the loader makes what late events need. The data do not count: one event of 2100 makes nothing.
     first_date := greatest(least(today, config.seen), today - coalesce(config.retention_days, 366), today - 366);
     SELECT greatest(today + config.premake_days,
-                    least(max(b.to_time) - interval '1 day', (today + 366)::timestamptz)::date) INTO last_date
+                    least(greatest(max(b.to_time), now()) - interval '1 day', (today + 366)::timestamptz)::date)
+      INTO last_date
       FROM tidemark_internal.partition_bounds(parent) b WHERE isfinite(b.to_time);
     RETURN QUERY
         SELECT m.event_date

@@ -102,85 +102,84 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off  -- the estimates of a recursive query are so high that compiling it would take a second
 AS $$
 #variable_conflict use_column
+DECLARE
+    m tidemark_internal.models;
+    cold datemultirange;
+    every datemultirange := '{}';
+    -- Of the models before: their names, their stale dates, and since when.
+    names text[] := '{}';
+    stale datemultirange[] := '{}';
+    since timestamptz[] := '{}';
 BEGIN
-    -- plpgsql keeps the plan, which takes longer to make than to run: live views ask several times per query. Ranges,
-    -- not dates: a mark may be widened by years.
-    -- The model, and the models that it reads, directly or through others.
-    WITH RECURSIVE below(name) AS (
-        SELECT m.name FROM tidemark_internal.models m WHERE m.name = waiting.model
-        UNION
-        SELECT a.name
-          FROM below b
-          JOIN tidemark_internal.model_sources s ON s.model = b.name
-          JOIN tidemark_internal.models a ON a.target = s.source
-    ), cold(name, dates) AS (
+    whole := '{}';
+    cold := '{}';
+    -- The model, and before it those that it reads, directly or through others: each is looked at once, however many
+    -- ways lead to it. Ranges, not dates: a mark may be widened by years. plpgsql keeps the plans, which take longer to
+    -- make than to run: live views ask several times per query.
+    FOR m IN
+        WITH RECURSIVE below(name) AS (
+            SELECT x.name FROM tidemark_internal.models x WHERE x.name = waiting.model
+            UNION
+            SELECT a.name
+              FROM below b
+              JOIN tidemark_internal.model_sources s ON s.model = b.name
+              JOIN tidemark_internal.models a ON a.target = s.source)
+        SELECT x.*
+          FROM tidemark_internal.models_in_order() WITH ORDINALITY AS o(name, n)
+          JOIN tidemark_internal.models x ON x.name = o.name
+         WHERE o.name IN (SELECT b.name FROM below b)
+         ORDER BY o.n
+    LOOP
         -- See tidemark_internal.is_frozen.
-        SELECT x.name, range_agg(x.dates)
-          FROM (SELECT m.name, daterange(r.event_date - m.lookahead_days, r.event_date + m.lookback_days, '[]')
-                  FROM below b
-                  JOIN tidemark_internal.models m ON m.name = b.name
-                  JOIN tidemark_internal.model_sources s ON s.model = m.name
+        SELECT coalesce(range_agg(x.dates), '{}') INTO cold
+          FROM (SELECT daterange(r.event_date - m.lookahead_days, r.event_date + m.lookback_days, '[]')
+                  FROM tidemark_internal.model_sources s
                   JOIN tidemark_internal.retired_dates r ON r.parent = s.source
+                 WHERE s.model = m.name
                 UNION ALL
-                SELECT m.name, daterange(r.event_date, r.event_date, '[]')
-                  FROM below b
-                  JOIN tidemark_internal.models m ON m.name = b.name
-                  JOIN tidemark_internal.retired_dates r ON r.parent = m.target) AS x(name, dates)
-         GROUP BY x.name
-    ), marks(name, dates, marked_at, partly) AS (
-        SELECT x.name, unnest(range_agg(x.dates)), min(x.marked_at), x.partly
-          FROM (SELECT m.name, e.dates, d.marked_at, k.ids IS NOT NULL, d.event_date
-                  FROM below b
-                  JOIN tidemark_internal.models m ON m.name = b.name
-                  JOIN tidemark_internal.model_dirty d ON d.model = m.name
-                 CROSS JOIN LATERAL (SELECT CASE WHEN d.persons IS NOT NULL THEN
+                SELECT daterange(r.event_date, r.event_date, '[]')
+                  FROM tidemark_internal.retired_dates r WHERE r.parent = m.target) AS x(dates);
+        SELECT coalesce(range_agg(x.dates) FILTER (WHERE NOT x.partly), '{}'), coalesce(range_agg(x.dates), '{}'),
+               min(x.marked_at) FILTER (WHERE NOT x.dates <@ cold)
+          INTO whole, every, oldest
+          FROM (SELECT CASE WHEN d.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
+                            ELSE datemultirange(daterange(d.event_date, d.event_date, '[]')) END, d.marked_at,
+                       k.ids IS NOT NULL
+                  FROM tidemark_internal.model_dirty d
+                 CROSS JOIN LATERAL (SELECT CASE WHEN how = 'rows' AND d.persons IS NOT NULL THEN
                        tidemark_internal.known_ids(d.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
-                 CROSS JOIN LATERAL (SELECT CASE
-                       WHEN d.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
-                       ELSE datemultirange(daterange(d.event_date, d.event_date, '[]')) END OFFSET 0) AS e(dates)
+                 WHERE d.model = m.name
                 UNION ALL
-                SELECT m.name, e.dates, l.marked_at, k.ids IS NOT NULL,
-                       CASE WHEN m.lookback_days + m.lookahead_days = 0 THEN l.event_date END
-                  FROM below b
-                  JOIN tidemark_internal.models m ON m.name = b.name
-                  JOIN tidemark_internal.model_sources s ON s.model = m.name
+                SELECT CASE WHEN l.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
+                            ELSE datemultirange(daterange(l.event_date - m.lookahead_days,
+                                                          l.event_date + m.lookback_days, '[]')) END, l.marked_at,
+                       k.ids IS NOT NULL
+                  FROM tidemark_internal.model_sources s
                   JOIN tidemark_internal.dirty_log l ON l.source = s.source
-                 CROSS JOIN LATERAL (SELECT CASE WHEN l.persons IS NOT NULL AND l.passed IS NULL
+                 CROSS JOIN LATERAL (SELECT CASE WHEN how = 'rows' AND l.persons IS NOT NULL AND l.passed IS NULL
                                                   AND coalesce(l.person_column, m.scope_source) = m.scope_source THEN
                        tidemark_internal.known_ids(l.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)
-                 CROSS JOIN LATERAL (SELECT CASE
-                       WHEN l.event_date IS NULL THEN tidemark_internal.undated(m, k.ids, how)
-                       ELSE datemultirange(daterange(l.event_date - m.lookahead_days, l.event_date + m.lookback_days,
-                                                     '[]')) END OFFSET 0) AS e(dates)
                  -- A mark that could not be passed on, or would not be, must not make views fail.
-                 WHERE l.set_aside IS NULL
+                 WHERE s.model = m.name AND l.set_aside IS NULL
                    AND (l.event_date IS NULL OR l.event_date BETWEEN '0001-01-01' AND '9999-12-31')
                    AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))
-               ) AS x(name, dates, marked_at, partly, alone)
-         -- Each date keeps its own time, except where a mark is about many.
-         GROUP BY x.name, x.partly, x.alone
-    ), waiting(model, dates, marked_at, partly) AS (
-        SELECT k.name, k.dates, k.marked_at, k.partly FROM marks k
-        UNION
-        -- What is stale below is stale here, except where it will stay as it is. Without bounds it remains so.
-        SELECT m.name, daterange(lower(p) - m.lookahead_days, upper(p) - 1 + m.lookback_days, '[]'), w.marked_at, false
-          FROM waiting w
-          JOIN tidemark_internal.models a ON a.name = w.model
-          JOIN tidemark_internal.model_sources s ON s.source = a.target
-          JOIN tidemark_internal.models m ON m.name = s.model
-          JOIN below b ON b.name = m.name
-          LEFT JOIN cold c ON c.name = w.model
-         CROSS JOIN LATERAL unnest(datemultirange(w.dates) - coalesce(c.dates, '{}')) AS p
-    ), here AS (
-        SELECT range_agg(w.dates) FILTER (WHERE NOT w.partly) AS whole, range_agg(w.dates) AS every,
-               (SELECT c.dates FROM cold c WHERE c.name = waiting.model) AS cold,
-               min(w.marked_at) FILTER (WHERE NOT EXISTS (
-                   SELECT FROM cold c WHERE c.name = waiting.model AND w.dates <@ c.dates)) AS oldest
-          FROM waiting w WHERE w.model = waiting.model)
-    SELECT coalesce(h.whole - x.cold, '{}'), coalesce(h.every - coalesce(h.whole, '{}') - x.cold, '{}'),
-           coalesce(h.every * x.cold, '{}'), h.oldest
-      INTO whole, partly, frozen, oldest
-      FROM here h CROSS JOIN LATERAL (SELECT coalesce(h.cold, '{}')) AS x(cold);
+                UNION ALL
+                -- What is stale below is stale here. Without bounds it remains so.
+                SELECT datemultirange(daterange(lower(r) - m.lookahead_days, upper(r) - 1 + m.lookback_days, '[]')),
+                       u.since, false
+                  FROM unnest(names, stale, since) AS u(name, dates, since)
+                  JOIN tidemark_internal.models a ON a.name = u.name
+                  JOIN tidemark_internal.model_sources s ON s.source = a.target
+                 CROSS JOIN LATERAL unnest(u.dates) AS r
+                 WHERE s.model = m.name) AS x(dates, marked_at, partly);
+        names := array_append(names, m.name);
+        -- Except where it will stay as it is.
+        stale := array_append(stale, every - cold);
+        since := array_append(since, oldest);
+    END LOOP;
+    partly := every - whole - cold;
+    frozen := every * cold;
+    whole := whole - cold;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.waiting(text, text) IS

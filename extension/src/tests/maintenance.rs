@@ -343,13 +343,33 @@ warehouse.past: its bounds are open"
         ));
         assert!(refusal(&format!("ARRAY[{TODAY} + 2]")).starts_with("55000 rows of date"));
         run("SET LOCAL ROLE writer");
+        assert!(refusal(&format!("ARRAY[{TODAY} + 3]")).starts_with("42501"), "which would lock others out");
+        run("RESET ROLE");
         assert_ne!(made(&format!("ARRAY[{TODAY} + 3]")), "NULL");
-        run("RESET ROLE; SELECT tidemark_internal.maintenance_step('warehouse.events', 'create')");
+        run("SELECT tidemark_internal.maintenance_step('warehouse.events', 'create')");
         assert_eq!(
             text("SELECT string_agg(DISTINCT who || ' ' || said, ', ') FROM warehouse.seen"),
             "keeper 42501"
         );
         assert_eq!(text("SELECT current_user = session_user"), "true");
+    }
+
+    #[pg_test]
+    fn partitions_at_the_ends_of_time_are_shown_and_left_alone() {
+        warehouse();
+        run("SET LOCAL ROLE keeper;
+             CREATE TABLE warehouse.oldest PARTITION OF warehouse.events
+                 FOR VALUES FROM (MINVALUE) TO ('4714-11-24 00:00:00+00 BC');
+             CREATE TABLE warehouse.caesar PARTITION OF warehouse.events
+                 FOR VALUES FROM ('0044-03-15 00:00:00+00 BC') TO ('0044-03-16 00:00:00+00 BC');
+             SELECT tidemark.manage_partitions('warehouse.events', 0, retention_days => 1)");
+        let health = "SELECT concat_ws(' ', partitions, other_bounds, gaps, last_error) FROM tidemark.partition_health";
+        assert_eq!(text(health), "3 2 0");
+        let plan =
+            "SELECT count(*) FROM tidemark.plan_maintenance('warehouse.events') WHERE action = 'refused'";
+        assert_eq!(text(plan), "2");
+        let step = "SELECT s.action IS NULL FROM tidemark_internal.maintenance_step('warehouse.events', 'retire') AS s";
+        assert_eq!(text(step), "true");
     }
 
     #[pg_test]

@@ -1,5 +1,5 @@
 //! Which models add the rows that their source gained instead of computing a date anew. That they do, and when, takes
-//! several transactions: tests/tests/append.rs.
+//! several transactions: tests/tests/append/.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -217,6 +217,7 @@ mod tests {
                 "'w.events', ARRAY(SELECT gen_random_uuid()::text FROM generate_series(1, 100001))",
                 "54000 ids must have at most 100000 elements",
             ),
+            ("'w.events', ARRAY[repeat('x', 1001)]", "54000 ids must have at most 1000 bytes each"),
             ("'w.events', '{}', repeat('x', 1001)", "22023 reason must have at most 1000 characters"),
             ("NULL, '{}'", "22004 source must not be NULL"),
         ] {

@@ -137,7 +137,11 @@ async fn one_table(
     last: bool,
     count: &mut i64,
 ) -> Result<(), Error> {
-    if !table.ours && works.contains(&Work::Retire) {
+    if !table.ours {
+        // It does all of it at once; the loader makes what events need.
+        if !works.contains(&Work::Retire) {
+            return Ok(());
+        }
         return by_procedure(client, table, count).await.map_err(|e| table.failed(config, &e).error);
     }
     let mut first: Option<Failed> = None;
@@ -163,9 +167,6 @@ async fn by_procedure(client: &Client, table: &Table, count: &mut i64) -> Result
 }
 
 async fn record(client: &Client, table: &Table, note: Option<&String>) -> Result<(), PgError> {
-    if !table.ours {
-        return Ok(());
-    }
     let sql = "SELECT tidemark_internal.record_maintenance($1::oid::regclass, $2)";
     client.execute(sql, &[&table.oid, &note]).await.map(|_| ())
 }

@@ -1,6 +1,7 @@
 //! Who has tables, models and views of his own beside others': what he locks, what his code does or raises, and what he
 //! leaves behind holds up nobody else for long, and never runs with rights that are not his.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -517,4 +518,58 @@ fn marks_of_a_model_that_looks_back_for_years_are_cheap_to_others() {
     client.batch_execute("CALL tidemark.refresh('s.m')").unwrap();
     drop(owner);
     forget(&database, &role);
+}
+
+#[test]
+fn models_that_read_each_other_in_many_ways_are_cheap_to_others() {
+    let database = cluster::shared().empty_database();
+    database.connect().batch_execute(WAREHOUSE).unwrap();
+    let (role, mut owner) = neighbour(&database, "net");
+    owner.batch_execute("CREATE TABLE own.src (event_date date)").unwrap();
+    let mut below = "own.src".to_owned();
+    for level in 0..9 {
+        let days = 1 << level;
+        for (kind, back, ahead) in [("x", 0, 0), ("y", days, 0), ("z", 0, days)] {
+            let create = format!(
+                "SELECT tidemark.create_model('own.{kind}{level}', '{{{below}}}', 'SELECT event_date FROM own.src
+                     WHERE event_date >= $1 AND event_date < $2', '{{event_date}}', {back}, {ahead})"
+            );
+            owner.batch_execute(&create).unwrap();
+        }
+        below = ["x", "y", "z"].map(|kind| format!("own.{kind}{level}")).join(",");
+    }
+    let mark = "SELECT tidemark.mark_dirty('own.src', ARRAY(SELECT date '2000-01-01' + 30 * i
+                                                              FROM generate_series(1, 300) AS i))";
+    owner.batch_execute(mark).unwrap();
+    let mut client = database.connect();
+    client.batch_execute("SET statement_timeout = '3s'").unwrap();
+    // 3^9 ways lead from a mark to the last level: a date moves by up to 511 days to either side.
+    let status = "SELECT dirty_dates::text FROM tidemark.model_status WHERE model = 'own.x8'";
+    let dirty: String = client.query_one(status, &[]).unwrap().get(0);
+    assert_eq!(dirty, (30 * 299 + 1 + 2 * 255).to_string());
+    client.batch_execute("SELECT * FROM tidemark.partition_health").unwrap();
+    drop(owner);
+    forget(&database, &role);
+}
+
+#[test]
+fn a_step_says_nothing_that_its_caller_could_refuse_to_read() {
+    let database = cluster::shared().empty_database();
+    database.connect().batch_execute(WAREHOUSE).unwrap();
+    let said = Arc::new(Mutex::new(0));
+    let heard = Arc::clone(&said);
+    let mut config: postgres::Config = database.superuser_url().parse().unwrap();
+    config.notice_callback(move |notice| *heard.lock().unwrap() += notice.message().len());
+    let mut client = config.connect(postgres::NoTls).unwrap();
+    for set in ["client_min_messages = debug5", "debug_print_plan = on", "debug_print_parse = on"] {
+        client.batch_execute(&format!("SET {set}")).unwrap();
+    }
+    client.batch_execute("SELECT count(*) FROM s.src").unwrap();
+    let loud = std::mem::take(&mut *said.lock().unwrap());
+    assert!(loud > 1000, "{loud}");
+    client.batch_execute("CALL tidemark.refresh()").unwrap();
+    client.batch_execute("CALL tidemark.run_maintenance('s.ev')").unwrap();
+    let quiet = *said.lock().unwrap();
+    assert!(quiet < 100_000, "{quiet} bytes");
+    drop(client);
 }
