@@ -559,7 +559,9 @@ fn a_step_says_nothing_that_its_caller_could_refuse_to_read() {
     let said = Arc::new(Mutex::new(0));
     let heard = Arc::clone(&said);
     let mut config: postgres::Config = database.superuser_url().parse().unwrap();
-    config.notice_callback(move |notice| *heard.lock().unwrap() += notice.message().len());
+    config.notice_callback(move |notice| {
+        *heard.lock().unwrap() += notice.message().len() + notice.detail().map_or(0, str::len);
+    });
     let mut client = config.connect(postgres::NoTls).unwrap();
     for set in ["client_min_messages = debug5", "debug_print_plan = on", "debug_print_parse = on"] {
         client.batch_execute(&format!("SET {set}")).unwrap();
