@@ -398,15 +398,16 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10 AS 'MODULE_PATHNAME', 't
 COMMENT ON FUNCTION tidemark.ensure_partitions(regclass, date[]) IS
 'Makes the daily partitions of parent that are missing for these UTC dates
 (at most 500), all or none, and returns those it made; nothing when all
-exist. parent must be partitioned by range of one timestamptz column. The
-caller needs INSERT on parent: then dates go from the last that retention
-keeps (731 days ago without retention) to 7 days ahead (premake_days if that
-is more). Who has the rights of the owner makes those from 1900 to 366 days
-ahead. 22023 for other dates, 55000 for retired ones (tidemark.
-retired_dates) and where partitions with other bounds or DEFAULT are in the
-way. The partitions belong to the owner of parent and are granted to nobody.
-Takes SHARE UPDATE EXCLUSIVE on parent only if something is missing, so
-readers and writers go on. Safe to call from many sessions at once.';
+exist. parent must be partitioned by range of one timestamptz column. Who
+has the rights of the owner makes those from 1900 to 366 days ahead. With
+INSERT alone, and only where there is no DEFAULT partition and no foreign
+key, dates go from the last that retention keeps (731 days ago without
+retention) to 7 days ahead (premake_days if that is more). 22023 for other
+dates, 55000 for retired ones (tidemark.retired_dates) and where partitions
+with other bounds or DEFAULT are in the way. The partitions belong to the
+owner of parent and are granted to nobody. Takes SHARE UPDATE EXCLUSIVE on
+parent only if something is missing, so readers and writers go on. Safe to
+call from many sessions at once.';
 
 CREATE FUNCTION tidemark_internal.ensure_partitions(caller oid, parent regclass, dates date[]) RETURNS SETOF regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000 ROWS 10
