@@ -25,7 +25,7 @@
 //! | # | condition | channel |
 //! |---|---|---|
 //! | 1 | campaign contains `cross-network` | Cross Network |
-//! | 2 | **paid**: medium is `cpc`, `cpm`, `cpv`, `cpa`, `ppc` or `retargeting`, or starts with `paid`, or the click id is one that only advertisements set (`gclid`, `gbraid`, `wbraid`, `gad_source`, `dclid`, `msclkid`, `yclid`, `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid`, `epik`) | rules 3 to 11 |
+//! | 2 | **paid**: medium is `cpc`, `cpm`, `cpv`, `cpa`, `ppc` or `retargeting`, or starts with `paid`, or a paid click id | 3 to 11 |
 //! | 3 | paid, and the source's kind is search, social, video or shopping | Paid Search, Paid Social, Paid Video, Paid Shopping |
 //! | 4 | paid, shopping campaign | Paid Shopping |
 //! | 5 | paid, medium contains `search`, `social`, `video` or `shopping`, or is `cpv` (video) | as in rule 3 |
@@ -34,17 +34,28 @@
 //! | 8 | paid, click id `gad_source=1`, `msclkid` or `yclid` | Paid Search |
 //! | 9 | paid, click id `dclid` | Display |
 //! | 10 | paid, video campaign | Paid Video |
-//! | 11 | paid, click id `fbclid`, `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid` or `epik`; any other paid visit | Paid Social; Paid Other |
+//! | 11 | paid, click id `fbclid` or a paid one of a social network; any other paid visit | Paid Social; Paid Other |
 //! | 12 | no source, medium, referrer or click id | Direct |
 //! | 13 | medium `display`, `banner`, `expandable`, `interstitial` | Display |
-//! | 14 | the source has a kind | Organic Search, Organic Social, Organic Video, Organic Shopping, Email, SMS, Push, Audio, Affiliates, Display |
+//! | 14 | the source has a kind | the organic channel of search, social, video or shopping; or that of its kind |
 //! | 15 | shopping campaign | Organic Shopping |
-//! | 16 | medium: `organic`; `social`, `sm` or a spelling of social network or media; `shopping`; email in its spellings or `newsletter`; `sms`; `affiliate(s)`; `audio` or `podcast`; contains `video`; ends with `push` or contains `mobile` or `notification`; `referral`, `app`, `link` | Organic Search; Organic Social; Organic Shopping; Email; SMS; Affiliates; Audio; Organic Video; Push; Referral |
+//! | 16 | the medium says it, see below | as it says |
 //! | 17 | the referrer has a kind | as in rule 14 |
 //! | 18 | video campaign | Organic Video |
 //! | 19 | click id `fbclid` | Organic Social |
 //! | 20 | there is a referrer | Referral |
 //! | 21 | otherwise (tagged, but with nothing known) | Unknown |
+//!
+//! **Paid click ids** are those that only advertisements set: `gclid`, `gbraid`, `wbraid`, `gad_source`, `dclid`, `msclkid`
+//! and `yclid`; of social networks `ttclid`, `twclid`, `li_fat_id`, `rdt_cid`, `sccid` and `epik`.
+//!
+//! **Kinds** of sources and referrers beside search, social, video and shopping: Email, SMS, Push, Audio, Affiliates,
+//! Display.
+//!
+//! **Media** of rule 16: `organic` is Organic Search; `social`, `sm` and the spellings of social network and media are
+//! Organic Social; `shopping` is Organic Shopping; email in its spellings and `newsletter` are Email; `sms` is SMS;
+//! `affiliate` and `affiliates` are Affiliates; `audio` and `podcast` are Audio; what contains `video` is Organic Video;
+//! what ends with `push`, or contains `mobile` or `notification`, is Push; `referral`, `app` and `link` are Referral.
 
 mod tables;
 #[cfg(test)]

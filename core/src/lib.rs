@@ -1,8 +1,8 @@
 //! The algorithms behind tidemark, free of Postgres.
 //!
 //! Everything here is a pure function or a mergeable state over plain numbers: event times are `i64` microseconds,
-//! persons and event names never appear (timelines have hashes and codes of them). Each state obeys the same law: any order of rows and any split into
-//! partial states that are merged afterwards gives the same answer, bit for bit.
+//! persons and event names never appear (timelines have hashes and codes of them). Each state obeys the same law: any
+//! order of rows and any split into partial states that are merged afterwards gives the same answer, bit for bit.
 //!
 //! What does not live here: SQL types, memory contexts, error codes (see `extension/`), and anything that talks to
 //! a server (see `loader/`).

@@ -280,6 +280,19 @@ pub fn connect(url: &str) -> Client {
     Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {shown}: {}", explain(&e)))
 }
 
+/// Runs statements, each by itself: CALL commits, which a string of several does not allow.
+pub fn run(client: &mut Client, sql: &str) {
+    for statement in sql.split(";\n").flat_map(|part| part.split("; ")) {
+        client.batch_execute(statement).unwrap_or_else(|e| panic!("{statement}: {}", explain(&e)));
+    }
+}
+
+/// What a query says, its rows one after the other.
+pub fn told(client: &mut Client, sql: &str) -> String {
+    let lines: Vec<String> = rows(client, sql).into_iter().map(|row| row.join(" ")).collect();
+    lines.join(", ")
+}
+
 /// Runs statements and returns the rows of all of them, every value as text, `NULL` for a null.
 pub fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let messages = client.simple_query(sql).unwrap_or_else(|e| panic!("{}\nin {sql}", explain(&e)));

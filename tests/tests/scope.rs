@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 use postgres::Client;
-use tidemark_tests::cluster::{Cluster, Database, rows};
+use tidemark_tests::cluster::{Cluster, Database, run, told};
 
 /// Events that come into `w.raw`, a model of them, and sessions of persons with a gap of an hour, which may go on after
 /// midnight; refreshed.
@@ -37,19 +37,6 @@ fn world(database: &Database<'_>) -> Client {
         .unwrap();
     refreshed(&mut client);
     client
-}
-
-fn run(client: &mut Client, sql: &str) {
-    // CALL commits, which a string of several statements does not allow.
-    for statement in sql.split(";\n").flat_map(|part| part.split("; ")) {
-        client.batch_execute(statement).unwrap_or_else(|e| panic!("{statement}: {e:?}"));
-    }
-}
-
-/// What a query says, its rows on lines.
-fn told(client: &mut Client, sql: &str) -> String {
-    let lines: Vec<String> = rows(client, sql).into_iter().map(|row| row.join(" ")).collect();
-    lines.join(", ")
 }
 
 /// Refreshes all there is and says how it went for the sessions, newest date first: in which way, of how many persons,

@@ -8,7 +8,10 @@
 //! | 4 to 7 | rows |
 //! | 8 to 11 | 0 |
 //! | 12 to 15 | checksum of everything else |
-//! | then, varints | per column, ascending: its number, how many bytes follow; per group of one code and event: both, the rows, how many bytes follow; per slot: its number less that of the one before, and the rows |
+//! | then, varints | per column, ascending: its number, and how many bytes follow, which are its groups |
+//!
+//! A group, of one code and event: both, the rows, and how many bytes follow, which are its slots. A slot: its number
+//! less that of the one before, and the rows.
 //!
 //! Column 0 is the event, whose groups have the code 0. A property is left out if counting it takes many numbers, as of
 //! pages of a small date: then there is little to gain.

@@ -5,7 +5,7 @@
 mod timeline;
 
 use postgres::Client;
-use tidemark_tests::cluster::{Cluster, Database, rows};
+use tidemark_tests::cluster::{Cluster, Database, run, told};
 
 /// A source with its marks by trigger, and a model of its rows whose key is the id; refreshed.
 fn world(database: &Database<'_>) -> Client {
@@ -22,13 +22,6 @@ fn world(database: &Database<'_>) -> Client {
     client
 }
 
-fn run(client: &mut Client, sql: &str) {
-    // CALL commits, which a string of several statements does not allow.
-    for statement in sql.split(";\n").flat_map(|part| part.split("; ")) {
-        client.batch_execute(statement).unwrap_or_else(|e| panic!("{statement}: {e:?}"));
-    }
-}
-
 fn model(client: &mut Client, name: &str, filter: &str) {
     client
         .batch_execute(&format!(
@@ -38,12 +31,6 @@ fn model(client: &mut Client, name: &str, filter: &str) {
              $query$, '{{event_date, id}}')"
         ))
         .unwrap();
-}
-
-/// What a query says, its rows on lines.
-fn told(client: &mut Client, sql: &str) -> String {
-    let lines: Vec<String> = rows(client, sql).into_iter().map(|row| row.join(" ")).collect();
-    lines.join(", ")
 }
 
 /// Refreshes all there is and says, model by model and newest date first, how that went: rows inserted, updated,

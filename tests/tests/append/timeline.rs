@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use postgres::{Client, NoTls};
-use tidemark_tests::cluster::Database;
+use tidemark_tests::cluster::{Database, run, told};
 use tidemark_tests::race::kill_9;
 use tidemark_tests::wait_until;
 
-use super::{refreshed, run, told};
+use super::refreshed;
 
 /// A source with two dates of 200 events, and a timeline of it; refreshed.
 fn line(database: &Database<'_>, source: &str) -> Client {

@@ -25,6 +25,7 @@ mod model_schedules;
 mod models;
 mod neighbours;
 mod offsets;
+mod onlookers;
 mod operations;
 mod plans;
 mod refusals;
