@@ -18,7 +18,7 @@ use tidemark_loader::event::time::day_of;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    preset: u8,
+    format: u8,
     dedupe: u8,
     late: u8,
     keep: u8,
@@ -177,7 +177,7 @@ fn check_counts(batch: &Batch) {
 fuzz_target!(|input: Input<'_>| {
     let limits = Limits { late_policy: one_of::<LatePolicy>(input.late), ..Limits::default() };
     let mut encoder = Encoder::new(limits)
-        .with_format(FORMATS[usize::from(input.preset) % FORMATS.len()].clone())
+        .with_format(FORMATS[usize::from(input.format) % FORMATS.len()].clone())
         .with_dedupe(one_of::<Dedupe>(input.dedupe));
     let mut batch = encoder.encode(raw(&input));
     assert!(batch.counts().read >= input.records.len() as u64);

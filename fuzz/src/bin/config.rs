@@ -42,7 +42,7 @@ fn examples() -> Vec<Vec<u8>> {
         [postgres]
         dsn = 'postgresql://u:p@h/d'
         [envelope]
-        preset = "snowplow"
+        mapping = "snowplow"
         fields = ["user_id=/who/id"]"#;
     let environment = "TIDEMARK__LATE__POLICY=refuse\nTIDEMARK__LATE__ALLOWED=36h\n\
                        TIDEMARK__KAFKA__LIBRDKAFKA__CLIENT_ID=x";

@@ -1,4 +1,4 @@
-//! One event, as text: every preset and pointers of one's own, both ways of reading it, and what is said about it.
+//! One event, as text: every mapping and pointers of one's own, both ways of reading it, and what is said about it.
 #![no_main]
 
 use std::sync::LazyLock;

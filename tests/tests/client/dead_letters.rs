@@ -229,7 +229,7 @@ fn a_letter_longer_than_the_limit_stays_open() {
 }
 
 #[test]
-fn records_read_with_the_wrong_preset_are_loaded_later_with_their_headers() {
+fn records_read_with_the_wrong_mapping_are_loaded_later_with_their_headers() {
     let database = cluster::shared().database();
     let received = 1_788_256_802_000;
     let structured = format!(
@@ -267,7 +267,7 @@ fn records_read_with_the_wrong_preset_are_loaded_later_with_their_headers() {
     ];
     assert_eq!(database.rows(&format!("SET TIME ZONE 'UTC'; {sql}")), expected);
 
-    // Read with the right preset from the start, the rows are the same.
+    // Read with the right mapping from the start, the rows are the same.
     let direct = cluster::shared().database();
     assert_eq!(catch_up(&direct, &topic, &["--mapping", "cloudevents"]).loaded, 2);
     assert_eq!(direct.rows(&format!("SET TIME ZONE 'UTC'; {sql}")), expected);
