@@ -5,6 +5,7 @@
 
 mod copies;
 mod describe;
+mod merges;
 mod of_date;
 pub(crate) mod owner;
 mod refresh;

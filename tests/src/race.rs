@@ -104,6 +104,8 @@ pub struct Report {
     pub appended: i64,
     /// How many of these are of the timeline, which gained parts.
     pub parts: i64,
+    /// How many by putting groups together; as far back as the log goes.
+    pub merged: i64,
     /// How many by computing only some persons; as far back as the log goes.
     pub scoped: i64,
     /// Calls of refresh that ended well.
@@ -136,7 +138,7 @@ impl fmt::Display for Report {
         let [cancelled, ended, killed] = self.disturbed;
         write!(
             f,
-            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} of_timeline={} scoped_dates={} cancelled={cancelled} \
+            "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} of_timeline={} merged_dates={} scoped_dates={} cancelled={cancelled} \
              terminated={ended} kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
@@ -145,6 +147,7 @@ impl fmt::Display for Report {
             self.refreshed,
             self.appended,
             self.parts,
+            self.merged,
             self.scoped,
             self.redefined,
             self.compared,

@@ -25,6 +25,7 @@ fn models_and_live_views_are_right_in_a_race() {
             && report.refreshed > 50
             && report.appended > 0
             && report.parts > 0
+            && report.merged > 0
             && report.scoped > 0,
         "{report}"
     );

@@ -26,7 +26,7 @@ pub(super) unsafe fn nodes<'a, T>(list: *mut pg_sys::List) -> &'a [*mut T] {
 #[derive(Default)]
 pub(super) struct Found {
     /// Tables, each as often as it is read.
-    tables: usize,
+    pub(super) tables: usize,
     /// Something whose value may be another one tomorrow, or that needs a row as a whole.
     pub(super) unsuitable: bool,
 }
@@ -104,7 +104,7 @@ pub(super) unsafe fn is_zero(offset: *mut Node) -> bool {
 
 /// One level of the query: the table below it, and for each column the number of the table's column that it passes on.
 /// `None` unless each row of the level comes from one row of that table.
-unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16>>)> {
+pub(super) unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16>>)> {
     // SAFETY: lists and nodes of an analyzed query, looked at according to their tags.
     unsafe {
         let plain = query.commandType == pg_sys::CmdType::CMD_SELECT

@@ -1,5 +1,5 @@
 //! What Postgres knows of a query without running it: its columns, the tables below it, which columns it passes on
-//! (`copies.rs`), and what in it depends on the session (`settings.rs`).
+//! (`copies.rs`), how its rows are merged (`merges.rs`), and what in it depends on the session (`settings.rs`).
 
 use std::ffi::{CStr, CString, c_int};
 
@@ -7,6 +7,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{IntoDatum, PgSqlErrorCode};
 
 use super::copies::copied;
+use super::merges::merges;
 use super::owner::{as_owner, role};
 use super::settings::unstable;
 use crate::support::args;
@@ -71,7 +72,7 @@ pub(super) unsafe fn relations(source: &pg_sys::CachedPlanSource) -> Vec<Oid> {
 }
 
 pg_function! {
-    /// `describe_query(role oid, query text, OUT columns, types, copied, relations, unstable, hint)`.
+    /// `describe_query(role oid, query text, OUT columns, types, copied, merges, relations, unstable, hint)`.
     fn tidemark_describe_query(fcinfo) {
         let role = role(fcinfo, |role| role);
         let Some(query) = args::text(fcinfo, 1, "query") else {
@@ -80,14 +81,17 @@ pg_function! {
         let Ok(text) = CString::new(query) else {
             raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "query must not contain a zero byte")
         };
-        let ((columns, types), copied, relations, unstable) = as_owner(role, || {
-            analyzed(&text, |source| (columns(source), copied(source), relations(source), unstable(source, query)))
+        let ((columns, types), copied, merges, relations, unstable) = as_owner(role, || {
+            analyzed(&text, |source| {
+                (columns(source), copied(source), merges(source), relations(source), unstable(source, query))
+            })
         });
         let (unstable, hint) = unstable.unzip();
         let fields = [
             columns.into_datum(),
             types.into_datum(),
             copied.and_then(IntoDatum::into_datum),
+            merges.and_then(IntoDatum::into_datum),
             relations.into_datum(),
             unstable.and_then(IntoDatum::into_datum),
             hint.and_then(IntoDatum::into_datum),

@@ -17,6 +17,8 @@ struct Model<'a> {
     query: &'a str,
     /// The query for a part of the date: rows that are not stored yet, or those of some persons.
     part: Option<&'a str>,
+    /// How two values of each column become one (`merges.rs`).
+    merges: Vec<String>,
     /// What is true of a stored row of these persons.
     scope: Option<&'a str>,
     /// The same, for many rows that have no index.
@@ -46,8 +48,11 @@ impl Model<'_> {
             "built" => Some(self.built()),
             "append" => self.part.map(|part| self.append(part, false)),
             "append and count" => self.part.map(|part| self.append(part, true)),
-            "diff" => Some(self.diff(self.query, "true", "true")),
-            "scope" => Some(self.diff(self.part?, self.scope?, self.hashed?)),
+            "diff" => Some(self.write(&self.differing(self.query, "true", &self.guard()), "true")),
+            "scope" => {
+                Some(self.write(&self.differing(self.part?, self.scope?, &self.guard()), self.hashed?))
+            }
+            "merge" => Some(self.write(&self.merged(self.part?), "true")),
             "compare" => Some(self.compare()),
             _ => None,
         }
@@ -107,12 +112,28 @@ impl Model<'_> {
         )
     }
 
+    /// The stored rows together with those of a part of the source that they do not hold yet.
+    fn merged(&self, part: &str) -> String {
+        let both = |((name, of), how): (&(String, String), &String)| {
+            let (new, old) = (format!("new.{}", quoted(name)), format!("old.{}", quoted(name)));
+            match how.as_str() {
+                "key" => new,
+                "sum" => format!("CAST(coalesce({new} OPERATOR(pg_catalog.+) {old}, {new}, {old}) AS {of})"),
+                "least" | "greatest" => format!("{how}({new}, {old})"),
+                sketch => format!(
+                    "(SELECT tidemark.{sketch}_union_agg(v.v) FROM (VALUES ({new}), ({old})) AS v(v))"
+                ),
+            }
+        };
+        let values = self.columns.iter().zip(&self.merges).map(both).collect::<Vec<_>>();
+        self.compared(part, "true", &self.guard(), "LEFT", &values)
+    }
+
     /// Writes what differs. Deleted before updated before inserted: each part waits for the count of the one before, so
-    /// that a value which is unique in the table can move from one row to another. `scope` limits the stored rows to those
-    /// that the query is about.
-    fn diff(&self, query: &str, scope: &str, hashed: &str) -> String {
+    /// that a value which is unique in the table can move from one row to another.
+    fn write(&self, compared: &str, hashed: &str) -> String {
         let Self { target, .. } = self;
-        let (compared, columns) = (self.compared(query, scope, &self.guard()), self.columns(""));
+        let columns = self.columns("");
         let written = self.written("SELECT {} FROM diff UNION SELECT tidemark_old FROM diff");
         let assigned = join(
             self.columns.iter().map(|(name, _)| {
@@ -145,7 +166,7 @@ impl Model<'_> {
 
     /// Counts what differs, with the key of one such row, and one of another date.
     fn compare(&self) -> String {
-        let compared = self.compared(self.query, "true", "q.event_date IS NOT DISTINCT FROM $1");
+        let compared = self.differing(self.query, "true", "q.event_date IS NOT DISTINCT FROM $1");
         let (example, keys) = (self.example(), self.keys(""));
         let (old_keys, diff_keys) = (self.keys("old."), self.keys("diff."));
         format!(
@@ -165,13 +186,21 @@ impl Model<'_> {
         )
     }
 
-    /// The computed rows, the stored ones, and those in which they differ. `is_new` says of a row `q` that it is of the
-    /// date.
-    fn compared(&self, query: &str, scope: &str, is_new: &str) -> String {
+    /// The computed rows, the stored ones, and those in which they differ. `scope` limits the stored rows to those that
+    /// the query is about, `is_new` says of a row `q` that it is of the date.
+    fn differing(&self, query: &str, scope: &str, is_new: &str) -> String {
+        let values = self.columns.iter().map(|(name, _)| format!("new.{}", quoted(name))).collect::<Vec<_>>();
+        self.compared(query, scope, is_new, "FULL", &values)
+    }
+
+    /// The same, for stored rows that shall hold these values: what there is of them the join decides.
+    fn compared(&self, query: &str, scope: &str, is_new: &str, join_kind: &str, values: &[String]) -> String {
         let Self { target, .. } = self;
         let (computed, example, keys, null_key) =
             (self.computed(), self.example(), self.keys(""), self.null_key());
-        let (new_row, old_row) = (self.columns("new."), self.columns("old."));
+        let named =
+            self.columns.iter().zip(values).map(|((name, _), value)| format!("{value} AS {}", quoted(name)));
+        let (named, new_row, old_row) = (join(named, ", "), values.join(", "), self.columns("old."));
         let same_key = join(
             self.key.iter().map(|name| {
                 let name = quoted(name);
@@ -190,8 +219,8 @@ impl Model<'_> {
              wrong AS (SELECT {example} AS key FROM new WHERE tidemark_new GROUP BY {keys} \
                  HAVING count(*) > 1 OR {null_key} LIMIT 1), \
              diff AS MATERIALIZED (\
-                SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, {old_person}{new_row} \
-                  FROM (SELECT * FROM new WHERE tidemark_new) AS new FULL JOIN old ON {same_key} \
+                SELECT old.tidemark_table, old.tidemark_row, new.tidemark_new, {old_person}{named} \
+                  FROM (SELECT * FROM new WHERE tidemark_new) AS new {join_kind} JOIN old ON {same_key} \
                  WHERE new.tidemark_new IS NULL OR old.tidemark_row IS NULL \
                     OR ROW({new_row})::record OPERATOR(pg_catalog.*<>) ROW({old_row})::record)"
         )
@@ -247,7 +276,7 @@ impl Model<'_> {
 
 pg_function! {
     /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, part text,
-    /// scope text, hashed text, touched text) -> text`.
+    /// merges text[], scope text, hashed text, touched text) -> text`.
     fn tidemark_statement_text(fcinfo) {
         let required = |index, name: &str| match args::text(fcinfo, index, name) {
             Some(text) => text,
@@ -261,7 +290,7 @@ pg_function! {
         let kind = required(0, "kind");
         let columns: Vec<(String, String)> = list(2).into_iter().zip(list(3)).collect();
         // Of a column that the table computes the statements do not know the values.
-        let touched = args::text(fcinfo, 9, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
+        let touched = args::text(fcinfo, 10, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
         let model = Model {
             target: required(1, "target"),
             touched: touched.map(str::to_owned),
@@ -269,14 +298,15 @@ pg_function! {
             key: list(4),
             query: required(5, "query"),
             part: args::text(fcinfo, 6, "part"),
-            scope: args::text(fcinfo, 7, "scope"),
-            hashed: args::text(fcinfo, 8, "hashed"),
+            merges: list(7),
+            scope: args::text(fcinfo, 8, "scope"),
+            hashed: args::text(fcinfo, 9, "hashed"),
         };
         match model.statement(kind).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
             None => invalid_argument(
                 format!("there is no statement of kind {kind}"),
-                "kind is build, fill, built, append, append and count or scope (with a query for it), diff or compare.",
+                "kind is build, fill, built, append, append and count, merge or scope (with a query for it), diff or compare.",
             ),
         }
     }
@@ -294,6 +324,7 @@ mod tests {
             key: vec!["event_date".to_owned(), "it's".to_owned()],
             query: "SELECT 1 -- a comment",
             part: None,
+            merges: vec![],
             scope: None,
             hashed: None,
             touched: None,
@@ -347,6 +378,22 @@ mod tests {
             // A comment at the end of the query ends there.
             assert!(statement.contains("(SELECT 1 -- a comment\n) AS q"));
         }
+    }
+
+    #[test]
+    fn a_merge_touches_only_rows_of_what_came() {
+        assert_eq!(model().statement("merge"), None);
+        let merges = vec!["key".to_owned(), "sum".to_owned()];
+        let merge = Model { part: Some("SELECT 2"), merges, ..model() }.statement("merge").unwrap();
+        assert!(merge.contains("AS new LEFT JOIN old ON"), "{merge}");
+        let (new, old) = (r#"new."The ""x""""#, r#"old."The ""x""""#);
+        let sum =
+            format!("CAST(coalesce({new} OPERATOR(pg_catalog.+) {old}, {new}, {old}) AS numeric(12,3))");
+        assert!(
+            merge.contains(&format!(r#"new."event_date" AS "event_date", {sum} AS "The ""x""""#)),
+            "{merge}"
+        );
+        assert!(merge.contains("(SELECT 2\n) AS q") && !merge.contains("SELECT 1 -- a comment"), "{merge}");
     }
 
     #[test]

@@ -1,5 +1,11 @@
 -- Additions: the rows that a source gained since a model was refreshed, and models that only compute what comes of
--- them. Which transactions added them, and how many, the marks say (marks.sql); when this way is taken, refresh.sql.
+-- them: new rows (append), or groups that are put together with the stored ones (merge). Which transactions added them,
+-- and how many, the marks say (marks.sql); when this way is taken, refresh.sql.
+--
+-- Nothing is merged twice and nothing left out: a mark is taken once, in the transaction that merges its rows, and only
+-- if they are as many as it says; and of its rows those that the last recompute of the date saw already, before their
+-- mark was taken, are passed over (model_dates.seen). Unmarked changes show in the number of rows: what the source held
+-- then and what was merged since is what it holds now, but for rows whose marks wait.
 
 CREATE FUNCTION tidemark_internal.knows_transactions(relation regclass) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE COST 100
@@ -28,7 +34,8 @@ these transactions ($3) added, looked for from a place on, or everywhere for
 NULL.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.added_rows(tid) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.append_query(model tidemark_internal.models, from_row tid DEFAULT NULL) RETURNS text
+CREATE FUNCTION tidemark_internal.added_query(model tidemark_internal.models, from_row tid,
+    OUT way text, OUT query text, OUT merges text[])
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,7 +44,7 @@ DECLARE
     source record;
     described record;
     same_key text;
-    rewritten text;
+    fits boolean;
 BEGIN
     SELECT s.source, n.nspname, c.relname INTO source
       FROM tidemark_internal.model_sources s
@@ -45,53 +52,115 @@ BEGIN
       JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE s.model = model.name AND has_table_privilege(owner, c.oid, 'SELECT');
     IF NOT FOUND OR (SELECT count(*) FROM tidemark_internal.model_sources s WHERE s.model = model.name) <> 1 THEN
-        RETURN NULL;
+        RETURN;
     END IF;
     described := tidemark_internal.describe_query(owner, model.query);
-    IF described.copied IS NULL OR described.relations IS DISTINCT FROM ARRAY[source.source::oid] THEN
-        RETURN NULL;
+    IF described.relations IS DISTINCT FROM ARRAY[source.source::oid]
+       OR NOT tidemark_internal.knows_transactions(source.source) THEN
+        RETURN;
     END IF;
-    -- Of a key whose columns, but for the date, are the source's own, the rows that are stored already can be told
-    -- before anything is computed.
-    SELECT string_agg('tidemark_stored.' || quote_ident(k.name) || ' = tidemark_source.' || quote_ident(o.copied),
-                      ' AND ' ORDER BY k.n)
-      INTO same_key
-      FROM unnest(model.key) WITH ORDINALITY AS k(name, n)
-      LEFT JOIN unnest(described.columns, described.copied) AS o(name, copied) ON o.name = k.name
-      LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
-      LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
-     WHERE k.name <> 'event_date'
     -- Only types of Postgres itself, and enums: the = of another one need not be the one that its indexes use.
-    HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod)
-                             AND t.attcollation = s.attcollation
-                             AND (t.atttypid < 16384
-                                  OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e')),
-                             false));
-    IF same_key IS NULL THEN
-        RETURN NULL;
+    IF described.copied IS NOT NULL THEN
+        -- Of a key whose columns, but for the date, are the source's own, the rows that are stored already can be told
+        -- before anything is computed.
+        SELECT string_agg('tidemark_stored.' || quote_ident(k.name) || ' = tidemark_source.' || quote_ident(o.copied),
+                          ' AND ' ORDER BY k.n)
+          INTO same_key
+          FROM unnest(model.key) WITH ORDINALITY AS k(name, n)
+          LEFT JOIN unnest(described.columns, described.copied) AS o(name, copied) ON o.name = k.name
+          LEFT JOIN pg_attribute t ON t.attrelid = model.target AND t.attname = k.name
+          LEFT JOIN pg_attribute s ON s.attrelid = source.source AND s.attname = o.copied
+         WHERE k.name <> 'event_date'
+        HAVING bool_and(coalesce(t.atttypid = s.atttypid AND t.atttypmod IN (-1, s.atttypmod)
+                                 AND t.attcollation = s.attcollation
+                                 AND (t.atttypid < 16384
+                                      OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e')),
+                                 false));
+        -- Most of them are not stored yet; the last refresh may have seen some whose mark came after it.
+        same_key := format('NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND ',
+                           model.target) || same_key || ')';
+        way := 'append';
+    ELSIF described.merges IS NOT NULL AND model.lookback_days + model.lookahead_days = 0 THEN
+        -- What is stored must be all of what the query said, and a group must be one row, found by its key.
+        SELECT array_agg(o.how ORDER BY t.attnum),
+               bool_and(CASE WHEN o.how = 'key'
+                             THEN t.attname = ANY (model.key) AND coalesce(l.collisdeterministic, true)
+                                  AND (t.atttypid = ANY ('{bool,bytea,date,int2,int4,int8,text,time,timestamp,
+                                                           timestamptz,uuid,varchar}'::regtype[])
+                                       OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e'))
+                             ELSE NOT t.attname = ANY (model.key) AND t.atttypmod = -1 END
+                        AND coalesce(o.type = t.atttypid, false))
+          INTO merges, fits
+          FROM pg_attribute t
+          LEFT JOIN pg_collation l ON l.oid = t.attcollation
+          LEFT JOIN unnest(described.columns, described.types, described.merges) AS o(name, type, how)
+            ON o.name = t.attname
+         WHERE t.attrelid = model.target AND t.attnum > 0 AND NOT t.attisdropped AND t.attgenerated = '';
+        same_key := CASE WHEN fits THEN format(
+            'tidemark_internal.unseen(tidemark_source.xmin, (SELECT tidemark_internal.seen(%L, $1)))', model.name) END;
+        way := 'merge';
     END IF;
-    IF NOT tidemark_internal.knows_transactions(source.source) THEN
-        RETURN NULL;
+    IF same_key IS NOT NULL THEN
+        query := tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[],
+            ARRAY[source.relname]::text[], ARRAY[format(
+                '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %s AND %s)',
+                source.source, tidemark_internal.added_rows(from_row), same_key)]);
     END IF;
-    -- Most of them are not stored yet; the last refresh may have seen some whose mark came after it.
-    rewritten := tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[],
-        ARRAY[source.relname]::text[], ARRAY[format(
-            '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %s AND NOT EXISTS ('
-            'SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND %s))',
-            source.source, tidemark_internal.added_rows(from_row), model.target, same_key)]);
-    RETURN nullif(rewritten, tidemark_internal.rewrite_query(model.query, NULL, NULL));
+    IF query IS NOT DISTINCT FROM tidemark_internal.rewrite_query(model.query, NULL, NULL) OR query IS NULL THEN
+        way := NULL;
+    END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.append_query(tidemark_internal.models, tid) IS
+COMMENT ON FUNCTION tidemark_internal.added_query(tidemark_internal.models, tid) IS
 'Part of tidemark.refresh: the query of a model, made to read only those rows
 of its source that some transactions added ($3, and from_row, see
-tidemark_internal.added_rows), and for which no row of the date ($1) is
-stored. NULL for a model that must be recomputed even if its source only
-gained rows: each of its rows must come from one row
-(tidemark_internal.describe_query), it must have one source, a heap named in
-the query itself, and its key must be columns of the source, unchanged, with
-or without event_date.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.append_query(tidemark_internal.models, tid) FROM PUBLIC;
+tidemark_internal.added_rows) and that are not in the rows of the date ($1)
+yet. way: append, if each row comes from one row and its key is columns of
+the source, with or without event_date; merge, if rows are groups that can
+be put together (merges: how, for each column of the table); NULL for a
+model that must be recomputed even if its source only gained rows. It must
+have one source, a heap named in the query itself.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.added_query(tidemark_internal.models, tid) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.pending(model text, event_date date) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT CASE WHEN count(*) = count(p.added) THEN coalesce(sum(p.added), 0)::bigint END
+          FROM (SELECT CASE WHEN d.added_by IS NOT NULL THEN d.added END AS added
+                  FROM tidemark_internal.model_dirty d
+                 WHERE d.model = pending.model AND (d.event_date = pending.event_date OR d.event_date IS NULL)
+                UNION ALL
+                SELECT CASE WHEN l.added_by IS NOT NULL AND l.passed IS NULL THEN l.added END
+                  FROM tidemark_internal.model_sources s
+                  JOIN tidemark_internal.models m ON m.name = s.model
+                  JOIN tidemark_internal.dirty_log l ON l.source = s.source
+                 WHERE m.name = pending.model AND (l.event_date = pending.event_date OR l.event_date IS NULL)
+                   AND l.set_aside IS NULL
+                   AND (l.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, l.passed))) AS p);
+COMMENT ON FUNCTION tidemark_internal.pending(text, date) IS
+'How many rows of a date were added to the sources of a model whose marks no
+refresh has taken yet, as the calling query sees it. NULL when they do not
+say so, or not only that.';
+
+CREATE FUNCTION tidemark_internal.source_state(model tidemark_internal.models, event_date date) RETURNS json
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN tidemark_internal.execute_as_owner(model.target, format(
+        'SELECT json_build_object(''rows'', count(s.event_date) - p.n,
+                                  ''seen'', CASE p.n WHEN 0 THEN tidemark_internal.current_seen() END)
+           FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p
+           LEFT JOIN %s AS s ON s.event_date = $1 GROUP BY p.n', model.name,
+        (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name)), event_date);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) IS
+'Part of tidemark.refresh: how many rows of a date the only source of a model
+holds but for those of which marks wait, and if none does, which
+transactions are seen: what is stored then comes of all of them. NULL where
+that is not known.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.find_added(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, INOUT from_row tid, OUT complete boolean)

@@ -7,21 +7,21 @@ AS $$
 DECLARE
     m tidemark_internal.models;
     reason text;
-    appends boolean;
+    additions text;
 BEGIN
     SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = note_ways.model;
     BEGIN
-        appends := CASE WHEN tidemark_internal.timeline_statement(m.name, 'append') IS NULL
-                        THEN tidemark_internal.append_query(m) IS NOT NULL
-                        ELSE (SELECT tidemark_internal.knows_transactions(t.source)
-                                FROM tidemark_internal.timelines t WHERE t.name = m.name) END;
+        additions := CASE WHEN tidemark_internal.timeline_statement(m.name, 'append') IS NULL
+                          THEN (tidemark_internal.added_query(m, NULL)).way
+                          ELSE (SELECT 'append' FROM tidemark_internal.timelines t
+                                 WHERE t.name = m.name AND tidemark_internal.knows_transactions(t.source)) END;
         IF m.scope IS NOT NULL THEN
             reason := tidemark_internal.not_scoped(m);
             PERFORM tidemark_internal.scope_query(m);
         END IF;
     EXCEPTION WHEN feature_not_supported THEN
         -- A table written in a way that cannot be replaced.
-        appends := false;
+        additions := NULL;
         reason := SQLERRM;
     END;
     IF m.scope IS NOT NULL AND reason IS NOT NULL THEN
@@ -30,11 +30,15 @@ BEGIN
                 'with others. Write the query so that each level keeps the column, or leave scope out.';
     END IF;
     UPDATE tidemark_internal.models x
-       SET ways = CASE WHEN appends THEN ARRAY['append'] ELSE '{}' END
+       SET ways = CASE WHEN additions IS NOT NULL THEN ARRAY[additions] ELSE '{}' END
                   || CASE WHEN m.scope IS NOT NULL THEN ARRAY['scope'] ELSE '{}' END || ARRAY['recompute'],
            other_ways = nullif(concat_ws('; ',
-               CASE WHEN NOT appends THEN 'append: its rows do not each come from one row of its only source, with '
-                                          'columns of the source as their key' END,
+               CASE WHEN additions IS DISTINCT FROM 'append'
+                    THEN 'append: its rows do not each come from one row of its only source, with columns of the '
+                         'source as their key' END,
+               CASE WHEN additions IS NULL
+                    THEN 'merge: they are not groups of rows of its only source, with sums, counts, the least, the '
+                         'greatest and sketches' END,
                CASE WHEN m.scope IS NULL THEN 'scope: create_model was given none' END), '')
      WHERE x.name = m.name;
     IF m.scope IS NOT NULL THEN

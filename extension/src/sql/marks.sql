@@ -8,14 +8,16 @@
 --
 -- A mark may say more than that rows of a date changed, so that less is to be done; what it does not say, is meant.
 -- * added_by: none was changed or deleted, and this transaction added the rows, so many of them. A model that makes
---   each of its rows from one row of its source (append) only needs the new ones, and finds them by it.
+--   each of its rows from one row of its source (append), or groups that can be put together (merge), only needs the
+--   new ones, and finds them by it.
 -- * persons: it concerns the rows of these persons only, by the column person_column of the source. A model that is
 --   scoped by this column (scope) only needs theirs. The refresh of the model below says so, which knows the rows that
 --   it wrote, or who calls tidemark.mark_persons (then for every column that a model is scoped by).
 -- * no date: all dates on which these persons have rows. They are looked up when the mark is taken, not when it is
 --   made: whoever is just adding a row of theirs on another date could not be seen then.
--- All marks of a date together decide how it is refreshed (tidemark_internal.refresh_date): as the first of append and
--- scope that all of them allow and the model has, and where there is none, or anything is not as expected, recomputed.
+-- All marks of a date together decide how it is refreshed (tidemark_internal.refresh_date): as the first of append,
+-- merge and scope that all of them allow and the model has, and where there is none, or anything is not as expected,
+-- recomputed.
 --
 -- And none that is distributed while a model is being registered, which nobody can see yet: its table was read before
 -- the rows of the mark were there. Such marks stay in the log with the snapshot under which they were passed on, and

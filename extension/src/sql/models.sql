@@ -103,7 +103,7 @@ COMMENT ON COLUMN tidemark_internal.refresh_log.rows_inserted IS 'Rows that were
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.seconds IS 'How long the recompute of the date took.';
-COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, scope or recompute: how it was done.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, merge, scope or recompute: how it was done.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.persons IS 'How many persons it was for; NULL for all.';
 
 CREATE TABLE tidemark_internal.model_dates (
@@ -116,6 +116,7 @@ CREATE TABLE tidemark_internal.model_dates (
     counted_at timestamptz,
     count_seconds double precision,
     seen bytea,
+    source_rows bigint,
     PRIMARY KEY (model, event_date)
 );
 COMMENT ON TABLE tidemark_internal.model_dates IS
@@ -134,7 +135,10 @@ COMMENT ON COLUMN tidemark_internal.model_dates.counted_at IS
 COMMENT ON COLUMN tidemark_internal.model_dates.count_seconds IS
 'How long the refresh took that counted them, by which the next one knows how soon to do it again.';
 COMMENT ON COLUMN tidemark_internal.model_dates.seen IS
-'Which transactions its statement saw (tidemark_internal.unseen); NULL where that was not asked, or is not known.';
+'Which transactions its statement saw, that of the last recompute if rows were merged since '
+'(tidemark_internal.unseen); NULL where that was not asked, or is not known.';
+COMMENT ON COLUMN tidemark_internal.model_dates.source_rows IS
+'How many rows of the only source a model that merges was computed from; NULL for others, or if not known.';
 
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.models', '');
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.model_sources', '');

@@ -38,18 +38,21 @@ code raises in it, 57014 and P0004 included; a cancel is still one.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_contained(text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.describe_query(role oid, query text,
-    OUT columns text[], OUT types oid[], OUT copied text[], OUT relations oid[], OUT unstable text, OUT hint text)
+    OUT columns text[], OUT types oid[], OUT copied text[], OUT merges text[], OUT relations oid[], OUT unstable text,
+    OUT hint text)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_describe_query';
 COMMENT ON FUNCTION tidemark_internal.describe_query(oid, text) IS
 'What Postgres knows of a query with two parameters of type date, as a role
 sees it, without running it. columns and types; copied: the columns of its
 table that it passes on unchanged, NULL where it computes something;
-relations: tables and views that it reads, those below views included;
-unstable: what in it depends on settings of the session, with a hint. copied
-is NULL altogether unless each row comes from one row of one table: no
-aggregate, window function, DISTINCT, GROUP BY, LIMIT, join, view, WITH, set
-operation, reference to a whole row, volatile function, or stable function
-of a user. For the extension''s owner only.';
+merges: for each column key (it groups by it), sum, least, greatest, or the
+type of sketch whose union two values become; relations: tables and views
+that it reads, those below views included; unstable: what in it depends on
+settings of the session, with a hint. copied is NULL altogether unless each
+row comes from one row of one table (no aggregate, window function,
+DISTINCT, GROUP BY, LIMIT, join, view, WITH, set operation, reference to a
+whole row, volatile function, or stable function of a user), merges unless
+each comes from a group of such rows. For the extension''s owner only.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.describe_query(oid, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.of_date(event_date date, wanted date, VARIADIC key "any") RETURNS boolean
@@ -59,17 +62,18 @@ COMMENT ON FUNCTION tidemark_internal.of_date(date, date, "any") IS
 otherwise (44000), which shows the key of the row. NULL is no date.';
 
 CREATE FUNCTION tidemark_internal.statement_text(kind text, target text, columns text[], types text[], key text[],
-    query text, part text, scope text, hashed text, touched text) RETURNS text
+    query text, part text, merges text[], scope text, hashed text, touched text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_statement_text';
-COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text,
-    text) IS
+COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text[], text,
+    text, text) IS
 'Part of tidemark_internal.model_statement: puts the text together. part is
-the query for a part of the date, for append and scope; scope what is true
-of a stored row of these persons, hashed the same for many rows without an
-index; touched a column of which the values in rows that were written are
-returned, or NULL. 22023 for an unknown kind.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text, text,
-    text) FROM PUBLIC;
+the query for a part of the date, for append, merge and scope; merges how
+two values of each column become one; scope what is true of a stored row of
+these persons, hashed the same for many rows without an index; touched a
+column of which the values in rows that were written are returned, or NULL.
+22023 for an unknown kind.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text[],
+    text, text, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.scope_problem(role oid, query text, source regclass, person text, scope text)
 RETURNS text
@@ -199,13 +203,19 @@ DECLARE
     types text[];
     ids_type CONSTANT text := tidemark_internal.ids_type(model);
     part text := tidemark_internal.timeline_statement(model.name, kind);
+    way text;
+    merges text[];
 BEGIN
     IF part IS NOT NULL THEN
         RETURN part;
     END IF;
-    part := CASE WHEN kind IN ('append', 'append and count') THEN tidemark_internal.append_query(model, from_row)
-                 WHEN kind = 'scope' THEN tidemark_internal.scope_query(model) END;
-    IF kind IN ('append', 'append and count', 'scope') AND part IS NULL THEN
+    IF kind IN ('append', 'append and count', 'merge') THEN
+        SELECT a.way, a.query, a.merges INTO way, part, merges FROM tidemark_internal.added_query(model, from_row) AS a;
+        part := CASE WHEN kind LIKE way || '%' THEN part END;
+    ELSIF kind = 'scope' THEN
+        part := tidemark_internal.scope_query(model);
+    END IF;
+    IF kind IN ('append', 'append and count', 'merge', 'scope') AND part IS NULL THEN
         RETURN NULL;
     END IF;
     -- A cast to varchar(n) would cut in silence.
@@ -216,7 +226,7 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-        part, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type),
+        part, merges, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type),
         quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type), touched);
 END
 $$;
@@ -226,16 +236,17 @@ on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
 doubled or NULL key afterwards, append adds what comes of the rows that some
 transactions ($3) added to the source, from from_row on, append and count
-compares the numbers of all rows as well, scope brings the stored rows of
-some persons ($3) in line (NULL for models that cannot do so), diff those of
-all, compare only says how they differ. touched: a column of which the
-values in the rows that were written are returned. Useful to EXPLAIN.';
+compares the numbers of all rows as well, merge puts what comes of them
+together with the stored rows, scope brings those of some persons ($3) in
+line (each NULL for models that cannot do so), diff those of all, compare
+only says how they differ. touched: a column of which the values in the rows
+that were written are returned. Useful to EXPLAIN.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, tid) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
     OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT first_row tid, OUT counted boolean,
-    OUT seen bytea)
+    OUT seen bytea, OUT source_rows bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -253,6 +264,7 @@ DECLARE
     stored CONSTANT text := format('SELECT count(*) FROM %s WHERE event_date = $1', model.target);
     known tidemark_internal.model_dates;
     looked record;
+    state json;
     statement text;
 BEGIN
     SELECT * INTO known FROM tidemark_internal.model_dates d
@@ -279,17 +291,20 @@ BEGIN
                                             WHERE s.model = model.name) || model.target))
     THEN
         FOREACH way IN ARRAY CASE WHEN added_by IS NOT NULL THEN '{append}'::text[] ELSE '{}' END
+                             || CASE WHEN added_by IS NOT NULL AND unseen
+                                      AND tidemark_internal.seen(model.name, refresh_date.event_date) IS NOT NULL
+                                     THEN '{merge}'::text[] ELSE '{}' END
                              || CASE WHEN persons IS NOT NULL AND unseen THEN '{scope}'::text[] ELSE '{}' END LOOP
             CONTINUE WHEN NOT way = ANY (model.ways);
             BEGIN
+                -- Rows that somebody deleted or added by hand are not those of some persons or groups only.
+                CONTINUE WHEN way <> 'append' AND known.rows IS DISTINCT FROM
+                    tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
                 IF way = 'scope' THEN
-                    -- Rows that somebody deleted or added by hand are not those of these persons only.
-                    CONTINUE WHEN known.rows IS DISTINCT FROM
-                        tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
                     statement := tidemark_internal.model_statement(model, way, touched);
                 ELSE
                     looked := tidemark_internal.find_added(model, event_date, added_by, added, known.first_row);
-                    CONTINUE WHEN NOT looked.complete;
+                    CONTINUE WHEN NOT looked.complete OR way = 'merge' AND looked.complete IS NULL;
                     first_row := looked.from_row;
                     -- Whoever changed rows without a mark is found out by counting all of them: each time where that
                     -- is done in a moment, and else so rarely that it takes a fiftieth of the time.
@@ -297,11 +312,25 @@ BEGIN
                         OR (known.count_seconds > 0.1 AND clock_timestamp()
                             < known.counted_at + known.count_seconds * interval '50 seconds') IS NOT TRUE;
                     statement := tidemark_internal.model_statement(
-                        model, CASE WHEN counted THEN 'append and count' ELSE 'append' END, touched, first_row);
+                        model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched,
+                        first_row);
                 END IF;
                 CONTINUE WHEN statement IS NULL;
                 result := tidemark_internal.execute_as_owner(
                     model.target, statement, event_date, CASE way WHEN 'scope' THEN persons ELSE added_by END)::json;
+                -- What a merge saw beyond the marks is still to come; persons are computed with all that is seen.
+                seen := CASE way WHEN 'merge' THEN known.seen WHEN 'append' THEN (result ->> 'seen')::bytea END;
+                IF 'merge' = ANY (model.ways) THEN
+                    source_rows := known.source_rows + CASE way WHEN 'merge' THEN added END;
+                    IF way = 'scope' OR counted OR source_rows IS NULL THEN
+                        state := tidemark_internal.source_state(model, event_date);
+                        seen := coalesce(seen, (state ->> 'seen')::bytea);
+                        IF (state ->> 'rows')::bigint <> source_rows THEN
+                            RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
+                        END IF;
+                        source_rows := coalesce((state ->> 'rows')::bigint, source_rows);
+                    END IF;
+                END IF;
                 IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0
                    OR (result ->> 'elsewhere')::bigint <> 0 THEN
                     RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
@@ -313,7 +342,6 @@ BEGIN
                 written := tidemark_internal.written(result, unseen);
                 -- The rows have it as their xmin: they were written in this block, which may be undone by itself.
                 written_by := CASE way WHEN 'append' THEN tidemark_internal.current_xid() END;
-                seen := (result ->> 'seen')::bytea;
                 RETURN;
             EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
@@ -323,6 +351,7 @@ BEGIN
     way := 'recompute';
     first_row := NULL;
     counted := true;
+    seen := NULL;
     -- A timeline must know what it saw, which only this statement says.
     IF NOT filled AND (EXISTS (SELECT FROM tidemark_internal.timelines t WHERE t.name = model.name)
                        OR tidemark_internal.execute_as_owner(model.target,
@@ -374,6 +403,11 @@ BEGIN
             USING ERRCODE = '22023', DETAIL = format('On %s these are %s rows.', event_date, elsewhere),
                   HINT = 'event_date is a generated column of the table; the query must compute it in the same way.';
     END IF;
+    IF 'merge' = ANY (model.ways) THEN
+        state := tidemark_internal.source_state(model, event_date);
+        seen := coalesce(seen, (state ->> 'seen')::bytea);
+        source_rows := state ->> 'rows';
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name) IS
@@ -382,11 +416,11 @@ what the query returns, as the owner of the table. Says what that took, in
 which way, what the statement saw, and which values of column touched are in
 the rows that it wrote (written; NULL: not known). Makes the partition of
 the date if the table has daily ones. What its marks say decides the way.
-append, if only these transactions added rows and the model allows it: only
-these are computed. scope, if it allows that and persons are given: only
-their rows. Where that is not enough, and where anything is not as expected,
-recompute. Takes no marks away. 21000: the query returns a key that is NULL
-or not unique. 44000: it returns rows of other dates.';
+append or merge, if only these transactions added rows: only these are
+computed. scope, if persons are given: only their rows. Where the model does
+not allow that, it is not enough, or anything is not as expected, recompute.
+Takes no marks away. 21000: the query returns a key that is NULL or not
+unique. 44000: it returns rows of other dates.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name)
   FROM PUBLIC;
 

@@ -192,15 +192,19 @@ BEGIN
                             change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
                             CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
                     INSERT INTO tidemark_internal.model_dates AS d (model, event_date, rows, horizon, cluster,
-                                                                    first_row, counted_at, count_seconds, seen)
+                                                                    first_row, counted_at, count_seconds, seen,
+                                                                    source_rows)
                     SELECT candidate, day, change.rows, horizon, c.system_identifier, change.first_row,
                            CASE WHEN change.counted THEN clock_timestamp() END,
-                           CASE change.way WHEN 'append' THEN extract(epoch FROM clock_timestamp() - began) END,
-                           change.seen
+                           CASE WHEN change.way IN ('append', 'merge')
+                                THEN extract(epoch FROM clock_timestamp() - began) END,
+                           change.seen, change.source_rows
                       FROM pg_control_system() c
                     ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
-                       SET rows = excluded.rows, horizon = excluded.horizon, cluster = excluded.cluster,
-                           first_row = excluded.first_row, seen = excluded.seen,
+                       SET rows = excluded.rows, cluster = excluded.cluster, first_row = excluded.first_row,
+                           -- A merge goes on from what the last recompute saw.
+                           horizon = CASE change.way WHEN 'merge' THEN d.horizon ELSE excluded.horizon END,
+                           seen = excluded.seen, source_rows = excluded.source_rows,
                            counted_at = coalesce(excluded.counted_at, d.counted_at),
                            count_seconds = CASE WHEN change.counted THEN excluded.count_seconds
                                                 ELSE d.count_seconds END;

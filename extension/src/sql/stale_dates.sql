@@ -319,7 +319,8 @@ COMMENT ON COLUMN tidemark.model_status.change_count IS 'How many of these recom
 COMMENT ON COLUMN tidemark.model_status.scope IS
 'Column by which persons may be computed without the others; NULL if none was given.';
 COMMENT ON COLUMN tidemark.model_status.ways IS
-'Ways in which a date may be refreshed: append, scope, recompute. Which one was taken is in tidemark.refresh_log.';
+'Ways in which a date may be refreshed: append, merge, scope, recompute. Which one was taken is in '
+'tidemark.refresh_log.';
 COMMENT ON COLUMN tidemark.model_status.other_ways IS 'Why not in the other ways; NULL if in all.';
 COMMENT ON COLUMN tidemark.model_status.last_refreshed_at IS 'When a date was last recomputed; NULL if never.';
 COMMENT ON COLUMN tidemark.model_status.freshness_seconds IS

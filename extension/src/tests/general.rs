@@ -11,22 +11,22 @@ mod tests {
         create_partitions, create_persons_view, create_step, create_timeline,
         current_xid, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step, drop_timeline,
         ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added, forget_missing_tables, lock_registrations, lock_retired,
-        lock_settings,         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
+        lock_settings, maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
         mark_dirty, mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways, pass_on, record_maintenance,
         refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
-        retire_step, set_retired, set_watermark_policy, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode, track_changes,
+        retire_step, set_retired, set_watermark_policy, source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode, track_changes,
         try_step,
         unmanage_partitions, untrack_changes";
 
     /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
-        "append_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
+        "added_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
          funnel_report, model_statement, not_scoped, partition_figures, paths, plan_maintenance, read_as_owner,
          retention_report, retirement_blocker, scope_problem, scope_query, session_report, source_dates, stale_dates, timeline_definition, trend, undated, verify_model, waiting";
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.
-    const SECURITY_DEFINER: &str = "date_blockers, is_frozen, mark_changes, mark_replicated, seen, stale_dates, timeline_definition, waiting";
+    const SECURITY_DEFINER: &str = "date_blockers, is_frozen, mark_changes, mark_replicated, pending, seen, stale_dates, timeline_definition, waiting";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "

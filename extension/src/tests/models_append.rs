@@ -1,4 +1,4 @@
-//! Which models add the rows that their source gained instead of computing a date anew. That they do, and when, takes
+//! Which models add the rows that their source gained, or merge them, instead of computing a date anew. That they do, and when, takes
 //! several transactions: tests/tests/append/.
 
 #[pgrx::pg_schema]
@@ -72,6 +72,95 @@ mod tests {
         ] {
             assert_eq!(copied(query), expected, "{query}");
         }
+    }
+
+    #[pg_test]
+    fn columns_that_are_merged_are_known() {
+        run("CREATE TABLE public.t (id int, at timestamptz, name text, day date, x float8, n numeric, big bigint);
+             CREATE FUNCTION public.sum2(int, int) RETURNS int LANGUAGE sql IMMUTABLE RETURN $1 + $2;
+             CREATE AGGREGATE public.sum(int) (SFUNC = public.sum2, STYPE = int)");
+        for (query, expected) in [
+            ("SELECT day, count(*), count(name) FROM public.t GROUP BY day", "key sum sum"),
+            ("SELECT lower(name), sum(id), sum(big), sum(n) FROM public.t GROUP BY 1", "key sum sum sum"),
+            ("SELECT day, sum(big)::bigint FROM public.t GROUP BY day", "key sum"),
+            (
+                "SELECT day, min(at), max(id) FILTER (WHERE x > 0) FROM public.t GROUP BY day",
+                "key least greatest",
+            ),
+            (
+                "SELECT day, tidemark.hll_agg(name, 12), tidemark.ddsketch_agg(x) FROM public.t GROUP BY day",
+                "key hll ddsketch",
+            ),
+            (
+                "SELECT d, count(*) FROM (SELECT day AS d FROM public.t WHERE id > 1) AS s GROUP BY d",
+                "key sum",
+            ),
+            ("SELECT count(*) FROM public.t", "none"),
+            ("SELECT day FROM public.t", "none"),
+            // Whose bytes depend on the order of rows.
+            ("SELECT day, sum(x) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, avg(id) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, max(n) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, max(name) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, array_agg(id) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, count(DISTINCT id) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, sum(n)::bigint FROM public.t GROUP BY day", "none"),
+            ("SELECT day, sum(id) + 1 FROM public.t GROUP BY day", "none"),
+            ("SELECT day, public.sum(id) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, count(*) FROM public.t GROUP BY day, name", "none"),
+            ("SELECT day, count(*) FROM public.t GROUP BY day HAVING count(*) > 1", "none"),
+            ("SELECT day, count(*) FROM public.t GROUP BY GROUPING SETS ((day), ())", "none"),
+            ("SELECT day, count(*) FROM public.t GROUP BY day LIMIT 1", "none"),
+            ("SELECT DISTINCT day, count(*) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, count(*), rank() OVER (ORDER BY count(*)) FROM public.t GROUP BY day", "none"),
+            ("SELECT day, count(*) FROM public.t WHERE at < now() GROUP BY day", "none"),
+            ("SELECT a.day, count(*) FROM public.t AS a, public.t AS b GROUP BY a.day", "none"),
+            ("SELECT a.day, count(*) FROM public.t AS a, generate_series(1, 2) GROUP BY a.day", "none"),
+            ("SELECT d, count(*) FROM (SELECT DISTINCT day AS d FROM public.t) AS s GROUP BY d", "none"),
+            ("SELECT day, count(*) FROM public.t WHERE id IN (SELECT 1) GROUP BY day", "none"),
+        ] {
+            let merges = format!(
+                "SELECT coalesce(array_to_string(d.merges, ' '), 'none')
+                   FROM tidemark_internal.describe_query(10, $query${query}$query$) AS d"
+            );
+            assert_eq!(text(&merges), expected, "{query}");
+        }
+    }
+
+    #[pg_test]
+    fn which_models_merge() {
+        run(
+            "CREATE SCHEMA w; CREATE TABLE w.events (id int, event_date date NOT NULL, name text, x numeric)",
+        );
+        let ways = |query: &str, key: &str, lookback: u32, table: &str| {
+            run(&format!(
+                "DROP TABLE IF EXISTS w.m CASCADE; DELETE FROM tidemark_internal.models WHERE name = 'w.m'; {table};
+                 SELECT tidemark.create_model('w.m', '{{w.events}}', $q${query}$q$, '{key}', lookback_days => {lookback})"
+            ));
+            text(
+                "SELECT concat_ws(' ', ways::text, other_ways) FROM tidemark.model_status WHERE model = 'w.m'",
+            )
+        };
+        let of = |columns: &str| {
+            format!(
+                "SELECT event_date, {columns} FROM w.events WHERE event_date >= $1 AND event_date < $2
+                  GROUP BY event_date, name"
+            )
+        };
+        let (merged, one) = ("{merge,recompute}", "{event_date, name}");
+        assert!(ways(&of("name, count(*) AS n"), one, 0, "").starts_with(merged));
+        assert!(!ways(&of("name, count(*) AS n"), one, 1, "").contains(merged), "reads neighbouring dates");
+        assert!(!ways(&of("name, count(*) AS n"), "{event_date, name, n}", 0, "").contains(merged));
+        let table =
+            |columns: &str| format!("CREATE TABLE w.m (event_date date NOT NULL, name text, {columns})");
+        assert!(ways(&of("name, sum(x) AS n"), one, 0, &table("n numeric")).starts_with(merged));
+        // Rounded when it is stored: what was lost does not come back.
+        assert!(!ways(&of("name, sum(x) AS n"), one, 0, &table("n numeric(9, 1)")).contains(merged));
+        let insensitive = "CREATE COLLATION IF NOT EXISTS w.ci
+                               (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+                           CREATE TABLE w.m (event_date date NOT NULL, name text COLLATE w.ci, n bigint)";
+        assert!(!ways(&of("name, count(*) AS n"), one, 0, insensitive).contains(merged));
+        assert!(ways(&of("name, avg(x) AS n"), one, 0, "").contains("; merge: they"), "and why not is said");
     }
 
     #[pg_test]

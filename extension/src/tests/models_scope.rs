@@ -155,14 +155,17 @@ mod tests {
             text(
                 "SELECT scope || ' ' || ways::text || ' ' || split_part(other_ways, ':', 1) FROM tidemark.model_status"
             ),
-            "person {scope,recompute} append"
+            "person {merge,scope,recompute} append"
         );
         // Calling it again does nothing; without the scope it is another definition.
         run("DELETE FROM tidemark_internal.model_dirty");
         run(&create(", scope => 'person', scope_source => 'person'"));
         assert_eq!(text("SELECT dirty_dates FROM tidemark.model_status"), "0");
         run(&create(""));
-        assert_eq!(text("SELECT dirty_dates::text || ways::text FROM tidemark.model_status"), "2{recompute}");
+        assert_eq!(
+            text("SELECT dirty_dates::text || ways::text FROM tidemark.model_status"),
+            "2{merge,recompute}"
+        );
     }
 
     #[pg_test]

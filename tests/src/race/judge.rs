@@ -140,7 +140,8 @@ pub(super) fn at_rest(race: &Race<'_>) {
     race.rows.store(events, Ordering::Relaxed);
     let after = refreshed(&mut client);
     let ways = "SELECT count(*) FILTER (WHERE way = 'append'), count(*) FILTER (WHERE way = 'scope'),
-                       count(*) FILTER (WHERE way = 'append' AND model = 'race.timeline')
+                       count(*) FILTER (WHERE way = 'append' AND model = 'race.timeline'),
+                       count(*) FILTER (WHERE way = 'merge')
                   FROM tidemark_internal.refresh_log";
     let ways = client.query_one(ways, &[]).unwrap();
     race.note(|r| {
@@ -149,6 +150,7 @@ pub(super) fn at_rest(race: &Race<'_>) {
         r.appended = ways.get(0);
         r.scoped = ways.get(1);
         r.parts = ways.get(2);
+        r.merged = ways.get(3);
     });
     assert!(after >= before, "the counters of the models went back from {before} to {after}");
 }

@@ -42,7 +42,7 @@ pub struct Model {
 }
 
 /// All of them, sources first. `factor()` is what a change of definition changes.
-pub const MODELS: [Model; 7] = [
+pub const MODELS: [Model; 8] = [
     Model {
         name: "clean",
         sources: "race.events",
@@ -170,6 +170,24 @@ pub const MODELS: [Model; 7] = [
         truth: "SELECT e.event_date, e.person,
                        count(*) * (SELECT factor FROM race.factors WHERE model = 'visits') AS events, sum(e.amount) AS amount
                   FROM race.events e GROUP BY e.event_date, e.person",
+    },
+    Model {
+        name: "totals",
+        sources: "race.events",
+        key: "event_date, kind",
+        lookback: 0,
+        lookahead: 0,
+        scope: None,
+        query: "SELECT e.event_date, e.kind, count(*) AS events, sum(e.amount * factor()) AS amount,
+                       max(e.event_time) AS last_at, tidemark.hll_agg(e.person) AS sketch
+                  FROM race.events e
+                 WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                 GROUP BY e.event_date, e.kind",
+        columns: "event_date, kind, events, amount, last_at, sketch::bytea AS sketch",
+        truth: "SELECT e.event_date, e.kind, count(*) AS events,
+                       sum(e.amount * (SELECT factor FROM race.factors WHERE model = 'totals')) AS amount,
+                       max(e.event_time) AS last_at, tidemark.hll_agg(e.person) AS sketch
+                  FROM race.events e GROUP BY e.event_date, e.kind",
     },
     Model {
         name: "timeline",

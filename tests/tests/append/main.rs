@@ -2,6 +2,7 @@
 //! A server of their own, because an open transaction elsewhere makes a refresh look back further.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
+mod merge;
 mod timeline;
 
 use postgres::Client;
@@ -39,7 +40,8 @@ fn refreshed(client: &mut Client) -> String {
     client.batch_execute("CALL tidemark.refresh()").unwrap();
     told(
         client,
-        "SELECT to_char(event_date, 'DD'), CASE way WHEN 'append' THEN 'appended' ELSE 'computed' END, rows_inserted,
+        "SELECT to_char(event_date, 'DD'), CASE way WHEN 'append' THEN 'appended' WHEN 'merge' THEN 'merged' ELSE 'computed' END,
+                rows_inserted,
                 rows_updated, rows_deleted
            FROM tidemark_internal.refresh_log
           WHERE run = (SELECT max(run) FROM tidemark_internal.refresh_log) ORDER BY id",
@@ -73,6 +75,10 @@ fn additions() {
         ("without_a_log_or_with_one_of_another_cluster_nothing_is_missed", log),
         ("a_transaction_that_was_open_for_long_is_not_missed", open_for_long),
         ("what_cannot_be_appended_is_computed", computed_instead),
+        ("groups_are_put_together", merge::groups),
+        ("rows_that_were_seen_before_their_mark_count_once", merge::seen_before_their_mark),
+        ("a_merge_finds_what_went_without_a_mark", merge::unmarked),
+        ("what_is_more_than_additions_is_not_merged", merge::other_changes),
         ("a_timeline_gains_parts", timeline::parts),
         ("rows_of_open_transactions_are_new_to_a_timeline_when_they_commit", timeline::open_parts),
         ("a_timeline_of_a_model_gains_parts_of_what_that_gained", timeline::parts_of_model),
@@ -235,7 +241,7 @@ fn chain(database: &Database<'_>) {
     let c = &mut world(database);
     above(c);
     run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c')");
-    assert_eq!(refreshed(c), "01 appended 1 0 0, 01 appended 1 0 0, 01 computed 0 1 0");
+    assert_eq!(refreshed(c), "01 appended 1 0 0, 01 appended 1 0 0, 01 merged 0 1 0");
     run(c, "UPDATE w.events SET name = 'y' WHERE id = 4");
     assert_eq!(refreshed(c), "01 computed 0 1 0, 01 computed 0 1 0, 01 computed 0 0 0");
 }
