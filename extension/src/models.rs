@@ -8,6 +8,7 @@ mod describe;
 mod merges;
 mod of_date;
 pub(crate) mod owner;
+mod places;
 mod refresh;
 mod rewrite;
 mod scope;

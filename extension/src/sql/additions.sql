@@ -23,19 +23,22 @@ COMMENT ON FUNCTION tidemark_internal.knows_transactions(regclass) IS
 heaps do: other tables may not know that, nor may their children.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.knows_transactions(regclass) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.added_rows(from_row tid) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
-SET search_path = pg_catalog, pg_temp
-RETURN concat('tidemark_source.xmin = ANY ($3::pg_catalog.xid[])',
-              ' AND tidemark_source.ctid >= ' || quote_literal(from_row::text) || '::pg_catalog.tid');
-COMMENT ON FUNCTION tidemark_internal.added_rows(tid) IS
-'Part of the statements of models: what is true of rows of the source that
-these transactions ($3) added, looked for from a place on, or everywhere for
-NULL.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.added_rows(tid) FROM PUBLIC;
+CREATE FUNCTION tidemark_internal.keep_places(source regclass, event_date date, added_by text[], places tid[])
+RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_keep_places';
+COMMENT ON FUNCTION tidemark_internal.keep_places(regclass, date, text[], tid[]) IS
+'Part of tidemark.refresh: remembers in this session where the rows are that
+some transactions added to a date of a source.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.keep_places(regclass, date, text[], tid[]) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.added_query(model tidemark_internal.models, from_row tid,
-    OUT way text, OUT query text, OUT merges text[])
+CREATE FUNCTION tidemark_internal.places(source regclass, event_date date, added_by text[]) RETURNS tid[]
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME', 'tidemark_places';
+COMMENT ON FUNCTION tidemark_internal.places(regclass, date, text[]) IS
+'Part of the statements of models: what tidemark_internal.keep_places
+remembers. NULL if it does not.';
+
+CREATE FUNCTION tidemark_internal.added_query(model tidemark_internal.models, OUT way text, OUT query text,
+    OUT merges text[])
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -103,24 +106,26 @@ BEGIN
     IF same_key IS NOT NULL THEN
         query := tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[source.nspname]::text[],
             ARRAY[source.relname]::text[], ARRAY[format(
-                '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE %s AND %s)',
-                source.source, tidemark_internal.added_rows(from_row), same_key)]);
+                '(SELECT tidemark_source.* FROM %s AS tidemark_source'
+                '  WHERE tidemark_source.ctid = ANY ((SELECT tidemark_internal.places(%s, $1, $3))::pg_catalog.tid[])'
+                '    AND tidemark_source.xmin = ANY ($3::pg_catalog.xid[]) AND %s)',
+                source.source, source.source::oid, same_key)]);
     END IF;
     IF query IS NOT DISTINCT FROM tidemark_internal.rewrite_query(model.query, NULL, NULL) OR query IS NULL THEN
         way := NULL;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.added_query(tidemark_internal.models, tid) IS
+COMMENT ON FUNCTION tidemark_internal.added_query(tidemark_internal.models) IS
 'Part of tidemark.refresh: the query of a model, made to read only those rows
-of its source that some transactions added ($3, and from_row, see
-tidemark_internal.added_rows) and that are not in the rows of the date ($1)
-yet. way: append, if each row comes from one row and its key is columns of
-the source, with or without event_date; merge, if rows are groups that can
-be put together (merges: how, for each column of the table); NULL for a
-model that must be recomputed even if its source only gained rows. It must
-have one source, a heap named in the query itself.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.added_query(tidemark_internal.models, tid) FROM PUBLIC;
+of its source that some transactions added ($3), of which the places are
+known, and that are not in the rows of the date ($1) yet. way: append, if
+each row comes from one row and its key is columns of the source, with or
+without event_date; merge, if rows are groups that can be put together
+(merges: how, for each column of the table); NULL for a model that must be
+recomputed even if its source only gained rows. It must have one source, a
+heap named in the query itself.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.added_query(tidemark_internal.models) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.pending(model text, event_date date) RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 100
@@ -163,33 +168,39 @@ that is not known.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.find_added(model tidemark_internal.models, event_date date, added_by text[],
-    added bigint, INOUT from_row tid, OUT complete boolean)
+    added bigint, INOUT last_row tid, OUT complete boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    expected CONSTANT tid := from_row;
-    here json;
+    -- Beyond that, to compute the date is no more work.
+    most CONSTANT bigint := 1000000;
+    source CONSTANT regclass := (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name);
+    places tid[] := tidemark_internal.places(source, event_date, added_by);
+    beyond tid;
 BEGIN
-    -- First where they should be: behind those that came before. A table fills gaps, too.
-    FOREACH from_row IN ARRAY CASE WHEN from_row IS NULL THEN '{NULL}' ELSE ARRAY[from_row, NULL] END LOOP
-        here := tidemark_internal.execute_as_owner(model.target, format(
-            'SELECT json_build_object(''rows'', count(*), ''first'', min(tidemark_source.ctid))
-               FROM %s AS tidemark_source WHERE tidemark_source.event_date = $1 AND %s',
-            (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name),
-            tidemark_internal.added_rows(from_row)), event_date, added_by)::json;
-        complete := (here ->> 'rows')::bigint = added;
-        IF complete OR added IS NULL AND from_row IS NULL THEN
-            from_row := coalesce((here ->> 'first')::tid, expected);
-            RETURN;
-        END IF;
-    END LOOP;
+    IF cardinality(places) = added IS NOT TRUE THEN
+        -- First where they should be: behind those that came before. A table fills gaps, too.
+        FOREACH beyond IN ARRAY CASE WHEN last_row IS NULL THEN '{NULL}' ELSE ARRAY[last_row, NULL] END LOOP
+            places := tidemark_internal.execute_as_owner(model.target, format(
+                'SELECT coalesce(array_agg(s.ctid), ''{}'')
+                   FROM (SELECT tidemark_source.ctid FROM %s AS tidemark_source
+                          WHERE tidemark_source.event_date = $1 AND tidemark_source.xmin = ANY ($3::xid[])', source)
+                || coalesce(' AND tidemark_source.ctid >= ' || quote_literal(beyond::text) || '::tid', '')
+                || format(' LIMIT %s) AS s', most + 1), event_date, added_by);
+            EXIT WHEN cardinality(places) = added;
+        END LOOP;
+        PERFORM tidemark_internal.keep_places(source, event_date, added_by, places);
+    END IF;
+    complete := CASE WHEN cardinality(places) > most THEN false ELSE cardinality(places) = added END;
+    last_row := coalesce((SELECT max(p) FROM unnest(places) AS p), last_row);
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid) IS
-'Part of tidemark.refresh: whether the only source of a model holds as many
-rows of a date as marks say that these transactions added to it (NULL: they
-do not say), and where the first of them is, as a place to look from.
-from_row: where to look first.';
+'Part of tidemark.refresh: finds the rows that transactions added to a date of
+the only source of a model, and keeps their places for the statements
+(tidemark_internal.keep_places). complete: they are as many as marks say;
+NULL if these do not say, false for more than a million. last_row: where
+those that come next are looked for first.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid)
   FROM PUBLIC;

@@ -12,7 +12,7 @@ BEGIN
     SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = note_ways.model;
     BEGIN
         additions := CASE WHEN tidemark_internal.timeline_statement(m.name, 'append') IS NULL
-                          THEN (tidemark_internal.added_query(m, NULL)).way
+                          THEN (tidemark_internal.added_query(m)).way
                           ELSE (SELECT 'append' FROM tidemark_internal.timelines t
                                  WHERE t.name = m.name AND tidemark_internal.knows_transactions(t.source)) END;
         IF m.scope IS NOT NULL THEN

@@ -112,7 +112,7 @@ CREATE TABLE tidemark_internal.model_dates (
     rows bigint NOT NULL,
     horizon xid8 NOT NULL,
     cluster bigint NOT NULL,
-    first_row tid,
+    last_row tid,
     counted_at timestamptz,
     count_seconds double precision,
     seen bytea,
@@ -128,8 +128,8 @@ COMMENT ON COLUMN tidemark_internal.model_dates.horizon IS
 'All transactions before this one had ended when it began: rows of these were seen.';
 COMMENT ON COLUMN tidemark_internal.model_dates.cluster IS
 'System identifier of the cluster whose transactions these are: a dump may be restored into another one.';
-COMMENT ON COLUMN tidemark_internal.model_dates.first_row IS
-'Where the rows that were appended last began in the source: those that come next are looked for from there on.';
+COMMENT ON COLUMN tidemark_internal.model_dates.last_row IS
+'Where the last row of the source is that was added by then: those that come next are looked for from there on first.';
 COMMENT ON COLUMN tidemark_internal.model_dates.counted_at IS
 'When the rows of the date were last counted, in the source and in the table; NULL: never.';
 COMMENT ON COLUMN tidemark_internal.model_dates.count_seconds IS

@@ -193,8 +193,8 @@ COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 date of a model began, as age(xid) counts: what is older was seen by it.
 NULL when that is not known: never, in another cluster, too long ago.';
 
-CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL,
-    from_row tid DEFAULT NULL) RETURNS text
+CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL)
+RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -210,7 +210,7 @@ BEGIN
         RETURN part;
     END IF;
     IF kind IN ('append', 'append and count', 'merge') THEN
-        SELECT a.way, a.query, a.merges INTO way, part, merges FROM tidemark_internal.added_query(model, from_row) AS a;
+        SELECT a.way, a.query, a.merges INTO way, part, merges FROM tidemark_internal.added_query(model) AS a;
         part := CASE WHEN kind LIKE way || '%' THEN part END;
     ELSIF kind = 'scope' THEN
         part := tidemark_internal.scope_query(model);
@@ -230,22 +230,22 @@ BEGIN
         quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type), touched);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, tid) IS
+COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
 doubled or NULL key afterwards, append adds what comes of the rows that some
-transactions ($3) added to the source, from from_row on, append and count
-compares the numbers of all rows as well, merge puts what comes of them
-together with the stored rows, scope brings those of some persons ($3) in
-line (each NULL for models that cannot do so), diff those of all, compare
-only says how they differ. touched: a column of which the values in the rows
-that were written are returned. Useful to EXPLAIN.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, tid) FROM PUBLIC;
+transactions ($3) added to the source, append and count compares the numbers
+of all rows as well, merge puts what comes of them together with the stored
+rows, scope brings those of some persons ($3) in line (each NULL for models
+that cannot do so), diff those of all, compare only says how they differ.
+touched: a column of which the values in the rows that were written are
+returned. Useful to EXPLAIN.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
-    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT first_row tid, OUT counted boolean,
+    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT last_row tid, OUT counted boolean,
     OUT seen bytea, OUT source_rows bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -303,17 +303,16 @@ BEGIN
                 IF way = 'scope' THEN
                     statement := tidemark_internal.model_statement(model, way, touched);
                 ELSE
-                    looked := tidemark_internal.find_added(model, event_date, added_by, added, known.first_row);
+                    looked := tidemark_internal.find_added(model, event_date, added_by, added, known.last_row);
                     CONTINUE WHEN NOT looked.complete OR way = 'merge' AND looked.complete IS NULL;
-                    first_row := looked.from_row;
+                    last_row := looked.last_row;
                     -- Whoever changed rows without a mark is found out by counting all of them: each time where that
                     -- is done in a moment, and else so rarely that it takes a fiftieth of the time.
                     counted := looked.complete IS NULL
                         OR (known.count_seconds > 0.1 AND clock_timestamp()
                             < known.counted_at + known.count_seconds * interval '50 seconds') IS NOT TRUE;
                     statement := tidemark_internal.model_statement(
-                        model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched,
-                        first_row);
+                        model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched);
                 END IF;
                 CONTINUE WHEN statement IS NULL;
                 result := tidemark_internal.execute_as_owner(
@@ -349,7 +348,7 @@ BEGIN
         END LOOP;
     END IF;
     way := 'recompute';
-    first_row := NULL;
+    last_row := NULL;
     counted := true;
     seen := NULL;
     -- A timeline must know what it saw, which only this statement says.

@@ -154,7 +154,8 @@ BEGIN
                          WHERE d.model = candidate AND d.event_date = day
                         RETURNING d.added_by, d.added, d.persons)
                     SELECT CASE WHEN bool_and(g.added_by IS NOT NULL)
-                                THEN ARRAY(SELECT DISTINCT unnest(x.added_by)::text FROM gone x) END AS added_by,
+                                THEN ARRAY(SELECT DISTINCT unnest(x.added_by)::text FROM gone x ORDER BY 1)
+                                END AS added_by,
                            CASE WHEN bool_and(g.added IS NOT NULL) THEN sum(g.added)::bigint END AS added,
                            CASE WHEN bool_and(g.persons IS NOT NULL)
                                 THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
@@ -192,16 +193,16 @@ BEGIN
                             change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
                             CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
                     INSERT INTO tidemark_internal.model_dates AS d (model, event_date, rows, horizon, cluster,
-                                                                    first_row, counted_at, count_seconds, seen,
+                                                                    last_row, counted_at, count_seconds, seen,
                                                                     source_rows)
-                    SELECT candidate, day, change.rows, horizon, c.system_identifier, change.first_row,
+                    SELECT candidate, day, change.rows, horizon, c.system_identifier, change.last_row,
                            CASE WHEN change.counted THEN clock_timestamp() END,
                            CASE WHEN change.way IN ('append', 'merge')
                                 THEN extract(epoch FROM clock_timestamp() - began) END,
                            change.seen, change.source_rows
                       FROM pg_control_system() c
                     ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
-                       SET rows = excluded.rows, cluster = excluded.cluster, first_row = excluded.first_row,
+                       SET rows = excluded.rows, cluster = excluded.cluster, last_row = excluded.last_row,
                            -- A merge goes on from what the last recompute saw.
                            horizon = CASE change.way WHEN 'merge' THEN d.horizon ELSE excluded.horizon END,
                            seen = excluded.seen, source_rows = excluded.source_rows,

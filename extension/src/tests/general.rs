@@ -10,7 +10,7 @@ mod tests {
         absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
         create_partitions, create_persons_view, create_step, create_timeline,
         current_xid, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step, drop_timeline,
-        ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added, forget_missing_tables, lock_registrations, lock_retired,
+        ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added, forget_missing_tables, keep_places, lock_registrations, lock_retired,
         lock_settings, maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
         mark_dirty, mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways, pass_on, record_maintenance,
         refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
@@ -21,7 +21,7 @@ mod tests {
     /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
         "added_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
-         funnel_report, model_statement, not_scoped, partition_figures, paths, plan_maintenance, read_as_owner,
+         funnel_report, model_statement, not_scoped, partition_figures, paths, places, plan_maintenance, read_as_owner,
          retention_report, retirement_blocker, scope_problem, scope_query, session_report, source_dates, stale_dates, timeline_definition, trend, undated, verify_model, waiting";
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
