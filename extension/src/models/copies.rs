@@ -157,6 +157,15 @@ pub(super) unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16
     }
 }
 
+/// The name of a column of a table.
+pub(super) unsafe fn column_name(table: Oid, number: i16) -> Option<String> {
+    // SAFETY: a look-up in the catalog, which returns NULL for what is not there.
+    unsafe {
+        let name: *mut c_char = pg_sys::get_attname(table, number, true);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 /// For each column of the query the name of the source's column that it passes on, `None` where it computes something;
 /// `None` for a query whose rows do not each come from one row of one table.
 pub(super) unsafe fn copied(source: &pg_sys::CachedPlanSource) -> Option<Vec<Option<String>>> {
@@ -169,10 +178,6 @@ pub(super) unsafe fn copied(source: &pg_sys::CachedPlanSource) -> Option<Vec<Opt
             return None;
         }
         let (table, columns) = level(&**query)?;
-        let name = |number: i16| {
-            let name: *mut c_char = pg_sys::get_attname(table, number, true);
-            (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
-        };
-        Some(columns.into_iter().map(|number| number.and_then(name)).collect())
+        Some(columns.into_iter().map(|number| number.and_then(|number| column_name(table, number))).collect())
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 
-use super::copies::{Found, level, look, nodes};
+use super::copies::{Found, column_name, level, look, nodes};
 
 /// What a column is to the merge of two rows.
 const KEY: &str = "key";
@@ -56,6 +56,12 @@ unsafe fn aggregate(node: *mut Node) -> Option<&'static str> {
         if !of.aggdistinct.is_null() || !of.aggorder.is_null() || of.agglevelsup > 0 {
             return None;
         }
+        // How exact a sketch is must not differ from row to row: a recompute would refuse that.
+        let varies =
+            |argument: &*mut pg_sys::TargetEntry| pg_sys::contain_var_clause((**argument).expr.cast());
+        if nodes::<pg_sys::TargetEntry>(of.args).iter().skip(1).any(varies) {
+            return None;
+        }
         let (name, own) = known(of.aggfnoid)?;
         let exact = EXACT.contains(&of.aggtype);
         match (name.as_str(), own) {
@@ -78,6 +84,27 @@ fn is_group(entry: &pg_sys::RangeTblEntry) -> bool {
     #[cfg(not(feature = "pg18"))]
     let (group, _) = (false, entry);
     group
+}
+
+/// The expression behind one that only says that it is grouped by.
+unsafe fn ungrouped(query: &pg_sys::Query, node: *mut Node) -> *mut Node {
+    #[cfg(feature = "pg18")]
+    // SAFETY: the tag says which node it is; a Var of a query names one of its entries.
+    unsafe {
+        if (*node).type_ == NodeTag::T_Var {
+            let var = &*node.cast::<pg_sys::Var>();
+            let entry = nodes::<pg_sys::RangeTblEntry>(query.rtable).get(var.varno as usize - 1);
+            if let Some(entry) = entry
+                && is_group(&**entry)
+                && let Some(expression) = nodes::<Node>((**entry).groupexprs).get(var.varattno as usize - 1)
+            {
+                return *expression;
+            }
+        }
+    }
+    #[cfg(not(feature = "pg18"))]
+    let _ = query;
+    node
 }
 
 /// For each column of the query `key` if it is what it groups by, else how two values become one: sum, least, greatest,
@@ -107,13 +134,24 @@ pub(super) unsafe fn merges(source: &pg_sys::CachedPlanSource) -> Option<Vec<Str
         let mut entries =
             nodes::<pg_sys::RangeTblEntry>(query.rtable).iter().filter(|entry| !is_group(&***entry));
         let (Some(entry), None) = (entries.next(), entries.next()) else { return None };
-        match (**entry).rtekind {
-            pg_sys::RTEKind::RTE_RELATION if (**entry).inh => {}
+        let (table, below) = match (**entry).rtekind {
+            pg_sys::RTEKind::RTE_RELATION if (**entry).inh => ((**entry).relid, None),
             pg_sys::RTEKind::RTE_SUBQUERY if (**entry).relid == Oid::INVALID => {
-                level(&*(**entry).subquery)?;
+                let (table, columns) = level(&*(**entry).subquery)?;
+                (table, Some(columns))
             }
             _ => return None,
-        }
+        };
+        // Which column of the table an expression is.
+        let column = |node: *mut Node| {
+            let node = ungrouped(query, node);
+            let var =
+                if (*node).type_ == NodeTag::T_Var { &*node.cast::<pg_sys::Var>() } else { return None };
+            match &below {
+                None => Some(var.varattno),
+                Some(columns) => *columns.get(usize::try_from(var.varattno).ok()?.checked_sub(1)?)?,
+            }
+        };
         let groups = nodes::<pg_sys::SortGroupClause>(query.groupClause);
         let mut columns = vec![];
         for target in nodes::<pg_sys::TargetEntry>(query.targetList) {
@@ -122,7 +160,20 @@ pub(super) unsafe fn merges(source: &pg_sys::CachedPlanSource) -> Option<Vec<Str
                 // What it groups by without saying so tells rows apart that look alike.
                 (true, true) => return None,
                 (true, false) => {}
-                (false, true) => columns.push(KEY),
+                (false, true) => {
+                    let expression = (**target).expr.cast::<Node>();
+                    // The rows of a date are those that the source says are of it; who counts them counts by that.
+                    let date = !(**target).resname.is_null()
+                        && CStr::from_ptr((**target).resname) == c"event_date"
+                        && column_name(table, column(expression)?).as_deref() != Some("event_date");
+                    let collation = pg_sys::exprCollation(expression);
+                    if date
+                        || (collation != Oid::INVALID && !pg_sys::get_collation_isdeterministic(collation))
+                    {
+                        return None;
+                    }
+                    columns.push(KEY);
+                }
                 (false, false) => columns.push(aggregate((**target).expr.cast())?),
             }
         }

@@ -88,6 +88,7 @@ BEGIN
         SELECT array_agg(o.how ORDER BY t.attnum),
                bool_and(CASE WHEN o.how = 'key'
                              THEN t.attname = ANY (model.key) AND coalesce(l.collisdeterministic, true)
+                                  AND (t.atttypmod = -1 OR t.atttypid = 'varchar'::regtype)
                                   AND (t.atttypid = ANY ('{bool,bytea,date,int2,int4,int8,text,time,timestamp,
                                                            timestamptz,uuid,varchar}'::regtype[])
                                        OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e'))
@@ -152,19 +153,25 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF (tidemark_internal.added_query(model)).way IS DISTINCT FROM 'merge' THEN
+        RETURN NULL;
+    END IF;
     RETURN tidemark_internal.execute_as_owner(model.target, format(
         'SELECT json_build_object(''rows'', count(s.event_date) - p.n,
                                   ''seen'', CASE p.n WHEN 0 THEN tidemark_internal.current_seen() END)
            FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p
            LEFT JOIN %s AS s ON s.event_date = $1 GROUP BY p.n', model.name,
         (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name)), event_date);
+EXCEPTION WHEN OTHERS THEN
+    -- The owner may read less of the source than all its rows: a recompute goes without.
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) IS
 'Part of tidemark.refresh: how many rows of a date the only source of a model
 holds but for those of which marks wait, and if none does, which
 transactions are seen: what is stored then comes of all of them. NULL where
-that is not known.';
+that is not known, or the model cannot merge (any more).';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.find_added(model tidemark_internal.models, event_date date, added_by text[],
@@ -198,7 +205,7 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid) IS
 'Part of tidemark.refresh: finds the rows that transactions added to a date of
-the only source of a model, and keeps their places for the statements
+the only source of a model. Keeps their places for the statements
 (tidemark_internal.keep_places). complete: they are as many as marks say;
 NULL if these do not say, false for more than a million. last_row: where
 those that come next are looked for first.';

@@ -277,6 +277,7 @@ COMMENT ON FUNCTION tidemark_internal.mark_loaded(oid, regclass, date[], bigint[
 CREATE FUNCTION tidemark_internal.pass_on(ids bigint[], alone boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan
 SET jit = off
 AS $$
 DECLARE
@@ -340,6 +341,7 @@ CREATE FUNCTION tidemark_internal.distribute_dirty() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '1min'
+SET plan_cache_mode = force_custom_plan  -- a plan made for a few ids compares each row with each of many
 AS $$
 DECLARE
     -- What one call, which is one transaction, takes: marks, and dates that come of them at most.

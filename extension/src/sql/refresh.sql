@@ -404,7 +404,7 @@ BEGIN
     END IF;
     IF 'merge' = ANY (model.ways) THEN
         state := tidemark_internal.source_state(model, event_date);
-        seen := coalesce(seen, (state ->> 'seen')::bytea);
+        seen := CASE WHEN state IS NOT NULL THEN coalesce(seen, (state ->> 'seen')::bytea) END;
         source_rows := state ->> 'rows';
     END IF;
 END

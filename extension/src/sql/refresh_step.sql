@@ -7,6 +7,7 @@ CREATE FUNCTION tidemark_internal.models_to_refresh(caller oid, model text, skip
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO'
+SET plan_cache_mode = force_custom_plan  -- what is passed over may be thousands: looked up, not compared one by one
 AS $$
 BEGIN
     RETURN QUERY
@@ -17,7 +18,8 @@ BEGIN
          WHERE tidemark_internal.may_act_as(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = x.target))
            AND EXISTS (SELECT FROM tidemark_internal.model_dirty d
                         WHERE d.model = x.name
-                          AND NOT skip && ARRAY[x.name, x.name || ' ' || coalesce(d.event_date::text, 'every date')]
+                          AND NOT x.name = ANY (skip)
+                          AND NOT x.name || ' ' || coalesce(d.event_date::text, 'every date') = ANY (skip)
                           AND NOT tidemark_internal.is_frozen(x.name, d.event_date) OFFSET 0)
     ), above(name, target) AS (
         SELECT r.name, r.target
@@ -45,6 +47,29 @@ first. Those that read none which waits; of these, those whose last attempt
 came to an end; of these, the one on which least time was spent. Arguments
 as for tidemark_internal.refresh_step.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.models_to_refresh(oid, text, text[], text[], float8[]) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.dates_to_refresh(model text, skip text[], most integer) RETURNS SETOF date
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO'
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    -- The newest date comes first, which dashboards look at most; before all, marks of no date.
+    -- OFFSET 0: the conditions are looked at date by date until enough fit, not for all dates that wait.
+    RETURN QUERY
+    SELECT d.event_date
+      FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
+             WHERE x.model = dates_to_refresh.model ORDER BY 1 DESC OFFSET 0) AS d
+     WHERE NOT model = ANY (skip) AND NOT model || ' ' || coalesce(d.event_date::text, 'every date') = ANY (skip)
+       AND NOT tidemark_internal.is_frozen(model, d.event_date)
+     LIMIT most;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.dates_to_refresh(text, text[], integer) IS
+'Part of tidemark.refresh: the dates of a model that come next, no more than
+most; NULL for marks of no date. skip as for tidemark_internal.refresh_step.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.dates_to_refresh(text, text[], integer) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.note_attempt(caller oid, model text, skip text[], busy text[],
     busy_seconds float8[]) RETURNS text
@@ -128,16 +153,7 @@ BEGIN
         touched := (SELECT min(r.scope_source) FROM tidemark_internal.model_sources s
                       JOIN tidemark_internal.models r ON r.name = s.model
                      WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1);
-        -- The newest date comes first, which dashboards look at most; before all, marks of no date.
-        -- OFFSET 0: the conditions are looked at date by date until enough fit, not for all dates that wait.
-        FOR day IN
-            SELECT d.event_date
-              FROM (SELECT DISTINCT x.event_date FROM tidemark_internal.model_dirty x
-                     WHERE x.model = candidate ORDER BY 1 DESC OFFSET 0) AS d
-             WHERE NOT skip && ARRAY[candidate, candidate || ' ' || coalesce(d.event_date::text, 'every date')]
-               AND NOT tidemark_internal.is_frozen(candidate, d.event_date)
-             LIMIT most
-        LOOP
+        FOR day IN SELECT * FROM tidemark_internal.dates_to_refresh(candidate, skip, most) LOOP
             refreshed_date := coalesce(day::text, 'every date');
             error := NULL;
             detail := NULL;

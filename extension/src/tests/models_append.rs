@@ -78,7 +78,8 @@ mod tests {
     fn columns_that_are_merged_are_known() {
         run("CREATE TABLE public.t (id int, at timestamptz, name text, day date, x float8, n numeric, big bigint);
              CREATE FUNCTION public.sum2(int, int) RETURNS int LANGUAGE sql IMMUTABLE RETURN $1 + $2;
-             CREATE AGGREGATE public.sum(int) (SFUNC = public.sum2, STYPE = int)");
+             CREATE AGGREGATE public.sum(int) (SFUNC = public.sum2, STYPE = int);
+             CREATE COLLATION public.nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false)");
         for (query, expected) in [
             ("SELECT day, count(*), count(name) FROM public.t GROUP BY day", "key sum sum"),
             ("SELECT lower(name), sum(id), sum(big), sum(n) FROM public.t GROUP BY 1", "key sum sum sum"),
@@ -95,6 +96,9 @@ mod tests {
                 "SELECT d, count(*) FROM (SELECT day AS d FROM public.t WHERE id > 1) AS s GROUP BY d",
                 "key sum",
             ),
+            ("SELECT day AS event_date, count(*) FROM public.t GROUP BY day", "none"),
+            ("SELECT name COLLATE public.nd AS name, count(*) FROM public.t GROUP BY 1", "none"),
+            ("SELECT day, tidemark.hll_agg(name, id) FROM public.t GROUP BY day", "none"),
             ("SELECT count(*) FROM public.t", "none"),
             ("SELECT day FROM public.t", "none"),
             // Whose bytes depend on the order of rows.
@@ -156,6 +160,13 @@ mod tests {
         assert!(ways(&of("name, sum(x) AS n"), one, 0, &table("n numeric")).starts_with(merged));
         // Rounded when it is stored: what was lost does not come back.
         assert!(!ways(&of("name, sum(x) AS n"), one, 0, &table("n numeric(9, 1)")).contains(merged));
+        // Two keys of the query may be one when they are stored.
+        let short = "CREATE TABLE w.m (event_date date NOT NULL, x timestamp(0), n bigint)";
+        let times = "SELECT event_date, now AS x, count(*) AS n FROM (
+                         SELECT event_date, timestamp '2026-01-01' + x * interval '1 second' AS now FROM w.events
+                          WHERE event_date >= $1 AND event_date < $2) AS t GROUP BY event_date, now";
+        assert!(!ways(times, "{event_date, x}", 0, short).contains(merged));
+        assert!(ways(times, "{event_date, x}", 0, &short.replace("(0)", "")).starts_with(merged));
         let insensitive = "CREATE COLLATION IF NOT EXISTS w.ci
                                (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
                            CREATE TABLE w.m (event_date date NOT NULL, name text COLLATE w.ci, n bigint)";

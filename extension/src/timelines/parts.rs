@@ -17,10 +17,14 @@ use crate::support::{args, pg_function};
 pg_function! {
     /// `current_seen() -> bytea`: which transactions the snapshot of the calling statement sees, as [`unseen`] reads it:
     /// the first that it does not, then those before it that were in progress, ascending, of four bytes each. NULL where
-    /// Postgres does not know all of the latter.
+    /// too many would have to be asked about one by one.
     fn tidemark_current_seen(_fcinfo) {
-        let snapshot = &*pg_sys::GetActiveSnapshot();
-        if snapshot.suboverflowed || snapshot.takenDuringRecovery {
+        /// Beyond that, a recompute is no more work.
+        const MOST: u32 = 100_000;
+        let active = pg_sys::GetActiveSnapshot();
+        let snapshot = &*active;
+        let (from, to) = (snapshot.xmin.into_inner(), snapshot.xmax.into_inner());
+        if snapshot.takenDuringRecovery || (snapshot.suboverflowed && to.wrapping_sub(from) > MOST) {
             return None;
         }
         let list = |from: *mut pg_sys::TransactionId, len: usize| {
@@ -29,7 +33,13 @@ pg_function! {
         let top = list(snapshot.xip, snapshot.xcnt as usize);
         let sub = list(snapshot.subxip, usize::try_from(snapshot.subxcnt).unwrap_or(0));
         let number = |xid: &pg_sys::TransactionId| xid.into_inner();
-        let mut running: Vec<u32> = top.iter().chain(sub).map(number).collect();
+        let mut running: Vec<u32> = if snapshot.suboverflowed {
+            // Somebody has more subtransactions than the snapshot lists.
+            let in_progress = |xid: &u32| *xid >= 3 && pg_sys::XidInMVCCSnapshot((*xid).into(), active);
+            (0..to.wrapping_sub(from)).map(|n| from.wrapping_add(n)).filter(in_progress).collect()
+        } else {
+            top.iter().chain(sub).map(number).collect()
+        };
         running.sort_unstable();
         let all = std::iter::once(number(&snapshot.xmax)).chain(running);
         Some(args::make_varlena(&all.flat_map(u32::to_le_bytes).collect::<Vec<_>>()))

@@ -79,6 +79,7 @@ fn additions() {
         ("rows_that_were_seen_before_their_mark_count_once", merge::seen_before_their_mark),
         ("a_merge_finds_what_went_without_a_mark", merge::unmarked),
         ("what_is_more_than_additions_is_not_merged", merge::other_changes),
+        ("a_recompute_goes_on_where_a_merge_cannot", merge::recompute_goes_on),
         ("a_timeline_gains_parts", timeline::parts),
         ("rows_of_open_transactions_are_new_to_a_timeline_when_they_commit", timeline::open_parts),
         ("a_timeline_of_a_model_gains_parts_of_what_that_gained", timeline::parts_of_model),
