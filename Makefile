@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install fmt bare-chroot differential bench bench-loader bench-models bench-freshness bench-timelines race fuzz late-event dbt bi-check deb test-matrix freeze
+.PHONY: help demo stop clean-demo compare-demo test storm install fmt bare-chroot differential bench bench-loader bench-models bench-freshness bench-timelines race histories fuzz late-event dbt bi-check deb test-matrix freeze
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment: make passes them on.
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
 	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
+	@echo 'make histories                 a million random histories: timelines beside the aggregates (HISTORIES=10000 for a try)'
 	@echo 'make fuzz MINUTES=20            every parser of bytes and text on inputs made up (TARGET=hll for one, INPUT=FILE to repeat)'
 	@echo 'make late-event                what one late event among 10 million costs (EVENTS=200000 for a try)'
 	@echo 'make dbt                       the dbt package against the extension'"'"'s own models, with the real dbt'
@@ -83,6 +84,9 @@ bench-timelines:
 
 race:
 	@scripts/race.sh
+
+histories:
+	@PROPTEST_CASES=$${HISTORIES:-1000000} cargo test --locked --release -p tidemark-core --lib every_kernel_gives
 
 fuzz:
 	@scripts/fuzz.sh

@@ -69,12 +69,23 @@ struct Stored {
     whole: BTreeMap<i32, Vec<Encoded>>,
 }
 
-fn encode(rows: &[Given], bits: u32) -> Vec<Encoded> {
+fn builder(rows: &[Given]) -> Builder {
     let mut builder = Builder::new(2);
     for row in rows {
         builder.push(row.hash(), row.time, row.event, &row.properties).unwrap();
     }
-    builder.finish(bits, ()).map(Result::unwrap).collect()
+    builder
+}
+
+fn encode(rows: &[Given], bits: u32) -> Vec<Encoded> {
+    builder(rows).finish(bits, ()).map(Result::unwrap).collect()
+}
+
+/// The rows of each date.
+fn builders(rows: &[Given]) -> BTreeMap<i32, Builder> {
+    let mut dates: BTreeMap<i32, Vec<Given>> = BTreeMap::new();
+    rows.iter().for_each(|row| dates.entry(row.date()).or_default().push(*row));
+    dates.into_iter().map(|(date, rows)| (date, builder(&rows))).collect()
 }
 
 fn source(slice: &Encoded) -> Source<'_> {
@@ -130,13 +141,28 @@ fn in_rounds(rows: &[Given]) -> Vec<Given> {
     rows
 }
 
-/// Every way to store and to read.
-fn ways(rows: &[Given], mut each: impl FnMut(&Stored, Level)) {
-    for stored in
-        [Stored::new(rows, 0, false), Stored::new(rows, 2, true), Stored::new(&in_rounds(rows), 1, true)]
-    {
-        each(&stored, Level::plain());
-        each(&stored, Level::best());
+/// Rows, and every way to store them.
+struct History {
+    rows: Vec<Given>,
+    stored: [Stored; 3],
+}
+
+impl History {
+    fn new(rows: Vec<Given>) -> Self {
+        let stored = [
+            Stored::new(&rows, 0, false),
+            Stored::new(&rows, 2, true),
+            Stored::new(&in_rounds(&rows), 1, true),
+        ];
+        Self { rows, stored }
+    }
+
+    /// Every way to store and to read.
+    fn ways(&self, mut each: impl FnMut(&Stored, Level)) {
+        for stored in &self.stored {
+            each(stored, Level::plain());
+            each(stored, Level::best());
+        }
     }
 }
 
@@ -166,9 +192,10 @@ fn expected(question: &Question, rows: &[Given]) -> BTreeMap<u64, Vec<Row>> {
     persons
 }
 
+/// As the aggregate has them, whatever the order in which they arrive.
 fn events(rows: &[Row]) -> Vec<Event> {
     let mut log = EventLog::new_in(Global);
-    rows.iter().for_each(|row| log.push(row.time, row.conditions));
+    rows.iter().rev().for_each(|row| log.push(row.time, row.conditions));
     log.sorted(()).to_vec()
 }
 
