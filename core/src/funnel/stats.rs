@@ -156,20 +156,20 @@ impl<A: Allocator + Clone> Durations<A> {
         (self.len() > 0).then(|| sum as f64 / self.len() as f64 / MICROS)
     }
 
-    fn median_seconds(&self) -> Option<f64> {
+    /// What lies at a share, 0 to 1, of the way from the least to the greatest, between two values in proportion.
+    fn quantile_seconds(&self, share: f64) -> Option<f64> {
         let last = self.len().checked_sub(1)?;
-        let (low, high) = (last / 2, last / 2 + last % 2);
-        match self {
+        let place = share.clamp(0.0, 1.0) * last as f64;
+        let (low, high) = (place.floor() as u64, place.ceil() as u64);
+        let (low, high) = match self {
             Self::Exact(values) => {
                 let sorted = sorted(values);
-                let at = |rank: u64| sorted.get(rank as usize).map(|&micros| i128::from(micros));
-                Some((at(low)? + at(high)?) as f64 / 2.0 / MICROS)
+                let at = |rank: u64| sorted.get(rank as usize).map(|&micros| micros as f64 / MICROS);
+                (at(low)?, at(high)?)
             }
-            Self::Sketch(_, sketch) => {
-                let (low, high) = (sketch.value_at_rank(low)?, sketch.value_at_rank(high)?);
-                Some(low / 2.0 + high / 2.0)
-            }
-        }
+            Self::Sketch(_, sketch) => (sketch.value_at_rank(low)?, sketch.value_at_rank(high)?),
+        };
+        Some(low * (1.0 - place.fract()) + high * place.fract())
     }
 
     fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
@@ -277,6 +277,15 @@ impl<A: Allocator + Clone> FunnelStats<A> {
     /// Durations beyond an `i64` (between infinite timestamps) count as the greatest or least one. A chain longer
     /// than the funnel is an error. An error leaves the state as it was.
     pub fn push(&mut self, chain: &[Option<i64>]) -> Result<(), StatsError> {
+        self.count(chain, false)
+    }
+
+    /// The same, but durations are those since the first step.
+    pub fn push_since_first(&mut self, chain: &[Option<i64>]) -> Result<(), StatsError> {
+        self.count(chain, true)
+    }
+
+    fn count(&mut self, chain: &[Option<i64>], since_first: bool) -> Result<(), StatsError> {
         if chain.len() > self.steps.len() {
             return Err(StatsError::Chain { found: chain.len(), steps: self.steps.len() });
         }
@@ -290,9 +299,15 @@ impl<A: Allocator + Clone> FunnelStats<A> {
             if let Some(previous) = previous {
                 step.durations.add(time.saturating_sub(previous));
             }
-            previous = Some(time);
+            previous = previous.filter(|_| since_first).or(Some(time));
         }
         Ok(())
+    }
+
+    /// The seconds below which a share, 0 to 1, of the durations of a step lie, counted from 0; exact and `None` as for
+    /// the median.
+    pub fn quantile_seconds(&self, step: usize, share: f64) -> Option<f64> {
+        self.steps.get(step)?.durations.quantile_seconds(share)
     }
 
     /// Adds all persons of another state; one of a funnel with another number of steps is an error.
@@ -320,7 +335,7 @@ impl<A: Allocator + Clone> FunnelStats<A> {
                 entered: step.entered,
                 pct_of_first: pct_of(first),
                 pct_of_previous: pct_of(before),
-                median_seconds: step.durations.median_seconds(),
+                median_seconds: step.durations.quantile_seconds(0.5),
                 avg_seconds: step.durations.avg_seconds(),
             }
         })

@@ -7,26 +7,29 @@
 
 CREATE FUNCTION tidemark.funnel_report(source regclass, from_date date, to_date date, steps jsonb, win interval,
     mode text DEFAULT '', breakdown text DEFAULT NULL, attribution text DEFAULT 'step=1', filters jsonb DEFAULT NULL,
-    top integer DEFAULT 10)
+    top integer DEFAULT 10, quantile double precision DEFAULT 0.9)
 RETURNS TABLE (series text, step integer, name text, entered bigint, completed bigint, pct_of_first numeric,
-               pct_of_previous numeric, median_seconds numeric, avg_seconds numeric)
+               pct_of_previous numeric, median_seconds numeric, avg_seconds numeric, quantile_seconds numeric,
+               total_median_seconds numeric, total_quantile_seconds numeric, complete boolean)
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET standard_conforming_strings = on
 SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_funnel_report';
-COMMENT ON FUNCTION tidemark.funnel_report(regclass, date, date, jsonb, interval, text, text, text, jsonb, integer) IS
-'How many persons went through steps, by step: what tidemark.funnel and
-funnel_table give for the events of source, of which there must be a
-timeline, from from_date to the day before to_date. A step is "event",
-["any", "of"], or {"event", "filters", "name"}; mode is that of funnel.
-filters: ["is", "country", ["AT"]], is_not, contains, contains_not, matches,
-matches_not, >, >=, <, <=, is_null, is_not_null, ["and", [..]], ["or",
-[..]], ["not", ..]; NULL satisfies the negations only. breakdown: a row of
-series for each of the top values of a property of the event that served the
-step of attribution, (none) for NULL, (other) for the rest; they add up to
-the whole. completed is entered of the next step. 42704: no timeline; 42703:
-no such property.';
+COMMENT ON FUNCTION tidemark.funnel_report(regclass, date, date, jsonb, interval, text, text, text, jsonb, integer,
+                                           double precision) IS
+'How many persons went through steps, by step: what tidemark.funnel gives for
+the events of source, of which there must be a timeline, from from_date to
+the day before to_date. A step is "event", ["any", "of"], or {"event",
+"filters", "name"}. filters: ["is", "country", ["AT"]], is_not, contains,
+contains_not, matches, matches_not, >, >=, <, <=, is_null, is_not_null,
+["and", [..]], ["or", [..]], ["not", ..]; NULL satisfies negations only.
+breakdown: a series for each of the top values of a property, (none) for
+NULL, (other) for the rest, which add up to the whole; attribution: step=1
+and so on, first or last: of which event of a chain. Seconds are since the
+step before, total since the first; quantile: of which share. completed is
+entered of the next step; complete: the dates lie before the watermark.
+42704: no timeline; 42703: no such property.';
 
 CREATE FUNCTION tidemark.funnel_persons(source regclass, from_date date, to_date date, steps jsonb, win interval,
     mode text DEFAULT '', step integer DEFAULT 1, dropped boolean DEFAULT false, filters jsonb DEFAULT NULL)

@@ -231,7 +231,7 @@ COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 
 CREATE FUNCTION tidemark_internal.timeline_definition(source oid, from_date date, to_date date)
 RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass, codes regclass, bits integer,
-               properties text[], stale integer[], seen text[])
+               properties text[], stale integer[], seen text[], events regclass)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -266,7 +266,7 @@ BEGIN
                                                WHERE l.source = t.source AND coalesce(l.event_date, d) = d
                                                  AND (l.added_by IS NULL OR l.passed IS NOT NULL))
                              THEN encode(tidemark_internal.seen(t.name, d), 'hex') END
-                   FROM unnest(dates) AS d)
+                   FROM unnest(dates) AS d), t.source
       FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
      WHERE t.name = found[1];
 END

@@ -35,6 +35,61 @@ mod tests {
         check("in parts");
     }
 
+    /// Times of steps and from the first step on, whichever were left out; and whose value counts.
+    #[pg_test]
+    fn steps_take_their_time_and_so_does_all_of_it() {
+        let pair = |mode: &str, quantile: f64| {
+            let report = format!(
+                "SELECT r.step, r.entered, r.median_seconds, r.quantile_seconds, r.total_median_seconds, r.total_quantile_seconds
+                   FROM tidemark.funnel_report('w.events', {DATES}, '[\"view\", \"add\", \"buy\", \"leave\"]', '3 hours', '{mode}', quantile => {quantile}) AS r WHERE entered > 0"
+            );
+            let at = |share: f64, value: &str| {
+                format!(
+                    "round((percentile_cont({share}) WITHIN GROUP (ORDER BY extract(epoch FROM {value})::float8))::numeric, 3)"
+                )
+            };
+            let since_before = "t - coalesce(chain[n - 1], chain[n - 2])";
+            let rows = format!(
+                "SELECT n, count(*), {}, {}, {}, {}
+                   FROM (SELECT tidemark.funnel(interval '3 hours', '{mode}', event_time, event_type, '{{view,add,buy,leave}}') AS chain {OF_PERSONS} GROUP BY person) AS f,
+                        LATERAL (SELECT n::integer, t, CASE WHEN n > 1 THEN {since_before} END AS since_before, CASE WHEN n > 1 THEN t - chain[1] END AS since_first
+                                   FROM unnest(chain) WITH ORDINALITY AS u(t, n) WHERE t IS NOT NULL) AS s GROUP BY n",
+                at(0.5, "since_before"), at(quantile, "since_before"), at(0.5, "since_first"), at(quantile, "since_first")
+            );
+            (report, rows)
+        };
+        same(&[
+            pair("", 0.9),
+            pair("optional=2", 0.25),
+            pair("strict_increase", 0.0),
+            pair("first_entry", 1.0),
+        ]);
+        for quantile in ["-0.1", "1.5", "'NaN'"] {
+            let found = error_of(&format!(
+                "SELECT * FROM tidemark.funnel_report('w.events', {DATES}, '[\"view\"]', '1 day', quantile => {quantile})"
+            ));
+            assert!(found.starts_with("22023 quantile must be 0 to 1"), "{found}");
+        }
+    }
+
+    #[pg_test]
+    fn a_report_says_whether_its_dates_are_over() {
+        shop(20);
+        let complete = || {
+            text(&format!(
+                "SELECT complete FROM tidemark.funnel_report('w.events', {DATES}, '[\"view\"]', '1 day')"
+            ))
+        };
+        assert_eq!(complete(), "NULL", "nobody said what was loaded");
+        run(
+            "SELECT tidemark.mark_loaded('w.events', '{2026-01-05}', '{0}', '{0}', '{2026-01-05 23:00Z}', '{2026-01-05 23:00Z}')",
+        );
+        run("SELECT tidemark.set_watermark_policy('w.events', '1 day')");
+        assert_eq!(complete(), "false");
+        run("SELECT tidemark.set_watermark_policy('w.events', '23 hours')");
+        assert_eq!(complete(), "true");
+    }
+
     fn funnel_rows(conditions: &str, mode: &str, steps: u32, by: &str) -> String {
         // The value of the first row that satisfies step 1 at the time of step 1.
         format!(
@@ -102,13 +157,17 @@ mod tests {
                 _ => {}
             }
             for mode in ["", "first_entry"] {
-                for step in 1..=2 {
-                    let name = ["view", "add"][step - 1];
+                for (attribution, which) in
+                    [("step=1", "WHERE n = 1"), ("step=2", "WHERE n = 2"), ("first", ""), ("last", "")]
+                {
+                    let order = if attribution == "last" { "DESC" } else { "" };
+                    let filter = if which.is_empty() { "WHERE e.country IS NOT NULL" } else { which };
                     let by = format!(
-                        "coalesce((SELECT e.country FROM w.events e WHERE e.person = f.person AND e.event_time = f.chain[{step}] AND e.event_type = '{name}'), '(none)')"
+                        "coalesce((SELECT e.country FROM unnest(f.chain) WITH ORDINALITY AS c(t, n) JOIN w.events e ON e.person = f.person AND e.event_time = c.t
+                           {filter} ORDER BY n {order} LIMIT 1), '(none)')"
                     );
                     let plain = "event_type = 'view', event_type = 'add', event_type = 'buy'";
-                    let attribution = format!(", 'country', 'step={step}'");
+                    let attribution = format!(", 'country', '{attribution}'");
                     let all = |query: &str| {
                         text(&format!(
                             "SELECT string_agg(q::text, E'\\n' ORDER BY q::text) FROM ({query}) AS q"
@@ -117,7 +176,7 @@ mod tests {
                     assert_eq!(
                         all(&funnel_report(steps, mode, &attribution)),
                         all(&funnel_rows(plain, mode, 3, &by)),
-                        "stored {stored}, mode {mode}, step {step}"
+                        "stored {stored}, mode {mode}{attribution}"
                     );
                 }
             }
@@ -415,7 +474,7 @@ mod tests {
             ),
             (
                 funnel("[\"view\"]", "1 day", ", attribution => 'step=2'"),
-                "22023 attribution must be step=1 to step=1",
+                "22023 attribution must be step=1 to step=1, first or last",
             ),
             (funnel("[\"view\"]", "1 day", ", top => 0"), "22023 top must be 1 to 10000"),
             (
@@ -491,7 +550,7 @@ mod tests {
                 text(&format!(
                     "SELECT string_agg(f::text, ' ') FROM tidemark.funnel_report('w.events', {dates}, '{steps}', '1 day') AS f"
                 )),
-                "(,1,view,0,0,,,,) (,2,\"unheard of\",0,,,,,)"
+                "(,1,view,0,0,,,,,,,,) (,2,\"unheard of\",0,,,,,,,,,)"
             );
         }
     }

@@ -20,7 +20,48 @@ use crate::support::interval::fixed_microseconds;
 use crate::support::set::{Rows, give_rows};
 use crate::support::{args, pg_function};
 
-type Stats = FunnelStats<Global>;
+/// Figures of times since the step before, and since the first, which differ from the third step on.
+struct Stats {
+    steps: FunnelStats<Global>,
+    total: FunnelStats<Global>,
+}
+
+impl Stats {
+    fn new(steps: usize) -> Self {
+        let new = || {
+            FunnelStats::new_in(steps as i64, Global)
+                .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count a funnel")
+        };
+        Self { steps: new(), total: new() }
+    }
+
+    fn push(&mut self, chain: &[Option<i64>]) {
+        let total = |()| if chain.len() > 2 { self.total.push_since_first(chain) } else { Ok(()) };
+        self.steps
+            .push(chain)
+            .and_then(total)
+            .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count a chain");
+    }
+
+    fn total_seconds(&self, step: usize, share: f64) -> Option<f64> {
+        if step > 1 { &self.total } else { &self.steps }.quantile_seconds(step, share)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        contained(|| self.steps.merge(&other.steps).and_then(|()| self.total.merge(&other.total)))
+            .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot add funnels");
+    }
+}
+
+/// Whose value says to which series a person belongs, of the events that served the steps.
+#[derive(Clone, Copy, PartialEq)]
+enum Attribution {
+    /// That of the step, counted from 0.
+    Step(usize),
+    /// The first, or the last, that has a value.
+    First,
+    Last,
+}
 
 /// Takes the hash of a person, the code of a series and a chain.
 type Add<'a> = &'a mut dyn FnMut(u64, u32, &[Option<i64>]);
@@ -29,8 +70,7 @@ type Add<'a> = &'a mut dyn FnMut(u64, u32, &[Option<i64>]);
 struct Report {
     funnel: Funnel,
     window: i64,
-    /// The step, from 0, whose row says to which series a person belongs.
-    value_of: usize,
+    attribution: Attribution,
     /// The conditions of the steps, without excluded ones.
     conditions: Vec<u32>,
     names: Vec<String>,
@@ -41,13 +81,21 @@ struct Report {
 
 pg_function! {
     /// `funnel_report(source regclass, from_date date, to_date date, steps jsonb, win interval, mode text,
-    /// breakdown text, attribution text, filters jsonb, top integer)`.
+    /// breakdown text, attribution text, filters jsonb, top integer, quantile double precision)`.
     fn tidemark_funnel_report(fcinfo) {
         let mut timeline = Timeline::of_call(fcinfo);
         let top = top(fcinfo, 9, 10);
         let by = breakdown(fcinfo, 6, &mut timeline);
+        let quantile = match args::float(fcinfo, 10).unwrap_or(0.9) {
+            share if (0.0..=1.0).contains(&share) => share,
+            share => invalid_argument(
+                format!("quantile must be 0 to 1, got {share}"),
+                "0.9: the time within which nine of ten made the step.",
+            ),
+        };
+        let complete = timeline.is_complete();
         let (report, open) = Report::of_call(fcinfo, timeline, 8, by);
-        let report = Report { value_of: attribution(fcinfo, report.funnel.steps()), ..report };
+        let report = Report { attribution: attribution(fcinfo, report.funnel.steps()), ..report };
         let rows = ranked(report.figures(&open), top, report.funnel.steps()).into_iter().flat_map(|(code, stats)| {
             let series = by.and_then(|column| match code {
                 Some(0) => text("(none)"),
@@ -55,9 +103,10 @@ pg_function! {
                 None => text("(other)"),
             });
             let count = |row: &StepRow| Some(Datum::from(i64::try_from(row.entered).unwrap_or(i64::MAX)));
-            let rows: Vec<StepRow> = stats.rows().collect();
+            let seconds = |value: Option<f64>| value.and_then(|value| rounded(value, 3));
+            let rows: Vec<StepRow> = stats.steps.rows().collect();
             let next = rows.iter().skip(1).map(Some).chain([None]);
-            rows.iter().zip(next).zip(&report.names).map(|((row, next), name)| [
+            rows.iter().zip(next).zip(&report.names).enumerate().map(|(step, ((row, next), name))| [
                 series,
                 Some(Datum::from(row.step as i32)),
                 text(name),
@@ -65,8 +114,12 @@ pg_function! {
                 next.and_then(count),
                 row.pct_of_first.and_then(|value| rounded(value, 2)),
                 row.pct_of_previous.and_then(|value| rounded(value, 2)),
-                row.median_seconds.and_then(|value| rounded(value, 3)),
-                row.avg_seconds.and_then(|value| rounded(value, 3)),
+                seconds(row.median_seconds),
+                seconds(row.avg_seconds),
+                seconds(stats.steps.quantile_seconds(step, quantile)),
+                seconds(stats.total_seconds(step, 0.5)),
+                seconds(stats.total_seconds(step, quantile)),
+                complete,
             ]).collect::<Vec<_>>()
         });
         give_rows(fcinfo, rows)
@@ -103,20 +156,22 @@ pg_function! {
     }
 }
 
-/// The step, from 0, that `attribution` names.
+/// What `attribution` names.
 ///
 /// # Safety
 /// Argument 7 must be a text.
-unsafe fn attribution(fcinfo: FunctionCallInfo, steps: usize) -> usize {
+unsafe fn attribution(fcinfo: FunctionCallInfo, steps: usize) -> Attribution {
     // SAFETY: see above.
     let attribution =
         unsafe { args::bytes(fcinfo, 7) }.map_or("step=1", |text| args::word(text, "attribution"));
-    let step = attribution.strip_prefix("step=").and_then(|step| step.parse::<usize>().ok());
-    match step {
-        Some(step) if (1..=steps).contains(&step) => step - 1,
+    match (attribution, attribution.strip_prefix("step=").and_then(|step| step.parse::<usize>().ok())) {
+        ("first", _) => Attribution::First,
+        ("last", _) => Attribution::Last,
+        (_, Some(step)) if (1..=steps).contains(&step) => Attribution::Step(step - 1),
         _ => invalid_argument(
-            format!("attribution must be step=1 to step={steps}, got {attribution:?}"),
-            "It names the step whose event says to which series a person belongs.",
+            format!("attribution must be step=1 to step={steps}, first or last, got {attribution:?}"),
+            "It names the step whose event says to which series a person belongs; first and last are those that have \
+             a value.",
         ),
     }
 }
@@ -162,7 +217,7 @@ impl Report {
             },
             funnel,
             window,
-            value_of: 0,
+            attribution: Attribution::Step(0),
         };
         (report, open)
     }
@@ -171,8 +226,7 @@ impl Report {
     fn figures(&self, open: &Open) -> HashMap<u32, Stats> {
         let mut stats: HashMap<u32, Stats> = HashMap::new();
         self.chains(open, &mut |_, code, chain| {
-            let stats = stats.entry(code).or_insert_with(|| new(self.funnel.steps()));
-            stats.push(chain).or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count a chain");
+            stats.entry(code).or_insert_with(|| Stats::new(self.funnel.steps())).push(chain);
         });
         stats
     }
@@ -198,8 +252,9 @@ impl Report {
     }
 
     fn steps<const K: usize, const V: usize>(&self, open: &Open, add: Add<'_>) -> bool {
+        let Attribution::Step(value_of) = self.attribution else { return false };
         let mut chain = [None; K];
-        let kernel = Steps::<K, K, V, _>::new(self.question.clone(), self.window, self.value_of, |reached| {
+        let kernel = Steps::<K, K, V, _>::new(self.question.clone(), self.window, value_of, |reached| {
             chain.iter_mut().zip(reached.times).for_each(|(place, time)| *place = Some(*time));
             add(reached.hash, reached.value.unwrap_or(0), chain.get(..reached.times.len()).unwrap_or(&[]));
         });
@@ -209,39 +264,46 @@ impl Report {
     /// Runs the funnel of the aggregate over the rows of each person: any mode.
     fn by_person(&self, open: &Open, add: Add<'_>) {
         let (mut events, mut chain) = (vec![], AVec::new_in(Global));
-        let condition = self.conditions.get(self.value_of).copied().unwrap_or(0);
         open.each_person(self.question.clone(), &mut |hash, rows| {
             self.funnel.run(as_events(rows, &mut events), &mut chain, Interrupts);
             if chain.is_empty() {
                 return;
             }
-            let served = chain.get(self.value_of).copied().flatten();
-            let is = |row: &&Row| Some(row.time) == served && row.conditions >> condition & 1 == 1;
-            add(hash, rows.iter().find(is).map_or(0, |row| row.value), &chain);
+            add(hash, self.value(rows, &chain), &chain);
         });
     }
-}
 
-fn new(steps: usize) -> Stats {
-    Stats::new_in(steps as i64, Global)
-        .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot count a funnel")
+    /// The code of the series of a person.
+    fn value(&self, rows: &[Row], chain: &[Option<i64>]) -> u32 {
+        let served = |(condition, time): (&u32, &Option<i64>)| {
+            rows.iter().find(|row| Some(row.time) == *time && row.conditions >> condition & 1 == 1)
+        };
+        let mut steps = self.conditions.iter().zip(chain);
+        let row = match self.attribution {
+            Attribution::Step(step) => steps.nth(step).and_then(served),
+            Attribution::First => {
+                steps.filter_map(served).filter(|row| row.value > 0).min_by_key(|row| row.time)
+            }
+            Attribution::Last => {
+                steps.filter_map(served).filter(|row| row.value > 0).max_by_key(|row| row.time)
+            }
+        };
+        row.map_or(0, |row| row.value)
+    }
 }
 
 /// The series with most persons at the first step, and the sum of the others as `None`; one of nobody if there is none.
 fn ranked(mut stats: HashMap<u32, Stats>, top: usize, steps: usize) -> Vec<(Option<u32>, Stats)> {
-    let entered = |stats: &Stats| stats.rows().next().map_or(0, |row| row.entered);
+    let entered = |stats: &Stats| stats.steps.rows().next().map_or(0, |row| row.entered);
     let mut series: Vec<(Option<u32>, Stats)> = vec![];
     contained(|| series.extend(stats.drain().map(|(code, stats)| (Some(code), stats))));
     series.sort_unstable_by_key(|(code, stats)| (std::cmp::Reverse(entered(stats)), *code));
     if series.is_empty() {
-        series.push((Some(0), new(steps)));
+        series.push((Some(0), Stats::new(steps)));
     }
     if series.len() > top {
-        let mut other = new(steps);
-        for (_, stats) in series.drain(top..) {
-            contained(|| other.merge(&stats))
-                .or_raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "cannot add funnels");
-        }
+        let mut other = Stats::new(steps);
+        series.drain(top..).for_each(|(_, stats)| other.merge(&stats));
         series.push((None, other));
     }
     series

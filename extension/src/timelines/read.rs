@@ -26,6 +26,7 @@ pub const EVENT: &str = "event_type";
 pub struct Timeline {
     pub name: String,
     pub target: Oid,
+    source: Oid,
     /// Rows as they are stored, of which it is known when they came.
     view: Oid,
     /// All rows, also those that the source does not hold yet.
@@ -73,7 +74,7 @@ impl Timeline {
         let dates = (dates.0.saturating_sub(more), dates.1.saturating_add(more));
         let mut found = None;
         let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
-                          d.stale, d.seen
+                          d.stale, d.seen, d.events::oid
                      FROM tidemark_internal.timeline_definition($1, $2, $3) AS d";
         let arguments = [
             (pg_sys::OIDOID, Datum::from(source)),
@@ -102,6 +103,7 @@ impl Timeline {
             found = Some(Self {
                 name: name.unwrap_or_default().to_owned(),
                 target: oid(1),
+                source: oid(9),
                 view: oid(2),
                 live_view: oid(3),
                 codes: oid(4),
@@ -121,6 +123,16 @@ impl Timeline {
                 "tidemark.create_timeline makes one; SELECT * FROM tidemark.timeline_status lists them.",
             ),
         }
+    }
+
+    /// Whether nothing of the dates is expected any more; NULL where that is not known.
+    pub fn is_complete(&self) -> Option<Datum> {
+        let sql = "SELECT tidemark.watermark($1) >= CAST($2 AS timestamptz)";
+        let arguments =
+            [(pg_sys::REGCLASSOID, Datum::from(self.source)), (pg_sys::DATEOID, Datum::from(self.dates.1))];
+        let mut complete = None;
+        each_row(sql, &arguments, |row| complete = row.datum(0));
+        complete
     }
 
     /// The column of a property, for a [`Question`](tidemark_core::timeline::Question).
