@@ -83,7 +83,8 @@ mod tests;
 ::pgrx::extension_sql_file!("./sql/change_tracking.sql", name = "change_tracking", requires = ["live"]);
 ::pgrx::extension_sql_file!("./sql/timelines.sql", name = "timelines", requires = ["change_tracking"]);
 ::pgrx::extension_sql_file!("./sql/parts.sql", name = "parts", requires = ["timelines"]);
-::pgrx::extension_sql_file!("./sql/reports.sql", name = "reports", requires = ["parts"]);
+::pgrx::extension_sql_file!("./sql/timeline_changes.sql", name = "timeline_changes", requires = ["parts"]);
+::pgrx::extension_sql_file!("./sql/reports.sql", name = "reports", requires = ["timeline_changes"]);
 ::pgrx::extension_sql_file!("./sql/rights.sql", name = "rights", requires = ["reports"]);
 
 /// What `cargo pgrx test` calls before and while it starts its server.

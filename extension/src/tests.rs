@@ -31,6 +31,7 @@ mod sessions;
 mod stored;
 mod support;
 mod support_grouped;
+mod timeline_changes;
 mod timelines;
 mod timelines_reports;
 mod window_funnel;

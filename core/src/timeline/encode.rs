@@ -107,6 +107,21 @@ impl Builder {
         Ok(())
     }
 
+    /// The same rows with so many more properties behind the others, all NULL.
+    pub fn with_more(self, more: usize) -> Self {
+        if more == 0 {
+            return self;
+        }
+        let Self { properties: before, keys, codes: old } = self;
+        let properties = before + more;
+        let mut codes = vec![0; keys.len() * properties];
+        if before > 0 {
+            let rows = codes.chunks_exact_mut(properties).zip(old.chunks_exact(before));
+            rows.for_each(|(new, old)| new[..before].copy_from_slice(old));
+        }
+        Self { properties, keys, codes }
+    }
+
     /// Adds all rows of a source, which must have been given all properties in their order.
     ///
     /// # Errors

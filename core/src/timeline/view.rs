@@ -257,6 +257,11 @@ impl<'a> View<'a> {
         (self.base * self.unit).div_euclid(DAY)
     }
 
+    /// The event codes of the rows.
+    pub fn codes(&self) -> impl Iterator<Item = u32> {
+        (0..self.rows).map(|row| self.events.code(row))
+    }
+
     /// The time of a row, in microseconds.
     #[inline(always)]
     pub fn time(&self, row: usize) -> i64 {
@@ -332,6 +337,11 @@ impl<'a> Codes<'a> {
             return Err(Corrupt::Checksum);
         }
         self.planes.check(self.rows)
+    }
+
+    /// The codes of the rows, 0 for NULL.
+    pub fn codes(&self) -> impl Iterator<Item = u32> {
+        (0..self.rows).map(|row| self.planes.code(row))
     }
 }
 

@@ -35,13 +35,14 @@ tidemark_internal.unseen. NULL when that is not known: never refreshed, in
 another cluster, too long ago.';
 
 CREATE FUNCTION tidemark_internal.timeline_merged(target regclass, properties integer, bits integer, event_date date,
-    first_part integer)
+    first_part integer, more integer DEFAULT 0)
 RETURNS TABLE (event_date date, property smallint, slice integer, part integer, events integer, persons integer,
                data tidemark.timeline)
 LANGUAGE c STABLE PARALLEL SAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME', 'tidemark_timeline_merged';
-COMMENT ON FUNCTION tidemark_internal.timeline_merged(regclass, integer, integer, date, integer) IS
+COMMENT ON FUNCTION tidemark_internal.timeline_merged(regclass, integer, integer, date, integer, integer) IS
 'The parts of a date of a timeline from first_part on, put together: all of
-them as slices if that is 0, as if no row had come later.';
+them as slices if that is 0, as if no row had come later. more: so many
+properties are added, which are NULL.';
 
 CREATE FUNCTION tidemark_internal.timeline_statement(model text, kind text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100

@@ -1,5 +1,6 @@
 -- Timelines: models whose rows are slices, the events of some persons on one date, from which reports are answered
--- (reports.sql). Here: making and dropping them, and what is known of them. Implemented in timelines.rs.
+-- (reports.sql). Here: making and dropping them, and what is known of them; what changes one that is there is in
+-- timeline_changes.sql. Implemented in timelines.rs.
 --
 -- What belongs to gold.timeline, all of it owned by whoever created it: the table of slices, gold.timeline_codes, the
 -- texts of events and properties with their numbers, and gold.timeline_rows, the view of the source from which slices
@@ -81,6 +82,99 @@ COMMENT ON FUNCTION tidemark_internal.timeline_expression(regclass, text) IS
 'Part of tidemark.create_timeline: SQL that makes a text of a column, or of
 what stands at a path of a jsonb column. 42703: there is neither.';
 
+CREATE FUNCTION tidemark_internal.timeline_rows(timeline tidemark_internal.timelines, relation regclass, added_by text)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+-- Properties come last, so that the view can be replaced by one with more of them.
+RETURN format('SELECT s.event_date, %s AS person, s.%I AS event_time, %s AS event_type, %s AS added_by%s FROM %s AS s',
+    tidemark_internal.timeline_expression(timeline.source, timeline.person), timeline.event_time,
+    tidemark_internal.timeline_expression(timeline.source, timeline.event_type), added_by,
+    (SELECT string_agg(format(', %s AS %I', tidemark_internal.timeline_expression(timeline.source, p), p), ''
+                       ORDER BY n)
+       FROM unnest(timeline.properties) WITH ORDINALITY AS x(p, n)), relation);
+COMMENT ON FUNCTION tidemark_internal.timeline_rows(tidemark_internal.timelines, regclass, text) IS
+'Part of tidemark.create_timeline: the query of a view of rows, from the
+source of a timeline or its live view. added_by: SQL that says which
+transaction added a row.';
+
+CREATE FUNCTION tidemark_internal.timeline_query(row_view text, codes text, properties integer, bits integer)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN tidemark_internal.rewrite_query(format(
+    'SELECT e.event_date, e.property, e.slice, e.part, e.events, e.persons, e.data
+       FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2) AS e',
+    row_view, codes, properties, bits), NULL, NULL);
+COMMENT ON FUNCTION tidemark_internal.timeline_query(text, text, integer, integer) IS
+'Part of tidemark.create_timeline: the query of the model.';
+
+CREATE FUNCTION tidemark_internal.timeline_bits(slices integer) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    bits CONSTANT integer := CASE WHEN slices BETWEEN 1 AND 65536 THEN round(log(2, slices)) END;
+BEGIN
+    IF slices IS NULL OR slices IS DISTINCT FROM (1 << bits) THEN
+        RAISE EXCEPTION 'slices must be a power of two, 1 to 65536, got %', coalesce(slices::text, 'NULL')
+            USING ERRCODE = '22023';
+    END IF;
+    RETURN bits;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.timeline_bits(integer) IS
+'How many bits tell so many slices apart. 22023: not a power of two.';
+
+CREATE TABLE tidemark_internal.personal (
+    source regclass PRIMARY KEY,
+    properties text[] NOT NULL
+);
+COMMENT ON TABLE tidemark_internal.personal IS 'What no timeline may keep. Written by tidemark.declare_personal.';
+COMMENT ON COLUMN tidemark_internal.personal.source IS 'Table of events.';
+COMMENT ON COLUMN tidemark_internal.personal.properties IS 'Columns, and paths into jsonb columns, that are personal.';
+SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.personal', '');
+
+CREATE FUNCTION tidemark_internal.personal_among(properties text[], personal text[]) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT min(p) FROM unnest(properties) AS p, unnest(personal) AS x
+         WHERE p = x OR starts_with(p, x || '.') OR starts_with(x, p || '.'));
+COMMENT ON FUNCTION tidemark_internal.personal_among(text[], text[]) IS
+'A property that is one of those that are personal, is part of one, or
+contains one. NULL: none is.';
+
+CREATE FUNCTION tidemark_internal.check_properties(source regclass, event_type name, properties text[]) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    refused text;
+BEGIN
+    IF cardinality(properties) > 100 THEN
+        RAISE EXCEPTION 'a timeline has at most 100 properties, got %', cardinality(properties)
+            USING ERRCODE = '54000';
+    END IF;
+    SELECT p INTO refused FROM unnest(properties || '{event_date,person,event_time,event_type,added_by}') AS p
+     GROUP BY p HAVING count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'property % is named twice, or is a column that every timeline has', refused
+            USING ERRCODE = '42701', HINT = 'These are event_date, person, event_time, event_type and added_by.';
+    END IF;
+    refused := tidemark_internal.personal_among(properties || event_type::text, (
+        SELECT p.properties FROM tidemark_internal.personal p WHERE p.source = check_properties.source));
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'property % of % is personal', refused, source
+            USING ERRCODE = '42501', HINT = 'Its values would stay in a dictionary. Give the source a column of fewer '
+                'values made of it, or see tidemark.declare_personal.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.check_properties(regclass, name, text[]) IS
+'Part of tidemark.create_timeline: raises an error for properties that a
+timeline of source cannot have together (54000, 42701), or may not have
+(42501).';
+
 CREATE FUNCTION tidemark.create_timeline(name text, source regclass, person name DEFAULT 'person',
     properties text[] DEFAULT '{}', event_type name DEFAULT 'event_type', event_time name DEFAULT 'event_time',
     slices integer DEFAULT 512) RETURNS regclass
@@ -108,9 +202,8 @@ AS $$
 DECLARE
     parts text[];
     old tidemark_internal.timelines;
-    columns text;
-    bits integer := CASE WHEN slices BETWEEN 1 AND 65536 THEN round(log(2, slices)) END;
-    twice text;
+    new tidemark_internal.timelines;
+    bits integer;
     step text;
     code_table text;
     row_view text;
@@ -120,18 +213,9 @@ BEGIN
     IF name IS NULL OR source IS NULL OR person IS NULL OR properties IS NULL OR event_type IS NULL
        OR event_time IS NULL THEN
         RAISE EXCEPTION 'arguments of create_timeline must not be NULL' USING ERRCODE = '22004';
-    ELSIF slices IS DISTINCT FROM (1 << bits) THEN
-        RAISE EXCEPTION 'slices must be a power of two, 1 to 65536, got %', slices USING ERRCODE = '22023';
-    ELSIF cardinality(properties) > 100 THEN
-        RAISE EXCEPTION 'a timeline has at most 100 properties, got %', cardinality(properties)
-            USING ERRCODE = '54000';
     END IF;
-    SELECT p INTO twice FROM unnest(properties || '{event_date,person,event_time,event_type,added_by}') AS p
-     GROUP BY p HAVING count(*) > 1 LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'property % is named twice, or is a column that every timeline has', twice
-            USING ERRCODE = '42701', HINT = 'These are event_date, person, event_time, event_type and added_by.';
-    END IF;
+    bits := tidemark_internal.timeline_bits(slices);
+    PERFORM tidemark_internal.check_properties(source, event_type, properties);
     parts := parse_ident(name);
     IF cardinality(parts) <> 2 THEN
         RAISE EXCEPTION 'name must be schema.table, got %', name USING ERRCODE = '22023';
@@ -153,11 +237,7 @@ BEGIN
     code_table := format('%I.%I', parts[1], parts[2] || '_codes');
     row_view := format('%I.%I', parts[1], parts[2] || '_rows');
     live_rows := CASE WHEN live_view IS NULL THEN row_view ELSE format('%I.%I', parts[1], parts[2] || '_live_rows') END;
-    columns := concat_ws(', ', 's.event_date', tidemark_internal.timeline_expression(source, person) || ' AS person',
-        format('s.%I AS event_time', event_time),
-        tidemark_internal.timeline_expression(source, event_type) || ' AS event_type',
-        (SELECT string_agg(format('%s AS %I', tidemark_internal.timeline_expression(source, p), p), ', ' ORDER BY n)
-           FROM unnest(properties) WITH ORDINALITY AS x(p, n)));
+    SELECT name, source, 0, 0, 0, person, event_type, event_time, properties, bits INTO new;
     FOREACH step IN ARRAY ARRAY[
         format('CREATE TABLE %s (event_date date NOT NULL, property smallint NOT NULL, slice integer NOT NULL,
                                  part integer NOT NULL, events integer NOT NULL, persons integer NOT NULL,
@@ -168,9 +248,11 @@ BEGIN
         format('ALTER TABLE %s ALTER COLUMN data SET STORAGE EXTERNAL', name),
         -- For a refresh, and for counts that need no slice.
         format('CREATE INDEX ON %s (event_date, property) INCLUDE (part, events, persons)', name),
-        format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text NOT NULL,
+        -- NULL is a value that was forgotten. Of none must statistics tell.
+        format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text,
                                  PRIMARY KEY (property, code))', code_table),
-        format('CREATE VIEW %s AS SELECT %s, s.xmin AS added_by FROM %s AS s', row_view, columns, source),
+        format('ALTER TABLE %s ALTER COLUMN value SET STATISTICS 0', code_table),
+        format('CREATE VIEW %s AS %s', row_view, tidemark_internal.timeline_rows(new, source, 's.xmin')),
         format('COMMENT ON TABLE %s IS %L', name, format('Timeline of %s: slices of events, read by '
                'tidemark.funnel_report and the other reports.', source)),
         format('COMMENT ON TABLE %s IS %L', code_table, format('Texts of events (property 0) and properties of '
@@ -180,17 +262,14 @@ BEGIN
         PERFORM tidemark_internal.execute_as(caller, step);
     END LOOP;
     IF live_view IS NOT NULL THEN
-        PERFORM tidemark_internal.execute_as(caller, format('CREATE VIEW %s AS SELECT %s FROM %s AS s', live_rows,
-                                                            columns, live_view)),
+        PERFORM tidemark_internal.execute_as(caller, format('CREATE VIEW %s AS %s', live_rows,
+                    tidemark_internal.timeline_rows(new, live_view, 'NULL::pg_catalog.xid'))),
                 tidemark_internal.execute_as(caller, format('COMMENT ON VIEW %s IS %L', live_rows, format(
                     'Rows of %s as timeline %s keeps them.', live_view, name)));
     END IF;
-    PERFORM tidemark_internal.create_model(caller, name, ARRAY[source], format(
-        'SELECT e.event_date, e.property, e.slice, e.part, e.events, e.persons, e.data
-           FROM tidemark_internal.timeline_encode(%L::pg_catalog.regclass, %L::pg_catalog.regclass, %s, %s, $1, $2)
-                AS e',
-        row_view, code_table, cardinality(properties), bits), '{slice,event_date,property,part}', 0, 0, false,
-        NULL, NULL);
+    PERFORM tidemark_internal.create_model(caller, name, ARRAY[source],
+        tidemark_internal.timeline_query(row_view, code_table, cardinality(properties), bits),
+        '{slice,event_date,property,part}', 0, 0, false, NULL, NULL);
     INSERT INTO tidemark_internal.timelines
     VALUES (name, source, row_view::regclass, live_rows::regclass, code_table::regclass, person, event_type, event_time,
             properties, bits);

@@ -7,14 +7,17 @@ mod tests {
 
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
     const PARALLEL_UNSAFE: &str = "
-        absorb_marks, adopt_sources, attach_again, check_model, create_live_view, create_model,
+        absorb_marks, add_property, adopt_sources, attach_again, check_model, create_live_view, create_model,
         create_partitions, create_persons_view, create_step, create_timeline,
-        current_xid, date_marks, detach_refused, distribute_dirty, drop_live_view, drop_model, drop_step, drop_timeline,
-        ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added, forget_missing_tables, keep_places, lock_registrations, lock_retired,
-        lock_settings, maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes,
-        mark_dirty, mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways, pass_on, record_maintenance,
-        refresh_date, refresh_materialized_view_step, refresh_step, reopen_date, restore_partition,
-        retire_step, set_retired, set_watermark_policy, source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode, track_changes,
+        current_xid, date_marks, declare_personal, detach_refused, distribute_dirty, drop_live_view, drop_model,
+        drop_step, drop_timeline, ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added,
+        forget_missing_tables, forget_values, keep_places, lock_registrations, lock_retired, lock_settings,
+        maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes, mark_dirty,
+        mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways,
+        pass_on, rebuild_timeline, record_maintenance, refresh_date, refresh_materialized_view_step, refresh_step,
+        remake_timeline, reopen_date, restore_partition, retire_step, set_retired, set_watermark_policy,
+        source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode,
+        timeline_to_change, track_changes,
         try_step,
         unmanage_partitions, untrack_changes";
 

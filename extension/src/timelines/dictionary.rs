@@ -6,10 +6,14 @@ use std::rc::Rc;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
+use tidemark_core::timeline::{Codes, View};
 
 use super::query::{each_row, name_of};
+use super::read::corrupt;
 use crate::support::array::{self, Element};
-use crate::support::error::{raise, raise_hint};
+use crate::support::error::{not_null, raise, raise_hint};
+use crate::support::set::give_rows;
+use crate::support::{args, pg_function};
 
 /// How many texts a property may have.
 pub const MAX_VALUES: usize = 1 << 20;
@@ -35,11 +39,16 @@ impl Dictionary {
         );
         each_row(&sql, &[(pg_sys::INT4ARRAYOID, numbers)], |row| {
             let property = row.int(0).and_then(|n| properties.iter().position(|p| *p == n as usize));
-            // SAFETY: the third column is a text.
-            let value = unsafe { row.text(2) };
-            if let (Some(property), Some(code), Some(value)) = (property, row.int(1), value) {
+            if let (Some(property), Some(code)) = (property, row.int(1)) {
                 let dictionary = &mut all[property];
-                dictionary.push(value.into());
+                // SAFETY: the third column is a text.
+                match unsafe { row.text(2) } {
+                    Some(value) => {
+                        dictionary.push(value.into());
+                    }
+                    // Forgotten, as no event has it: whoever says it again gets another code.
+                    None => dictionary.texts.push("".into()),
+                }
                 dictionary.stored += 1;
                 if dictionary.stored != code as usize {
                     raise(
@@ -99,5 +108,41 @@ impl Dictionary {
     /// The texts that are not stored, with their codes.
     pub fn new_texts(&self) -> impl Iterator<Item = (u32, &str)> {
         self.texts.iter().zip(1..).skip(self.stored).map(|(text, code)| (code, text.as_ref()))
+    }
+}
+
+pg_function! {
+    /// `timeline_used(target regclass, properties integer)`: (property, code).
+    fn tidemark_timeline_used(fcinfo) {
+        let target = Oid::from(not_null(args::int32(fcinfo, 0), "target") as u32);
+        let properties = not_null(args::int32(fcinfo, 1), "properties");
+        let name = name_of(target);
+        let sql = format!(
+            "SELECT s.property::integer, s.data::tidemark.timeline FROM {name} AS s WHERE s.property BETWEEN 0 AND $1"
+        );
+        let mut used: HashMap<i32, Vec<bool>> = HashMap::new();
+        each_row(&sql, &[(pg_sys::INT4OID, Datum::from(properties))], |row| {
+            let (Some(property), Some(bytes)) = (row.int(0), row.bytes(1)) else { return };
+            let used = used.entry(property).or_default();
+            let mut note = |code: u32| {
+                let code = (code as usize).min(MAX_VALUES);
+                if used.len() <= code {
+                    used.resize(code + 1, false);
+                }
+                used[code] = true;
+            };
+            let read = if property == 0 {
+                View::read(bytes).map(|view| view.codes().for_each(&mut note))
+            } else {
+                Codes::read(bytes).map(|codes| codes.codes().for_each(&mut note))
+            };
+            if let Err(error) = read {
+                corrupt(&name, &format!("property {property}"), &error);
+            }
+        });
+        let codes = used.iter().flat_map(|(property, used)| {
+            (0i32..).zip(used).filter(|(_, used)| **used).map(|(code, _)| (*property as i16, code))
+        });
+        give_rows(fcinfo, codes.map(|(property, code)| [Some(Datum::from(property)), Some(Datum::from(code))]))
     }
 }

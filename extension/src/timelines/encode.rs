@@ -17,8 +17,13 @@ use crate::support::{args, pg_function};
 
 const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
 
-/// The columns of a view of rows that are no properties.
+/// The columns of rows that are no properties.
 const FIXED: usize = 4;
+
+/// The name of a property, counted from 1, of a view of rows, which has the transaction before the first.
+fn property(view: Oid, number: usize) -> String {
+    attribute(view, FIXED + number)
+}
 
 /// SELECT and FROM of the rows of a view: date, person, time, event, and some of its properties, counted from 1.
 ///
@@ -27,8 +32,8 @@ pub fn select(view: Oid, properties: impl Iterator<Item = usize>) -> String {
     let mut sql = "SELECT CAST(r.event_date AS pg_catalog.date), CAST(r.person AS pg_catalog.text), \
         CAST(r.event_time AS pg_catalog.timestamptz), CAST(r.event_type AS pg_catalog.text)"
         .to_owned();
-    for property in properties {
-        let name = quoted(&attribute(view, FIXED - 1 + property));
+    for number in properties {
+        let name = quoted(&property(view, number));
         sql = format!("{sql}, CAST(r.{name} AS pg_catalog.text)");
     }
     format!("{sql} FROM {} AS r", name_of(view))
@@ -59,7 +64,10 @@ pub unsafe fn add(
     }
     let mut codes = [0; MAX_PROPERTIES + 1];
     for (i, dictionary) in dictionaries.iter_mut().enumerate().take(codes.len()) {
-        let name = || attribute(view, FIXED - 1 + properties.get(i).copied().unwrap_or(0));
+        let name = || match properties.get(i) {
+            Some(&number) if number > 0 => property(view, number),
+            _ => attribute(view, FIXED - 1),
+        };
         codes[i] = dictionary.code(text(FIXED - 1 + i), name);
     }
     let count = dictionaries.len().saturating_sub(1);

@@ -80,8 +80,8 @@ pub fn source<'a, V: AsRef<[u8]>>(values: &'a [V], timeline: &str, what: impl Fn
 }
 
 pg_function! {
-    /// `timeline_merged(target regclass, properties integer, bits integer, event_date date, first_part integer)`:
-    /// (event_date, property, slice, part, events, persons, data).
+    /// `timeline_merged(target regclass, properties integer, bits integer, event_date date, first_part integer,
+    /// more integer)`: (event_date, property, slice, part, events, persons, data).
     fn tidemark_timeline_merged(fcinfo) {
         let target = Oid::from(not_null(args::int32(fcinfo, 0), "target") as u32);
         let number = |index, name: &str| not_null(args::int32(fcinfo, index), name);
@@ -92,6 +92,7 @@ pg_function! {
         let properties = up_to(1, "properties", MAX_PROPERTIES);
         let bits = up_to(2, "bits", MAX_BITS) as u32;
         let (date, first) = (number(3, "event_date"), number(4, "first_part"));
+        let more = up_to(5, "more", MAX_PROPERTIES - properties);
         let mut stored: BTreeMap<(i32, u32), Values> = BTreeMap::new();
         let name = name_of(target);
         let sql = format!(
@@ -118,8 +119,9 @@ pg_function! {
                 builder.add(&source(values, &name, what)).or_raise(LIMIT, "cannot merge parts");
             }
         });
-        let builders = if builder.is_empty() { BTreeMap::new() } else { BTreeMap::from([(date, builder)]) };
         drop(stored);
+        let builder = contained(|| builder.with_more(more));
+        let builders = if builder.is_empty() { BTreeMap::new() } else { BTreeMap::from([(date, builder)]) };
         give(&Given::of_call(fcinfo), first, builders, bits);
         None
     }

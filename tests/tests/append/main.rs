@@ -83,7 +83,10 @@ fn additions() {
         ("a_timeline_gains_parts", timeline::parts),
         ("rows_of_open_transactions_are_new_to_a_timeline_when_they_commit", timeline::open_parts),
         ("a_timeline_of_a_model_gains_parts_of_what_that_gained", timeline::parts_of_model),
+        ("reports_answer_while_a_timeline_is_made_anew", timeline::remade),
         ("parts_that_kill_9_left_half_merged_are_whole", timeline::killed_parts),
+        ("a_rebuild_that_kill_9_ends_has_done_nothing", timeline::killed_rebuild),
+        ("a_property_that_kill_9_keeps_out_is_not_there", timeline::killed_property),
     ] {
         println!("{name}");
         test(&cluster.empty_database());

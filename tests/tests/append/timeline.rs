@@ -1,5 +1,6 @@
 //! Timelines that gain parts: when they do, and that every report stays as rows are.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postgres::{Client, NoTls};
@@ -17,7 +18,7 @@ fn line(database: &Database<'_>, source: &str) -> Client {
         &format!(
             "CREATE EXTENSION tidemark; CREATE SCHEMA w;
              CREATE TABLE w.events (id serial, event_date date NOT NULL GENERATED ALWAYS AS ((event_time AT TIME ZONE 'UTC')::date) STORED,
-                                    event_time timestamptz NOT NULL, person text, event_type text);
+                                    event_time timestamptz NOT NULL, person text, event_type text, shop text DEFAULT 'one');
              SELECT tidemark.track_changes('w.events');
              {source};
              INSERT INTO w.events (event_time, person, event_type)
@@ -179,8 +180,51 @@ pub fn parts_of_model(database: &Database<'_>) {
     assert_eq!(told(c, "SELECT count(*) FROM pg_class WHERE relname LIKE 'line%'"), "0");
 }
 
-pub fn killed_parts(database: &Database<'_>) {
-    const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a statement that writes slices until it comes to one that somebody else holds, with the process that runs it.
+fn held(
+    database: &Database<'_>,
+    holder: &mut Client,
+    statement: &'static str,
+) -> (i32, JoinHandle<Result<(), postgres::Error>>) {
+    run(holder, "BEGIN; SELECT FROM w.line WHERE part = 0 FOR SHARE");
+    let mut writer = database.connect();
+    let pid: i32 = writer.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let thread = std::thread::spawn(move || writer.batch_execute(statement));
+    let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
+    wait_until("the statement to come to a slice", PATIENCE, || database.number(&waits) > 0);
+    (pid, thread)
+}
+
+/// Reports answer while a timeline is made anew, and a refresh passes it over.
+pub fn remade(database: &Database<'_>) {
+    let c = &mut line(database, PLAIN);
+    add(c, "2026-01-01", 5);
+    assert_eq!(stored(c), "01 append 1");
+    let holder = &mut database.connect();
+    for statement in [
+        "SELECT tidemark.rebuild_timeline('w.line', 64)",
+        "SELECT tidemark.add_property('w.line', 'shop')",
+        "SELECT tidemark.rebuild_timeline('w.line', 2)",
+    ] {
+        let (_, thread) = held(database, holder, statement);
+        add(c, "2026-01-01", 2);
+        assert_eq!(waiting(c), "01 gained");
+        c.batch_execute("CALL tidemark.refresh()").unwrap();
+        assert_eq!(waiting(c), "01 gained");
+        run(holder, "COMMIT");
+        thread.join().unwrap().unwrap();
+        assert_eq!(waiting(c), "01 gained");
+        stored(c);
+    }
+    let by_shop = "SELECT DISTINCT series FROM tidemark.trend('w.line', '2026-01-01', '2026-01-04', 'persons', breakdown => 'shop')";
+    assert_eq!(told(c, by_shop), "one");
+    assert_eq!(told(c, "SELECT slices, properties FROM tidemark.timeline_status"), "2 {id,shop}");
+}
+
+/// A statement that kill -9 ends half way has done nothing.
+fn killed(database: &Database<'_>, statement: &'static str) {
     let c = &mut line(database, PLAIN);
     add(c, "2026-01-01", 5);
     assert_eq!(stored(c), "01 append 1");
@@ -188,14 +232,8 @@ pub fn killed_parts(database: &Database<'_>) {
     let state =
         "SELECT md5(string_agg(l::text, ' ' ORDER BY slice, event_date, property, part)) FROM w.line AS l";
     let before = told(c, state);
-    // Its parts are gone already when it comes to a slice that somebody holds.
-    run(c, "BEGIN; SELECT FROM w.line WHERE part = 0 FOR SHARE");
-    let mut refresher = database.connect();
-    let pid: i32 = refresher.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let thread = std::thread::spawn(move || refresher.batch_execute("CALL tidemark.refresh()"));
-    let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
-    wait_until("the refresh to come to a slice", PATIENCE, || database.number(&waits) > 0);
-    assert!(kill_9(pid) && thread.join().unwrap().is_err(), "the refresher was gone already");
+    let (pid, thread) = held(database, c, statement);
+    assert!(kill_9(pid) && thread.join().unwrap().is_err(), "it was gone already");
     wait_until("Postgres to recover", PATIENCE, || {
         c.simple_query("SELECT 1").is_err() && Client::connect(&database.superuser_url(), NoTls).is_ok()
     });
@@ -203,4 +241,18 @@ pub fn killed_parts(database: &Database<'_>) {
     assert_eq!(told(c, state), before);
     assert_eq!(waiting(c), "01 gained");
     assert_eq!(stored(c), "01 append 0");
+    assert_eq!(told(c, "SELECT slices, properties FROM tidemark.timeline_status"), "4 {id}");
+}
+
+/// Its parts are gone already when it comes to a slice.
+pub fn killed_parts(database: &Database<'_>) {
+    killed(database, "CALL tidemark.refresh()");
+}
+
+pub fn killed_rebuild(database: &Database<'_>) {
+    killed(database, "SELECT tidemark.rebuild_timeline('w.line', 64)");
+}
+
+pub fn killed_property(database: &Database<'_>) {
+    killed(database, "SELECT tidemark.add_property('w.line', 'shop')");
 }
