@@ -2,19 +2,20 @@
 -- is in further rows of slice 0, each part one value for all slices, numbered as they came. Reports read them beside
 -- the slices (timelines/read.rs); a recompute of the date makes slices of all.
 --
--- Which rows are new: those whose transaction the snapshot of the last refresh of the date did not see, which is kept
--- in tidemark_internal.model_dates. Transactions can mislead (rows added before and after in one, numbers that went
--- round, a restored dump), so events are counted: as many as there are rows, or the date is made anew.
+-- Which rows are new: those of the transactions that marks name, unless what was stored last saw them already: a
+-- recompute reads all rows, also those whose mark comes after it. What it saw is kept in tidemark_internal.model_dates:
+-- a snapshot, less the transactions whose marks still waited under it. That is all there is to say, since rows and
+-- their mark come in one transaction. What came without a mark is found by counting, as with other models.
 --
 -- Few parts are kept: eight that are alike become one, and when those of a date hold more than an eighth of what its
 -- slices do, they become slices. So an event is written about ten times, however many rounds a day has.
 
-CREATE FUNCTION tidemark_internal.current_seen() RETURNS bytea
-LANGUAGE c STABLE PARALLEL RESTRICTED COST 10 AS 'MODULE_PATHNAME', 'tidemark_current_seen';
-COMMENT ON FUNCTION tidemark_internal.current_seen() IS
+CREATE FUNCTION tidemark_internal.current_seen(but xid[] DEFAULT '{}') RETURNS bytea
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10 AS 'MODULE_PATHNAME', 'tidemark_current_seen';
+COMMENT ON FUNCTION tidemark_internal.current_seen(xid[]) IS
 'Which transactions the calling statement sees, subtransactions told apart,
-for tidemark_internal.unseen. NULL where that is not known: somebody has
-very many of them in progress.';
+but for some, for tidemark_internal.unseen. NULL where that is not known:
+somebody has very many of them in progress.';
 
 CREATE FUNCTION tidemark_internal.unseen(added_by xid, seen bytea) RETURNS boolean
 LANGUAGE c STABLE STRICT PARALLEL SAFE COST 2 AS 'MODULE_PATHNAME', 'tidemark_unseen';
@@ -33,6 +34,28 @@ COMMENT ON FUNCTION tidemark_internal.seen(text, date) IS
 'What the last refresh of a date of a model saw, for
 tidemark_internal.unseen. NULL when that is not known: never refreshed, in
 another cluster, too long ago.';
+
+CREATE FUNCTION tidemark_internal.waiting_additions(model text, event_date date) RETURNS xid[]
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT l.added_by FROM tidemark_internal.dirty_log l
+               JOIN tidemark_internal.model_sources s ON s.source = l.source
+              WHERE s.model = waiting_additions.model AND l.event_date = waiting_additions.event_date
+                AND l.added_by IS NOT NULL AND l.passed IS NULL
+              UNION
+             SELECT unnest(d.added_by) FROM tidemark_internal.model_dirty d
+              WHERE d.model = waiting_additions.model AND d.event_date = waiting_additions.event_date);
+COMMENT ON FUNCTION tidemark_internal.waiting_additions(text, date) IS
+'Which transactions added rows to a date of the source of a model whose marks
+wait for a refresh, as far as the calling statement sees.';
+
+CREATE FUNCTION tidemark_internal.not_seen(added_by xid[], seen bytea) RETURNS xid[]
+LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT x FROM unnest(added_by) AS x WHERE tidemark_internal.unseen(x, seen));
+COMMENT ON FUNCTION tidemark_internal.not_seen(xid[], bytea) IS
+'Those of these transactions that a statement did not see
+(tidemark_internal.unseen). NULL where it is not known what it saw.';
 
 CREATE FUNCTION tidemark_internal.timeline_merged(target regclass, properties integer, bits integer, event_date date,
     first_part integer, more integer DEFAULT 0)
@@ -56,12 +79,11 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    -- It counts its events each time.
-    RETURN CASE CASE kind WHEN 'append and count' THEN 'append' ELSE kind END
-        WHEN 'append' THEN
-            format('SELECT tidemark_internal.timeline_append(%L, %L, %L, %s, %s, $1, tidemark_internal.seen(%L, $1))',
-                   t.target, t.row_view, t.codes, t.n, t.bits, t.name)
-        WHEN 'compare' THEN
+    RETURN CASE WHEN kind IN ('append', 'append and count') THEN
+            format('SELECT tidemark_internal.timeline_append(%L, %L, %L, %L, %s, %s, $1, $3::pg_catalog.xid[],
+                        tidemark_internal.places(%s, $1, $3), tidemark_internal.seen(%L, $1), %L)',
+                   t.name, t.target, t.row_view, t.codes, t.n, t.bits, t.source::oid, t.name, kind = 'append and count')
+        WHEN kind = 'compare' THEN
             format('SELECT json_build_object(
                         %L, count(*) FILTER (WHERE s.slice IS NULL), %L, count(*) FILTER (WHERE q.slice IS NULL),
                         %L, count(*) FILTER (WHERE q.data OPERATOR(tidemark.<>) s.data), %L, count(s.slice),
@@ -79,8 +101,9 @@ COMMENT ON FUNCTION tidemark_internal.timeline_statement(text, text) IS
 append and compare, which do not look at its rows one by one. NULL for other
 models and kinds.';
 
-CREATE FUNCTION tidemark_internal.timeline_append(target regclass, row_view regclass, codes regclass,
-    properties integer, bits integer, event_date date, seen bytea) RETURNS json
+CREATE FUNCTION tidemark_internal.timeline_append(model text, target regclass, row_view regclass, codes regclass,
+    properties integer, bits integer, event_date date, added_by xid[], places tid[], seen bytea, counted boolean)
+RETURNS json
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -101,19 +124,25 @@ BEGIN
     IF seen IS NULL THEN
         RETURN json_build_object('surplus', 1);
     END IF;
-    -- One statement, so one snapshot: the rows that it encodes are those that it says to have seen.
+    -- One statement, so one snapshot: which marks wait under it is what those rows are of that it does not encode.
     EXECUTE format(
         'WITH added AS (
              INSERT INTO %1$s (%2$s)
              SELECT %2$s FROM tidemark_internal.timeline_encode($1, $2, $3, 0, $4, $4 + 1,
-                 (SELECT coalesce(max(part), 0) + 1 FROM %1$s WHERE event_date = $4 AND property = 0), $5)
-             RETURNING property, events)
-         SELECT count(*), coalesce(sum(events) FILTER (WHERE property = 0), 0), tidemark_internal.current_seen(),
-                (SELECT count(*) FROM %3$s AS r
-                  WHERE r.event_date = $4 AND r.person IS NOT NULL AND r.event_time IS NOT NULL)
-                - (SELECT coalesce(sum(events), 0) FROM %1$s WHERE event_date = $4 AND property = 0)
+                 (SELECT coalesce(max(part), 0) + 1 FROM %1$s WHERE event_date = $4 AND property = 0),
+                 tidemark_internal.not_seen($5, $6), $7)
+             RETURNING property, events),
+         waiting AS MATERIALIZED (
+             SELECT x, tidemark_internal.not_seen(x, $6) AS new FROM tidemark_internal.waiting_additions($8, $4) AS x)
+         SELECT count(*), coalesce(sum(events) FILTER (WHERE property = 0), 0),
+                (SELECT tidemark_internal.current_seen(x) FROM waiting),
+                CASE WHEN $9 THEN (SELECT count(*) FROM %3$s AS r
+                      WHERE r.event_date = $4 AND r.person IS NOT NULL AND r.event_time IS NOT NULL
+                        AND r.added_by <> ALL ((SELECT new FROM waiting)::xid[]))
+                    - (SELECT coalesce(sum(events), 0) FROM %1$s WHERE event_date = $4 AND property = 0) END
            FROM added', target, columns, row_view)
-       INTO inserted, new, made, surplus USING row_view, codes, properties, event_date, seen;
+       INTO inserted, new, made, surplus
+      USING row_view, codes, properties, event_date, added_by, seen, places, model, counted;
     IF surplus <> new THEN
         RETURN json_build_object('surplus', surplus - new);
     END IF;
@@ -161,8 +190,10 @@ BEGIN
                              'elsewhere', 0, 'seen', made);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.timeline_append(regclass, regclass, regclass, integer, integer, date, bytea) IS
-'The work of tidemark.refresh where a date of a timeline only gained rows
-since a snapshot: makes a part of them, and puts parts together where there
-are many. Says what it wrote, as the statements of other models do; surplus
-is not 0 if the rows are not as many as they should be.';
+COMMENT ON FUNCTION tidemark_internal.timeline_append(text, regclass, regclass, regclass, integer, integer, date,
+    xid[], tid[], bytea, boolean) IS
+'The work of tidemark.refresh where a date of a timeline only gained rows, by
+transactions of which some may be seen already: makes a part of the others,
+which are at these places, and puts parts together where there are many.
+Says what it wrote, as the statements of other models do; surplus is not 0
+if the rows, counted, are not as many as they should be.';

@@ -54,7 +54,7 @@ BEGIN
     IF more > 0 THEN
         -- Nobody waits for this one. The others are replaced at the end.
         PERFORM tidemark_internal.execute_as_owner(m.target, format('CREATE VIEW %s AS %s', beside,
-                    tidemark_internal.timeline_rows(new, new.source, 's.xmin')));
+                    tidemark_internal.timeline_rows(new, new.source, true)));
     END IF;
     FOREACH day IN ARRAY coalesce(tidemark_internal.read_as_owner(m.target, format(
         'SELECT array_agg(DISTINCT s.event_date ORDER BY s.event_date) FROM %s AS s WHERE s.property = 0',
@@ -74,9 +74,9 @@ BEGIN
     IF more > 0 THEN
         PERFORM tidemark_internal.execute_as_owner(m.target, format('DROP VIEW %s', beside)),
                 tidemark_internal.execute_as_owner(m.target, format('CREATE OR REPLACE VIEW %s AS %s', new.row_view,
-                    tidemark_internal.timeline_rows(new, new.source, 's.xmin')));
+                    tidemark_internal.timeline_rows(new, new.source, true)));
         PERFORM tidemark_internal.execute_as_owner(m.target, format('CREATE OR REPLACE VIEW %s AS %s', new.live_rows,
-                    tidemark_internal.timeline_rows(new, b.live_view, 'NULL::pg_catalog.xid')))
+                    tidemark_internal.timeline_rows(new, b.live_view, false)))
            FROM tidemark_internal.models b WHERE b.target = new.source AND new.live_rows <> new.row_view;
     END IF;
     UPDATE tidemark_internal.timelines t SET properties = new.properties, bits = new.bits WHERE t.name = new.name;
@@ -87,9 +87,9 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.remake_timeline(tidemark_internal.timelines, text[], integer) IS
 'The work behind tidemark.add_property and tidemark.rebuild_timeline: writes
-what differs of all dates of a timeline, which has these properties, old ones
-first, and so many bits from now on. From rows if it has more properties,
-which are NULL on frozen dates; otherwise from what is stored.';
+what differs of all dates of a timeline, which has these properties, the old
+ones first, and so many bits from now on. From rows if it has more
+properties, which are NULL on frozen dates; otherwise from what is stored.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.remake_timeline(tidemark_internal.timelines, text[], integer) FROM PUBLIC;
 
 CREATE FUNCTION tidemark.add_property(timeline text, property text) RETURNS void

@@ -29,7 +29,7 @@ COMMENT ON TABLE tidemark_internal.timelines IS
 COMMENT ON COLUMN tidemark_internal.timelines.name IS 'Name of the model.';
 COMMENT ON COLUMN tidemark_internal.timelines.source IS 'Table whose rows are its events.';
 COMMENT ON COLUMN tidemark_internal.timelines.row_view IS
-'View of the source: a row of text for each event, and the transaction that added it.';
+'View of the source: a row of text for each event, with the transaction that added it and where it is.';
 COMMENT ON COLUMN tidemark_internal.timelines.live_rows IS
 'The same view, or if the source is a model with a live view, one of that.';
 COMMENT ON COLUMN tidemark_internal.timelines.codes IS 'Table of the texts of events and properties.';
@@ -42,18 +42,18 @@ COMMENT ON COLUMN tidemark_internal.timelines.bits IS 'So many first bits of a p
 SELECT pg_catalog.pg_extension_config_dump('tidemark_internal.timelines', '');
 
 CREATE FUNCTION tidemark_internal.timeline_encode(row_view regclass, codes regclass, properties integer, bits integer,
-    from_date date, to_date date, part integer DEFAULT 0, seen bytea DEFAULT NULL)
+    from_date date, to_date date, part integer DEFAULT 0, added_by xid[] DEFAULT NULL, places tid[] DEFAULT NULL)
 RETURNS TABLE (event_date date, property smallint, slice integer, part integer, events integer, persons integer,
                data tidemark.timeline)
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2000 AS 'MODULE_PATHNAME', 'tidemark_timeline_encode';
 COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, integer, integer, date, date, integer,
-    bytea) IS
+    xid[], tid[]) IS
 'Part of a timeline''s query: the slices of the dates from from_date to
-before to_date, made of the rows of its view, or of those that a snapshot
-did not see (tidemark_internal.unseen). Property 0 holds persons, times and
-events, property -1 counts. part is what the rows say of themselves.
-Texts that have no code yet get one, which is stored unless the model is
-only verified. Runs with the rights of the caller.';
+before to_date, made of the rows of its view, or of those that some
+transactions added and that are at these places. Property 0 holds persons,
+times and events, property -1 counts. part is what the rows say of
+themselves. Texts that have no code yet get one, which is stored unless the
+model is only verified. Runs with the rights of the caller.';
 
 CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -82,21 +82,23 @@ COMMENT ON FUNCTION tidemark_internal.timeline_expression(regclass, text) IS
 'Part of tidemark.create_timeline: SQL that makes a text of a column, or of
 what stands at a path of a jsonb column. 42703: there is neither.';
 
-CREATE FUNCTION tidemark_internal.timeline_rows(timeline tidemark_internal.timelines, relation regclass, added_by text)
-RETURNS text
+CREATE FUNCTION tidemark_internal.timeline_rows(timeline tidemark_internal.timelines, relation regclass,
+    stored boolean) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 -- Properties come last, so that the view can be replaced by one with more of them.
-RETURN format('SELECT s.event_date, %s AS person, s.%I AS event_time, %s AS event_type, %s AS added_by%s FROM %s AS s',
+RETURN format('SELECT s.event_date, %s AS person, s.%I AS event_time, %s AS event_type, %s%s FROM %s AS s',
     tidemark_internal.timeline_expression(timeline.source, timeline.person), timeline.event_time,
-    tidemark_internal.timeline_expression(timeline.source, timeline.event_type), added_by,
+    tidemark_internal.timeline_expression(timeline.source, timeline.event_type),
+    CASE WHEN stored THEN 's.xmin AS added_by, s.ctid AS added_at'
+                     ELSE 'NULL::pg_catalog.xid AS added_by, NULL::pg_catalog.tid AS added_at' END,
     (SELECT string_agg(format(', %s AS %I', tidemark_internal.timeline_expression(timeline.source, p), p), ''
                        ORDER BY n)
        FROM unnest(timeline.properties) WITH ORDINALITY AS x(p, n)), relation);
-COMMENT ON FUNCTION tidemark_internal.timeline_rows(tidemark_internal.timelines, regclass, text) IS
+COMMENT ON FUNCTION tidemark_internal.timeline_rows(tidemark_internal.timelines, regclass, boolean) IS
 'Part of tidemark.create_timeline: the query of a view of rows, from the
-source of a timeline or its live view. added_by: SQL that says which
-transaction added a row.';
+source of a timeline (stored: it is known which transaction added a row, and
+where it is) or its live view.';
 
 CREATE FUNCTION tidemark_internal.timeline_query(row_view text, codes text, properties integer, bits integer)
 RETURNS text
@@ -155,11 +157,12 @@ BEGIN
         RAISE EXCEPTION 'a timeline has at most 100 properties, got %', cardinality(properties)
             USING ERRCODE = '54000';
     END IF;
-    SELECT p INTO refused FROM unnest(properties || '{event_date,person,event_time,event_type,added_by}') AS p
+    SELECT p INTO refused FROM unnest(properties || '{event_date,person,event_time,event_type,added_by,added_at}') AS p
      GROUP BY p HAVING count(*) > 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'property % is named twice, or is a column that every timeline has', refused
-            USING ERRCODE = '42701', HINT = 'These are event_date, person, event_time, event_type and added_by.';
+            USING ERRCODE = '42701', HINT = 'These are event_date, person, event_time, event_type, added_by and '
+                'added_at.';
     END IF;
     refused := tidemark_internal.personal_among(properties || event_type::text, (
         SELECT p.properties FROM tidemark_internal.personal p WHERE p.source = check_properties.source));
@@ -252,7 +255,7 @@ BEGIN
         format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text,
                                  PRIMARY KEY (property, code))', code_table),
         format('ALTER TABLE %s ALTER COLUMN value SET STATISTICS 0', code_table),
-        format('CREATE VIEW %s AS %s', row_view, tidemark_internal.timeline_rows(new, source, 's.xmin')),
+        format('CREATE VIEW %s AS %s', row_view, tidemark_internal.timeline_rows(new, source, true)),
         format('COMMENT ON TABLE %s IS %L', name, format('Timeline of %s: slices of events, read by '
                'tidemark.funnel_report and the other reports.', source)),
         format('COMMENT ON TABLE %s IS %L', code_table, format('Texts of events (property 0) and properties of '
@@ -263,7 +266,7 @@ BEGIN
     END LOOP;
     IF live_view IS NOT NULL THEN
         PERFORM tidemark_internal.execute_as(caller, format('CREATE VIEW %s AS %s', live_rows,
-                    tidemark_internal.timeline_rows(new, live_view, 'NULL::pg_catalog.xid'))),
+                    tidemark_internal.timeline_rows(new, live_view, false))),
                 tidemark_internal.execute_as(caller, format('COMMENT ON VIEW %s IS %L', live_rows, format(
                     'Rows of %s as timeline %s keeps them.', live_view, name)));
     END IF;
@@ -310,7 +313,7 @@ COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 
 CREATE FUNCTION tidemark_internal.timeline_definition(source oid, from_date date, to_date date)
 RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass, codes regclass, bits integer,
-               properties text[], stale integer[], seen text[], events regclass)
+               properties text[], stale integer[], gained text[], events regclass)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -344,7 +347,8 @@ BEGIN
                               AND NOT EXISTS (SELECT FROM tidemark_internal.dirty_log l
                                                WHERE l.source = t.source AND coalesce(l.event_date, d) = d
                                                  AND (l.added_by IS NULL OR l.passed IS NOT NULL))
-                             THEN encode(tidemark_internal.seen(t.name, d), 'hex') END
+                             THEN tidemark_internal.not_seen(tidemark_internal.waiting_additions(t.name, d),
+                                                             tidemark_internal.seen(t.name, d))::text END
                    FROM unnest(dates) AS d), t.source
       FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
      WHERE t.name = found[1];
@@ -353,9 +357,9 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid, date, date) IS
 'Part of the reports: what a table''s timeline is, or the timeline that is
 this table, and which of the dates from from_date to before to_date wait for
-a refresh (days since 2000-01-01). seen: of those that only gained rows,
-what the last refresh saw, in hex; NULL for the others. No rows without a
-timeline; 42725: there are several.';
+a refresh (days since 2000-01-01). gained: of those that only gained rows,
+the transactions that added what is not stored; NULL for the others. No rows
+without a timeline; 42725: there are several.';
 
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,

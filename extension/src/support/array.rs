@@ -31,6 +31,8 @@ impl Element {
     pub const INT8: Self = Self::by_value(pg_sys::INT8OID, 8, b'd');
     /// timestamptz
     pub const TIMESTAMPTZ: Self = Self::by_value(pg_sys::TIMESTAMPTZOID, 8, b'd');
+    /// xid
+    pub const XID: Self = Self::by_value(pg_sys::XIDOID, 4, b'i');
     /// text
     pub const TEXT: Self = Self { oid: pg_sys::TEXTOID, length: -1, by_value: false, align: b'i' };
 

@@ -29,7 +29,7 @@ mod tests {
 
     /// Functions that may run with the rights of their owner: they only move or read marks. What they must
     /// read of users' tables, they read as the owner of the model.
-    const SECURITY_DEFINER: &str = "date_blockers, is_frozen, mark_changes, mark_replicated, pending, seen, stale_dates, timeline_definition, waiting";
+    const SECURITY_DEFINER: &str = "date_blockers, is_frozen, mark_changes, mark_replicated, pending, seen, stale_dates, timeline_definition, waiting, waiting_additions";
 
     /// Members of the extension, columns included; the objects of these tests stand in a schema of their own.
     const OBJECTS: &str = "

@@ -134,8 +134,9 @@ mod tests {
              EXCEPTION WHEN OTHERS THEN RAISE; END $$"
         ));
         let added = format!(
-            "SELECT r - 'seen' - 'rows' FROM (SELECT to_jsonb(tidemark_internal.timeline_append('w.timeline', 'w.timeline_rows', 'w.timeline_codes', 3, 2, '{date}',
-                 (SELECT ('\\x' || regexp_replace(lpad(to_hex(max(xmin::text::bigint)), 8, '0'), '(..)(..)(..)(..)', '\\4\\3\\2\\1'))::bytea FROM w.events WHERE person = 'added'))) AS r) AS a"
+            "SELECT r - 'seen' - 'rows' FROM (SELECT to_jsonb(tidemark_internal.timeline_append('w.timeline', 'w.timeline', 'w.timeline_rows', 'w.timeline_codes', 3, 2, '{date}',
+                 ARRAY[max(xmin::text::bigint)::text::xid], NULL, ('\\x' || regexp_replace(lpad(to_hex(max(xmin::text::bigint)), 8, '0'), '(..)(..)(..)(..)', '\\4\\3\\2\\1'))::bytea, true)) AS r
+                   FROM w.events WHERE person = 'added') AS a"
         );
         let said = text(&added);
         let parts = text(&format!(
@@ -188,6 +189,14 @@ mod tests {
         assert_eq!(unseen("\\x6400000003000000630000006e000000"), "3 99 100 101 2147483700");
         assert_eq!(unseen("\\xffffffff"), "3 99 100 101 4294967295");
         assert_eq!(unseen(""), "NULL");
+        assert_eq!(
+            text(
+                "SELECT string_agg(x, ' ') FROM unnest('{10,11,12}'::text[]) AS x
+                   WHERE tidemark_internal.unseen(x::xid, tidemark_internal.current_seen('{12,10,NULL}'))"
+            ),
+            "10 12",
+            "whatever the order"
+        );
         run("CREATE TABLE w_seen AS SELECT tidemark_internal.current_seen() AS seen");
         assert_eq!(
             text(

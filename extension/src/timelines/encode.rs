@@ -20,9 +20,9 @@ const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
 /// The columns of rows that are no properties.
 const FIXED: usize = 4;
 
-/// The name of a property, counted from 1, of a view of rows, which has the transaction before the first.
+/// The name of a property, counted from 1, of a view of rows, which has transaction and place before the first.
 fn property(view: Oid, number: usize) -> String {
-    attribute(view, FIXED + number)
+    attribute(view, FIXED + 1 + number)
 }
 
 /// SELECT and FROM of the rows of a view: date, person, time, event, and some of its properties, counted from 1.
@@ -112,7 +112,8 @@ fn attribute(relation: Oid, column: usize) -> String {
 
 pg_function! {
     /// `timeline_encode(row_view regclass, codes regclass, properties integer, bits integer, from_date date,
-    /// to_date date, part integer, seen bytea)`: (event_date, property, slice, part, events, persons, data).
+    /// to_date date, part integer, added_by xid[], places tid[])`: (event_date, property, slice, part, events, persons,
+    /// data).
     fn tidemark_timeline_encode(fcinfo) {
         let oid = |index| Oid::from(not_null(args::int32(fcinfo, index), "relation") as u32);
         let number = |index, name: &str| not_null(args::int32(fcinfo, index), name);
@@ -130,9 +131,13 @@ pg_function! {
         let mut builders = BTreeMap::new();
         let mut sql = select(view, properties.iter().skip(1).copied())
             + " WHERE r.event_date OPERATOR(pg_catalog.>=) $1 AND r.event_date OPERATOR(pg_catalog.<) $2";
-        if let Some(seen) = args::datum(fcinfo, 7) {
-            sql += " AND tidemark_internal.unseen(r.added_by, $3)";
-            arguments.push((pg_sys::BYTEAOID, seen));
+        if let Some(added_by) = args::datum(fcinfo, 7) {
+            sql += " AND r.added_by OPERATOR(pg_catalog.=) ANY ($3)";
+            arguments.push((pg_sys::XIDARRAYOID, added_by));
+            if let Some(places) = args::datum(fcinfo, 8) {
+                sql += " AND r.added_at OPERATOR(pg_catalog.=) ANY ($4)";
+                arguments.push((pg_sys::TIDARRAYOID, places));
+            }
         }
         each_row(&sql, &arguments, |row| add(&mut builders, row, &mut dictionaries, (view, &properties)));
         if !is_reading() {

@@ -10,15 +10,16 @@ use tidemark_core::timeline::{Builder, Codes, Source, View};
 use super::encode::{Given, MAX_BITS, MAX_PROPERTIES, give};
 use super::query::{each_row, name_of};
 use super::read::{corrupt, date_text};
+use crate::support::array::{self, Element};
 use crate::support::error::{INVALID, OrRaise, not_null, raise};
 use crate::support::heap::contained;
 use crate::support::{args, pg_function};
 
 pg_function! {
-    /// `current_seen() -> bytea`: which transactions the snapshot of the calling statement sees, as [`unseen`] reads it:
-    /// the first that it does not, then those before it that were in progress, ascending, of four bytes each. NULL where
-    /// too many would have to be asked about one by one.
-    fn tidemark_current_seen(_fcinfo) {
+    /// `current_seen(but xid[]) -> bytea`: which transactions the snapshot of the calling statement sees, as `unseen` reads
+    /// it: the first that it does not, then those before it that were in progress or are not to count, ascending, of four
+    /// bytes each. NULL where too many would have to be asked about one by one.
+    fn tidemark_current_seen(fcinfo) {
         /// Beyond that, a recompute is no more work.
         const MOST: u32 = 100_000;
         let active = pg_sys::GetActiveSnapshot();
@@ -40,6 +41,7 @@ pg_function! {
         } else {
             top.iter().chain(sub).map(number).collect()
         };
+        running.extend(array::elements(fcinfo, 0, "but", Element::XID)?.flatten().map(|xid| xid.value() as u32));
         running.sort_unstable();
         let all = std::iter::once(number(&snapshot.xmax)).chain(running);
         Some(args::make_varlena(&all.flat_map(u32::to_le_bytes).collect::<Vec<_>>()))

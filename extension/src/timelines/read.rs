@@ -36,7 +36,7 @@ pub struct Timeline {
     bits: u32,
     /// Dates of which nothing stored counts.
     pub stale: Vec<i32>,
-    /// Dates that only gained rows since what is stored was made, with what that saw, in hex.
+    /// Dates that only gained rows since what is stored was made, with the transactions that added these.
     gained: Vec<(i32, String)>,
     /// From and to (exclusive), in days since 2000-01-01.
     pub dates: (i32, i32),
@@ -74,7 +74,7 @@ impl Timeline {
         let dates = (dates.0.saturating_sub(more), dates.1.saturating_add(more));
         let mut found = None;
         let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
-                          d.stale, d.seen, d.events::oid
+                          d.stale, d.gained, d.events::oid
                      FROM tidemark_internal.timeline_definition($1, $2, $3) AS d";
         let arguments = [
             (pg_sys::OIDOID, Datum::from(source)),
@@ -85,7 +85,7 @@ impl Timeline {
             let oid = |column| Oid::from(row.int(column).unwrap_or(0) as u32);
             let list = |column| row.datum(column).unwrap_or(Datum::from(0));
             // SAFETY: the function returns a name, a text[], an integer[] and a text[] as long there.
-            let (name, properties, waiting, seen) = unsafe {
+            let (name, properties, waiting, added_by) = unsafe {
                 (
                     row.text(0),
                     Vec::<String>::from_datum(list(6), row.datum(6).is_none()),
@@ -94,9 +94,9 @@ impl Timeline {
                 )
             };
             let (mut stale, mut gained) = (vec![], vec![]);
-            for (date, seen) in waiting.into_iter().zip(seen) {
-                match seen {
-                    Some(seen) => gained.push((date, seen)),
+            for (date, added_by) in waiting.into_iter().zip(added_by) {
+                match added_by {
+                    Some(added_by) => gained.push((date, added_by)),
                     None => stale.push(date),
                 }
             }
@@ -159,8 +159,8 @@ impl Timeline {
         let mut dictionaries = Dictionary::load(self.codes, &self.columns);
         let mut open: BTreeMap<i32, Vec<Values>> = BTreeMap::new();
         let mut builders = BTreeMap::new();
-        for (date, seen) in std::mem::take(&mut self.gained) {
-            match self.new_rows(date, &seen, &mut dictionaries) {
+        for (date, added_by) in std::mem::take(&mut self.gained) {
+            match self.new_rows(date, &added_by, &mut dictionaries) {
                 Some(new) => builders.extend(new),
                 None => self.stale.push(date),
             }
@@ -191,15 +191,15 @@ impl Timeline {
     fn new_rows(
         &self,
         date: i32,
-        seen: &str,
+        added_by: &str,
         dictionaries: &mut [Dictionary],
     ) -> Option<BTreeMap<i32, Builder>> {
         let mut builders = BTreeMap::new();
         let sql = encode::select(self.view, self.columns.iter().skip(1).copied())
             + " WHERE r.event_date OPERATOR(pg_catalog.=) $1
-                  AND tidemark_internal.unseen(r.added_by, pg_catalog.decode($2, 'hex'))";
+                  AND r.added_by OPERATOR(pg_catalog.=) ANY (CAST($2 AS pg_catalog.xid[]))";
         let date = (pg_sys::DATEOID, Datum::from(date));
-        each_row(&sql, &[date, (pg_sys::TEXTOID, args::make_varlena(seen.as_bytes()))], |row| {
+        each_row(&sql, &[date, (pg_sys::TEXTOID, args::make_varlena(added_by.as_bytes()))], |row| {
             // SAFETY: the row is one of this query.
             unsafe { encode::add(&mut builders, row, dictionaries, (self.view, &self.columns)) };
         });

@@ -82,6 +82,7 @@ fn additions() {
         ("a_recompute_goes_on_where_a_merge_cannot", merge::recompute_goes_on),
         ("a_timeline_gains_parts", timeline::parts),
         ("rows_of_open_transactions_are_new_to_a_timeline_when_they_commit", timeline::open_parts),
+        ("what_is_marked_while_a_timeline_is_refreshed_is_stored_once", timeline::marks_in_between),
         ("a_timeline_of_a_model_gains_parts_of_what_that_gained", timeline::parts_of_model),
         ("reports_answer_while_a_timeline_is_made_anew", timeline::remade),
         ("parts_that_kill_9_left_half_merged_are_whole", timeline::killed_parts),

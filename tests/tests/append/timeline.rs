@@ -61,7 +61,7 @@ fn waiting(client: &mut Client) -> String {
     told(
         client,
         "SELECT to_char(date '2000-01-01' + d, 'DD'), CASE WHEN s IS NULL THEN 'whole' ELSE 'gained' END
-           FROM tidemark_internal.timeline_definition('w.line'::regclass, '2026-01-01', '2026-01-04'), unnest(stale, seen) AS x(d, s) ORDER BY 1",
+           FROM tidemark_internal.timeline_definition('w.line'::regclass, '2026-01-01', '2026-01-04'), unnest(stale, gained) AS x(d, s) ORDER BY 1",
     )
 }
 
@@ -116,7 +116,8 @@ pub fn parts(database: &Database<'_>) {
     run(c, "UPDATE tidemark_internal.model_dates SET cluster = 1 WHERE event_date = '2026-01-01'");
     assert_eq!(waiting(c), "01 whole");
     assert_eq!(stored(c), "01 recompute 0");
-    run(c, "UPDATE tidemark_internal.model_dates SET seen = '\\x03000000' WHERE event_date = '2026-01-01'");
+    // Whose numbers went round is taken for seen.
+    run(c, "UPDATE tidemark_internal.model_dates SET seen = '\\x00ca9a3b' WHERE event_date = '2026-01-01'");
     add(c, "2026-01-01", 1);
     assert_eq!(waiting(c), "01 gained");
     assert_eq!(stored(c), "01 recompute 0");
@@ -159,6 +160,29 @@ pub fn open_parts(database: &Database<'_>) {
     run(third, "COMMIT");
     assert_eq!(waiting(c), "02 gained");
     assert_eq!(stored(c), "02 append 0", "an eighth of the date: slices again");
+}
+
+/// What a statement reads whose mark it has not taken, and what it leaves to that mark.
+pub fn marks_in_between(database: &Database<'_>) {
+    const STEP: &str = "SELECT FROM tidemark_internal.refresh_step((SELECT oid FROM pg_roles WHERE rolname = current_user), NULL, '{}')";
+    let c = &mut line(database, PLAIN);
+    add(c, "2026-01-01", 3);
+    run(c, "SELECT tidemark_internal.distribute_dirty()");
+    add(c, "2026-01-01", 2);
+    run(c, STEP);
+    assert_eq!(waiting(c), "01 gained");
+    let events =
+        "SELECT sum(events) FROM w.line WHERE event_date = '2026-01-01' AND property = 0 AND part > 0";
+    assert_eq!(told(c, events), "3", "of those whose mark it took");
+    assert_eq!(stored(c), "01 append 2");
+    add(c, "2026-01-01", 2);
+    run(
+        c,
+        "INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at) VALUES ('w.line', '2026-01-01', now())",
+    );
+    run(c, STEP);
+    assert_eq!(waiting(c), "01 gained", "by nothing: all rows were read");
+    assert_eq!(stored(c), "01 append 0");
 }
 
 pub fn parts_of_model(database: &Database<'_>) {
