@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Reports over a timeline beside the aggregates over rows and embedded ClickHouse: `make bench-timelines`.
 #
-#   scripts/bench-timelines.sh [--events N] [--persons N] [--slices N] [--rounds N] [--cases funnel,sessions,...] [--no-clickhouse]
+#   scripts/bench-timelines.sh [--events N] [--persons N] [--slices N] [--rounds N] [--cases funnel,sessions,...]
+#                              [--onto N] [--no-clickhouse]
 #
 # Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the
 # installed extension and python3-venv.

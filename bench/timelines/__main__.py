@@ -33,6 +33,18 @@ SELECT (t.at AT TIME ZONE 'UTC')::date, t.at, 'person-' || lpad(t.p::text, 14, '
           FROM generate_series(0, {events} - 1) AS n) AS t;
 CREATE INDEX ON events (event_date);
 """
+# The same, in the order of time, on one date.
+ROUND = """
+INSERT INTO today
+SELECT date '2026-10-01', timestamptz '2026-10-01Z' + (n * 20 + floor(random() * 10000)) * interval '1 millisecond',
+       'person-' || lpad(t.p::text, 14, '0'),
+       (ARRAY['page_viewed', 'page_viewed', 'page_viewed', 'page_viewed', 'searched', 'clicked', 'clicked', 'product_viewed',
+              'product_viewed', 'product_added', 'order_completed', 'signed_up'])[1 + floor(t.e * 12)::integer],
+       (ARRAY['web', 'ios', 'android'])[1 + t.p % 3], CASE WHEN t.p % 50 > 0 THEN 'C' || t.p % 40 END,
+       CASE WHEN t.z > 0.08 THEN '/page/' || floor(2000 ^ t.z) END
+  FROM (SELECT n, floor({persons} * random() ^ 3)::integer AS p, random() AS e, random() AS z
+          FROM generate_series({first}, {last} - 1) AS n) AS t
+"""
 FORM = ("SELECT countIf(l >= 1), countIf(l >= 2), countIf(l >= 3) FROM (SELECT windowFunnel(86400000)(ms, {steps}) AS l "
         "FROM {table} {where} GROUP BY person)")
 PLAIN = "event_type = 'product_viewed', event_type = 'product_added', event_type = 'order_completed'"
@@ -104,6 +116,25 @@ def flat(rows) -> list:
     return [value(x) for row in rows for x in row if x is not None]
 
 
+def rounds(db, persons: int, onto: int, new: int) -> None:
+    """What a refresh takes each time that a date has gained events."""
+    db.execute("CREATE TABLE today (LIKE events); CREATE INDEX ON today (event_date); SELECT tidemark.track_changes('today'); "
+               "SELECT tidemark.create_timeline('public.today_line', 'today', properties => '{platform,country,page_path}')")
+    db.execute(ROUND.format(persons=persons, first=0, last=onto))
+    db.execute("CALL tidemark.refresh('public.today_line')")
+    print(f"\n| {new:,} events onto {onto:,} and so on | s | WAL MB |\n|---|---:|---:|")
+    for number in range(6):
+        first = onto + number * new
+        db.execute(ROUND.format(persons=persons, first=first, last=first + new))
+        before, = db.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        began = time.perf_counter()
+        db.execute("CALL tidemark.refresh('public.today_line')")
+        took = time.perf_counter() - began
+        wal, written = db.execute("SELECT (pg_current_wal_insert_lsn() - %s) / 1e6, (SELECT way || CASE WHEN rows_updated > 0 THEN ', parts "
+                                  "to slices' ELSE '' END FROM tidemark.refresh_log ORDER BY id DESC LIMIT 1)", (before,)).fetchone()
+        print(f"| {number + 1}: {written} | {took:.3f} | {wal:.2f} |", flush=True)
+
+
 class ClickHouse:
     def __init__(self, directory: str, file: str):
         from chdb import session
@@ -135,6 +166,7 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--onto", type=int, default=1_200_000, help="events of a date that gains some; 0: none does")
     parser.add_argument("--no-clickhouse", action="store_true")
     args = parser.parse_args()
 
@@ -193,6 +225,9 @@ def main() -> int:
         best = min((n for way, n in medians.items() if way.startswith("clickhouse")), default=None)
         print(f"| {title} | {medians['timeline']:.1f} | {medians['rows']:.0f} |" if over else f"| {title} | {medians['timeline']:.1f} | - |",
               f"{best:.1f} | {best / medians['timeline']:.1f} |" if best else "- | - |", flush=True)
+    if args.onto:
+        progress("==> rounds")
+        rounds(db, args.persons, args.onto, args.onto * 23 // 240)
     for line in wrong:
         print(f"\nWRONG: {line}")
     return 1 if wrong else 0
