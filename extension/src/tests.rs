@@ -34,4 +34,5 @@ mod support_grouped;
 mod timeline_changes;
 mod timelines;
 mod timelines_reports;
+mod timelines_trends;
 mod window_funnel;

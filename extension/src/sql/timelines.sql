@@ -99,6 +99,7 @@ COMMENT ON FUNCTION tidemark_internal.timeline_rows(tidemark_internal.timelines,
 'Part of tidemark.create_timeline: the query of a view of rows, from the
 source of a timeline (stored: it is known which transaction added a row, and
 where it is) or its live view.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.timeline_rows(tidemark_internal.timelines, regclass, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.timeline_query(row_view text, codes text, properties integer, bits integer)
 RETURNS text
@@ -313,7 +314,7 @@ COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 
 CREATE FUNCTION tidemark_internal.timeline_definition(source oid, from_date date, to_date date)
 RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass, codes regclass, bits integer,
-               properties text[], stale integer[], gained text[], events regclass)
+               properties text[], stale integer[], gained text[], complete boolean)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -349,7 +350,9 @@ BEGIN
                                                  AND (l.added_by IS NULL OR l.passed IS NOT NULL))
                              THEN tidemark_internal.not_seen(tidemark_internal.waiting_additions(t.name, d),
                                                              tidemark_internal.seen(t.name, d))::text END
-                   FROM unnest(dates) AS d), t.source
+                   FROM unnest(dates) AS d),
+           -- Not tidemark.watermark, which would be planned each time.
+           (SELECT s.watermark AT TIME ZONE 'UTC' >= to_date FROM tidemark.source_status s WHERE s.source = t.source)
       FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
      WHERE t.name = found[1];
 END
@@ -358,8 +361,9 @@ COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid, date, date) IS
 'Part of the reports: what a table''s timeline is, or the timeline that is
 this table, and which of the dates from from_date to before to_date wait for
 a refresh (days since 2000-01-01). gained: of those that only gained rows,
-the transactions that added what is not stored; NULL for the others. No rows
-without a timeline; 42725: there are several.';
+the transactions that added what is not stored; NULL for the others.
+complete: the dates lie before the watermark of the source. No rows without
+a timeline; 42725: there are several.';
 
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,

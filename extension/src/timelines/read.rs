@@ -26,7 +26,8 @@ pub const EVENT: &str = "event_type";
 pub struct Timeline {
     pub name: String,
     pub target: Oid,
-    source: Oid,
+    /// Whether nothing of the dates is expected any more; `None` where that is not known.
+    pub complete: Option<Datum>,
     /// Rows as they are stored, of which it is known when they came.
     view: Oid,
     /// All rows, also those that the source does not hold yet.
@@ -74,7 +75,7 @@ impl Timeline {
         let dates = (dates.0.saturating_sub(more), dates.1.saturating_add(more));
         let mut found = None;
         let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
-                          d.stale, d.gained, d.events::oid
+                          d.stale, d.gained, d.complete
                      FROM tidemark_internal.timeline_definition($1, $2, $3) AS d";
         let arguments = [
             (pg_sys::OIDOID, Datum::from(source)),
@@ -103,7 +104,7 @@ impl Timeline {
             found = Some(Self {
                 name: name.unwrap_or_default().to_owned(),
                 target: oid(1),
-                source: oid(9),
+                complete: row.datum(9),
                 view: oid(2),
                 live_view: oid(3),
                 codes: oid(4),
@@ -123,16 +124,6 @@ impl Timeline {
                 "tidemark.create_timeline makes one; SELECT * FROM tidemark.timeline_status lists them.",
             ),
         }
-    }
-
-    /// Whether nothing of the dates is expected any more; NULL where that is not known.
-    pub fn is_complete(&self) -> Option<Datum> {
-        let sql = "SELECT tidemark.watermark($1) >= CAST($2 AS timestamptz)";
-        let arguments =
-            [(pg_sys::REGCLASSOID, Datum::from(self.source)), (pg_sys::DATEOID, Datum::from(self.dates.1))];
-        let mut complete = None;
-        each_row(sql, &arguments, |row| complete = row.datum(0));
-        complete
     }
 
     /// The column of a property, for a [`Question`](tidemark_core::timeline::Question).

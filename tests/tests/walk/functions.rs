@@ -10,7 +10,7 @@ use crate::report::{Report, Session};
 use crate::{share_out, time};
 
 /// Values by type, or by name and type: an ordinary one, and others. NULL is tried for all.
-const VALUES: [(&str, &[&str]); 37] = [
+const VALUES: [(&str, &[&str]); 40] = [
     ("text", &["'public.m'", "''", "'a.b'", "E'\\x01'", "repeat('é', 1000000)", "'public.events'", "'\"'"]),
     (
         "query text",
@@ -88,6 +88,9 @@ const VALUES: [(&str, &[&str]); 37] = [
         ],
     ),
     ("xid", &["'3'", "'4294967295'", "'0'"]),
+    ("xid[]", &["'{3}'", "'{}'", "'{NULL}'", "'{{3},{4}}'", "array_fill('3'::xid, '{10000}')"]),
+    ("tid", &["'(0,1)'", "'(4294967295,65535)'"]),
+    ("timeline text", &["'public.timeline'", "''", "'public.m'", "repeat('é', 1000000)"]),
     (
         "datemultirange",
         &["'{[2026-01-05,2026-01-07)}'", "'{}'", "'{(,)}'", "'{(,2026-01-05],[2026-01-07,)}'"],
