@@ -188,7 +188,7 @@ pub fn marks_in_between(database: &Database<'_>) {
 pub fn parts_of_model(database: &Database<'_>) {
     let c = &mut line(
         database,
-        "SELECT tidemark.create_model('w.clean', '{w.events}', 'SELECT id, event_date, event_time, person, event_type FROM w.events
+        "SELECT tidemark.create_model('w.clean', '{w.events}', 'SELECT id, event_date, event_time, person, event_type, shop FROM w.events
              WHERE event_date >= $1 AND event_date < $2', '{event_date,id}', live => true);
          SELECT tidemark.create_timeline('w.line', 'w.clean', properties => '{id}', slices => 2)",
     );
@@ -200,6 +200,13 @@ pub fn parts_of_model(database: &Database<'_>) {
     run(c, "UPDATE w.events SET event_type = 'other' WHERE id = 7");
     add(c, "2026-01-01", 2);
     assert_eq!(stored(c), "01 recompute 0");
+    // A property more is in the live view, too.
+    run(c, "SELECT tidemark.add_property('w.line', 'shop')");
+    add(c, "2026-01-01", 2);
+    assert_eq!(waiting(c), "01 whole");
+    let by_shop = "SELECT series, sum(value) FROM tidemark.trend('w.line', '2026-01-01', '2026-01-04', breakdown => 'shop') GROUP BY 1";
+    let truth = "SELECT shop, count(*) FROM w.events WHERE person IS NOT NULL GROUP BY 1";
+    assert_eq!(told(c, by_shop), told(c, truth));
     run(c, "SELECT tidemark.drop_timeline('w.line')");
     assert_eq!(told(c, "SELECT count(*) FROM pg_class WHERE relname LIKE 'line%'"), "0");
 }
