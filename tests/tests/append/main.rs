@@ -2,6 +2,7 @@
 //! A server of their own, because an open transaction elsewhere makes a refresh look back further.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
+mod histories;
 mod merge;
 mod timeline;
 
@@ -84,6 +85,7 @@ fn additions() {
         ("rows_of_open_transactions_are_new_to_a_timeline_when_they_commit", timeline::open_parts),
         ("what_is_marked_while_a_timeline_is_refreshed_is_stored_once", timeline::marks_in_between),
         ("a_timeline_of_a_model_gains_parts_of_what_that_gained", timeline::parts_of_model),
+        ("reports_say_of_random_histories_what_aggregates_say", histories::histories),
         ("reports_answer_while_a_timeline_is_made_anew", timeline::remade),
         ("parts_that_kill_9_left_half_merged_are_whole", timeline::killed_parts),
         ("a_rebuild_that_kill_9_ends_has_done_nothing", timeline::killed_rebuild),
