@@ -204,8 +204,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.find_added(tidemark_internal.models, date, text[], bigint, tid) IS
-'Part of tidemark.refresh: finds the rows that transactions added to a date of
-the only source of a model. Keeps their places for the statements
+'Part of tidemark.refresh: finds the rows that transactions added to a date
+of the only source of a model. Keeps their places for the statements
 (tidemark_internal.keep_places). complete: they are as many as marks say;
 NULL if these do not say, false for more than a million. last_row: where
 those that come next are looked for first.';
