@@ -77,6 +77,20 @@ fn an_empty_funnel_has_no_percentages_and_no_times() {
 }
 
 #[test]
+fn a_quantile_lies_between_two_durations_and_totals_count_from_the_first_step() {
+    let stats = of(2, &[vec![0, 65_000_000], vec![0, 65_131_000], vec![0]]);
+    assert_eq!(stats.quantile_seconds(1, 0.5), Some(65.0655), "rounded once, as the mean of microseconds is");
+    assert_eq!(stats.quantile_seconds(1, 0.5), rows(&stats)[1].median_seconds);
+    let at = |share| of(2, &ramp(5)).quantile_seconds(1, share);
+    assert_eq!([0.0, 0.25, 0.9, 1.0].map(at), [Some(1.0), Some(2.0), Some(4.6), Some(5.0)]);
+    assert_eq!((stats.quantile_seconds(0, 0.5), stats.quantile_seconds(2, 0.5)), (None, None));
+    let mut total: Stats = FunnelStats::new_in(4, Global).unwrap();
+    total.push_since_first(&[Some(1_000_000), None, Some(4_000_000), Some(11_000_000)]).unwrap();
+    let median: Vec<_> = total.rows().map(|row| row.median_seconds).collect();
+    assert_eq!(median, [None, None, Some(3.0), Some(10.0)], "over steps left out");
+}
+
+#[test]
 fn the_median_is_exact_up_to_the_limit_and_within_one_percent_beyond() {
     let limit = EXACT_LIMIT as i64;
     assert_eq!(rows(&of(2, &ramp(limit)))[1].median_seconds, Some(500.5));

@@ -161,15 +161,16 @@ impl<A: Allocator + Clone> Durations<A> {
         let last = self.len().checked_sub(1)?;
         let place = share.clamp(0.0, 1.0) * last as f64;
         let (low, high) = (place.floor() as u64, place.ceil() as u64);
-        let (low, high) = match self {
+        let between = |low: f64, high: f64| low * (1.0 - place.fract()) + high * place.fract();
+        match self {
             Self::Exact(values) => {
                 let sorted = sorted(values);
-                let at = |rank: u64| sorted.get(rank as usize).map(|&micros| micros as f64 / MICROS);
-                (at(low)?, at(high)?)
+                let at = |rank: u64| sorted.get(rank as usize).map(|&micros| micros as f64);
+                // Divided at the end, as a mean of whole microseconds is: nothing is rounded twice.
+                Some(between(at(low)?, at(high)?) / MICROS)
             }
-            Self::Sketch(_, sketch) => (sketch.value_at_rank(low)?, sketch.value_at_rank(high)?),
-        };
-        Some(low * (1.0 - place.fract()) + high * place.fract())
+            Self::Sketch(_, sketch) => Some(between(sketch.value_at_rank(low)?, sketch.value_at_rank(high)?)),
+        }
     }
 
     fn encode<B: Allocator>(&self, w: &mut Writer<'_, B>) {
