@@ -8,7 +8,7 @@ use tidemark_loader::config::{Config, Source};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::mapping::{Description, Format, parse_part};
-use tidemark_loader::event::fingerprint::{self, Fingerprint};
+use tidemark_loader::event::fingerprint;
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
 use tidemark_loader::postgres::connection;
@@ -119,14 +119,13 @@ pub fn target(config: &Config) -> Result<Target> {
 pub fn encoder(config: &Config) -> Result<Encoder> {
     let members = config.list("dedupe.fingerprint_exclude");
     let members: Result<Vec<_>, String> = members.iter().map(|text| fingerprint::member(text)).collect();
-    let mut members = members.map_err(|why| {
+    let members = members.map_err(|why| {
         wrong(config, "dedupe.fingerprint_exclude", why, "write /name of a member of the event")
     })?;
-    members.extend(mapping(config)?.transport.into_iter().map(String::into_bytes));
     Ok(Encoder::new(limits(config)?)
         .with_format(format(config)?)
         .with_dedupe(choice(config, "dedupe.mode")?)
-        .with_fingerprint(Fingerprint::without(members)))
+        .with_fingerprint(mapping(config)?.fingerprint(members)))
 }
 
 /// When too many dead letters pause the pipeline.

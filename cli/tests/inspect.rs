@@ -36,7 +36,7 @@ impl Drop for Files {
 }
 
 /// A record or two of each system, as its documentation has them.
-const SYSTEMS: [(&str, &str); 11] = [
+const SYSTEMS: [(&str, &str); 12] = [
     (
         "segment",
         r#"{"messageId":"a","type":"page","timestamp":"2026-10-02T08:15:22Z","anonymousId":"d","context":{"page":{"url":"https://shop.example/"}}}"#,
@@ -72,6 +72,10 @@ const SYSTEMS: [(&str, &str); 11] = [
     (
         "ga4",
         r#"{"event_date":"20261002","event_timestamp":"1790928922000000","event_name":"page_view","event_params":[],"user_pseudo_id":"1.2"}"#,
+    ),
+    (
+        "matomo",
+        r#"{"idVisit":"7","visitorId":"v","siteName":"Shop","referrerType":"direct","actionDetails":[{"type":"action","pageId":"5","pageIdAction":"1","timestamp":1790928922,"url":"https://shop.example/"}]}"#,
     ),
     (
         "umami",

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tidemark_loader::batch::Encoder;
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::mapping::{Description, Format};
-use tidemark_loader::event::fingerprint::Fingerprint;
 use tidemark_loader::kafka::books::{Books, Record};
 use tidemark_loader::postgres::position::Claim;
 
@@ -19,10 +18,9 @@ fn main() {
     let content = std::fs::read(path).expect("cannot read the file");
     let mapping = std::env::args().nth(2);
     let mapping = Description::of(mapping.as_deref().unwrap_or("segment")).expect("a mapping");
-    let transport = mapping.transport.iter().map(|name| name.clone().into_bytes()).collect();
     let mut encoder = Encoder::new(Limits::default())
         .with_format(Format::new(&mapping, &[]))
-        .with_fingerprint(Fingerprint::without(transport));
+        .with_fingerprint(mapping.fingerprint(Vec::new()));
     let mut books = Books::new(1, 16 << 20);
     let topic: Arc<str> = "events".into();
     books.hold(&topic, 1, 0, Claim { epoch: 1, next_offset: 0, run: 1 });

@@ -25,6 +25,10 @@ const SILVER: [(&str, &[&str]); 6] = [
             "/properties/$pathname",
             "/event_params/0",
             "/path",
+            "/event_properties/[Amplitude] Page Location",
+            "/event_properties/[Amplitude] Page Path",
+            "/visit/idVisit",
+            "/context_page_url",
         ],
     ),
     (
@@ -36,6 +40,9 @@ const SILVER: [(&str, &[&str]); 6] = [
             "/referrer_domain",
             "/properties/$referrer",
             "/referrer",
+            "/event_properties/referrer",
+            "/visit/referrerUrl",
+            "/context_page_referrer",
         ],
     ),
     (
@@ -47,12 +54,25 @@ const SILVER: [(&str, &[&str]); 6] = [
             "/mkt_source",
             "/utm_source",
             "/properties/utm_source",
+            "/event_properties/utm_source",
+            "/collected_traffic_source/manual_source",
+            "/visit/campaignSource",
+            "/context_campaign_source",
         ],
     ),
     ("platform", &["/context/platform", "/platform", "/properties/$lib", "/properties/mp_lib"]),
     (
         "device",
-        &["/context/device/type", "/dvce_type", "/device", "/properties/$device_type", "/device/category"],
+        &[
+            "/context/device/type",
+            "/dvce_type",
+            "/device",
+            "/properties/$device_type",
+            "/device/category",
+            "/device_type",
+            "/visit/deviceType",
+            "/context_device_type",
+        ],
     ),
     (
         "country",
@@ -64,6 +84,8 @@ const SILVER: [(&str, &[&str]); 6] = [
             "/properties/$geoip_country_code",
             "/properties/mp_country_code",
             "/geo/country",
+            "/visit/countryCode",
+            "/context_location_country",
         ],
     ),
 ];
@@ -117,6 +139,14 @@ impl Look {
             signs: 0,
         };
         for (n, record) in sample.records.iter().enumerate() {
+            let composed = look.format.compose(None, record);
+            let record = composed.as_ref().unwrap_or(record);
+            if let Some(events) = look.format.events_with_their_record(record) {
+                for (index, event) in (1..).zip(&events) {
+                    look.one(event, n, Some(index));
+                }
+                continue;
+            }
             let whole = if look.format.is_split() { None } else { look.judge(record, n, None) };
             // As the loader does: what is no event may hold several.
             match (whole, look.format.events(record)) {
@@ -138,6 +168,11 @@ impl Look {
         let known =
             |e: &Loaded| 2 + usize::from(e.has_id) + usize::from(e.user.is_some() || e.anonymous.is_some());
         (self.loaded.iter().map(known).sum(), self.signs)
+    }
+
+    /// Whether anything speaks for the source that the mapping is of.
+    pub(super) fn has_signs(&self) -> bool {
+        self.signs > 0
     }
 
     fn one(&mut self, event: &[u8], record: usize, index: Option<i32>) {

@@ -27,8 +27,7 @@ pub struct Args {
     /// File, or - for standard input; whatever `load` reads
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// How the events are written: the name of a mapping, or the path of a file with one [default: the one that fits best,
-    /// or segment where --envelope is given]
+    /// How the events are written: the name of a mapping, or the path of a file with one [default: the one that fits best]
     #[arg(long, value_name = "NAME|FILE", value_parser = Description::of)]
     mapping: Option<Description>,
     /// Where a field of the event is found, as for `load`; can be repeated
@@ -85,15 +84,16 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let own: Vec<_> = args.envelope.iter().filter_map(|text| parse_part(text).ok()).collect();
-    let mappings = match (&args.mapping, own.is_empty()) {
-        (Some(mapping), _) => vec![mapping.clone()],
-        (None, false) => Description::of("segment").into_iter().collect(),
-        (None, true) => {
-            SHIPPED.iter().filter_map(|(name, text)| Description::parse(name, text).ok()).collect()
-        }
+    let mappings: Vec<Description> = match &args.mapping {
+        Some(mapping) => vec![mapping.clone()],
+        None => SHIPPED.iter().filter_map(|(name, text)| Description::parse(name, text).ok()).collect(),
     };
-    let alone = mappings.len() == 1;
     let mut looks: Vec<Look> = mappings.into_iter().map(|mapping| Look::of(&sample, mapping, &own)).collect();
+    if !own.is_empty() && looks.len() > 1 {
+        // Much fits by what somebody says himself: then a source must show itself, too.
+        looks.retain(|look| look.has_signs() || look.mapping.name == "segment");
+    }
+    let alone = looks.len() == 1;
     // Stable: of two that fit alike the first one stays first.
     looks.sort_by_key(|look| std::cmp::Reverse(look.fit()));
     let Some(best) = looks.first() else { return Ok(()) };

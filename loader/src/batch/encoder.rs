@@ -78,6 +78,9 @@ impl Encoder {
     /// Parses, judges and encodes each record, until there are too many dates.
     pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
         raw.format = self.format.clone();
+        if self.format.keeps_record() {
+            raw.split_all(|record| self.format.events_with_their_record(record));
+        }
         if let Some(floor) = &self.floor {
             self.limits.floor = self.limits.floor.max(floor.load(Ordering::Relaxed));
         }
@@ -117,7 +120,7 @@ impl Encoder {
                 RecordKind::Value => {
                     let slot = &raw.slots[record.slot];
                     let mut events = None;
-                    if self.format.is_split() {
+                    if self.format.is_split() && !self.format.keeps_record() {
                         events = self.events(&raw, index);
                     }
                     let encoded = match events {

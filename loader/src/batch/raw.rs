@@ -248,6 +248,34 @@ impl RawBatch {
         }));
     }
 
+    /// Puts, in place of each whole record of which `events` knows any, these.
+    pub(super) fn split_all(&mut self, events: impl Fn(&[u8]) -> Option<Vec<Vec<u8>>>) {
+        let (records, arena) = (std::mem::take(&mut self.records), std::mem::take(&mut self.arena));
+        self.bytes = 0;
+        for record in records {
+            let value = record.value_at..record.value_at + record.value;
+            let whole = record.kind == RecordKind::Value && record.index == 0 && record.oversize.is_none();
+            let events = if whole { events(&arena[value.clone()]) } else { None };
+            let start = self.arena.len();
+            self.arena.extend_from_slice(&arena[record.start..record.value_at]);
+            let (kind, first, values) = match &events {
+                None => (record.kind, record.index, vec![&arena[value]]),
+                // One without any is skipped.
+                Some(none) if none.is_empty() => (RecordKind::Filtered, 0, vec![&arena[value]]),
+                Some(events) => (record.kind, 1, events.iter().map(Vec::as_slice).collect()),
+            };
+            let mut oversize = record.oversize;
+            for (index, value) in (first..).zip(values) {
+                let value_at = self.arena.len();
+                self.arena.extend_from_slice(value);
+                let (value, oversize) = (value.len(), oversize.take());
+                let event = RawRecord { index, kind, start, value_at, value, oversize, ..record };
+                self.bytes += event.bytes();
+                self.records.push(event);
+            }
+        }
+    }
+
     /// Whether the record there is the first event of its record, or all of it.
     pub(super) fn is_first(&self, at: usize) -> bool {
         at == 0 || self.records.get(at).is_none_or(|record| record.root != self.records[at - 1].root)

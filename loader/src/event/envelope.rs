@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -423,45 +424,28 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     }
 }
 
+impl<'a> Field<'a> {
+    /// What a JSON value says as a field. A whole number is its digits, however many: a float would change them.
+    fn of(value: &'a RawValue) -> Self {
+        let text = value.get();
+        match text.as_bytes() {
+            [b'"', ..] => serde_json::from_str(text).map_or(Field::Other, |Key(text)| Field::Text(text)),
+            b"null" => Field::None,
+            b"-0" => Field::Number(-0.0),
+            [b'0'..=b'9', rest @ ..] | [b'-', b'0'..=b'9', rest @ ..] => {
+                if rest.iter().all(u8::is_ascii_digit) {
+                    Field::Text(Cow::Borrowed(text))
+                } else {
+                    text.parse().map_or(Field::Other, Field::Number)
+                }
+            }
+            _ => Field::Other,
+        }
+    }
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scalar;
-        impl<'de> Visitor<'de> for Scalar {
-            type Value = Field<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> {
-                Ok(Field::Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> {
-                Ok(Field::Text(Cow::Owned(text.to_owned())))
-            }
-            fn visit_i64<E>(self, n: i64) -> Result<Field<'de>, E> {
-                Ok(Field::Text(Cow::Owned(n.to_string())))
-            }
-            fn visit_u64<E>(self, n: u64) -> Result<Field<'de>, E> {
-                Ok(Field::Text(Cow::Owned(n.to_string())))
-            }
-            fn visit_f64<E>(self, number: f64) -> Result<Field<'de>, E> {
-                Ok(Field::Number(number))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Field<'de>, E> {
-                Ok(Field::Other)
-            }
-            fn visit_unit<E>(self) -> Result<Field<'de>, E> {
-                Ok(Field::None)
-            }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Field<'de>, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Field::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field<'de>, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Field::Other)
-            }
-        }
-        deserializer.deserialize_any(Scalar)
+        <&'de RawValue>::deserialize(deserializer).map(Field::of)
     }
 }

@@ -27,12 +27,24 @@ const PLAIN: usize = 32;
 pub struct Fingerprint {
     /// Names of further members that do not.
     without: Arc<[Vec<u8>]>,
+    /// Members of members that do not: the name of the one, and of the other in it.
+    below: Arc<[(Vec<u8>, Vec<u8>)]>,
 }
 
 impl Fingerprint {
     /// One for which these members do not count either.
     pub fn without(members: Vec<Vec<u8>>) -> Self {
-        Fingerprint { without: members.into() }
+        Fingerprint { without: members.into(), below: Arc::default() }
+    }
+
+    /// The same, and neither do these members of members: the name of the one, and of the other in it.
+    pub fn and_below(self, members: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        Fingerprint { below: members.into(), ..self }
+    }
+
+    /// Whether it looks at the members of the event only.
+    pub(super) fn is_flat(&self) -> bool {
+        self.below.is_empty()
     }
 
     /// The fingerprint of an event, which must be the text of a JSON object.
@@ -40,9 +52,26 @@ impl Fingerprint {
         let mut sum = self.sum();
         for_each_member(object, |key, value| {
             let key = unescaped(key);
-            sum.add(&key, hash(value, member_seed(&key, 0), DEPTH), value == b"null");
+            let seed = member_seed(&key, 0);
+            let hash = match self.below.iter().any(|(member, _)| *member == *key) && value.starts_with(b"{") {
+                true => self.hash_of_rest(&key, value, seed),
+                false => hash(value, seed, DEPTH),
+            };
+            sum.add(&key, hash, value == b"null");
         });
         sum.finish()
+    }
+
+    /// The hash of an object that is the member `key`, but for what does not count of it.
+    fn hash_of_rest(&self, key: &[u8], object: &[u8], seed: u64) -> u64 {
+        let mut sum = 0u64;
+        for_each_member(object, |name, value| {
+            let name = unescaped(name);
+            if !self.below.iter().any(|(member, below)| *member == *key && *below == *name) {
+                sum = sum.wrapping_add(hash(value, member_seed(&name, seed), DEPTH - 1));
+            }
+        });
+        object_hash(sum, seed)
     }
 
     /// The fingerprint of an event whose members somebody else finds.
@@ -277,6 +306,29 @@ mod tests {
         for bad in ["", "/", "a", "/a/b", "/a~", "/a~2"] {
             assert!(member(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_does_not_count_of_a_member_changes_nothing() {
+        let below = |names: &[(&str, &str)]| {
+            let names =
+                names.iter().map(|(member, below)| (member.as_bytes().to_vec(), below.as_bytes().to_vec()));
+            Fingerprint::default().and_below(names.collect())
+        };
+        let some = below(&[("p", "t"), ("p", "u"), ("q", "a")]);
+        let bare = fingerprint(br#"{"p":{"a":1,"b":{"t":2}},"n":3}"#);
+        for same in [
+            r#"{"p":{"a":1,"b":{"t":2}},"n":3}"#,
+            r#"{"n":3,"p":{"t":5,"a":1,"b":{"t":2}}}"#,
+            r#"{"n":3,"p":{"\u0074":[5],"a":1.0,"u":null,"b":{"t":2}}}"#,
+        ] {
+            assert_eq!(some.of(same.as_bytes()), bare, "{same}");
+        }
+        for other in [r#"{"p":{"a":1,"b":{"t":3}},"n":3}"#, r#"{"p":{"a":2},"n":3}"#, r#"{"p":[{"t":1}]}"#] {
+            assert_ne!(some.of(other.as_bytes()), bare, "{other}");
+            assert_eq!(some.of(other.as_bytes()), fingerprint(other.as_bytes()), "{other}");
+        }
+        assert!(!some.is_flat() && Fingerprint::default().is_flat());
     }
 
     #[test]

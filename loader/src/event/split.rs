@@ -51,6 +51,41 @@ pub fn events(record: &[u8], at: Option<&Pointer>) -> Option<Vec<Range<usize>>> 
     (any || events.is_empty()).then_some(events)
 }
 
+/// Most bytes that the events of one record may have together, once each of them has what stands beside them.
+const MOST: usize = 16 << 20;
+
+/// The events of a record, each an object that has, under the name `beside`, what the record says beside the array at
+/// `at`. `None` where [`events`] finds none there, and where they would be too large together.
+pub fn with_their_record(record: &[u8], at: &Pointer, beside: &str) -> Option<Vec<Vec<u8>>> {
+    let events = events(record, Some(at))?;
+    let array = at.steps().next()?;
+    let mut rest = Vec::new();
+    for_each_member(record.trim_ascii_start(), |key, value| {
+        if unescaped(key).as_ref() != array.as_bytes() {
+            rest.push(if rest.is_empty() { b'{' } else { b',' });
+            rest.push(b'"');
+            rest.extend_from_slice(key);
+            rest.extend_from_slice(b"\":");
+            rest.extend_from_slice(value);
+        }
+    });
+    if rest.is_empty() {
+        rest.push(b'{');
+    }
+    rest.push(b'}');
+    let name = serde_json::Value::from(beside).to_string();
+    if events.iter().map(|event| event.len() + name.len() + rest.len() + 2).sum::<usize>() > MOST {
+        return None;
+    }
+    let whole = |event: Range<usize>| {
+        let event = &record[event];
+        let Some(open) = event.strip_suffix(b"}") else { return event.to_vec() };
+        let comma: &[u8] = if open[1..].trim_ascii().is_empty() { b"" } else { b"," };
+        [open, comma, name.as_bytes(), b":", &rest, b"}"].concat()
+    };
+    Some(events.into_iter().map(whole).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +112,26 @@ mod tests {
         assert_eq!(found(r#"[1,{"a":2},"x"]"#, None).unwrap(), ["1", r#"{"a":2}"#, r#""x""#]);
         assert_eq!(found("[]", None), Some(vec![]));
         assert_eq!(found(r#"{"batch":[ ]}"#, None), Some(vec![]));
+    }
+
+    #[test]
+    fn events_keep_what_their_record_says() {
+        let split = |record: &str, at: &str| {
+            let events = with_their_record(record.as_bytes(), &Pointer::new(at).unwrap(), "visit")?;
+            Some(events.into_iter().map(|event| String::from_utf8(event).unwrap()).collect::<Vec<_>>())
+        };
+        let record = r#" {"id":7, "who":{"a":[1]}, "actions": [{"t":1}, { }, 5 ]} "#;
+        let visit = r#""visit":{"id":7,"who":{"a":[1]}}}"#;
+        assert_eq!(
+            split(record, "/actions").unwrap(),
+            [format!(r#"{{"t":1,{visit}"#), format!("{{ {visit}"), "5".to_owned()]
+        );
+        assert_eq!(split(r#"{"d":{"a":[{}]}}"#, "/d/a").unwrap(), [r#"{"visit":{}}"#]);
+        assert_eq!(split(r#"{"actions":[]}"#, "/actions").unwrap(), [""; 0]);
+        assert_eq!(split(r#"{"actions":1}"#, "/actions"), None);
+        // A record cannot become a multiple of itself without an end.
+        let much = format!(r#"{{"who":"{}","actions":[{}{{}}]}}"#, "x".repeat(1 << 20), "{},".repeat(20));
+        assert_eq!(split(&much, "/actions"), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use uuid::Uuid;
+
 use super::log;
 
 /// How records stand in a file.
@@ -47,6 +49,7 @@ impl Shape {
             // A broken line among others.
             Some(_) if lines.take(20).any(|line| line.starts_with(b"{")) => Ok(Shape::Lines),
             Some(_) if log::is_line(first) => Ok(Shape::Log),
+            Some(_) if is_enriched(head) => Ok(Shape::Lines),
             Some(_) => match delimiter(first) {
                 Some(delimiter) if first.len() < text.len() || whole => Ok(Shape::Table { delimiter }),
                 _ => Err(" holds no events: it is neither JSON (a value a line, or an array) \
@@ -78,6 +81,14 @@ fn depth(line: &[u8]) -> i64 {
         }
     }
     depth
+}
+
+/// Begins with a line of Snowplow's enriched events: 131 columns, of which the seventh is the event's id. The first and the
+/// last ones may be empty.
+fn is_enriched(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let id = line.split(|b| *b == b'\t').nth(6).and_then(|id| std::str::from_utf8(id).ok());
+    line.iter().filter(|b| **b == b'\t').count() == 130 && id.is_some_and(|id| Uuid::try_parse(id).is_ok())
 }
 
 /// What separates the columns of a header: names, each of its own.

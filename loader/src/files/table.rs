@@ -1,4 +1,5 @@
-//! CSV and TSV with a header: each row is an object of its columns, all of them texts; a column without a value is absent.
+//! CSV and TSV with a header: each row is an object of its columns, all of them texts, but for those that hold a JSON object
+//! or array, which are that; a column without a value is absent.
 //! A row that has other columns than the header, or is no UTF-8, stays as it was written, and will be a dead letter.
 
 use std::io::{self, BufRead};
@@ -60,7 +61,8 @@ impl<R: BufRead> Table<R> {
         for (name, field) in self.names.iter().zip(&self.row) {
             let field = std::str::from_utf8(field).ok()?;
             if !field.is_empty() {
-                object.insert(name.clone(), Value::String(field.to_owned()));
+                let json = field.starts_with(['{', '[']).then(|| serde_json::from_str(field).ok()).flatten();
+                object.insert(name.clone(), json.unwrap_or_else(|| Value::String(field.to_owned())));
             }
         }
         Some(object)

@@ -225,3 +225,22 @@ fn identity_is_of_the_content_and_counts_its_records() {
     }
     assert_ne!(of(b"{}\n").sha256, of(b"{}").sha256);
 }
+
+#[test]
+fn lines_of_enriched_events_are_known_by_their_columns() {
+    let mut cells = vec!["".to_owned(); 131];
+    cells[6] = "018f2f0e-0000-4000-8000-000000000001".to_owned();
+    let line = cells.join("\t");
+    let two = format!("{line}\n{line}\n");
+    assert_eq!(read(two.as_bytes()).unwrap(), [line.as_str(), line.as_str()]);
+    cells[6] = "x".to_owned();
+    for other in [cells.join("\t"), line.replacen('\t', "", 1)] {
+        assert!(error(format!("{other}\n").as_bytes()).contains("holds no events"), "{other}");
+    }
+}
+
+#[test]
+fn json_in_a_column_is_json() {
+    let table = "a,b\n\"{\"\"x\"\": [1]}\",[1\n\"[{}]\",{}\n";
+    assert_eq!(read(table.as_bytes()).unwrap(), [r#"{"a":{"x":[1]},"b":"[1"}"#, r#"{"a":[{}],"b":{}}"#]);
+}

@@ -3,6 +3,7 @@
 //! the fast path, in the parent.
 
 mod binary;
+mod columns;
 mod description;
 #[cfg(test)]
 mod tests;
@@ -124,6 +125,12 @@ pub struct Mapping {
     /// Where each part is looked for, for messages.
     names: [String; Part::ALL.len()],
     split: Option<Pointer>,
+    /// The name under which each event of a record keeps what stands beside them.
+    beside: Option<String>,
+    /// The columns of a record that is a line with tabs.
+    columns: Vec<String>,
+    /// Names of events that are to be others.
+    renamed: Vec<(String, String)>,
     binary: bool,
 }
 
@@ -132,8 +139,8 @@ pub struct Mapping {
 struct Rule {
     what: Taken,
     unit: Unit,
-    /// Slot of what must stand before it to name it.
-    within: Option<usize>,
+    /// Slots of what must stand before it to name it.
+    within: Vec<usize>,
     /// Slots of what it must not be equal to.
     unlike: Vec<usize>,
     /// What it must not begin with.
@@ -156,6 +163,9 @@ impl Format {
             parts: Default::default(),
             names: Default::default(),
             split: description.split.clone(),
+            beside: description.beside.clone(),
+            columns: description.columns.clone(),
+            renamed: description.names.clone(),
             binary: description.binary,
         };
         for (i, part) in Part::ALL.into_iter().enumerate() {
@@ -164,7 +174,8 @@ impl Format {
             mapping.names[i] = sources.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(" or ");
             mapping.parts[i] = sources.into_iter().map(|source| mapping.rule(source)).collect();
         }
-        let fast = mapping.names == FAST && mapping.split.is_none() && !mapping.binary;
+        let plain = mapping.split.is_none() && mapping.columns.is_empty() && mapping.renamed.is_empty();
+        let fast = mapping.names == FAST && plain && !mapping.binary;
         if fast { Format::Segment } else { Format::Mapped(Arc::new(mapping)) }
     }
 
@@ -185,18 +196,38 @@ impl Format {
         fingerprint: &Fingerprint,
     ) -> Option<(Envelope<'a>, i64)> {
         match self {
-            Format::Segment if bytes.len() <= limits.max_bytes => scan(bytes, fingerprint),
+            Format::Segment if bytes.len() <= limits.max_bytes && fingerprint.is_flat() => {
+                scan(bytes, fingerprint)
+            }
             _ => None,
         }
     }
 
-    /// The whole event of a record in the binary mode of CloudEvents. `None` for all other records: their value is the
-    /// event.
+    /// The whole event of a record in the binary mode of CloudEvents, or of a line of columns. `None` for all other
+    /// records: their value is the event.
     pub fn compose(&self, headers: Option<&[u8]>, value: &[u8]) -> Option<Vec<u8>> {
         match self {
             Format::Mapped(mapping) if mapping.binary => binary::compose(headers?, value),
+            Format::Mapped(mapping) if !mapping.columns.is_empty() => {
+                columns::compose(&mapping.columns, value)
+            }
             _ => None,
         }
+    }
+
+    /// The events of a record, each with what the record says beside them, where the mapping wants that.
+    pub fn events_with_their_record(&self, record: &[u8]) -> Option<Vec<Vec<u8>>> {
+        match self {
+            Format::Mapped(mapping) => {
+                split::with_their_record(record, mapping.split.as_ref()?, mapping.beside.as_deref()?)
+            }
+            Format::Segment => None,
+        }
+    }
+
+    /// Whether [`Format::events_with_their_record`] has to be asked.
+    pub fn keeps_record(&self) -> bool {
+        matches!(self, Format::Mapped(mapping) if mapping.split.is_some() && mapping.beside.is_some())
     }
 
     /// The event's own time of receipt, if it has one.
@@ -277,7 +308,7 @@ impl Mapping {
                 What::Whole => Taken::Whole,
             },
             unit: source.unit,
-            within: source.within.as_ref().map(|pointer| self.slot(pointer)),
+            within: source.within.iter().map(|pointer| self.slot(pointer)).collect(),
             unlike: Vec::new(),
             unless: Vec::new(),
         };
@@ -297,9 +328,15 @@ impl Mapping {
             let mut fields = self.parts[part as usize].iter().map(|rule| rule.take(&found));
             fields.find(|field| !field.is_absent()).unwrap_or_default()
         };
+        let mut event = pick(Part::EventType);
+        if let Field::Text(name) = &event
+            && let Some((_, ours)) = self.renamed.iter().find(|(theirs, _)| theirs == name)
+        {
+            event = Field::Text(ours.clone().into());
+        }
         Ok(Envelope {
             message_id: pick(Part::EventId),
-            event: pick(Part::EventType),
+            event,
             timestamp: pick(Part::EventTime),
             received_at: pick(Part::ReceivedAt),
             user_id: pick(Part::UserId),
@@ -331,12 +368,14 @@ impl Rule {
         {
             return Field::Time(time);
         }
-        match self.within.map(|slot| &found[slot]) {
-            // A UUID needs no help.
-            Some(Field::Text(within)) if !text.is_empty() && uuid::Uuid::try_parse(text).is_err() => {
-                Field::Text(format!("{within} {text}").into())
-            }
-            _ => field,
+        // A UUID needs no help.
+        if text.is_empty() || self.within.is_empty() || uuid::Uuid::try_parse(text).is_ok() {
+            return field;
         }
+        let within = self.within.iter().filter_map(|slot| match &found[*slot] {
+            Field::Text(within) => Some(within.as_ref()),
+            _ => None,
+        });
+        Field::Text(within.chain([text.as_ref()]).collect::<Vec<_>>().join(" ").into())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{Field, Key};
 
@@ -108,6 +108,9 @@ impl<'de> DeserializeSeed<'de> for Node<'_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.tree.children.is_empty() {
+            return Field::deserialize(deserializer).map(|value| self.set(value));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -119,10 +122,7 @@ impl<'de> Visitor<'de> for Node<'_, '_, 'de> {
         f.write_str(if self.top { "an object" } else { "any value" })
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
-        self.set(Field::Text(text.into()));
-        Ok(())
-    }
+    // Only where something below it is looked for as well.
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         self.set(Field::Text(text.to_owned().into()));
         Ok(())

@@ -5,8 +5,12 @@
 //!   or `:+02:00`, what it means where it has no offset;
 //! * `=page_viewed` is that text for each event;
 //! * `*` is an id made of all that the event says;
-//! * `{ at = "/id", within = "/source" }`: an id that is one only together with what stands there;
+//! * `{ at = "/id", within = "/source" }`: an id that is one only together with what stands there, or with several such;
 //! * `{ at = "/distinct_id", unless = ["/device_id", "$device:"] }`: not where it is what stands there, or begins so.
+//!
+//! `names` says which names of events are to be others. `split` is where the events of a record stand, and `beside` the
+//! name under which each of them keeps what the record says beside them. `columns` names the columns of a record that is a
+//! line of values with tabs between them.
 
 use std::fmt;
 
@@ -14,6 +18,7 @@ use toml::{Table, Value};
 
 use super::Part;
 use crate::event::envelope::pointer::Pointer;
+use crate::event::fingerprint::Fingerprint;
 use crate::event::time::Unit;
 
 macro_rules! shipped {
@@ -27,7 +32,7 @@ macro_rules! shipped {
 // In the order in which they are tried on a file of nobody knows what: of two that fit alike the first one is taken.
 shipped! {
     "segment" "rudderstack" "segment-warehouse" "cloudevents" "snowplow" "posthog" "mixpanel" "amplitude" "ga4"
-    "umami" "access-log"
+    "matomo" "umami" "access-log"
 }
 
 /// A mapping as somebody wrote it down.
@@ -39,10 +44,15 @@ pub struct Description {
     pub about: String,
     parts: [Vec<Source>; Part::ALL.len()],
     /// Members that differ from one sending of an event to the next.
-    pub transport: Vec<String>,
+    transport: Vec<String>,
+    /// Members of members that do.
+    transport_below: Vec<(Vec<u8>, Vec<u8>)>,
     /// Members that hardly any other source has: the more of them, the likelier it is this one.
     pub signs: Vec<Pointer>,
     pub(super) split: Option<Pointer>,
+    pub(super) beside: Option<String>,
+    pub(super) columns: Vec<String>,
+    pub(super) names: Vec<(String, String)>,
     pub(super) binary: bool,
 }
 
@@ -51,7 +61,7 @@ pub struct Description {
 pub struct Source {
     pub(super) what: What,
     pub(super) unit: Unit,
-    pub(super) within: Option<Pointer>,
+    pub(super) within: Vec<Pointer>,
     pub(super) unless: Vec<Unless>,
     text: String,
 }
@@ -101,17 +111,30 @@ impl Description {
         }
         let signs =
             texts(&mut file, "signs")?.iter().map(|text| Pointer::new(text)).collect::<Result<_, _>>()?;
+        let (below, transport): (Vec<_>, Vec<_>) =
+            texts(&mut file, "transport")?.into_iter().partition(|member| member.starts_with('/'));
+        let transport_below = below.iter().map(|text| two_steps(text)).collect::<Result<_, _>>()?;
         let split = texts(&mut file, "split")?.first().map(|text| Pointer::new(text)).transpose()?;
         let description = Description {
             name: name.to_owned(),
             about: texts(&mut file, "about")?.pop().ok_or("about is missing")?,
             parts,
-            transport: texts(&mut file, "transport")?,
+            transport,
+            transport_below,
             signs,
             split,
+            beside: texts(&mut file, "beside")?.pop(),
+            columns: texts(&mut file, "columns")?,
+            names: names(&mut file)?,
             binary: file.remove("binary_headers").is_some_and(|value| value.as_bool() == Some(true)),
         };
         nothing_left(&file).map(|()| description)
+    }
+
+    /// What tells events of it apart; of these members nothing either.
+    pub fn fingerprint(&self, mut without: Vec<Vec<u8>>) -> Fingerprint {
+        without.extend(self.transport.iter().map(|name| name.clone().into_bytes()));
+        Fingerprint::without(without).and_below(self.transport_below.clone())
     }
 
     pub(super) fn sources(&self, part: Part) -> &[Source] {
@@ -128,7 +151,8 @@ impl Source {
         };
         let at = texts(&mut table, "at")?.pop().ok_or("at is missing")?;
         let mut source = Source::parse(part, &at)?;
-        source.within = texts(&mut table, "within")?.first().map(|text| Pointer::new(text)).transpose()?;
+        source.within =
+            texts(&mut table, "within")?.iter().map(|text| Pointer::new(text)).collect::<Result<_, _>>()?;
         let unless = |text: &String| match text.starts_with('/') {
             true => Pointer::new(text).map(Unless::SameAs),
             false => Ok(Unless::BeginsWith(text.clone())),
@@ -153,7 +177,7 @@ impl Source {
                 }
             }
         };
-        Ok(Source { what, unit, within: None, unless: Vec::new(), text: text.to_owned() })
+        Ok(Source { what, unit, within: Vec::new(), unless: Vec::new(), text: text.to_owned() })
     }
 }
 
@@ -180,6 +204,28 @@ fn texts(table: &mut Table, key: &str) -> Result<Vec<String>, String> {
         other => Err(format!("{key}: {} where a text belongs", other.type_str())),
     };
     table.remove(key).map(several).unwrap_or_default().into_iter().map(text).collect()
+}
+
+/// The names of a member and of one in it, from a pointer.
+fn two_steps(text: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let pointer = Pointer::new(text)?;
+    match pointer.steps().collect::<Vec<_>>()[..] {
+        [member, below] => Ok((member.as_bytes().to_vec(), below.as_bytes().to_vec())),
+        _ => Err(format!("transport: {text} is no member of a member, such as /properties/sent_at")),
+    }
+}
+
+/// The table of names: what an event is called there, and here.
+fn names(file: &mut Table) -> Result<Vec<(String, String)>, String> {
+    let pair = |(theirs, ours)| match ours {
+        Value::String(ours) => Ok((theirs, ours)),
+        other => Err(format!("names: {} where a text belongs", other.type_str())),
+    };
+    match file.remove("names") {
+        None => Ok(Vec::new()),
+        Some(Value::Table(table)) => table.into_iter().map(pair).collect(),
+        Some(other) => Err(format!("names: {} where a table belongs", other.type_str())),
+    }
 }
 
 fn nothing_left(table: &Table) -> Result<(), String> {

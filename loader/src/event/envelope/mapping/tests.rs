@@ -270,3 +270,90 @@ fn parts_of_the_command_line_may_have_units_and_be_constants() {
     let empty = judge(&Format::Segment, br#"{"event":"e","timestamp":""}"#).unwrap_err();
     assert_eq!(empty.reason, Reason::MissingEventTime);
 }
+
+#[test]
+fn numbers_of_any_length_are_ids_by_their_digits() {
+    let format = Format::new(&shipped("segment"), &[parse_part("user_id=/u").unwrap()]);
+    for (written, user) in [
+        ("18446744073709551615", Some("18446744073709551615")),
+        ("18446744073709551617", Some("18446744073709551617")),
+        ("-9223372036854775809", Some("-9223372036854775809")),
+        ("340282366920938463463374607431768211457", Some("340282366920938463463374607431768211457")),
+        ("0", Some("0")),
+        ("-0", None),
+        ("1.0", None),
+        ("1e3", None),
+        ("[1]", None),
+    ] {
+        for (format, name) in [(&format, "u"), (&Format::Segment, "userId")] {
+            let text = format!(
+                r#"{{"messageId":"x","event":"e","timestamp":"2026-09-01T10:00:00Z","{name}":{written}}}"#
+            );
+            let judged = judge(format, text.as_bytes());
+            match user {
+                Some(user) => assert_eq!(judged.unwrap().user_id.as_deref(), Some(user), "{written}"),
+                None => assert_eq!(judged.unwrap_err().reason, Reason::InvalidField, "{written}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn actions_of_matomo_keep_their_visit() {
+    let format = Format::new(&shipped("matomo"), &[]);
+    assert!(format.keeps_record() && format.is_split());
+    let visit = r#"{"idVisit":"7","visitorId":"v1","userId":null,"actionDetails":[
+        {"type":"action","pageId":"5","timestamp":1788256800,"url":"https://shop.example/"},
+        {"type":"event","eventAction":"Played","pageId":"6","timestamp":1788256800},
+        {"type":"ecommerceOrder","orderId":"A1","revenue":5,"timestamp":1788256801},
+        {"type":"goal","goalId":"3","timestamp":1788256801},{"type":"goal","goalId":"4","timestamp":1788256801}]}"#;
+    let events = format.events_with_their_record(visit.as_bytes()).unwrap();
+    let judged: Vec<_> = events.iter().map(|event| judge(&format, event).unwrap()).collect();
+    let types: Vec<_> = judged.iter().map(|event| event.event_type.as_ref()).collect();
+    assert_eq!(types, ["page_view", "Played", "purchase", "goal", "goal"]);
+    assert!(
+        judged.iter().all(|event| event.anonymous_id.as_deref() == Some("v1") && event.user_id.is_none())
+    );
+    let ids: std::collections::HashSet<_> = judged.iter().map(|event| event.event_id).collect();
+    assert_eq!(ids.len(), 5);
+    assert!(Format::Segment.events_with_their_record(visit.as_bytes()).is_none());
+}
+
+#[test]
+fn lines_of_snowplow_are_events_with_and_without_json() {
+    let format = Format::new(&shipped("snowplow"), &[]);
+    let mut cells = vec![""; 131];
+    cells[3] = "2026-09-01 10:00:01.500";
+    cells[6] = "018f2f0e-0000-4000-8000-000000000001";
+    cells[15] = "d";
+    cells[52] = r#"{"data":[1]}"#;
+    cells[124] = "2026-09-01 10:00:00.123";
+    cells[126] = "page_view";
+    let line = cells.join("\t");
+    let composed = format.compose(None, line.as_bytes()).unwrap();
+    let event = judge(&format, &composed).unwrap();
+    assert_eq!((event.event_type.as_ref(), event.anonymous_id.as_deref()), ("page_view", Some("d")));
+    assert_eq!(event.event_time, parse_time("2026-09-01T10:00:00.123Z").unwrap());
+    assert!(String::from_utf8(composed).unwrap().contains(r#""contexts":{"data":[1]}"#));
+    assert_eq!(format.compose(None, br#"{"event_id":"x"}"#), None);
+    assert_eq!(format.compose(None, cells[..130].join("\t").as_bytes()), None);
+}
+
+#[test]
+fn what_a_file_says_is_checked() {
+    let read = |more: &str| Description::parse("x", &format!("about = 'x'\n{more}"));
+    for (more, told) in [
+        ("names = 'x'", "x: names: string where a table belongs"),
+        ("[names]\na = 1", "x: names: integer where a text belongs"),
+        ("transport = '/a'", "x: transport: /a is no member of a member, such as /properties/sent_at"),
+        (
+            "transport = '/a/b/c'",
+            "x: transport: /a/b/c is no member of a member, such as /properties/sent_at",
+        ),
+        ("columns = [1]", "x: columns: integer where a text belongs"),
+        ("nothing = 'x'", "x: unknown key nothing"),
+    ] {
+        assert_eq!(read(more).unwrap_err(), told);
+    }
+    assert!(read("transport = ['a', '/a/b']\nnames = { a = 'b' }").is_ok());
+}
