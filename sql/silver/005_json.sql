@@ -98,10 +98,12 @@ COMMENT ON FUNCTION silver.event_name(text) IS
 CREATE OR REPLACE FUNCTION silver.is_page_view(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('page_viewed', 'page', 'screen', 'screen_viewed', 'page_view', 'pageview', '$pageview',
-                      'screen_view', '$screen');
+                      'screen_view', '$screen', '$mp_web_page_view', '[amplitude]_page_viewed',
+                      '[amplitude]_screen_viewed');
 COMMENT ON FUNCTION silver.is_page_view(text) IS
     'Whether events of this name, spelled as in silver.events, are views of a page or screen: page_viewed, page, '
-    'screen, screen_viewed; page_view, pageview, $pageview, screen_view and $screen of other systems.';
+    'screen, screen_viewed; page_view, pageview, $pageview, screen_view, $screen, $mp_web_page_view, '
+    '[amplitude]_page_viewed and [amplitude]_screen_viewed of other systems.';
 
 CREATE OR REPLACE FUNCTION silver.is_purchase(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -158,6 +160,32 @@ COMMENT ON FUNCTION silver.url_parameter(text, text) IS
     'The first value of a parameter of a URL, blanks decoded and all else as written; '
     'NULL where it is missing or empty.';
 
+-- What GA4 says in an array of keys and values, each in the member of its type.
+CREATE OR REPLACE FUNCTION silver.ga4_params(payload jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN pg_catalog.jsonb_typeof(payload -> 'event_params') = 'array' THEN (
+    SELECT COALESCE(pg_catalog.jsonb_object_agg(v.param ->> 'key',
+               COALESCE(v.param #> '{value,string_value}', v.param #> '{value,int_value}',
+                        v.param #> '{value,double_value}', v.param #> '{value,float_value}')), '{}')
+      FROM pg_catalog.jsonb_array_elements(payload -> 'event_params') AS v(param)
+     WHERE v.param ->> 'key' IS NOT NULL) END;
+COMMENT ON FUNCTION silver.ga4_params(jsonb) IS
+    'The event_params of an event of Google Analytics 4, as BigQuery has them, as an object; NULL for others.';
+
+CREATE OR REPLACE FUNCTION silver.properties_of(payload jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN payload ? 'properties' THEN payload -> 'properties'
+    WHEN payload ? 'event_properties' THEN payload -> 'event_properties'
+    WHEN payload ? 'event_params' THEN silver.ga4_params(payload) || pg_catalog.jsonb_strip_nulls(
+        pg_catalog.jsonb_build_object('ecommerce', payload -> 'ecommerce', 'items', payload -> 'items'))
+    WHEN payload ? 'specversion' AND pg_catalog.jsonb_typeof(payload -> 'data') = 'object' THEN payload -> 'data'
+    ELSE payload
+END;
+COMMENT ON FUNCTION silver.properties_of(jsonb) IS
+    'What an event says of itself: its properties, its event_properties (Amplitude), its event_params with ecommerce '
+    'and items (Google Analytics 4), its data (CloudEvents); all of it where it has none of these.';
+
 -- Whoever is not Segment-like has page, campaign and device somewhere else; here they are put where all others have
 -- them.
 CREATE OR REPLACE FUNCTION silver.context_of(payload jsonb) RETURNS jsonb
@@ -185,7 +213,8 @@ RETURN CASE
     WHEN payload -> 'properties' ?| ARRAY['$current_url', '$pathname', '$lib', 'mp_lib'] THEN
         pg_catalog.jsonb_build_object(
         'page', pg_catalog.jsonb_build_object('url', payload #> '{properties,$current_url}',
-            'path', payload #> '{properties,$pathname}', 'title', payload #> '{properties,title}',
+            'path', COALESCE(payload #> '{properties,$pathname}', payload #> '{properties,current_url_path}'),
+            'title', COALESCE(payload #> '{properties,title}', payload #> '{properties,current_page_title}'),
             'referrer', NULLIF(payload #>> '{properties,$referrer}', '$direct')),
         'campaign', pg_catalog.jsonb_build_object('source', payload #> '{properties,utm_source}',
             'medium', payload #> '{properties,utm_medium}', 'name', payload #> '{properties,utm_campaign}',
@@ -195,28 +224,73 @@ RETURN CASE
         'platform', COALESCE(payload #> '{properties,$lib}', payload #> '{properties,mp_lib}'),
         'country', COALESCE(payload #> '{properties,$geoip_country_code}', payload #> '{properties,mp_country_code}'),
         'locale', payload #> '{properties,$browser_language}')
-    -- Google Analytics 4 in BigQuery
+    -- Amplitude, whose libraries write EMPTY where there is nothing. What it says of the user is of another time.
+    WHEN payload ?& ARRAY['event_properties', 'device_id'] THEN (
+        SELECT pg_catalog.jsonb_build_object(
+            'page', pg_catalog.jsonb_build_object(
+                'url', COALESCE(p.said -> '[Amplitude] Page Location', p.said -> '[Amplitude] Page URL'),
+                'path', p.said -> '[Amplitude] Page Path', 'title', p.said -> '[Amplitude] Page Title',
+                'referrer', NULLIF(p.said ->> 'referrer', 'EMPTY')),
+            'campaign', pg_catalog.jsonb_build_object('source', NULLIF(p.said ->> 'utm_source', 'EMPTY'),
+                'medium', NULLIF(p.said ->> 'utm_medium', 'EMPTY'), 'name', NULLIF(p.said ->> 'utm_campaign', 'EMPTY'),
+                'term', NULLIF(p.said ->> 'utm_term', 'EMPTY'), 'content', NULLIF(p.said ->> 'utm_content', 'EMPTY')),
+            'device', pg_catalog.jsonb_build_object('type', payload -> 'device_type', 'os', payload -> 'os_name'),
+            'platform', pg_catalog.lower(payload ->> 'platform'), 'country', payload -> 'country',
+            'locale', payload -> 'language')
+          FROM (SELECT payload -> 'event_properties' AS said) AS p)
+    -- Google Analytics 4 in BigQuery. Its traffic_source is where the user came from first, not this visit.
     WHEN pg_catalog.jsonb_typeof(payload -> 'event_params') = 'array' THEN (
         SELECT pg_catalog.jsonb_build_object(
             'page', pg_catalog.jsonb_build_object('url', p.said -> 'page_location', 'title', p.said -> 'page_title',
                 'referrer', p.said -> 'page_referrer'),
-            'campaign', pg_catalog.jsonb_build_object('source', p.said -> 'source', 'medium', p.said -> 'medium',
-                'name', p.said -> 'campaign', 'term', p.said -> 'term', 'content', p.said -> 'content'),
+            'campaign', pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+                'source', COALESCE(s.now -> 'manual_source', p.said -> 'source'),
+                'medium', COALESCE(s.now -> 'manual_medium', p.said -> 'medium'),
+                'name', COALESCE(s.now -> 'manual_campaign_name', p.said -> 'campaign'),
+                'term', COALESCE(s.now -> 'manual_term', p.said -> 'term'),
+                'content', COALESCE(s.now -> 'manual_content', p.said -> 'content'),
+                'gclid', s.now -> 'gclid', 'dclid', s.now -> 'dclid')),
             'device', pg_catalog.jsonb_build_object('type', payload #> '{device,category}',
                 'os', payload #> '{device,operating_system}'),
             'platform', pg_catalog.lower(payload ->> 'platform'), 'country', payload #> '{geo,country}',
             'locale', payload #> '{device,language}')
-          FROM (SELECT pg_catalog.jsonb_object_agg(v.param ->> 'key', v.param #> '{value,string_value}') AS said
-                  FROM pg_catalog.jsonb_array_elements(payload -> 'event_params') AS v(param)
-                 WHERE v.param ->> 'key' IS NOT NULL) AS p)
-    -- A web server's log
+          FROM (SELECT silver.ga4_params(payload) AS said) AS p,
+               (SELECT payload -> 'collected_traffic_source' AS now) AS s)
+    -- Matomo: an action with its visit. The address of an outlink or a download is no page of the site. A campaign of
+    -- which only the name is known is one of an unknown medium.
+    WHEN payload -> 'visit' ? 'idVisit' THEN pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object(
+            'url', CASE WHEN payload ->> 'type' NOT IN ('outlink', 'download') THEN payload -> 'url' END,
+            'title', payload -> 'pageTitle', 'referrer', payload #> '{visit,referrerUrl}'),
+        'campaign', CASE WHEN payload #>> '{visit,referrerType}' = 'campaign' THEN pg_catalog.jsonb_build_object(
+            'source', payload #> '{visit,campaignSource}',
+            'medium', COALESCE(NULLIF(payload #>> '{visit,campaignMedium}', ''), 'campaign'),
+            'name', COALESCE(NULLIF(payload #>> '{visit,campaignName}', ''), payload #>> '{visit,referrerName}')) END,
+        'device', pg_catalog.jsonb_build_object('type', payload #> '{visit,deviceType}',
+            'os', COALESCE(payload #> '{visit,operatingSystemName}', payload #> '{visit,operatingSystem}')),
+        'country', pg_catalog.upper(payload #>> '{visit,countryCode}'), 'locale', payload #> '{visit,languageCode}')
+    -- Tables of Segment and RudderStack in a warehouse
+    WHEN payload ?| ARRAY['context_page_url', 'context_library_name', 'context_ip'] THEN
+        pg_catalog.jsonb_build_object(
+        'page', pg_catalog.jsonb_build_object('url', COALESCE(payload -> 'context_page_url', payload -> 'url'),
+            'path', COALESCE(payload -> 'context_page_path', payload -> 'path'),
+            'title', COALESCE(payload -> 'context_page_title', payload -> 'title'),
+            'referrer', COALESCE(payload -> 'context_page_referrer', payload -> 'referrer')),
+        'campaign', pg_catalog.jsonb_build_object('source', payload -> 'context_campaign_source',
+            'medium', payload -> 'context_campaign_medium', 'name', payload -> 'context_campaign_name',
+            'term', payload -> 'context_campaign_term', 'content', payload -> 'context_campaign_content'),
+        'device', pg_catalog.jsonb_build_object('type', payload -> 'context_device_type',
+            'os', payload -> 'context_os_name'),
+        'country', payload -> 'context_location_country', 'locale', payload -> 'context_locale')
+    -- A web server's log, which does not say its host.
     WHEN payload ?& ARRAY['remote_addr', 'status'] THEN pg_catalog.jsonb_build_object(
         'page', pg_catalog.jsonb_build_object('path', pg_catalog.split_part(payload ->> 'path', '?', 1),
-            'referrer', payload -> 'referrer'))
+            'url', payload -> 'path', 'referrer', payload -> 'referrer'))
 END;
 COMMENT ON FUNCTION silver.context_of(jsonb) IS
     'Page, campaign, device, platform, country and locale of an event without a context, as Segment has them there: '
-    'of Snowplow, Umami, PostHog, Mixpanel, Google Analytics 4 and web servers. NULL for any other event.';
+    'of Snowplow, Umami, PostHog, Mixpanel, Amplitude, Google Analytics 4, Matomo, tables of Segment and web servers. '
+    'NULL for any other event.';
 
 CREATE OR REPLACE FUNCTION silver.page_key(url text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

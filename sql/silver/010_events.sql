@@ -1,6 +1,6 @@
 -- silver.events: every event once, typed, without the raw payload. What an event type carries beyond these columns is
--- in the tables by type (030 and on); properties as such are not here, since readers must see nothing that nobody
--- chose.
+-- in the tables by type (030 and on), and in properties as far as somebody chose it: readers must see nothing that
+-- nobody chose.
 SET LOCAL ROLE tidemark_admin;
 
 CREATE TABLE IF NOT EXISTS silver.events (
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS silver.events (
     received_at timestamptz NOT NULL,
     loaded_at timestamptz NOT NULL
 ) PARTITION BY RANGE (event_time);
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS properties jsonb;
 -- Rows of a person in order: sessions, funnels and look-ups of one person read along it.
 CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
 SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,
@@ -55,7 +56,8 @@ COMMENT ON COLUMN silver.events.page_url IS 'Address (URL) of that page; NULL wh
 COMMENT ON COLUMN silver.events.page_title IS 'Title of that page; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.referrer IS 'Address (URL) of the page before; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.referrer_host IS
-    'Host of the page before where that is another site; NULL for pages of the own site and without a page before.';
+    'Host of the page before where that is another site; NULL without one, '
+    'for pages of the own site, and for hosts that silver.set_own_hosts names.';
 COMMENT ON COLUMN silver.events.utm_source IS
     'Campaign source (context.campaign.source, else utm_source in the address of the page); NULL without one.';
 COMMENT ON COLUMN silver.events.utm_medium IS
@@ -83,10 +85,42 @@ COMMENT ON COLUMN silver.events.received_at IS
     'When the broker got it; received_at - event_time is its lateness. '
     'The event time itself where nobody knows the receipt.';
 COMMENT ON COLUMN silver.events.loaded_at IS 'Start of the transaction that committed it to Postgres.';
+COMMENT ON COLUMN silver.events.properties IS
+    'What the event says of itself beyond these columns, as far as silver.show_properties shows it; '
+    'NULL unless it does.';
 GRANT SELECT ON silver.events TO tidemark_reader;
 
--- OFFSET 0 keeps the objects of the context from being looked up again for each of their columns.
-SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[], $query$
+CREATE OR REPLACE FUNCTION silver.pick_properties(properties jsonb, shown text[], hidden text[], hashed text[])
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN pg_catalog.jsonb_typeof(properties) = 'object' THEN (
+    SELECT COALESCE(pg_catalog.jsonb_object_agg(p.key, CASE WHEN p.key = ANY (hashed) AND p.value <> 'null'
+               THEN pg_catalog.to_jsonb(pg_catalog.encode(pg_catalog.sha256(
+                        pg_catalog.convert_to(p.value #>> '{}', 'UTF8')), 'hex'))
+               ELSE p.value END), '{}')
+      FROM pg_catalog.jsonb_each(properties) AS p(key, value)
+     WHERE (shown = '{*}' OR p.key = ANY (shown) OR p.key = ANY (hashed)) AND p.key <> ALL (hidden)) END;
+COMMENT ON FUNCTION silver.pick_properties(jsonb, text[], text[], text[]) IS
+    'Of an object, the members that are shown ({*}: all) or hashed (as the SHA-256 hash of their text, in hexadecimal) '
+    'and not hidden. NULL when it is no object.';
+
+CREATE OR REPLACE FUNCTION silver.define_events() RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $define$
+DECLARE
+    wanted silver.settings := (SELECT s FROM silver.settings AS s);
+    not_own text := CASE WHEN wanted.own_hosts <> '{}' THEN format(
+        $sql$AND NOT ('.' || silver.url_host(e.referrer)) LIKE ANY (%L::text[])$sql$,
+        ARRAY(SELECT '%.' || host FROM unnest(wanted.own_hosts) AS host)) ELSE '' END;
+    properties text := CASE WHEN wanted.shown_properties || wanted.hashed_properties = '{}' THEN 'NULL::jsonb'
+        ELSE format('silver.pick_properties(silver.properties_of(e.payload), %L, %L, %L)',
+                    wanted.shown_properties, wanted.hidden_properties, wanted.hashed_properties) END;
+BEGIN
+    -- OFFSET 0 keeps the objects of the context from being looked up again for each of their columns.
+    RETURN tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[],
+        replace(replace($query$
     SELECT e.event_id,
            e.event_time,
            (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
@@ -100,7 +134,7 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
            e.referrer,
            -- Most pages come from the own site, and this comparison is far cheaper than taking both hosts apart.
            CASE WHEN e.referrer IS NULL OR split_part(e.referrer, '/', 3) = split_part(e.page_url, '/', 3) THEN NULL
-                WHEN silver.site_host(e.referrer) IS DISTINCT FROM silver.site_host(e.page_url)
+                WHEN silver.site_host(e.referrer) IS DISTINCT FROM silver.site_host(e.page_url) {{not own}}
                 THEN silver.url_host(e.referrer) END AS referrer_host,
            COALESCE(silver.json_text(e.campaign -> 'source'), CASE WHEN e.page_url LIKE '%utm@_source=%' ESCAPE '@'
                     THEN silver.url_parameter(e.page_url, 'utm_source') END) AS utm_source,
@@ -132,7 +166,8 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
                     silver.json_text(e.context #> '{location,country}')) AS country,
            silver.json_text(e.context -> 'locale') AS locale,
            e.received_at,
-           e.loaded_at
+           e.loaded_at,
+           {{properties}} AS properties
       FROM (SELECT c.*,
                    COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
                             silver.page_key(COALESCE(silver.json_text(c.page -> 'url'),
@@ -143,10 +178,10 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
                    COALESCE(silver.json_text(c.page -> 'referrer'),
                             silver.json_text(c.properties -> 'referrer')) AS referrer
               FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,
-                           b.loaded_at, b.context, b.context -> 'page' AS page, b.context -> 'campaign' AS campaign,
-                           b.context -> 'device' AS device,
-                           -- Only page and screen calls describe their page in properties.
-                           CASE WHEN lower(b.event_type) IN ('page', 'screen')
+                           b.loaded_at, b.payload, b.context, b.context -> 'page' AS page,
+                           b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,
+                           -- Only views describe their page in properties.
+                           CASE WHEN silver.is_page_view(silver.event_name(b.event_type))
                                 THEN b.payload -> 'properties' END AS properties
                       FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at,
                                    r.loaded_at, r.payload,
@@ -157,4 +192,61 @@ SELECT tidemark.create_model('silver.events', ARRAY['bronze.events']::regclass[]
                             OFFSET 0) AS b
                     OFFSET 0) AS c
             OFFSET 0) AS e
-$query$, key => ARRAY['event_date', 'event_id']::name[], live => true);
+$query$, '{{not own}}', not_own), '{{properties}}', properties),
+        key => ARRAY['event_date', 'event_id']::name[], live => true);
+END
+$define$;
+COMMENT ON FUNCTION silver.define_events() IS
+    'Makes silver.events what silver.settings says; its dates become dirty if that is something new. '
+    'Returns the table.';
+REVOKE EXECUTE ON FUNCTION silver.define_events() FROM PUBLIC;
+SELECT silver.define_events();
+
+CREATE OR REPLACE FUNCTION silver.set_own_hosts(hosts text[]) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    bad text := (SELECT h FROM unnest(hosts) AS h WHERE (h ~ '^[a-z0-9-]+([.][a-z0-9-]+)*$') IS NOT TRUE LIMIT 1);
+BEGIN
+    IF hosts IS NULL OR bad IS NOT NULL OR array_position(hosts, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'hosts must be names of hosts in lower case, got %', quote_nullable(bad)
+            USING ERRCODE = '22023', HINT = 'For example {shop.example,pay.example}; all hosts below them count, too.';
+    END IF;
+    UPDATE silver.settings SET own_hosts = ARRAY(SELECT DISTINCT h FROM unnest(hosts) AS h ORDER BY 1);
+    RETURN silver.define_events();
+END
+$$;
+COMMENT ON FUNCTION silver.set_own_hosts(text[]) IS
+    'Says which hosts, with all below them, are never where a visit came from: the own domains, and those of payment '
+    'and login that a visitor comes back from. Replaces what was said before. For members of tidemark_admin. '
+    'All dates of silver.events become dirty when it is another list. Returns silver.events.';
+REVOKE EXECUTE ON FUNCTION silver.set_own_hosts(text[]) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION silver.show_properties(
+    shown text[], hidden text[] DEFAULT '{}', hashed text[] DEFAULT '{}'
+) RETURNS regclass
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF shown IS NULL OR hidden IS NULL OR hashed IS NULL
+       OR array_position(shown || hidden || hashed, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'shown, hidden and hashed must be names of properties and not NULL' USING ERRCODE = '22004';
+    ELSIF '*' = ANY (shown) AND cardinality(shown) > 1 THEN
+        RAISE EXCEPTION 'shown must be names of properties, or * alone for all' USING ERRCODE = '22023';
+    END IF;
+    UPDATE silver.settings SET shown_properties = ARRAY(SELECT DISTINCT p FROM unnest(shown) AS p ORDER BY 1),
+        hidden_properties = ARRAY(SELECT DISTINCT p FROM unnest(hidden) AS p ORDER BY 1),
+        hashed_properties = ARRAY(SELECT DISTINCT p FROM unnest(hashed) AS p ORDER BY 1);
+    RETURN silver.define_events();
+END
+$$;
+COMMENT ON FUNCTION silver.show_properties(text[], text[], text[]) IS
+    'Says which properties of events readers see in silver.events.properties: those in shown ({*}: all), those in '
+    'hashed as the SHA-256 hash of their text, and none in hidden. {} for all, as in the beginning, shows none. '
+    'Replaces what was said before. For members of tidemark_admin. All dates of silver.events become dirty when that '
+    'is something new. Returns silver.events.';
+REVOKE EXECUTE ON FUNCTION silver.show_properties(text[], text[], text[]) FROM PUBLIC;

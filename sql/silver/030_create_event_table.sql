@@ -25,6 +25,7 @@ DECLARE
     paths text[];
     path text;
     values_of text;
+    stored text;
     selected text := '';
     described text[] := '{}';
     meanings text[] := '{}';
@@ -80,15 +81,22 @@ BEGIN
                             'beginning of the event, as in /data/order_id', entry.column_name, quote_literal(path)
                 USING ERRCODE = '22023';
         END IF;
-        -- An event without properties says all that it says at its beginning.
         SELECT string_agg(CASE WHEN p LIKE '/%'
                    THEN format('silver.%I(e.payload #> %L)', 'json_' || kind, string_to_array(substr(p, 2), '/'))
-                   ELSE format('silver.%I(COALESCE(e.payload -> ''properties'', e.payload) #> %L)', 'json_' || kind,
+                   ELSE format('silver.%I(e.properties #> %L)', 'json_' || kind,
                                string_to_array(p, '.')) END, ', ' ORDER BY n)
           INTO values_of FROM unnest(paths) WITH ORDINALITY AS x(p, n);
         selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
-        EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS %I %s',
-                       target_table, entry.column_name, types ->> kind);
+        stored := (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+                    WHERE a.attrelid = target_table::regclass AND a.attname = entry.column_name AND NOT a.attisdropped);
+        IF stored <> types ->> kind THEN
+            RAISE EXCEPTION 'column % of silver.% is % and cannot become %', entry.column_name, name, stored,
+                types ->> kind USING ERRCODE = '42804',
+                HINT = format('Give the new column another name, or make the table anew: '
+                              'SELECT tidemark.drop_model(%L, drop_table => true);', target_table);
+        ELSIF stored IS NULL THEN
+            EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target_table, entry.column_name, types ->> kind);
+        END IF;
         described := described || entry.column_name;
         meanings := meanings || format('Property %s as %s; NULL where it is missing or is no such value.',
                                        array_to_string(paths, ' or '), types ->> kind);
@@ -125,12 +133,18 @@ BEGIN
            e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
            silver.event_name(e.event_type) AS event_type, silver.person_key(e.user_id, e.anonymous_id) AS person,
            e.user_id, e.anonymous_id,
-           silver.json_text(e.payload #> '{context,platform}') AS platform,
-           COALESCE(silver.json_text(e.payload #> '{context,country}'),
-                    silver.json_text(e.payload #> '{context,location,country}')) AS country%s
-      FROM bronze.events AS e
-     WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-       AND silver.event_name(e.event_type) = ANY (%L::text[])$query$, selected, spelled),
+           silver.json_text(e.context -> 'platform') AS platform,
+           COALESCE(silver.json_text(e.context -> 'country'),
+                    silver.json_text(e.context #> '{location,country}')) AS country%s
+      FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.payload,
+                   COALESCE(b.payload -> 'context', silver.context_of(b.payload)) AS context,
+                   -- The attributes of a CloudEvent are properties, too.
+                   CASE WHEN b.payload ? 'specversion' THEN b.payload || silver.properties_of(b.payload)
+                        ELSE silver.properties_of(b.payload) END AS properties
+              FROM bronze.events AS b
+             WHERE b.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND b.event_time < $2::timestamp AT TIME ZONE 'UTC'
+               AND silver.event_name(b.event_type) = ANY (%L::text[])
+            OFFSET 0) AS e$query$, selected, spelled),
         key => ARRAY['event_date', 'event_id']::name[], live => true);
 END
 $$;

@@ -3,16 +3,16 @@ SET LOCAL ROLE tidemark_admin;
 
 SELECT silver.create_event_table('purchases', ARRAY['purchase_completed', 'order_completed', 'completed_order',
                                                     'purchase', 'transaction'], '{
-    "order_id": "text order.id|order_id|transaction_id|tr_orderid",
-    "revenue": "numeric order.total|revenue|total|value|tr_total",
-    "currency": "text order.currency|currency|tr_currency",
+    "order_id": "text order.id|order_id|transaction_id|ecommerce.transaction_id|orderId|tr_orderid",
+    "revenue": "numeric order.total|revenue|total|ecommerce.purchase_revenue|value|tr_total",
+    "currency": "text order.currency|currency|tr_currency|visit.siteCurrency",
     "subtotal": "numeric order.subtotal|subtotal",
     "shipping": "numeric order.shipping|shipping",
     "tax": "numeric order.tax|tax",
     "discount": "numeric order.discount|discount",
     "coupon": "text order.coupon|coupon",
     "payment_method": "text order.payment|payment_method",
-    "items": "items order.items|products|items"
+    "items": "items order.items|products|itemDetails|items"
 }');
 
 -- Better words than silver.create_event_table has; for the live view, too.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidemark_tests::cluster::{self, connect, rows};
+use tidemark_tests::cluster::{self, connect, rows, sqlstate};
 
 use super::warehouse::{event, load, maintain};
 
@@ -234,6 +234,132 @@ fn where_a_visit_came_from_is_also_read_in_the_address() {
             ["a8", "NULL", "NULL", "NULL", "NULL", "Unknown"],
         ]
     );
+}
+
+/// Case 11: own domains, payment and login are no referrers.
+#[test]
+fn self_referral_own_domains_are_a_setting() {
+    let database = cluster::shared().database();
+    let page = |n: u64, url: &str, referrer: &str| {
+        let context = format!(r#"{{"page":{{"url":"{url}","referrer":"{referrer}"}}}}"#);
+        event(n, &format!("a{n}"), "2026-10-02T08:00:00Z", "page", "{}", &context)
+    };
+    let lines = [
+        page(13, "https://shop.example/p", "https://www.shop.example/"),
+        page(14, "https://www.shop.example/p", "https://checkout.shop.example/"),
+        page(15, "https://www.shop.example/p", "https://pay.stripe.com/x"),
+        page(16, "https://www.shop.example/p", "https://notshop.example/"),
+        page(17, "https://www.shop.example/p", "https://stripe.com.evil.test/"),
+    ];
+    load(&database, &lines.join("\n"));
+    maintain(&database);
+    let channels = "SELECT string_agg(person || ' ' || channel, ', ' ORDER BY person) FROM gold.sessions";
+    assert_eq!(
+        database.value(channels),
+        "a13 Direct, a14 Referral, a15 Referral, a16 Referral, a17 Referral"
+    );
+    let append = "SELECT ways::text FROM tidemark.model_status WHERE model = 'silver.events'";
+    assert!(database.value(append).contains("append"));
+    database.rows("SELECT silver.set_own_hosts('{shop.example,stripe.com}')");
+    assert!(database.value(append).contains("append"), "what is new is still appended");
+    maintain(&database);
+    assert_eq!(database.value(channels), "a13 Direct, a14 Direct, a15 Direct, a16 Referral, a17 Referral");
+    // What migrate does again keeps what was said, and marks nothing.
+    database.rows("SELECT silver.define_events()");
+    database.rows("SELECT silver.set_own_hosts('{stripe.com,shop.example}')");
+    let dirty = "SELECT coalesce(sum(dirty_dates), 0) FROM tidemark.model_status";
+    assert_eq!(database.number(dirty), 0);
+    for bad in ["{Shop.example}", "{shop.example/}", "{%}", "{NULL}", "{\"\"}"] {
+        let call = format!("SELECT silver.set_own_hosts('{bad}')");
+        assert_eq!(sqlstate(connect(&database.admin_url()).batch_execute(&call)), "22023", "{bad}");
+    }
+}
+
+/// Case 26: a column that is there does not change its type in silence.
+#[test]
+fn column_type_change_is_refused() {
+    let database = cluster::shared().database();
+    load(&database, &event(1, "u", "2026-10-02T08:00:00Z", "x", r#"{"a":1.50,"n":7}"#, "{}"));
+    let create = |columns: &str| format!("SELECT silver.create_event_table('t13', ARRAY['x'], '{columns}')");
+    database.rows(&create(r#"{"a":"text","n":"bigint"}"#));
+    maintain(&database);
+    let mut admin = connect(&database.admin_url());
+    // Also where Postgres itself would pass one on as the other.
+    for (columns, told) in [
+        (r#"{"a":"numeric","n":"bigint"}"#, "column a of silver.t13 is text and cannot become numeric"),
+        (r#"{"a":"text","n":"integer"}"#, "column n of silver.t13 is bigint and cannot become integer"),
+        (
+            r#"{"a":"text","n":"double"}"#,
+            "column n of silver.t13 is bigint and cannot become double precision",
+        ),
+    ] {
+        let error = admin.batch_execute(&create(columns)).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!((error.code().code(), error.message()), ("42804", told));
+        assert!(error.hint().unwrap().contains("tidemark.drop_model('silver.t13', drop_table => true)"));
+    }
+    assert_eq!(database.rows("SELECT a, n FROM silver.t13"), [["1.50", "7"]]);
+    database.rows("SELECT tidemark.drop_model('silver.t13', drop_table => true)");
+    database.rows(&create(r#"{"a":"numeric"}"#));
+    maintain(&database);
+    assert_eq!(database.rows("SELECT sum(a) FROM silver.t13"), [["1.50"]]);
+}
+
+#[test]
+fn properties_are_there_as_far_as_somebody_chose() {
+    let database = cluster::shared().database();
+    let mut lines = String::new();
+    for (n, properties) in
+        (1..).zip([r#"{"email":"a@b.example","plan":"pro","deep":{"x":[1]},"none":null}"#, "{}", "7"])
+    {
+        let name = if n == 1 { "Signed Up" } else { "x" };
+        writeln!(lines, "{}", event(n, "u", &format!("2026-10-02T08:00:0{n}Z"), name, properties, "{}"))
+            .unwrap();
+    }
+    load(&database, &lines);
+    maintain(&database);
+    let sql = "SELECT properties FROM silver.events ORDER BY event_time";
+    assert_eq!(database.column(sql), ["NULL", "NULL", "NULL"], "nobody chose anything");
+    for (call, first) in [
+        (
+            "show_properties('{*}')",
+            r#"{"deep": {"x": [1]}, "none": null, "plan": "pro", "email": "a@b.example"}"#,
+        ),
+        ("show_properties('{*}', hidden => '{email,deep}')", r#"{"none": null, "plan": "pro"}"#),
+        ("show_properties('{plan}')", r#"{"plan": "pro"}"#),
+        ("show_properties('{}', hashed => '{email,none}')", "a hash"),
+        ("show_properties('{}')", "NULL"),
+    ] {
+        database.rows(&format!("SELECT silver.{call}"));
+        maintain(&database);
+        let found = database.column(sql);
+        if call.contains("hashed") {
+            let hash = database.value("SELECT encode(sha256('a@b.example'), 'hex')");
+            assert_eq!(found[0], format!(r#"{{"none": null, "email": "{hash}"}}"#));
+            continue;
+        }
+        assert_eq!(found[0], first, "{call}");
+        assert_eq!(found[2], "NULL", "what is no object has no properties: {call}");
+    }
+    // One more event is appended, and has them at once in the live view.
+    database.rows("SELECT silver.show_properties('{*}')");
+    maintain(&database);
+    load(&database, &event(9, "u", "2026-10-02T09:00:00Z", "x", r#"{"n":1}"#, "{}"));
+    let live = "SELECT properties FROM silver.events_live WHERE event_time = '2026-10-02 09:00Z'";
+    assert_eq!(database.column(live), [r#"{"n": 1}"#]);
+    maintain(&database);
+    let way = "SELECT way FROM tidemark.refresh_log WHERE model = 'silver.events' ORDER BY id DESC LIMIT 1";
+    assert_eq!(database.value(way), "append");
+    let mut admin = connect(&database.admin_url());
+    for (call, code) in [("'{*,a}'", "22023"), ("NULL", "22004"), ("'{NULL}'", "22004")] {
+        let call = format!("SELECT silver.show_properties({call})");
+        assert_eq!(sqlstate(admin.batch_execute(&call)), code, "{call}");
+    }
+    let reader = database.number(
+        "SELECT has_function_privilege('tidemark_reader',
+        'silver.show_properties(text[], text[], text[])', 'EXECUTE')::int",
+    );
+    assert_eq!(reader, 0);
 }
 
 #[test]
