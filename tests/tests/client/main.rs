@@ -13,6 +13,7 @@ mod dates;
 mod dead_letters;
 mod dedupe;
 mod dump_restore;
+mod exports;
 mod files;
 mod kafka;
 mod lanes;
