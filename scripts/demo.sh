@@ -125,6 +125,8 @@ cat <<TEXT
 
 Look around yourself (login and password: analyst):
   $PGBIN/psql postgresql://analyst:analyst@127.0.0.1:$(cat "$PG/port")/tidemark
+Analysts see the typed columns of events only. Let them see all properties, too:
+  $PGBIN/psql "\$(scripts/pg.sh url $PG tidemark)" -c "SELECT silver.show_properties('{*}')" -c "CALL tidemark.refresh()"
 Stop the private servers: make stop      Delete them with their data: make clean-demo
 TEXT
 say "make demo took $((EPOCHSECONDS - STARTED)) s"

@@ -335,6 +335,8 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('UPDATE', 'table', 'loader.topic_states', NULL), ('DELETE', 'table', 'loader.topic_states', NULL),
     ('SELECT', 'table', 'loader.topics', NULL), ('INSERT', 'table', 'loader.topics', NULL),
     ('SELECT', 'table', 'loader.batches', NULL), ('INSERT', 'table', 'loader.batches', NULL),
+    ('SELECT', 'table', 'loader.mappings', NULL), ('INSERT', 'table', 'loader.mappings', NULL),
+    ('UPDATE', 'columns', 'loader.mappings', 'name'),
     ('INSERT', 'table', 'loader.batch_ranges', NULL),
     ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
     ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),

@@ -7,7 +7,9 @@ use tidemark_loader::batch::{BatchLimits, Encoder};
 use tidemark_loader::config::{Config, Source};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
-use tidemark_loader::event::envelope::mapping::{Description, Format, parse_part};
+use tidemark_loader::event::envelope::mapping::{
+    Description, Format, Noted, Part, Source as Place, parse_part,
+};
 use tidemark_loader::event::fingerprint;
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
@@ -92,10 +94,14 @@ fn wrong(config: &Config, key: &str, why: impl std::fmt::Display, next: &str) ->
 
 /// How the events are written.
 pub fn format(config: &Config) -> Result<Format> {
+    Ok(Format::new(&mapping(config)?, &parts(config)?))
+}
+
+/// What is said about parts of the mapping besides.
+fn parts(config: &Config) -> Result<Vec<(Part, Place)>> {
     let parts = config.list("envelope.fields");
     let parts: Result<Vec<_>, String> = parts.iter().map(|part| parse_part(part)).collect();
-    let parts = parts.map_err(|why| wrong(config, "envelope.fields", why, "write field=/pointer"))?;
-    Ok(Format::new(&mapping(config)?, &parts))
+    parts.map_err(|why| wrong(config, "envelope.fields", why, "write field=/pointer"))
 }
 
 /// The mapping of the source.
@@ -124,6 +130,7 @@ pub fn encoder(config: &Config) -> Result<Encoder> {
     })?;
     Ok(Encoder::new(limits(config)?)
         .with_format(format(config)?)
+        .with_mapping(Noted::of(&mapping(config)?, &parts(config)?))
         .with_dedupe(choice(config, "dedupe.mode")?)
         .with_fingerprint(mapping(config)?.fingerprint(members)))
 }

@@ -110,7 +110,7 @@ SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $define$
 DECLARE
-    wanted silver.settings := (SELECT s FROM silver.settings AS s);
+    wanted gold_storage.silver_settings := (SELECT s FROM gold_storage.silver_settings AS s);
     not_own text := CASE WHEN wanted.own_hosts <> '{}' THEN format(
         $sql$AND NOT ('.' || silver.url_host(e.referrer)) LIKE ANY (%L::text[])$sql$,
         ARRAY(SELECT '%.' || host FROM unnest(wanted.own_hosts) AS host)) ELSE '' END;
@@ -197,7 +197,7 @@ $query$, '{{not own}}', not_own), '{{properties}}', properties),
 END
 $define$;
 COMMENT ON FUNCTION silver.define_events() IS
-    'Makes silver.events what silver.settings says; its dates become dirty if that is something new. '
+    'Makes silver.events what gold_storage.silver_settings says; its dates become dirty if that is something new. '
     'Returns the table.';
 REVOKE EXECUTE ON FUNCTION silver.define_events() FROM PUBLIC;
 SELECT silver.define_events();
@@ -214,7 +214,7 @@ BEGIN
         RAISE EXCEPTION 'hosts must be names of hosts in lower case, got %', quote_nullable(bad)
             USING ERRCODE = '22023', HINT = 'For example {shop.example,pay.example}; all hosts below them count, too.';
     END IF;
-    UPDATE silver.settings SET own_hosts = ARRAY(SELECT DISTINCT h FROM unnest(hosts) AS h ORDER BY 1);
+    UPDATE gold_storage.silver_settings SET own_hosts = ARRAY(SELECT DISTINCT h FROM unnest(hosts) AS h ORDER BY 1);
     RETURN silver.define_events();
 END
 $$;
@@ -238,7 +238,8 @@ BEGIN
     ELSIF '*' = ANY (shown) AND cardinality(shown) > 1 THEN
         RAISE EXCEPTION 'shown must be names of properties, or * alone for all' USING ERRCODE = '22023';
     END IF;
-    UPDATE silver.settings SET shown_properties = ARRAY(SELECT DISTINCT p FROM unnest(shown) AS p ORDER BY 1),
+    UPDATE gold_storage.silver_settings SET
+        shown_properties = ARRAY(SELECT DISTINCT p FROM unnest(shown) AS p ORDER BY 1),
         hidden_properties = ARRAY(SELECT DISTINCT p FROM unnest(hidden) AS p ORDER BY 1),
         hashed_properties = ARRAY(SELECT DISTINCT p FROM unnest(hashed) AS p ORDER BY 1);
     RETURN silver.define_events();

@@ -14,18 +14,18 @@ use super::{Batch, Dead, MAX_DATES, RawBatch, RecordKind, Row, Slot};
 use crate::batch::copy;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
-use crate::event::envelope::mapping::Format;
+use crate::event::envelope::mapping::{Format, Noted};
 use crate::event::envelope::{self, Coordinates, Limits};
 use crate::event::fingerprint::Fingerprint;
 use crate::event::time::{self, Micros};
 use crate::event::time::{LatePolicy, lateness};
 
-/// Turns records into rows. Keeps the receipt time of the record before, for sources without a broker.
+/// Turns records into rows.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     limits: Limits,
-    /// Receipt time of the latest record that had one.
     format: Format,
+    mapping: Option<Arc<Noted>>,
     dedupe: Dedupe,
     fingerprint: Fingerprint,
     floor: Option<Arc<AtomicI64>>,
@@ -45,6 +45,7 @@ impl Encoder {
         Encoder {
             limits,
             format: Format::default(),
+            mapping: None,
             dedupe: Dedupe::default(),
             fingerprint: Fingerprint::default(),
             floor: None,
@@ -63,6 +64,12 @@ impl Encoder {
         self
     }
 
+    /// Makes it note that this mapping is what it reads events by.
+    pub fn with_mapping(mut self, mapping: Noted) -> Self {
+        self.mapping = Some(Arc::new(mapping));
+        self
+    }
+
     /// Makes it find duplicates this way.
     pub fn with_dedupe(mut self, dedupe: Dedupe) -> Self {
         self.dedupe = dedupe;
@@ -77,7 +84,7 @@ impl Encoder {
 
     /// Parses, judges and encodes each record, until there are too many dates.
     pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
-        raw.format = self.format.clone();
+        (raw.format, raw.mapping) = (self.format.clone(), self.mapping.clone());
         if self.format.keeps_record() {
             raw.split_all(|record| self.format.events_with_their_record(record));
         }

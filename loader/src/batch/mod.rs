@@ -14,6 +14,7 @@ pub use self::encoder::Encoder;
 pub use self::raw::{BatchLimits, Oversize, Pool, RawBatch, RawRecord, RecordKind, Slot};
 use self::repeats::Repeat;
 use crate::event::dead_letter::{Reason, Rejection};
+use crate::event::envelope::mapping::Noted;
 use crate::event::envelope::sha256;
 use crate::event::time::{DAY_US, Micros};
 
@@ -171,6 +172,11 @@ fn conflict(place: &str) -> Rejection {
 }
 
 impl Batch {
+    /// By which mapping its events were read, if that is to be noted.
+    pub fn mapping(&self) -> Option<&Noted> {
+        self.raw.mapping.as_deref()
+    }
+
     /// The stretches covered.
     pub fn slots(&self) -> &[Slot] {
         &self.raw.slots

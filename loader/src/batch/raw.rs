@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::event::envelope::mapping::Format;
+use crate::event::envelope::mapping::{Format, Noted};
 use crate::event::envelope::{self, Limits, sha256};
 use crate::event::time::Micros;
 
@@ -117,6 +117,8 @@ pub struct RawBatch {
     bytes: u64,
     /// How their events are written; set by the encoder.
     pub(super) format: Format,
+    /// By which mapping they are read, if that is to be noted.
+    pub(super) mapping: Option<Arc<Noted>>,
     /// Where the room for the records came from.
     pool: Option<Arc<Pool>>,
 }

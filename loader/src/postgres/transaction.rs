@@ -220,10 +220,17 @@ async fn insert_batch(
     let int = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
     let min = batch.rows.iter().map(|r| r.time).min().map(PgTime);
     let max = batch.rows.iter().map(|r| r.time).max().map(PgTime);
-    let sql = "INSERT INTO loader.batches
+    let mapping = batch.mapping();
+    // A mapping is noted by the first batch that was read by it.
+    let sql = "WITH known AS (SELECT mapping_id FROM loader.mappings WHERE name = $18 AND version = $19),
+                    noted AS (INSERT INTO loader.mappings (name, version, description)
+                              SELECT $18::text, $19::text, $20::text WHERE $18 IS NOT NULL AND NOT EXISTS (SELECT FROM known)
+                              ON CONFLICT (name, version) DO UPDATE SET name = excluded.name RETURNING mapping_id)
+               INSERT INTO loader.batches
                    (batch_id, pipeline_id, owner, write_path, row_retries, n_records, n_read, n_loaded, n_duplicate, n_late,
-                    n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time, target)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+                    n_dead, n_filtered, n_tombstone, bytes, min_event_time, max_event_time, target, mapping_id)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                       coalesce((SELECT mapping_id FROM known), (SELECT mapping_id FROM noted)))";
     cx.client
         .execute(
             sql,
@@ -245,6 +252,9 @@ async fn insert_batch(
                 &min,
                 &max,
                 &cx.target.table(),
+                &mapping.map(|m| &m.name),
+                &mapping.map(|m| &m.version),
+                &mapping.map(|m| &m.description),
             ],
         )
         .await?;

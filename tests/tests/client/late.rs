@@ -101,6 +101,20 @@ fn where_nobody_knows_the_receipt_nothing_is_late_anywhere() {
         assert_eq!(database.number(receipts), 0, "{command:?}");
     }
 
+    // Case 13: the receipt that one event has says nothing about those after it.
+    let database = cluster::shared().database();
+    let lines = [
+        line_received(11, "u", "2026-01-02T08:15:22Z", "2026-01-02T08:15:23Z"),
+        unreceived(12, "2026-10-02T08:15:22Z"),
+        unreceived(13, "2026-10-03T08:15:22Z"),
+        unreceived(14, "2025-10-03T08:15:22Z"),
+    ];
+    let path = file(&lines);
+    let finished = tidemark(&["load", path.to_str().unwrap()]).database(&database.loader_url()).run().ok();
+    assert_eq!(finished.counts().loaded, 4);
+    let lateness = "SELECT received_at - event_time FROM bronze.events ORDER BY event_id";
+    assert_eq!(database.column(lateness), ["00:00:01", "00:00:00", "00:00:00", "00:00:00"]);
+
     // What is received on the next day is no more late than the allowed week, but came after its day was over.
     let database = cluster::shared().database();
     load(&database, &[line_received(4, "u", "2026-01-04T23:59:59Z", "2026-01-05T00:00:01Z")], &[]);

@@ -165,6 +165,20 @@ fn an_own_mapping_is_a_file() {
     );
     let detail = "SELECT detail FROM loader.dead_letters";
     assert_eq!(database.rows(detail), [["no event_time: /paid_at:+02:00 or /printed:ms is not set"]]);
+    // The books say by which mapping each event of bronze was read. Another text is another version of it.
+    let text = std::fs::read_to_string(&mapping).unwrap();
+    let one = |n: u32| format!(r#"{{"till":"t9","number":{n},"paid_at":"2026-10-02 10:15:20"}}"#);
+    load(&database, &one(1), &[&options[..], &["--envelope", "user_id=/nobody"]].concat()).ok();
+    std::fs::write(&mapping, text.replace("tills", "cash desks")).unwrap();
+    load(&database, &one(2), &options).ok();
+    load(&database, &one(3), &options).ok();
+    let books = "SELECT m.mapping_id, m.name = '{}', m.description LIKE '%cash desks%',
+                        m.description LIKE '%# --envelope user_id=/nobody%', count(*)
+                   FROM bronze.events AS e JOIN loader.batches AS b USING (batch_id)
+                   JOIN loader.mappings AS m USING (mapping_id) GROUP BY m.mapping_id ORDER BY 1";
+    let of: Vec<Vec<String>> = database.rows(&books.replace("{}", options[1]));
+    let of: Vec<&[String]> = of.iter().map(|row| &row[1..]).collect();
+    assert_eq!(of, [["t", "f", "f", "3"], ["t", "f", "t", "1"], ["t", "t", "f", "2"]]);
     let broken = events::file(b"about = 'x'\nevent_time = 'time'\n");
     let refused = load(&database, "{}", &["--mapping", broken.to_str().unwrap()]);
     assert!(refused.stderr.contains("event_time: time is no JSON pointer"), "{}", refused.stderr);

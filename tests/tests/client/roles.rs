@@ -5,7 +5,7 @@ use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
 /// Storage behind views that readers use instead.
-const STORAGE: [&str; 15] = [
+const STORAGE: [&str; 16] = [
     "gold_storage.daily_activity",
     "gold_storage.daily_activity_live",
     "gold_storage.funnel_chains",
@@ -21,6 +21,7 @@ const STORAGE: [&str; 15] = [
     "gold_storage.rolling_actives_stored",
     "gold_storage.session_facts",
     "gold_storage.session_facts_live",
+    "gold_storage.silver_settings",
 ];
 
 /// What readers are there for.
@@ -116,8 +117,14 @@ fn a_reader_reads_silver_and_gold_and_nothing_else() {
     }
     assert_eq!(sqlstate(reader.simple_query("SELECT payload FROM bronze.events")), "42501");
     let payload = "SELECT count(*) FROM information_schema.columns
-         WHERE table_schema IN ('silver', 'gold', 'gold_storage') AND (column_name = 'payload' OR data_type = 'jsonb')";
+         WHERE table_schema IN ('silver', 'gold', 'gold_storage') AND (column_name = 'payload' OR data_type = 'jsonb')
+           AND (table_schema || '.' || table_name, column_name)
+               NOT IN (('silver.events', 'properties'), ('silver.events_live', 'properties'))";
     assert_eq!(database.number(payload), 0, "the raw payload is visible to readers");
+    for relation in ["silver.events", "silver.events_live"] {
+        let shown = reader.query_one(&format!("SELECT count(properties) FROM {relation}"), &[]).unwrap();
+        assert_eq!(shown.get::<_, i64>(0), 0, "properties that nobody chose to show in {relation}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub use self::description::{Description, SHIPPED, Source, parse_part};
 use self::description::{Unless, What};
 use super::pointer::{Pointer, Tree, find};
 use super::scan::scan;
-use super::{Envelope, Field, Limits, parse, parse_with};
+use super::{Envelope, Field, Limits, parse, parse_with, sha256};
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::fingerprint::Fingerprint;
 use crate::event::split;
@@ -113,6 +113,27 @@ pub enum Format {
     Segment,
     /// Found by pointers.
     Mapped(Arc<Mapping>),
+}
+
+/// A description and what was said about its parts besides, to be noted in the books.
+#[derive(Debug)]
+pub struct Noted {
+    /// Its name.
+    pub name: String,
+    /// Another one for each other description.
+    pub version: String,
+    /// Its text.
+    pub description: String,
+}
+
+impl Noted {
+    /// What stands for a description with some of its parts found elsewhere.
+    pub fn of(description: &Description, own: &[(Part, Source)]) -> Self {
+        let own = own.iter().map(|(part, source)| format!("# --envelope {}={source}\n", part.word()));
+        let text = own.fold(description.text.clone(), |text, line| text + &line);
+        let version = sha256(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Noted { name: description.name.clone(), version, description: text }
+    }
 }
 
 /// A description, ready to be used.

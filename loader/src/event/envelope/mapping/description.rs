@@ -42,6 +42,8 @@ pub struct Description {
     pub name: String,
     /// What it is of, in a sentence.
     pub about: String,
+    /// The text of its file.
+    pub(super) text: String,
     parts: [Vec<Source>; Part::ALL.len()],
     /// Members that differ from one sending of an event to the next.
     transport: Vec<String>,
@@ -99,7 +101,8 @@ impl Description {
     /// Reads the text of a file.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let table: Table = text.parse().map_err(|e| format!("{name}: {e}"))?;
-        Description::read(name, table).map_err(|why| format!("{name}: {why}"))
+        let read = Description::read(name, table).map_err(|why| format!("{name}: {why}"));
+        read.map(|description| Description { text: text.to_owned(), ..description })
     }
 
     fn read(name: &str, mut file: Table) -> Result<Self, String> {
@@ -118,6 +121,7 @@ impl Description {
         let description = Description {
             name: name.to_owned(),
             about: texts(&mut file, "about")?.pop().ok_or("about is missing")?,
+            text: String::new(),
             parts,
             transport,
             transport_below,
