@@ -148,7 +148,7 @@ pub struct Mapping {
     split: Option<Pointer>,
     /// The name under which each event of a record keeps what stands beside them.
     beside: Option<String>,
-    /// The columns of a record that is a line with tabs.
+    /// The columns of a record that is a line with tabs, as `columns` begins their members.
     columns: Vec<String>,
     /// Names of events that are to be others.
     renamed: Vec<(String, String)>,
@@ -185,7 +185,7 @@ impl Format {
             names: Default::default(),
             split: description.split.clone(),
             beside: description.beside.clone(),
-            columns: description.columns.clone(),
+            columns: description.columns.iter().map(|column| columns::member(column)).collect(),
             renamed: description.names.clone(),
             binary: description.binary,
         };

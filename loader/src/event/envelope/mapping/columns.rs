@@ -4,24 +4,34 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-/// The event of a line with exactly these columns; `None` for all other records. A column without a value is absent.
+/// The beginning of the member of a column, so that it is made once.
+pub(super) fn member(column: &str) -> String {
+    Value::from(column).to_string() + ":"
+}
+
+/// The event of a line with exactly these columns, each as [`member`] has it; `None` for all other records. A column without
+/// a value is absent.
 pub(super) fn compose(columns: &[String], line: &[u8]) -> Option<Vec<u8>> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if memchr::memchr_iter(b'\t', line).count() + 1 != columns.len() {
         return None;
     }
     let line = std::str::from_utf8(line).ok()?;
-    let mut out = String::with_capacity(line.len() * 2);
-    for (name, text) in columns.iter().zip(line.split('\t')).filter(|(_, text)| !text.is_empty()) {
-        out.push(if out.is_empty() { '{' } else { ',' });
-        out.push_str(&Value::from(name.as_str()).to_string());
-        out.push(':');
-        if is_json(text) { out.push_str(text) } else { out.push_str(&Value::from(text).to_string()) }
+    let mut out = Vec::with_capacity(line.len() * 2);
+    for (member, text) in columns.iter().zip(line.split('\t')).filter(|(_, text)| !text.is_empty()) {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        out.extend_from_slice(member.as_bytes());
+        if is_json(text) {
+            out.extend_from_slice(text.as_bytes());
+        } else {
+            serde_json::to_writer(&mut out, text).ok()?;
+        }
     }
-    (!out.is_empty()).then(|| {
-        out.push('}');
-        out.into_bytes()
-    })
+    if out.is_empty() {
+        return None;
+    }
+    out.push(b'}');
+    Some(out)
 }
 
 /// Whether a text is a JSON object or array.
@@ -34,7 +44,7 @@ mod tests {
     use super::*;
 
     fn composed(line: &str) -> Option<String> {
-        let columns = ["a", "b\"", "c"].map(str::to_owned);
+        let columns = ["a", "b\"", "c"].map(member);
         compose(&columns, line.as_bytes()).map(|out| String::from_utf8(out).unwrap())
     }
 
@@ -51,6 +61,6 @@ mod tests {
         for other in ["", "\t\t", "x\ty", "x\ty\tz\t", r#"{"a":1}"#] {
             assert_eq!(composed(other), None, "{other:?}");
         }
-        assert_eq!(compose(&["a".to_owned()], b"\xff"), None);
+        assert_eq!(compose(&[member("a")], b"\xff"), None);
     }
 }
