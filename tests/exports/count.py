@@ -217,7 +217,7 @@ def umami():
 
 def access_log():
     form = re.compile(r'(\S+) \S+ (\S+) \[([^]]+)\] "((?:[^"\\]|\\.)*)" (\d+) (\S+) "((?:[^"\\]|\\.)*)" ".*"$')
-    for n, line in enumerate(text("access.log").splitlines()):
+    for n, line in enumerate(text("access.txt").splitlines()):
         address, user, time, request, status, size, referrer = form.match(line).groups()
         words = request.split(" ")
         path = words[1] if len(words) == 3 else None
@@ -240,7 +240,7 @@ SYSTEMS = {
     "ga4": (ga4(), ["ga4.ndjson"]),
     "matomo": (matomo(), ["matomo.json"]),
     "umami": (umami(), ["umami.csv"]),
-    "access-log": (access_log(), ["access.log --envelope anonymous_id=/remote_addr"]),
+    "access-log": (access_log(), ["access.txt --envelope anonymous_id=/remote_addr"]),
 }
 
 
