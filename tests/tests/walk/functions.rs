@@ -10,7 +10,7 @@ use crate::report::{Report, Session};
 use crate::{share_out, time};
 
 /// Values by type, or by name and type: an ordinary one, and others. NULL is tried for all.
-const VALUES: [(&str, &[&str]); 40] = [
+const VALUES: [(&str, &[&str]); 41] = [
     ("text", &["'public.m'", "''", "'a.b'", "E'\\x01'", "repeat('é', 1000000)", "'public.events'", "'\"'"]),
     (
         "query text",
