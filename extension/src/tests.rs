@@ -26,6 +26,7 @@ mod models_support;
 mod plans;
 mod retention;
 mod retirement;
+mod retirement_rights;
 mod sequences;
 mod sessions;
 mod stored;

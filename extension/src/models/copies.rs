@@ -102,58 +102,80 @@ pub(super) unsafe fn is_zero(offset: *mut Node) -> bool {
     }
 }
 
+/// Whether nothing but aggregates and GROUP BY may stand between the rows of a SELECT and those of its FROM.
+pub(super) unsafe fn is_plain(query: &pg_sys::Query) -> bool {
+    // SAFETY: an offset is a node.
+    query.commandType == pg_sys::CmdType::CMD_SELECT
+        && !query.hasWindowFuncs
+        && !query.hasTargetSRFs
+        && query.groupingSets.is_null()
+        && query.havingQual.is_null()
+        && query.distinctClause.is_null()
+        && query.setOperations.is_null()
+        && query.cteList.is_null()
+        && query.rowMarks.is_null()
+        && query.limitCount.is_null()
+        && unsafe { is_zero(query.limitOffset) }
+}
+
+/// What one entry of a FROM comes down to.
+pub(super) struct Below {
+    /// The table.
+    pub(super) table: Oid,
+    /// For each column of a subquery the number of the table's column that it passes on.
+    columns: Option<Vec<Option<i16>>>,
+}
+
+impl Below {
+    /// `None` unless each row of the entry comes from one row of a table.
+    pub(super) unsafe fn of(entry: &pg_sys::RangeTblEntry) -> Option<Self> {
+        // SAFETY: an entry of an analyzed query, looked at according to its kind.
+        unsafe {
+            match entry.rtekind {
+                // Without ONLY, which is no part of the name that is replaced.
+                pg_sys::RTEKind::RTE_RELATION if entry.inh => {
+                    Some(Self { table: entry.relid, columns: None })
+                }
+                // Without views, which have an Oid or, before 16, tables of their own beside them.
+                pg_sys::RTEKind::RTE_SUBQUERY if entry.relid == Oid::INVALID => {
+                    let (table, columns) = level(&*entry.subquery)?;
+                    Some(Self { table, columns: Some(columns) })
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// The number of the table's column that an expression over the entry passes on.
+    pub(super) unsafe fn column(&self, expression: *mut Node) -> Option<i16> {
+        // SAFETY: the tag says which node it is.
+        unsafe {
+            if (*expression).type_ != NodeTag::T_Var {
+                return None;
+            }
+            let number = (*expression.cast::<pg_sys::Var>()).varattno;
+            match &self.columns {
+                None => Some(number),
+                Some(columns) => *columns.get(usize::try_from(number).ok()?.checked_sub(1)?)?,
+            }
+        }
+    }
+}
+
 /// One level of the query: the table below it, and for each column the number of the table's column that it passes on.
 /// `None` unless each row of the level comes from one row of that table.
-pub(super) unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16>>)> {
+unsafe fn level(query: &pg_sys::Query) -> Option<(Oid, Vec<Option<i16>>)> {
     // SAFETY: lists and nodes of an analyzed query, looked at according to their tags.
     unsafe {
-        let plain = query.commandType == pg_sys::CmdType::CMD_SELECT
-            && !query.hasAggs
-            && !query.hasWindowFuncs
-            && !query.hasTargetSRFs
-            && query.groupClause.is_null()
-            && query.groupingSets.is_null()
-            && query.havingQual.is_null()
-            && query.distinctClause.is_null()
-            && query.setOperations.is_null()
-            && query.cteList.is_null()
-            && query.rowMarks.is_null()
-            && query.limitCount.is_null()
-            && is_zero(query.limitOffset);
         let [entry] = nodes::<pg_sys::RangeTblEntry>(query.rtable) else { return None };
-        if !plain {
+        if !is_plain(query) || query.hasAggs || !query.groupClause.is_null() {
             return None;
         }
-        let (table, below) = match (**entry).rtekind {
-            // Without ONLY, which is no part of the name that is replaced.
-            pg_sys::RTEKind::RTE_RELATION if (**entry).inh => ((**entry).relid, None),
-            // Without views, which have an Oid or, before 16, tables of their own beside them.
-            pg_sys::RTEKind::RTE_SUBQUERY if (**entry).relid == Oid::INVALID => {
-                let (table, columns) = level(&*(**entry).subquery)?;
-                (table, Some(columns))
-            }
-            _ => return None,
-        };
-        let mut columns = vec![];
-        for target in nodes::<pg_sys::TargetEntry>(query.targetList) {
-            if (**target).resjunk {
-                continue;
-            }
-            let expression = (**target).expr.cast::<Node>();
-            columns.push(if (*expression).type_ == NodeTag::T_Var {
-                let number = (*expression.cast::<pg_sys::Var>()).varattno;
-                match &below {
-                    None => Some(number),
-                    Some(columns) => {
-                        let index = usize::try_from(number).ok()?.checked_sub(1)?;
-                        columns.get(index).copied().flatten()
-                    }
-                }
-            } else {
-                None
-            });
-        }
-        Some((table, columns))
+        let below = Below::of(&**entry)?;
+        let targets =
+            nodes::<pg_sys::TargetEntry>(query.targetList).iter().filter(|target| !(***target).resjunk);
+        let columns = targets.map(|target| below.column((**target).expr.cast())).collect();
+        Some((below.table, columns))
     }
 }
 

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 
-use super::copies::{Found, column_name, level, look, nodes};
+use super::copies::{Below, Found, column_name, is_plain, look, nodes};
 
 /// What a column is to the merge of two rows.
 const KEY: &str = "key";
@@ -116,42 +116,13 @@ pub(super) unsafe fn merges(source: &pg_sys::CachedPlanSource) -> Option<Vec<Str
         let query = &**query;
         let mut found = Found::default();
         look((&raw const *query).cast_mut().cast(), (&raw mut found).cast());
-        let plain = query.commandType == pg_sys::CmdType::CMD_SELECT
-            && !query.hasWindowFuncs
-            && !query.hasTargetSRFs
-            && !query.hasSubLinks
-            && query.groupingSets.is_null()
-            && query.havingQual.is_null()
-            && query.distinctClause.is_null()
-            && query.setOperations.is_null()
-            && query.cteList.is_null()
-            && query.rowMarks.is_null()
-            && query.limitCount.is_null()
-            && query.limitOffset.is_null();
-        if !plain || found.tables != 1 || found.unsuitable {
+        if !is_plain(query) || query.hasSubLinks || found.tables != 1 || found.unsuitable {
             return None;
         }
         let mut entries =
             nodes::<pg_sys::RangeTblEntry>(query.rtable).iter().filter(|entry| !is_group(&***entry));
         let (Some(entry), None) = (entries.next(), entries.next()) else { return None };
-        let (table, below) = match (**entry).rtekind {
-            pg_sys::RTEKind::RTE_RELATION if (**entry).inh => ((**entry).relid, None),
-            pg_sys::RTEKind::RTE_SUBQUERY if (**entry).relid == Oid::INVALID => {
-                let (table, columns) = level(&*(**entry).subquery)?;
-                (table, Some(columns))
-            }
-            _ => return None,
-        };
-        // Which column of the table an expression is.
-        let column = |node: *mut Node| {
-            let node = ungrouped(query, node);
-            let var =
-                if (*node).type_ == NodeTag::T_Var { &*node.cast::<pg_sys::Var>() } else { return None };
-            match &below {
-                None => Some(var.varattno),
-                Some(columns) => *columns.get(usize::try_from(var.varattno).ok()?.checked_sub(1)?)?,
-            }
-        };
+        let below = Below::of(&**entry)?;
         let groups = nodes::<pg_sys::SortGroupClause>(query.groupClause);
         let mut columns = vec![];
         for target in nodes::<pg_sys::TargetEntry>(query.targetList) {
@@ -165,7 +136,8 @@ pub(super) unsafe fn merges(source: &pg_sys::CachedPlanSource) -> Option<Vec<Str
                     // The rows of a date are those that the source says are of it; who counts them counts by that.
                     let date = !(**target).resname.is_null()
                         && CStr::from_ptr((**target).resname) == c"event_date"
-                        && column_name(table, column(expression)?).as_deref() != Some("event_date");
+                        && column_name(below.table, below.column(ungrouped(query, expression))?).as_deref()
+                            != Some("event_date");
                     let collation = pg_sys::exprCollation(expression);
                     if date
                         || (collation != Oid::INVALID && !pg_sys::get_collation_isdeterministic(collation))

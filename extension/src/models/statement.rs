@@ -306,7 +306,7 @@ pg_function! {
             Some(datum) => datum,
             None => invalid_argument(
                 format!("there is no statement of kind {kind}"),
-                "kind is build, fill, built, append, append and count, merge or scope (with a query for it), diff or compare.",
+                "kind is build, fill, built, append, append and count, merge, scope, diff or compare.",
             ),
         }
     }
