@@ -82,7 +82,8 @@ COMMENT ON COLUMN gold_storage.daily_activity.purchases IS 'Number of purchases.
 COMMENT ON COLUMN gold_storage.daily_activity.last_event_at IS 'Latest event time.';
 COMMENT ON COLUMN gold_storage.daily_activity.last_loaded_at IS 'When the latest loaded event was committed.';
 
--- Events of nobody are few, and found by the index on persons.
+-- Events of nobody are few, and found by the index on persons. In the total the first row of a person stands for the
+-- person, so that nobody needs to be told from all others; by platform and country a person has one row.
 SELECT tidemark.create_model('gold_storage.daily_activity',
     ARRAY['gold_storage.person_activity', 'silver.events']::regclass[], $query$
     SELECT a.event_date,
@@ -91,14 +92,17 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
            CASE WHEN GROUPING(a.platform) = 1 THEN '' ELSE a.country END AS country,
            sum(a.events)::bigint AS events,
            sum(a.received_after_day)::bigint AS received_after_day,
-           count(DISTINCT a.person) AS persons,
+           CASE WHEN GROUPING(a.platform) = 1 THEN count(a.person) FILTER (WHERE a.is_first)
+                ELSE count(a.person) END AS persons,
            tidemark.hll_agg(a.person) AS persons_sketch,
            sum(a.page_views)::bigint AS page_views,
            sum(a.purchases)::bigint AS purchases,
            max(a.last_event_at) AS last_event_at,
            max(a.last_loaded_at) AS last_loaded_at
       FROM (SELECT p.event_date, p.person, p.platform, p.country, p.events, p.received_after_day, p.page_views,
-                   p.purchases, p.last_event_at, p.last_loaded_at
+                   p.purchases, p.last_event_at, p.last_loaded_at,
+                   row_number() OVER (PARTITION BY p.event_date, p.person
+                                          ORDER BY p.platform, p.country) = 1 AS is_first
               FROM gold_storage.person_activity AS p
              WHERE p.event_date >= $1 AND p.event_date < $2
             UNION ALL
@@ -106,7 +110,7 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
                    ((e.received_at AT TIME ZONE 'UTC')::date > e.event_date)::integer,
                    silver.is_page_view(e.event_type)::integer,
                    silver.is_purchase(e.event_type)::integer,
-                   e.event_time, e.loaded_at
+                   e.event_time, e.loaded_at, false
               FROM silver.events AS e
              WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
                AND e.person IS NULL) AS a

@@ -124,7 +124,7 @@ BEGIN
     SELECT e.event_id,
            e.event_time,
            (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
-           silver.event_name(e.event_type) AS event_type,
+           e.event_type,
            silver.person_key(e.user_id, e.anonymous_id) AS person,
            e.user_id,
            e.anonymous_id,
@@ -136,16 +136,16 @@ BEGIN
            CASE WHEN e.referrer IS NULL OR split_part(e.referrer, '/', 3) = split_part(e.page_url, '/', 3) THEN NULL
                 WHEN silver.site_host(e.referrer) IS DISTINCT FROM silver.site_host(e.page_url) {{not own}}
                 THEN silver.url_host(e.referrer) END AS referrer_host,
-           COALESCE(silver.json_text(e.campaign -> 'source'), CASE WHEN e.page_url LIKE '%utm@_source=%' ESCAPE '@'
-                    THEN silver.url_parameter(e.page_url, 'utm_source') END) AS utm_source,
-           COALESCE(silver.json_text(e.campaign -> 'medium'), CASE WHEN e.page_url LIKE '%utm@_medium=%' ESCAPE '@'
-                    THEN silver.url_parameter(e.page_url, 'utm_medium') END) AS utm_medium,
-           COALESCE(silver.json_text(e.campaign -> 'name'), CASE WHEN e.page_url LIKE '%utm@_campaign=%' ESCAPE '@'
-                    THEN silver.url_parameter(e.page_url, 'utm_campaign') END) AS utm_campaign,
-           COALESCE(silver.json_text(e.campaign -> 'term'), CASE WHEN e.page_url LIKE '%utm@_term=%' ESCAPE '@'
-                    THEN silver.url_parameter(e.page_url, 'utm_term') END) AS utm_term,
-           COALESCE(silver.json_text(e.campaign -> 'content'), CASE WHEN e.page_url LIKE '%utm@_content=%' ESCAPE '@'
-                    THEN silver.url_parameter(e.page_url, 'utm_content') END) AS utm_content,
+           COALESCE(silver.json_text(e.campaign -> 'source'), CASE WHEN e.tagged_url LIKE '%utm@_source=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.tagged_url, 'utm_source') END) AS utm_source,
+           COALESCE(silver.json_text(e.campaign -> 'medium'), CASE WHEN e.tagged_url LIKE '%utm@_medium=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.tagged_url, 'utm_medium') END) AS utm_medium,
+           COALESCE(silver.json_text(e.campaign -> 'name'), CASE WHEN e.tagged_url LIKE '%utm@_campaign=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.tagged_url, 'utm_campaign') END) AS utm_campaign,
+           COALESCE(silver.json_text(e.campaign -> 'term'), CASE WHEN e.tagged_url LIKE '%utm@_term=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.tagged_url, 'utm_term') END) AS utm_term,
+           COALESCE(silver.json_text(e.campaign -> 'content'), CASE WHEN e.tagged_url LIKE '%utm@_content=%' ESCAPE '@'
+                    THEN silver.url_parameter(e.tagged_url, 'utm_content') END) AS utm_content,
            COALESCE(
                CASE WHEN e.campaign ?| ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
                                              'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
@@ -155,10 +155,8 @@ BEGIN
                                         'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
                                         'sccid']) WITH ORDINALITY AS k(name, n)
                      WHERE silver.json_text(e.campaign -> k.name) IS NOT NULL ORDER BY k.n LIMIT 1) END,
-               CASE WHEN e.page_url LIKE '%?%' THEN
-                   substring(e.page_url from '(?i)[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid'
-                                             '|li_fat_id|epik|yclid|gad_source|rdt_cid|sccid)=[^&#]+)')
-                    END) AS click_id,
+               substring(e.tagged_url from '(?i)[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid'
+                                           '|li_fat_id|epik|yclid|gad_source|rdt_cid|sccid)=[^&#]+)')) AS click_id,
            silver.json_text(e.context -> 'platform') AS platform,
            silver.json_text(e.device -> 'type') AS device,
            COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device -> 'os')) AS os,
@@ -168,29 +166,35 @@ BEGIN
            e.received_at,
            e.loaded_at,
            {{properties}} AS properties
-      FROM (SELECT c.*,
-                   COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
-                            silver.page_key(COALESCE(silver.json_text(c.page -> 'url'),
-                                                     silver.json_text(c.properties -> 'url')))) AS page_path,
-                   COALESCE(silver.json_text(c.page -> 'url'), silver.json_text(c.properties -> 'url')) AS page_url,
-                   COALESCE(silver.json_text(c.page -> 'title'),
-                            silver.json_text(c.properties -> 'title')) AS page_title,
-                   COALESCE(silver.json_text(c.page -> 'referrer'),
-                            silver.json_text(c.properties -> 'referrer')) AS referrer
-              FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,
-                           b.loaded_at, b.payload, b.context, b.context -> 'page' AS page,
-                           b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,
-                           -- Only views describe their page in properties.
-                           CASE WHEN silver.is_page_view(silver.event_name(b.event_type))
-                                THEN b.payload -> 'properties' END AS properties
-                      FROM (SELECT r.event_id, r.event_time, r.event_type, r.user_id, r.anonymous_id, r.received_at,
-                                   r.loaded_at, r.payload,
-                                   COALESCE(r.payload -> 'context', silver.context_of(r.payload)) AS context
-                              FROM bronze.events AS r
-                             WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC'
-                               AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'
-                            OFFSET 0) AS b
-                    OFFSET 0) AS c
+      FROM (SELECT d.*,
+                   -- Few addresses have parameters: the others are not searched for one after the other.
+                   CASE WHEN d.page_url LIKE '%=%' THEN d.page_url END AS tagged_url
+              FROM (SELECT c.*,
+                           COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
+                                    silver.page_key(COALESCE(silver.json_text(c.page -> 'url'),
+                                                             silver.json_text(c.properties -> 'url')))) AS page_path,
+                           COALESCE(silver.json_text(c.page -> 'url'),
+                                    silver.json_text(c.properties -> 'url')) AS page_url,
+                           COALESCE(silver.json_text(c.page -> 'title'),
+                                    silver.json_text(c.properties -> 'title')) AS page_title,
+                           COALESCE(silver.json_text(c.page -> 'referrer'),
+                                    silver.json_text(c.properties -> 'referrer')) AS referrer
+                      FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,
+                                   b.loaded_at, b.payload, b.context, b.context -> 'page' AS page,
+                                   b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,
+                                   -- Only views describe their page in properties.
+                                   CASE WHEN silver.is_page_view(b.event_type) THEN b.payload -> 'properties'
+                                        END AS properties
+                              FROM (SELECT r.event_id, r.event_time, silver.event_name(r.event_type) AS event_type,
+                                           r.user_id, r.anonymous_id, r.received_at, r.loaded_at, r.payload,
+                                           COALESCE(r.payload -> 'context',
+                                                    silver.context_of(r.payload)) AS context
+                                      FROM bronze.events AS r
+                                     WHERE r.event_time >= $1::timestamp AT TIME ZONE 'UTC'
+                                       AND r.event_time < $2::timestamp AT TIME ZONE 'UTC'
+                                    OFFSET 0) AS b
+                            OFFSET 0) AS c
+                    OFFSET 0) AS d
             OFFSET 0) AS e
 $query$, '{{not own}}', not_own), '{{properties}}', properties),
         key => ARRAY['event_date', 'event_id']::name[], live => true);

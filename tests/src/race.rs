@@ -34,8 +34,6 @@ pub enum Sabotage {
     Forgets,
     /// Some marks commit before their rows do, so that a refresher may take the mark and not see the rows.
     MarksApart,
-    /// Some changes of rows are marked as if rows had been added only.
-    SaysAdded,
     /// Some events change hands and only who had them before is marked.
     NamesTooFew,
 }

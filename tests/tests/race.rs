@@ -63,12 +63,6 @@ fn the_race_notices_marks_that_are_forgotten() {
 }
 
 #[test]
-fn the_race_notices_changes_that_are_said_to_be_additions() {
-    // The summary has no amounts, which is what these changes change.
-    sabotaged(Sabotage::SaysAdded, "clean", "race.rolling:", "race-added");
-}
-
-#[test]
 fn the_race_notices_marks_that_commit_before_their_rows() {
     sabotaged(Sabotage::MarksApart, "clean", "race.summary:", "race-apart");
 }

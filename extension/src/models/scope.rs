@@ -264,6 +264,34 @@ impl Scope {
         }
     }
 
+    /// What the branches of a UNION, INTERSECT or EXCEPT have in common. These compare whole rows, so persons, too.
+    unsafe fn branches(
+        &mut self,
+        node: *mut Node,
+        entries: &[*mut pg_sys::RangeTblEntry],
+    ) -> Result<Known, Reason> {
+        // SAFETY: the tag says which node it is: a branch, or two of them put together.
+        unsafe {
+            let known = if (*node).type_ == NodeTag::T_SetOperationStmt {
+                let both = &*node.cast::<pg_sys::SetOperationStmt>();
+                let mut left = self.branches(both.larg, entries)?;
+                let right = self.branches(both.rarg, entries)?;
+                left.persons.retain(|column| right.persons.contains(column));
+                left
+            } else {
+                let number = (*node.cast::<pg_sys::RangeTblRef>()).rtindex as usize;
+                let entry = entries.get(number.wrapping_sub(1)).ok_or("its UNION is not understood")?;
+                self.relation(&**entry)?
+            };
+            if known.persons.is_empty() {
+                return Err(
+                    "a branch of its UNION, INTERSECT or EXCEPT does not return the column of the source",
+                );
+            }
+            Ok(known)
+        }
+    }
+
     /// Counts the `person IN (SELECT person ...)` of a condition, where only whether it is true counts.
     unsafe fn compared(&mut self, node: *mut Node, from: &mut From<'_>) -> Result<(), Reason> {
         // SAFETY: the tag says which node it is; lists of an analyzed query.
@@ -306,9 +334,6 @@ impl Scope {
             if query.commandType != pg_sys::CmdType::CMD_SELECT || !query.rowMarks.is_null() {
                 return Err("it is more than a SELECT");
             }
-            if !query.setOperations.is_null() {
-                return Err("it has a UNION, INTERSECT or EXCEPT");
-            }
             if !query.limitCount.is_null() || !is_zero(query.limitOffset) {
                 return Err("it has a LIMIT or OFFSET");
             }
@@ -331,6 +356,11 @@ impl Scope {
                 }
             }
             let mut from = From { entries: nodes(query.rtable), same: vec![], compared: 0 };
+            if !query.setOperations.is_null() {
+                let known = self.branches(query.setOperations, from.entries);
+                self.ctes.pop();
+                return known;
+            }
             let reads = self.join(query.jointree.cast(), &mut from)?;
             self.ctes.pop();
 

@@ -29,6 +29,8 @@ struct Model<'a> {
 
 /// Of how many persons it is worth while to say that their rows were written.
 const MOST_PERSONS: usize = 100_000;
+/// Of how many rows it is worth while to say where they are.
+const MOST_PLACES: usize = 500_000;
 
 /// A name in double quotes.
 pub(crate) fn quoted(name: &str) -> String {
@@ -93,6 +95,10 @@ impl Model<'_> {
             .filter(|name| self.key.iter().all(|key| key != name));
         let returned = join(self.key.iter().map(String::as_str).chain(more).map(quoted), ", ");
         let written = self.written("SELECT {} FROM added");
+        // For the models that read these rows.
+        let places = format!(
+            "CASE WHEN count(*) <= {MOST_PLACES} THEN array_agg(tidemark_place)::pg_catalog.text END"
+        );
         let counted = format!(
             "'rows', (SELECT n FROM stored), \
              'surplus', (SELECT n FROM stored) - (SELECT count(*) FROM ({query}\n) AS q), "
@@ -101,11 +107,12 @@ impl Model<'_> {
         format!(
             "WITH added AS (\
                 INSERT INTO {target} ({columns}) SELECT {computed} FROM ({part}\n) AS q \
-                 WHERE q.event_date = $1 RETURNING {returned}), \
+                 WHERE q.event_date = $1 RETURNING {returned}, ctid AS tidemark_place), \
              stored AS (SELECT (SELECT count(*) FROM {target} AS t WHERE t.event_date = $1) \
                     + (SELECT count(*) FROM added) AS n) \
              SELECT json_build_object({written}\
                 'inserted', (SELECT count(*) FROM added), \
+                'places', (SELECT {places} FROM added), \
                 {counted}\
                 'wrong', (SELECT {example} FROM added GROUP BY {keys} HAVING count(*) > 1 OR {null_key} LIMIT 1), \
                 'elsewhere', (SELECT count(*) FROM added WHERE event_date IS DISTINCT FROM $1))"
@@ -403,7 +410,7 @@ mod tests {
         let append = with("append");
         assert!(
             append.contains(
-                "FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\")"
+                "FROM (SELECT 2\n) AS q WHERE q.event_date = $1 RETURNING \"event_date\", \"it's\", ctid AS tidemark_place)"
             )
         );
         // All rows that the query returns count, those of other dates too.

@@ -79,9 +79,12 @@ BEGIN
                                  AND (t.atttypid < 16384
                                       OR EXISTS (SELECT FROM pg_type y WHERE y.oid = t.atttypid AND y.typtype = 'e')),
                                  false));
-        -- Most of them are not stored yet; the last refresh may have seen some whose mark came after it.
-        same_key := format('NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1 AND ',
-                           model.target) || same_key || ')';
+        -- The last recompute may have seen some whose mark came after it. It saw none of transactions that began later.
+        same_key := format('((SELECT bool_and(tidemark_internal.unseen(x.id::pg_catalog.xid,'
+                           '                                           tidemark_internal.seen(%L, $1)))'
+                           '    FROM pg_catalog.unnest($3) AS x(id))'
+                           ' OR NOT EXISTS (SELECT FROM %s AS tidemark_stored WHERE tidemark_stored.event_date = $1'
+                           '                   AND ', model.name, model.target) || same_key || '))';
         way := 'append';
     ELSIF described.merges IS NOT NULL AND model.lookback_days + model.lookahead_days = 0 THEN
         -- What is stored must be all of what the query said, and a group must be one row, found by its key.
@@ -157,11 +160,10 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN tidemark_internal.execute_as_owner(model.target, format(
-        'SELECT json_build_object(''rows'', count(s.event_date) - p.n,
+        'SELECT json_build_object(''rows'', (SELECT count(*) FROM %s AS s WHERE s.event_date = $1) - p.n,
                                   ''seen'', CASE p.n WHEN 0 THEN tidemark_internal.current_seen() END)
-           FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p
-           LEFT JOIN %s AS s ON s.event_date = $1 GROUP BY p.n', model.name,
-        (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name)), event_date);
+           FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p',
+        (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name), model.name), event_date);
 EXCEPTION WHEN OTHERS THEN
     -- The owner may read less of the source than all its rows: a recompute goes without.
     RETURN NULL;

@@ -133,10 +133,10 @@ COMMENT ON COLUMN tidemark_internal.model_dates.last_row IS
 COMMENT ON COLUMN tidemark_internal.model_dates.counted_at IS
 'When the rows of the date were last counted, in the source and in the table; NULL: never.';
 COMMENT ON COLUMN tidemark_internal.model_dates.count_seconds IS
-'How long the refresh took that counted them, by which the next one knows how soon to do it again.';
+'How long that took, by which the next refresh knows how soon to do it again; of an append all that it did.';
 COMMENT ON COLUMN tidemark_internal.model_dates.seen IS
-'Which transactions its statement saw, that of the last recompute if rows were merged since '
-'(tidemark_internal.unseen); NULL where that was not asked, or is not known.';
+'Which transactions the last recompute saw, and what was appended to a timeline since '
+'(tidemark_internal.unseen); of a model that appends perhaps some more. NULL where that is not known, or of no use.';
 COMMENT ON COLUMN tidemark_internal.model_dates.source_rows IS
 'How many rows of the only source a model that merges was computed from; NULL for others, or if not known.';
 

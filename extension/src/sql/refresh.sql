@@ -246,7 +246,7 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.m
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
     OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT last_row tid, OUT counted boolean,
-    OUT seen bytea, OUT source_rows bigint)
+    OUT count_seconds float8, OUT seen bytea, OUT source_rows bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -266,9 +266,15 @@ DECLARE
     looked record;
     state json;
     statement text;
+    due boolean;
+    began timestamptz;
 BEGIN
     SELECT * INTO known FROM tidemark_internal.model_dates d
      WHERE d.model = model.name AND d.event_date = refresh_date.event_date;
+    -- Whoever changed rows without a mark is found out by counting all of them: each time where that is done in a
+    -- moment, and else so rarely that it takes a hundredth of the time.
+    due := (known.count_seconds > CASE WHEN 'append' = ANY (model.ways) THEN 0.1 ELSE 0.02 END
+            AND clock_timestamp() < known.counted_at + known.count_seconds * interval '100 seconds') IS NOT TRUE;
     counted := true;
     IF isfinite(event_date) AND EXISTS (
         SELECT FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
@@ -297,28 +303,32 @@ BEGIN
                              || CASE WHEN persons IS NOT NULL AND unseen THEN '{scope}'::text[] ELSE '{}' END LOOP
             CONTINUE WHEN NOT way = ANY (model.ways);
             BEGIN
+                counted := due;
+                began := clock_timestamp();
                 -- Rows that somebody deleted or added by hand are not those of some persons or groups only.
-                CONTINUE WHEN way <> 'append' AND known.rows IS DISTINCT FROM
+                CONTINUE WHEN way <> 'append' AND due AND known.rows IS DISTINCT FROM
                     tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
+                count_seconds := extract(epoch FROM clock_timestamp() - began);
                 IF way = 'scope' THEN
                     statement := tidemark_internal.model_statement(model, way, touched);
                 ELSE
                     looked := tidemark_internal.find_added(model, event_date, added_by, added, known.last_row);
                     CONTINUE WHEN NOT looked.complete OR way = 'merge' AND looked.complete IS NULL;
                     last_row := looked.last_row;
-                    -- Whoever changed rows without a mark is found out by counting all of them: each time where that
-                    -- is done in a moment, and else so rarely that it takes a fiftieth of the time.
-                    counted := looked.complete IS NULL
-                        OR (known.count_seconds > 0.1 AND clock_timestamp()
-                            < known.counted_at + known.count_seconds * interval '50 seconds') IS NOT TRUE;
+                    counted := due OR looked.complete IS NULL;
                     statement := tidemark_internal.model_statement(
                         model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched);
                 END IF;
                 CONTINUE WHEN statement IS NULL;
+                began := clock_timestamp();
                 result := tidemark_internal.execute_as_owner(
                     model.target, statement, event_date, CASE way WHEN 'scope' THEN persons ELSE added_by END)::json;
-                -- What a merge saw beyond the marks is still to come; persons are computed with all that is seen.
-                seen := CASE way WHEN 'merge' THEN known.seen WHEN 'append' THEN (result ->> 'seen')::bytea END;
+                -- What is seen beyond the marks is still to come; but persons are computed with all that is seen.
+                seen := CASE way WHEN 'append' THEN coalesce((result ->> 'seen')::bytea, known.seen)
+                                 WHEN 'merge' THEN known.seen END;
+                IF way <> 'append' THEN
+                    began := clock_timestamp();
+                END IF;
                 IF 'merge' = ANY (model.ways) THEN
                     source_rows := known.source_rows + CASE way WHEN 'merge' THEN added END;
                     IF way = 'scope' OR counted OR source_rows IS NULL THEN
@@ -330,6 +340,7 @@ BEGIN
                         source_rows := coalesce((state ->> 'rows')::bigint, source_rows);
                     END IF;
                 END IF;
+                count_seconds := count_seconds + extract(epoch FROM clock_timestamp() - began);
                 IF result ->> 'wrong' IS NOT NULL OR (result ->> 'surplus')::bigint <> 0
                    OR (result ->> 'elsewhere')::bigint <> 0 THEN
                     RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
@@ -340,7 +351,11 @@ BEGIN
                 rows := coalesce((result ->> 'rows')::bigint, known.rows + inserted - deleted);
                 written := tidemark_internal.written(result, unseen);
                 -- The rows have it as their xmin: they were written in this block, which may be undone by itself.
-                written_by := CASE way WHEN 'append' THEN tidemark_internal.current_xid() END;
+                IF way = 'append' THEN
+                    written_by := tidemark_internal.current_xid();
+                    PERFORM tidemark_internal.keep_places(model.target, event_date, ARRAY[written_by::text],
+                        (result ->> 'places')::tid[]);
+                END IF;
                 RETURN;
             EXCEPTION WHEN OTHERS THEN
                 -- Undone. Whatever the matter is, a recompute sets it right or says what it is.
@@ -350,6 +365,7 @@ BEGIN
     way := 'recompute';
     last_row := NULL;
     counted := true;
+    count_seconds := NULL;
     seen := NULL;
     -- A timeline must know what it saw, which only this statement says.
     IF NOT filled AND (EXISTS (SELECT FROM tidemark_internal.timelines t WHERE t.name = model.name)
@@ -406,6 +422,8 @@ BEGIN
         state := tidemark_internal.source_state(model, event_date);
         seen := CASE WHEN state IS NOT NULL THEN coalesce(seen, (state ->> 'seen')::bytea) END;
         source_rows := state ->> 'rows';
+    ELSIF 'append' = ANY (model.ways) THEN
+        seen := coalesce(seen, tidemark_internal.current_seen());
     END IF;
 END
 $$;

@@ -212,10 +212,8 @@ BEGIN
                                                                     last_row, counted_at, count_seconds, seen,
                                                                     source_rows)
                     SELECT candidate, day, change.rows, horizon, c.system_identifier, change.last_row,
-                           CASE WHEN change.counted THEN clock_timestamp() END,
-                           CASE WHEN change.way IN ('append', 'merge')
-                                THEN extract(epoch FROM clock_timestamp() - began) END,
-                           change.seen, change.source_rows
+                           CASE WHEN change.counted THEN clock_timestamp() END, change.count_seconds, change.seen,
+                           change.source_rows
                       FROM pg_control_system() c
                     ON CONFLICT ON CONSTRAINT model_dates_pkey DO UPDATE
                        SET rows = excluded.rows, cluster = excluded.cluster, last_row = excluded.last_row,

@@ -37,6 +37,10 @@ mod tests {
             "SELECT person FROM public.t WHERE n > 3 OR person IN (SELECT o.person FROM public.t o WHERE o.n = 0)",
             "SELECT person, (SELECT string_agg(x, ',') FROM unnest(tags) AS x) FROM public.t",
             "SELECT person, count(*) FROM public.t GROUP BY person HAVING count(*) > 2 ORDER BY 2 OFFSET 0",
+            "SELECT person, n FROM public.t UNION SELECT person, 1 FROM public.t EXCEPT SELECT person, 2 FROM public.t",
+            "WITH a AS (SELECT * FROM public.t)
+             SELECT u.person, count(*) FROM (SELECT person FROM a UNION ALL
+                 SELECT b.person FROM (SELECT DISTINCT person FROM a) AS b JOIN public.t USING (person)) AS u GROUP BY 1",
         ] {
             assert_eq!(problem(query), "NULL", "{query}");
         }
@@ -60,7 +64,10 @@ mod tests {
             ("SELECT DISTINCT ON (n) person FROM public.t", "DISTINCT"),
             ("SELECT person FROM public.t LIMIT 3", "LIMIT"),
             ("SELECT person FROM (SELECT person FROM public.t OFFSET 1) AS x", "LIMIT"),
-            ("SELECT person FROM public.t UNION SELECT person FROM public.t", "UNION"),
+            ("SELECT person FROM public.t UNION ALL SELECT 'somebody'", "UNION"),
+            ("SELECT person, n FROM public.t UNION SELECT upper(person), n FROM public.t", "UNION"),
+            ("SELECT person, '' AS x FROM public.t UNION ALL SELECT '', person FROM public.t", "UNION"),
+            ("SELECT person FROM (SELECT person FROM public.t INTERSECT VALUES ('a')) AS x", "UNION"),
             ("SELECT a.person FROM public.t a, public.t b WHERE a.n = b.n", "not compared"),
             (
                 "SELECT a.person FROM public.t a, public.t b WHERE a.person = b.person OR a.n = 1",

@@ -67,6 +67,7 @@ fn additions() {
         ("what_went_without_a_mark_is_found_by_counting", unmarked),
         ("rows_that_are_not_behind_those_before_are_found", in_gaps),
         ("a_mark_that_counts_wrongly_means_a_recompute", counted_wrongly),
+        ("a_change_that_is_said_to_be_an_addition_is_found_by_its_key", changed_in_place),
         ("a_large_date_is_counted_now_and_then", now_and_then),
         ("a_key_that_comes_twice_is_an_error_as_in_a_recompute", twice),
         ("models_that_read_an_appended_one_append_too", chain),
@@ -192,6 +193,18 @@ fn counted_wrongly(database: &Database<'_>) {
     }
 }
 
+fn changed_in_place(database: &Database<'_>) {
+    let c = &mut world(database);
+    run(c, "ALTER TABLE w.events DISABLE TRIGGER USER");
+    run(
+        c,
+        "BEGIN; UPDATE w.events SET name = 'z' WHERE id = 1;
+         SELECT tidemark.mark_loaded('w.events', '{2026-01-01}', '{1}', '{0}', '{now}', '{now}'); COMMIT",
+    );
+    assert_eq!(refreshed(c), "01 computed 0 1 0");
+    assert_eq!(verified(c), "ok");
+}
+
 fn now_and_then(database: &Database<'_>) {
     let c = &mut world(database);
     run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c'); CALL tidemark.refresh()");
@@ -203,7 +216,7 @@ fn now_and_then(database: &Database<'_>) {
     run(c, "INSERT INTO w.events VALUES (5, '2026-01-01', 'd')");
     assert_eq!(refreshed(c), "01 appended 1 0 0");
     assert_eq!(verified(c), "different, ok", "found by who compares");
-    run(c, "UPDATE tidemark_internal.model_dates SET counted_at = counted_at - interval '51 minutes'");
+    run(c, "UPDATE tidemark_internal.model_dates SET counted_at = counted_at - interval '101 minutes'");
     run(c, "INSERT INTO w.events VALUES (6, '2026-01-01', 'e')");
     assert_eq!(refreshed(c), "01 computed 1 0 1", "and by the next count");
     assert_eq!(verified(c), "ok");
