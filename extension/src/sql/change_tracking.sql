@@ -214,3 +214,48 @@ $$;
 COMMENT ON FUNCTION tidemark.untrack_changes(regclass) IS
 'Takes the triggers of tidemark.track_changes off source; does nothing where
 there are none. Only the owner of source may.';
+
+CREATE FUNCTION tidemark.change_dimension(dimension regclass) RETURNS text[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.change_dimension(regclass) IS
+'Begins a change of a table without dates that models read, such as names or
+categories: holds off their refreshes until the transaction ends. Call it
+before the change; what the statements after it read of the sources is all
+that any refresh has read. So a transaction that changes the table and then
+marks the dates of these rows (tidemark.mark_dirty) leaves no date behind
+that was loaded and refreshed meanwhile. Waits for refreshes of these models
+that are under way. Returns their names, {} if none reads the table. Needs
+the rights of the owner of the table (42501) and the isolation level READ
+COMMITTED (25001). 42P01: no such table.';
+
+CREATE FUNCTION tidemark_internal.change_dimension(caller oid, dimension regclass) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m record;
+    readers text[] := '{}';
+BEGIN
+    PERFORM tidemark_internal.check_may_act_as(caller, dimension);
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        -- An older snapshot would miss dates that were refreshed in the meantime.
+        RAISE EXCEPTION 'change_dimension needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
+    END IF;
+    FOR m IN SELECT x.name, x.query, c.relowner
+               FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target ORDER BY x.name LOOP
+        BEGIN
+            IF dimension = ANY ((tidemark_internal.describe_query(m.relowner, m.query)).relations) THEN
+                -- Not against whoever only refers to it.
+                PERFORM FROM tidemark_internal.models x WHERE x.name = m.name FOR NO KEY UPDATE;
+                readers := readers || m.name;
+            END IF;
+        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name
+                    OR insufficient_privilege THEN
+            -- No refresh can run this query either.
+        END;
+    END LOOP;
+    RETURN readers;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.change_dimension(oid, regclass) IS
+'The work behind tidemark.change_dimension.';

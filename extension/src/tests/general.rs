@@ -7,7 +7,7 @@ mod tests {
 
     /// Functions that make tables or write rows; everything else must be safe in parallel workers.
     const PARALLEL_UNSAFE: &str = "
-        absorb_marks, add_property, adopt_sources, attach_again, check_model, create_live_view, create_model,
+        absorb_marks, add_property, adopt_sources, attach_again, change_dimension, check_model, create_live_view, create_model,
         create_partitions, create_persons_view, create_step, create_timeline,
         current_xid, date_marks, declare_personal, detach_refused, distribute_dirty, drop_live_view, drop_model,
         drop_step, drop_timeline, ensure_partitions, execute_as, execute_as_owner, execute_contained, find_added,

@@ -12,6 +12,7 @@ mod dashboards;
 mod dates;
 mod dead_letters;
 mod dedupe;
+mod dimensions;
 mod dump_restore;
 mod exports;
 mod files;
