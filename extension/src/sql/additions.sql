@@ -176,6 +176,15 @@ transactions are seen: what is stored then comes of all of them. NULL where
 that is not known, or the model cannot merge (any more).';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.rows_added(relation oid, added_by text[], first_row tid, most integer) RETURNS tid[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 AS 'MODULE_PATHNAME', 'tidemark_rows_added';
+COMMENT ON FUNCTION tidemark_internal.rows_added(oid, text[], tid, integer) IS
+'Part of tidemark_internal.find_added: where a heap has rows, living or dead,
+that some transactions added; about most places at most. From the page of
+first_row on, or, if it is NULL, on the pages that were written since the
+last vacuum. Empty for a table that somebody locks, or no heap.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.rows_added(oid, text[], tid, integer) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.find_added(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, INOUT last_row tid, OUT complete boolean)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -183,22 +192,33 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- Beyond that, to compute the date is no more work.
-    most CONSTANT bigint := 1000000;
+    most CONSTANT integer := 1000000;
     source CONSTANT regclass := (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name);
+    look CONSTANT text := format('SELECT coalesce(array_agg(s.ctid), ''{}'') FROM (SELECT x.ctid FROM %s AS x
+        WHERE x.event_date = $1 AND x.xmin = ANY ($3::xid[])', source);
     places tid[] := tidemark_internal.places(source, event_date, added_by);
-    beyond tid;
+    holder oid := source;
+    first tid := last_row;
 BEGIN
     IF cardinality(places) = added IS NOT TRUE THEN
-        -- First where they should be: behind those that came before. A table fills gaps, too.
-        FOREACH beyond IN ARRAY CASE WHEN last_row IS NULL THEN '{NULL}' ELSE ARRAY[last_row, NULL] END LOOP
-            places := tidemark_internal.execute_as_owner(model.target, format(
-                'SELECT coalesce(array_agg(s.ctid), ''{}'')
-                   FROM (SELECT tidemark_source.ctid FROM %s AS tidemark_source
-                          WHERE tidemark_source.event_date = $1 AND tidemark_source.xmin = ANY ($3::xid[])', source)
-                || coalesce(' AND tidemark_source.ctid >= ' || quote_literal(beyond::text) || '::tid', '')
-                || format(' LIMIT %s) AS s', most + 1), event_date, added_by);
-            EXIT WHEN cardinality(places) = added;
+        IF (SELECT c.relkind FROM pg_class c WHERE c.oid = source) = 'p' THEN
+            holder := tidemark_internal.execute_as_owner(model.target,
+                format('SELECT x.tableoid FROM %s AS x WHERE x.event_date = $1 LIMIT 1', source), event_date)::oid;
+        END IF;
+        -- First behind those that came before, then where a vacuum left gaps, and only then everywhere.
+        LOOP
+            places := tidemark_internal.rows_added(holder, added_by, first, most);
+            PERFORM tidemark_internal.keep_places(source, event_date, added_by, places);
+            places := tidemark_internal.execute_as_owner(model.target, look || format(
+                ' AND x.ctid = ANY ((SELECT tidemark_internal.places(%s, $1, $3))::tid[])) AS s', source::oid),
+                event_date, added_by);
+            EXIT WHEN cardinality(places) = added OR first IS NULL;
+            first := NULL;
         END LOOP;
+        IF cardinality(places) = added IS NOT TRUE THEN
+            places := tidemark_internal.execute_as_owner(model.target, look || format(' LIMIT %s) AS s', most + 1),
+                                                         event_date, added_by);
+        END IF;
         PERFORM tidemark_internal.keep_places(source, event_date, added_by, places);
     END IF;
     complete := CASE WHEN cardinality(places) > most THEN false ELSE cardinality(places) = added END;
