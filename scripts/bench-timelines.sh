@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Reports over a timeline beside the aggregates over rows and embedded ClickHouse: `make bench-timelines`.
+# Reports over a timeline beside the aggregates over rows, embedded ClickHouse and DuckDB: `make bench-timelines`.
 #
 #   scripts/bench-timelines.sh [--events N] [--persons N] [--slices N] [--rounds N] [--cases funnel,sessions,...]
-#                              [--onto N] [--no-clickhouse]
+#                              [--onto N] [--no-rivals]
 #
 # Prints Markdown on standard output, progress on standard error. Private server, deleted at the end; needs the
 # installed extension and python3-venv.
@@ -21,4 +21,4 @@ trap '"$ROOT/scripts/pg.sh" destroy "$DIR/pg"; rm -rf "$DIR"' EXIT
 "$ROOT/scripts/pg.sh" start "$DIR/pg" "" shared_buffers=2GB max_wal_size=8GB fsync=off synchronous_commit=off >/dev/null
 URL=$("$ROOT/scripts/pg.sh" url "$DIR/pg")
 "$PGBIN/psql" -Xq -v ON_ERROR_STOP=1 "$URL" -c 'CREATE EXTENSION tidemark'
-PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/bench/timelines" --url "$URL" --directory "$DIR" "$@"
+PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" "$ROOT/bench/timelines" --url "$URL" --directory "$DIR" --pg-bin "$PGBIN" "$@"
