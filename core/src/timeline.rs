@@ -48,6 +48,7 @@
 //! persons, and that codes belong to their core. `check` is for values that come from outside: checksum, order, and
 //! whatever else [`Builder`] would have written in another way.
 
+mod by_code;
 mod encode;
 mod filter;
 mod kernels;
@@ -59,6 +60,7 @@ mod slots;
 mod tile;
 mod view;
 
+pub use by_code::ByCode;
 pub use encode::{BuildError, Builder, Encoded};
 pub use filter::{CodeSet, Filter, Question};
 pub use kernels::*;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::masks::{Cpu, Job, Level};
 use super::view::{Planes, Source, word};
 
 /// A set of codes.
@@ -47,15 +48,11 @@ impl CodeSet {
         if self.codes.len() * planes.bits as usize > PLANES {
             return self.rows_by_table(planes, from, out);
         }
-        let mut rest = self.codes.iter().filter(|code| planes.bits == 32 || *code >> planes.bits == 0);
+        let mut rest = self.codes.iter().filter(|code| planes.can_be(**code));
         // Into `out` straight, then block by block for those that join it.
         if let Some(&code) = rest.next() {
             out.fill(u64::MAX);
-            for j in 0..planes.bits {
-                let flip = if code >> j & 1 == 0 { u64::MAX } else { 0 };
-                let plane = planes.plane(j).get(from..).unwrap_or(&[]);
-                out.iter_mut().zip(plane).for_each(|(out, plane)| *out &= u64::from_le_bytes(*plane) ^ flip);
-            }
+            planes.leave(code, from, out);
         }
         for &code in rest {
             for (i, out) in out.iter_mut().enumerate() {
@@ -117,22 +114,38 @@ impl Filter {
 
     /// Puts the rows of the blocks from `from` on into `out`; bits behind the last row may be set.
     #[inline(always)]
-    pub(super) fn rows(&self, source: &Source<'_>, from: usize, out: &mut [u64]) -> Result<(), NoColumn> {
+    pub(super) fn rows(
+        &self,
+        level: Level,
+        source: &Source<'_>,
+        from: usize,
+        out: &mut [u64],
+    ) -> Result<(), NoColumn> {
         match self {
             // What most steps are, and so what is compiled into the caller.
             Self::Is(column, set) => {
                 set.rows(&source.column(*column).ok_or(NoColumn(*column))?, from, out);
                 Ok(())
             }
-            _ => self.composed(source, from, out),
+            _ => self.composed(level, source, from, out),
         }
     }
 
-    fn composed(&self, source: &Source<'_>, from: usize, out: &mut [u64]) -> Result<(), NoColumn> {
+    fn composed(
+        &self,
+        level: Level,
+        source: &Source<'_>,
+        from: usize,
+        out: &mut [u64],
+    ) -> Result<(), NoColumn> {
         let (filters, or) = match self {
-            Self::Is(..) => return self.rows(source, from, out),
+            Self::Is(column, set) => {
+                let planes = &source.column(*column).ok_or(NoColumn(*column))?;
+                level.run(Rows { set, planes, from, out });
+                return Ok(());
+            }
             Self::Not(filter) => {
-                filter.composed(source, from, out)?;
+                filter.composed(level, source, from, out)?;
                 out.iter_mut().for_each(|word| *word = !*word);
                 return Ok(());
             }
@@ -143,14 +156,22 @@ impl Filter {
             out.fill(if or { 0 } else { u64::MAX });
             return Ok(());
         };
-        first.composed(source, from, out)?;
-        let mut more = vec![0; if rest.is_empty() { 0 } else { out.len() }];
+        first.composed(level, source, from, out)?;
+        let mut more = vec![];
         for filter in rest {
             // Nothing is left to be decided, which is common for rare events.
             if !or && out.iter().all(|word| *word == 0) {
                 break;
             }
-            filter.composed(source, from, &mut more)?;
+            if let (false, Self::Is(column, CodeSet { codes, .. })) = (or, filter)
+                && let [code] = codes[..]
+            {
+                let planes = &source.column(*column).ok_or(NoColumn(*column))?;
+                level.run(Leave { code, planes, from, out });
+                continue;
+            }
+            more.resize(out.len(), 0);
+            filter.composed(level, source, from, &mut more)?;
             let join = |(out, more): (&mut u64, &u64)| if or { *out |= more } else { *out &= more };
             out.iter_mut().zip(&more).for_each(join);
         }
@@ -181,6 +202,44 @@ impl Filter {
             Self::Is(this, set) if *this == column => Some(set),
             Self::And(filters) => filters.iter().find_map(|filter| filter.required(column)),
             _ => None,
+        }
+    }
+}
+
+/// [`CodeSet::rows`].
+struct Rows<'s, 'a> {
+    set: &'s CodeSet,
+    planes: &'s Planes<'a>,
+    from: usize,
+    out: &'s mut [u64],
+}
+
+impl Job for Rows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, _: C) {
+        self.set.rows(self.planes, self.from, self.out);
+    }
+}
+
+/// Takes the rows with another code out.
+struct Leave<'s, 'a> {
+    code: u32,
+    planes: &'s Planes<'a>,
+    from: usize,
+    out: &'s mut [u64],
+}
+
+impl Job for Leave<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<C: Cpu>(self, _: C) {
+        if self.planes.can_be(self.code) {
+            self.planes.leave(self.code, self.from, self.out);
+        } else {
+            self.out.fill(0);
         }
     }
 }
@@ -270,7 +329,7 @@ mod tests {
             let properties = slices[0].properties.iter().map(|p| Codes::read(p).unwrap()).collect();
             let source = Source::new(View::read(&slices[0].core).unwrap(), properties).unwrap();
             let mut out = vec![0u64; rows.len().div_ceil(64)];
-            filter.rows(&source, 0, &mut out).unwrap();
+            filter.rows(Level::best(), &source, 0, &mut out).unwrap();
             for (i, &(event, a, b)) in rows.iter().enumerate() {
                 let expected = holds(&filter, [event, a, b]);
                 prop_assert_eq!(out[i / 64] >> (i % 64) & 1 == 1, expected);
@@ -281,7 +340,7 @@ mod tests {
                 prop_assert_eq!(question.matters(|column| [event, a, b][column]), expected);
                 prop_assert!(question.columns().contains(&2));
             }
-            prop_assert_eq!(Filter::Is(3, CodeSet::default()).rows(&source, 0, &mut out), Err(NoColumn(3)));
+            prop_assert_eq!(Filter::Is(3, CodeSet::default()).rows(Level::best(), &source, 0, &mut out), Err(NoColumn(3)));
         }
     }
 }

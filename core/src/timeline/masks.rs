@@ -52,9 +52,6 @@ pub(super) trait Job {
 
 /// A level as a type.
 pub trait Cpu: Copy {
-    /// Asks for bytes that will be read soon, so that they are on their way.
-    fn fetch(self, bytes: &[u8]);
-
     /// Sets bit `i` of `out` where time `i` is more than `gap` after the one before it. What it says of one that is
     /// earlier is without meaning; bit 0 stays as it is.
     fn pauses(self, times: &[[u8; 4]], gap: u32, out: &mut [u64]);
@@ -66,12 +63,23 @@ struct Plain;
 
 impl Cpu for Plain {
     #[inline(always)]
-    fn fetch(self, _: &[u8]) {}
-
-    #[inline(always)]
     fn pauses(self, times: &[[u8; 4]], gap: u32, out: &mut [u64]) {
         pauses_from(1, times, gap, out);
     }
+}
+
+/// Asks for bytes that will be read soon, so that they are on their way.
+#[inline(always)]
+pub(super) fn fetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: a hint, which every such processor has and which reads nothing; the address is one of the slice.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// The twin, for rows from `from` on.
@@ -90,8 +98,8 @@ fn pauses_from(from: usize, times: &[[u8; 4]], gap: u32, out: &mut [u64]) {
 mod x86 {
     use super::{Cpu, Job, pauses_from};
     use std::arch::x86_64::{
-        __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_loadu_si256,
-        _mm256_max_epu32, _mm256_movemask_ps, _mm256_set1_epi32, _mm256_sub_epi32,
+        __m256i, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_max_epu32,
+        _mm256_movemask_ps, _mm256_set1_epi32, _mm256_sub_epi32,
     };
 
     /// A processor with AVX2, BMI and popcnt; there is no other way to get one than to ask the processor.
@@ -120,14 +128,6 @@ mod x86 {
     }
 
     impl Cpu for Avx2 {
-        #[inline(always)]
-        fn fetch(self, bytes: &[u8]) {
-            for line in bytes.chunks(64) {
-                // SAFETY: a hint, which reads nothing; the address is one of the slice.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-            }
-        }
-
         #[inline(always)]
         fn pauses(self, times: &[[u8; 4]], gap: u32, out: &mut [u64]) {
             // SAFETY: `self` exists only where the processor has AVX2.

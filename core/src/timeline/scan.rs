@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::filter::{NoColumn, Question};
-use super::masks::{Cpu, Job, Level};
+use super::masks::{Cpu, Job, Level, fetch};
 use super::merge::Merge;
 use super::people::People;
 use super::tile::{Tile, clip};
@@ -33,6 +33,9 @@ pub struct Row {
 pub trait Kernel {
     /// What is known of a person between dates.
     type Person: Default;
+
+    /// Whether it reads most times and events.
+    const TIMES: bool = true;
 
     /// Which rows matter; always the same for one kernel.
     fn question(&self) -> Question;
@@ -186,6 +189,8 @@ impl<K: Kernel> Scan<K> {
         self.places.clear();
         self.level.run(Select {
             question: &self.question,
+            level: self.level,
+            fetch: K::TIMES,
             parts,
             masks: &mut self.masks,
             places: &mut self.places,
@@ -232,6 +237,9 @@ impl<K: Kernel> Scan<K> {
 /// Which rows of the parts matter: the same code for all kernels.
 struct Select<'s, 'a> {
     question: &'s Question,
+    level: Level,
+    /// Whether all of a part is going to be read.
+    fetch: bool,
     parts: &'s [Source<'a>],
     masks: &'s mut Vec<u64>,
     /// Where the words of each part are.
@@ -242,11 +250,11 @@ impl Job for Select<'_, '_> {
     type Output = Result<(), NoColumn>;
 
     #[inline(always)]
-    fn run<C: Cpu>(self, cpu: C) -> Self::Output {
+    fn run<C: Cpu>(self, _: C) -> Self::Output {
         // Arrays are read here and there, which no processor foresees.
-        self.parts.iter().for_each(|part| cpu.fetch(part.bytes()));
+        self.parts.iter().filter(|_| self.fetch).for_each(|part| fetch(part.bytes()));
         for part in self.parts {
-            self.places.push(select(self.question, part, self.masks)?);
+            self.places.push(select(self.question, self.level, part, self.masks)?);
         }
         Ok(())
     }
@@ -274,7 +282,12 @@ impl<K: Kernel> Job for Tiles<'_, '_, K> {
 
 /// Appends the words of a part: the rows that matter, then those of each condition.
 #[inline(always)]
-fn select(question: &Question, part: &Source<'_>, masks: &mut Vec<u64>) -> Result<Range<usize>, NoColumn> {
+fn select(
+    question: &Question,
+    level: Level,
+    part: &Source<'_>,
+    masks: &mut Vec<u64>,
+) -> Result<Range<usize>, NoColumn> {
     if let Some(column) = question.value.filter(|column| part.column(*column).is_none()) {
         return Err(NoColumn(column));
     }
@@ -284,11 +297,11 @@ fn select(question: &Question, part: &Source<'_>, masks: &mut Vec<u64>) -> Resul
     masks.resize(place.end, 0);
     let (selected, conditions) = masks[place.clone()].split_at_mut(words);
     for (filter, mask) in question.conditions.iter().zip(conditions.chunks_exact_mut(words)) {
-        filter.rows(part, from, mask)?;
+        filter.rows(level, part, from, mask)?;
     }
     let (begin, end) = (part.rows.start - 64 * from, part.rows.end - 64 * from);
     match &question.only {
-        Some(only) => only.rows(part, from, selected)?,
+        Some(only) => only.rows(level, part, from, selected)?,
         None => selected.fill(u64::MAX),
     }
     selected[0] &= clip(0, begin, end);

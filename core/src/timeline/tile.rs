@@ -19,8 +19,9 @@ pub struct Tile<'a> {
     pub(super) value: Option<Planes<'a>>,
     /// The number of the first block.
     from: usize,
-    /// The first person.
+    /// The first person, and how many there are.
     person: usize,
+    pub(super) persons: usize,
     /// The positions of all persons' rows.
     pub(super) span: (usize, usize),
     /// Rows that matter.
@@ -59,6 +60,7 @@ impl<'a> Tile<'a> {
             value: value.and_then(|column| part.column(column)),
             from,
             person: part.persons.start,
+            persons: part.persons.len(),
             span: (part.rows.start - 64 * from, part.rows.end - 64 * from),
             selected,
             masks,

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::masks::fetch;
 use crate::retention::calendar::DAY;
 
 pub(super) const VERSION: u8 = 1;
@@ -111,6 +112,22 @@ impl<'a> Planes<'a> {
         self.words.get(from..from + self.per_plane).unwrap_or(&[])
     }
 
+    /// Whether a row may have this code.
+    #[inline(always)]
+    pub(super) fn can_be(&self, code: u32) -> bool {
+        self.bits == 32 || code >> self.bits == 0
+    }
+
+    /// Leaves those bits of the blocks from `from` on whose rows have a code.
+    #[inline(always)]
+    pub(super) fn leave(&self, code: u32, from: usize, out: &mut [u64]) {
+        for j in 0..self.bits {
+            let flip = if code >> j & 1 == 0 { u64::MAX } else { 0 };
+            let plane = self.plane(j).get(from..).unwrap_or(&[]);
+            out.iter_mut().zip(plane).for_each(|(out, plane)| *out &= u64::from_le_bytes(*plane) ^ flip);
+        }
+    }
+
     /// The code of a row.
     #[inline(always)]
     pub(super) fn code(&self, row: usize) -> u32 {
@@ -159,6 +176,8 @@ impl<'a> View<'a> {
     /// # Errors
     /// Another version or kind, a length that is not what the header says, persons that do not add up.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Corrupt> {
+        // Where persons begin lies some hundred bytes behind the header.
+        fetch(bytes.get(..512).unwrap_or(bytes));
         let header = header::<CORE_HEADER>(bytes, CORE)?;
         let (flags, bits) = (header[2], u32::from(header[3]));
         let (rows, persons) = (u32_at(bytes, 4) as usize, u32_at(bytes, 8) as usize);
@@ -285,18 +304,25 @@ impl<'a> View<'a> {
         word(self.firsts, row / 64) >> (row % 64) & 1 == 1
     }
 
-    /// The row with which a person begins; the number of rows for the one behind the last.
-    pub(super) fn begin(&self, mut person: usize) -> usize {
+    /// The rows with which some persons begin and with which the one behind them does.
+    pub(super) fn rows_of(&self, persons: &Range<usize>) -> Range<usize> {
+        let (mut person, mut from) = (0, None);
         for (i, firsts) in self.firsts.iter().enumerate() {
-            let mut firsts = u64::from_le_bytes(*firsts);
+            let firsts = u64::from_le_bytes(*firsts);
             let here = firsts.count_ones() as usize;
-            if person < here {
-                (0..person).for_each(|_| firsts &= firsts - 1);
-                return 64 * i + firsts.trailing_zeros() as usize;
+            let begin = |of: usize| {
+                let behind = (person..of).fold(firsts, |firsts, _| firsts & firsts.wrapping_sub(1));
+                64 * i + behind.trailing_zeros() as usize
+            };
+            if from.is_none() && persons.start < person + here {
+                from = Some(begin(persons.start));
             }
-            person -= here;
+            if let Some(from) = from.filter(|_| persons.end < person + here) {
+                return from..begin(persons.end);
+            }
+            person += here;
         }
-        self.rows
+        from.unwrap_or(self.rows)..self.rows
     }
 }
 
@@ -393,7 +419,7 @@ impl<'a> Source<'a> {
         if persons.is_empty() {
             return None;
         }
-        let rows = self.view.begin(persons.start)..self.view.begin(persons.end);
+        let rows = self.view.rows_of(&persons);
         Some(Self { view: self.view, properties: self.properties.clone(), persons, rows })
     }
 

@@ -34,16 +34,12 @@ pg_function! {
         let only = json(fcinfo, 4, "filters").map(|filters| Parser::new(&mut timeline).filter(&filters));
         let open = timeline.open();
         let question = Question { only: only.map(|only| only.of_codes(&open)), ..Question::all() };
-        let (mut durations, mut persons, mut events) = (vec![], 0u64, 0u64);
-        let (mut slice, mut seen) = (0, HashSet::new());
-        open.ask(SessionRuns::new(question, gap, |hash, session| {
+        let (mut durations, mut events) = (vec![], 0u64);
+        let kernel = SessionRuns::new(question, gap, |_, session| {
             durations.push(session.ended_at - session.started_at);
             events += session.events as u64;
-            if std::mem::replace(&mut slice, open.slice_of(hash)) != slice {
-                seen.clear();
-            }
-            persons += u64::from(seen.insert(hash));
-        }));
+        });
+        let persons = open.ask(kernel).persons();
         let sum: i128 = durations.iter().map(|us| i128::from(*us)).sum();
         let seconds = |us: f64| rounded(us / 1e6, 3);
         let any = !durations.is_empty();

@@ -6,7 +6,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 use tidemark_core::funnel::stats::{FunnelStats, StepRow};
 use tidemark_core::funnel::{Funnel, Mode};
-use tidemark_core::timeline::{Question, Row, Steps, as_events};
+use tidemark_core::timeline::{ByCode, Question, Row, Steps, as_events};
 use tidemark_core::{AVec, Global};
 
 use super::filter::{Parser, breakdown, json, top};
@@ -223,8 +223,8 @@ impl Report {
     }
 
     /// The figures by the code of the breakdown, 0 without one.
-    fn figures(&self, open: &Open) -> HashMap<u32, Stats> {
-        let mut stats: HashMap<u32, Stats> = HashMap::new();
+    fn figures(&self, open: &Open) -> ByCode<u32, Stats> {
+        let mut stats = ByCode::<u32, Stats>::default();
         self.chains(open, &mut |_, code, chain| {
             stats.entry(code).or_insert_with(|| Stats::new(self.funnel.steps())).push(chain);
         });
@@ -293,7 +293,7 @@ impl Report {
 }
 
 /// The series with most persons at the first step, and the sum of the others as `None`; one of nobody if there is none.
-fn ranked(mut stats: HashMap<u32, Stats>, top: usize, steps: usize) -> Vec<(Option<u32>, Stats)> {
+fn ranked(mut stats: ByCode<u32, Stats>, top: usize, steps: usize) -> Vec<(Option<u32>, Stats)> {
     let entered = |stats: &Stats| stats.steps.rows().next().map_or(0, |row| row.entered);
     let mut series: Vec<(Option<u32>, Stats)> = vec![];
     contained(|| series.extend(stats.drain().map(|(code, stats)| (Some(code), stats))));

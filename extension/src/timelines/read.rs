@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, Oid};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 use tidemark_core::timeline::{
-    Builder, EachPerson, Kernel, Level, Question, Row, Scan, ScanError, Source, person_hash, slice_of,
+    Builder, EachPerson, Kernel, Level, Question, Row, Scan, ScanError, Source, person_hash,
 };
 
 use super::dictionary::Dictionary;
@@ -275,11 +275,6 @@ impl Open {
                 each(person, person_hash(person.as_bytes()));
             }
         });
-    }
-
-    /// The slice of a person; a kernel is done with one before it sees the next.
-    pub fn slice_of(&self, hash: u64) -> u32 {
-        slice_of(hash, self.timeline.bits)
     }
 
     /// Hands out all rows of each person that matter, in order; one copy of the code for whatever takes them.

@@ -1,17 +1,16 @@
 //! Cohort retention by calendar periods over slices: the same as a [`CohortLog`] of each person.
 //!
 //! Persons that were active in the same periods are alike, so each person is two sets of periods, and the log is asked
-//! once for each pair of sets. Rolling periods need times: [`EachPerson`](super::EachPerson) and the log itself.
-
-use std::collections::HashMap;
+//! once for each pair of sets. Where everybody counts, who was there is all there is to read. Rolling periods need times: [`EachPerson`](super::EachPerson) and the log itself.
 
 use crate::interrupt::Interrupt;
 use crate::retention::calendar::{DAY, Unit};
 use crate::retention::cohort::{CohortLog, Spec};
 use crate::retention::matrix::{Matrix, PeriodsMismatch};
+use crate::timeline::filter::Filter;
 use crate::timeline::masks::Cpu;
 use crate::timeline::scan::read_rows;
-use crate::timeline::{Kernel, People, Question, Row, Tile};
+use crate::timeline::{ByCode, Kernel, People, Question, Row, Tile};
 use crate::{AVec, Global};
 
 /// The specification rolls, or its days are more periods than are kept.
@@ -25,7 +24,9 @@ pub struct Cohorts {
     spec: Spec,
     unit: Unit,
     first: i64,
-    alike: HashMap<(u64, u64), u64>,
+    /// Whether any row is a start and a return.
+    everybody: bool,
+    alike: ByCode<(u64, u64), u64>,
 }
 
 impl Cohorts {
@@ -40,7 +41,9 @@ impl Cohorts {
         if period(to.max(from)) - first >= 64 || question.conditions.len() != 2 || question.unmatched {
             return Err(NotCalendar);
         }
-        Ok(Self { question, spec, unit, first, alike: HashMap::new() })
+        let everybody =
+            question.only.is_none() && question.conditions.iter().all(|asked| *asked == Filter::any());
+        Ok(Self { question, spec, unit, first, everybody, alike: ByCode::default() })
     }
 
     /// Adds all persons of a kernel of the same question.
@@ -82,6 +85,8 @@ impl Cohorts {
 impl Kernel for Cohorts {
     type Person = (u64, u64);
 
+    const TIMES: bool = false;
+
     fn question(&self) -> Question {
         self.question.clone()
     }
@@ -111,6 +116,13 @@ impl Kernel for Cohorts {
             return read_rows(self, tile, people, buffer);
         }
         let bit = self.bit(date);
+        if self.everybody && tile.alone {
+            for person in 0..tile.persons {
+                let (starts, returns) = people.get(tile.hash(person));
+                (*starts, *returns) = (*starts | bit, *returns | bit);
+            }
+            return;
+        }
         for run in tile.runs() {
             let (start, returned) = (Tile::any(tile.mask(0), &run), Tile::any(tile.mask(1), &run));
             if start || returned {

@@ -16,6 +16,7 @@ pub struct SessionRuns<F> {
     question: Question,
     gap: u64,
     pauses: Vec<u64>,
+    persons: u64,
     each: F,
 }
 
@@ -33,7 +34,12 @@ impl<F: FnMut(u64, Session)> SessionRuns<F> {
     /// Sessions of the rows that matter. `gap_us` is the longest pause inside a session, inclusive, in microseconds; a
     /// negative gap counts as 0.
     pub fn new(question: Question, gap_us: i64, each: F) -> Self {
-        Self { question, gap: u64::try_from(gap_us).unwrap_or(0), pauses: vec![], each }
+        Self { question, gap: u64::try_from(gap_us).unwrap_or(0), pauses: vec![], persons: 0, each }
+    }
+
+    /// How many persons had sessions.
+    pub fn persons(&self) -> u64 {
+        self.persons
     }
 }
 
@@ -63,6 +69,7 @@ impl<F: FnMut(u64, Session)> Kernel for SessionRuns<F> {
         done.drain(..).for_each(|session| (self.each)(hash, session));
         if open.events > 0 {
             (self.each)(hash, *open);
+            self.persons += 1;
         }
         open.events = 0;
     }

@@ -17,7 +17,7 @@ fn decoded(slice: &Encoded) -> Vec<(u64, i64, [u32; 3])> {
     let source = source(slice);
     let mut rows = vec![];
     for person in 0..source.view.persons() {
-        for row in source.view.begin(person)..source.view.begin(person + 1) {
+        for row in source.view.rows_of(&(person..person + 1)) {
             let code = |column| source.column(column).unwrap().code(row);
             rows.push((source.view.hash(person), source.view.time(row), [code(0), code(1), code(2)]));
         }
