@@ -1,6 +1,7 @@
 """Postgres with the extension, embedded ClickHouse with two orders of rows, and DuckDB: each answers SQL with rows."""
 
 import os
+import time
 
 import duckdb
 import psycopg
@@ -17,6 +18,12 @@ class Postgres:
         self.connection = psycopg.connect(url, autocommit=True)
         for setting in ("timezone = 'UTC'", "max_parallel_workers_per_gather = 0", "work_mem = '512MB'", "jit = off"):
             self.connection.execute(f"SET {setting}")
+        self.pid = self.connection.info.backend_pid
+
+    def cpu(self) -> float:
+        """Seconds of the processor that the backend has had."""
+        with open(f"/proc/{self.pid}/schedstat") as schedule:
+            return int(schedule.read().split()[0]) / 1e9
 
     def execute(self, sql: str, values=None):
         return self.connection.execute(sql, values)
@@ -46,7 +53,13 @@ class Postgres:
                 copy.write(part)
 
 
-class ClickHouse:
+class Embedded:
+    """In this process, with threads of its own."""
+
+    cpu = staticmethod(time.process_time)
+
+
+class ClickHouse(Embedded):
     """`eu` is ordered by person and time, `et` by type, date, person and time."""
 
     def __init__(self, directory: str, file: str):
@@ -68,7 +81,7 @@ class ClickHouse:
         return [line.split("\t") for line in str(self.session.query(sql, "TabSeparated")).splitlines()]
 
 
-class DuckDB:
+class DuckDB(Embedded):
     def __init__(self):
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")

@@ -11,6 +11,7 @@ mod dictionary;
 mod encode;
 mod filter;
 mod funnel;
+mod held;
 mod parts;
 mod paths;
 mod query;

@@ -11,6 +11,7 @@ use tidemark_core::timeline::{
 
 use super::dictionary::Dictionary;
 use super::encode;
+use super::held::Held;
 use super::parts::{Values, keep, source};
 use super::query::{each_row, name_of};
 use crate::support::args;
@@ -304,7 +305,7 @@ impl Open {
             let what = || format!("date {}, a part", date_text(*date));
             open.push((*date, parts.iter().map(|values| source(values, name, what)).collect()));
         }
-        let values = vec![vec![]; columns.len()];
+        let values = columns.iter().map(|_| Held::default()).collect();
         let parts = Parts { name, each, bits: *bits, open: &open, next: (0, 0) };
         let mut reader = Reader { parts, key: None, values };
         let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
@@ -339,8 +340,8 @@ impl Open {
                 reader.flush();
             }
             reader.key = Some(key);
-            reader.values[column].clear();
-            reader.values[column].extend_from_slice(bytes);
+            // SAFETY: a value of the row at hand; the next slice, or the end of this function, lets it go.
+            unsafe { reader.values[column].hold(bytes) };
         });
         contained(|| {
             reader.flush();
@@ -357,14 +358,14 @@ struct Reader<'a> {
     parts: Parts<'a>,
     key: Option<(u32, i32)>,
     /// By column.
-    values: Vec<Vec<u8>>,
+    values: Vec<Held>,
 }
 
 impl Reader<'_> {
     fn flush(&mut self) {
         if let Some(key) = self.key.take() {
             self.parts.pass(key, &self.values);
-            self.values.iter_mut().for_each(Vec::clear);
+            self.values.iter_mut().for_each(Held::clear);
         }
     }
 }
