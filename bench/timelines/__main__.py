@@ -108,7 +108,6 @@ def main() -> int:
     db.load("events", file)
     if not args.no_rivals:
         rivals = {"clickhouse": ClickHouse(args.directory, file), "duckdb": duck}
-        print("ClickHouse, bytes an event: " + ", ".join(f"{name} {size / args.events:.2f}" for name, size in rivals["clickhouse"].bytes.items()))
     os.unlink(file)
     days, = db.one("SELECT count(*) FROM (SELECT DISTINCT person, event_date FROM events) AS d")
     print(f"{args.events:,} events of {persons:,} persons, {days:,} days of persons, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

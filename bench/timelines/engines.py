@@ -73,8 +73,6 @@ class ClickHouse(Embedded):
                                f"ENGINE = MergeTree ORDER BY ({order})")
             self.session.query(f"INSERT INTO {name} ({NAMES}) SELECT * FROM file('{file}', 'TSV', '{columns}')")
             self.session.query(f"OPTIMIZE TABLE {name} FINAL")
-        self.bytes = {name: int(size) for name, size in self.rows(
-            "SELECT table, sum(data_compressed_bytes) FROM system.columns WHERE database = 'b' AND name NOT IN ('ms', 'campaign') GROUP BY table")}
 
     def rows(self, sql: str, threads: int = 1) -> list:
         sql += (", " if "SETTINGS" in sql else " SETTINGS ") + f"max_threads = {threads}"
