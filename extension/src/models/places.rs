@@ -84,8 +84,8 @@ unsafe fn rows_of(
             return found;
         }
         let form = &*(*relation).rd_rel;
-        let is_heap = form.relkind == pg_sys::RELKIND_RELATION as i8
-            && form.relam == Oid::from(pg_sys::HEAP_TABLE_AM_OID);
+        let is_heap =
+            form.relkind == pg_sys::RELKIND_RELATION as i8 && form.relam == pg_sys::HEAP_TABLE_AM_OID;
         let pages = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
         let ring = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKREAD);
         let mut map: pg_sys::Buffer = 0;
