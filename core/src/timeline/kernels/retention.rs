@@ -1,7 +1,8 @@
 //! Cohort retention by calendar periods over slices: the same as a [`CohortLog`] of each person.
 //!
 //! Persons that were active in the same periods are alike, so each person is two sets of periods, and the log is asked
-//! once for each pair of sets. Where everybody counts, who was there is all there is to read. Rolling periods need times: [`EachPerson`](super::EachPerson) and the log itself.
+//! once for each pair of sets. Where everybody counts, who was there is all there is to read. Rolling periods need times:
+//! [`EachPerson`](super::EachPerson) and the log itself.
 
 use crate::interrupt::Interrupt;
 use crate::retention::calendar::{DAY, Unit};
