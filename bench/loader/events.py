@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 PARTITIONS = 4
+USERS = 100_000
 DAY_MS = 86_400_000
 
 
@@ -41,7 +42,7 @@ def uuid7(ms: int, rng: random.Random) -> uuid.UUID:
 
 def event(ms: int, identity: uuid.UUID, rng: random.Random) -> bytes:
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms / 1000)) + f".{ms % 1000:03d}Z"
-    user = rng.randrange(100_000)
+    user = rng.randrange(USERS)
     page = f"/products/{rng.randrange(5_000)}"
     value = {
         "messageId": str(identity), "type": "track", "event": rng.choice(("page_viewed", "product_viewed", "cart_updated")),

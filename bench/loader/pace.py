@@ -1,5 +1,6 @@
 """A producer at a steady rate, in a thread: events of about 1 KB, and when each of them was given to the client."""
 
+import json
 import random
 import threading
 import time
@@ -8,7 +9,7 @@ import uuid
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from events import PARTITIONS, event
+from events import PARTITIONS, USERS, event
 
 
 class Pace:
@@ -19,10 +20,17 @@ class Pace:
         for done in admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)]).values():
             done.result(30)
         self.rng = random.Random(5)
-        self.values = [event(int(time.time() * 1000), uuid.uuid4(), self.rng) for _ in range(2000)]
+        self.rests = [self.rest() for _ in range(2000)]
         self.times = []  # of produce(), in the order of all records; record n is in partition n % PARTITIONS
         self.done = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def rest(self) -> bytes:
+        """What an event says beside its identity, person and times."""
+        value = json.loads(event(0, uuid.UUID(int=0), self.rng))
+        for name in ("messageId", "timestamp", "sentAt", "userId", "anonymousId"):
+            del value[name]
+        return json.dumps(value, separators=(",", ":")).encode()[1:]
 
     def start(self) -> float:
         self.began = time.monotonic()
@@ -38,9 +46,12 @@ class Pace:
         while time.monotonic() - started < self.seconds:
             due = int((time.monotonic() - started) * self.rate)
             while sent < due:
-                value = self.values[sent % len(self.values)]
-                # A new identity in an old body: building 1 KB of JSON here would take a core of its own.
-                value = b'{"messageId":"' + str(uuid.UUID(int=self.rng.getrandbits(128), version=4)).encode() + value[value.index(b'","type"'):]
+                # Another identity, person and time before the rest of a body: building 1 KB of JSON here would take a core.
+                rest = self.rests[sent % len(self.rests)]
+                user, now = int(self.rng.random() * USERS), time.time()
+                when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+                value = (f'{{"messageId":"{uuid.UUID(int=self.rng.getrandbits(128), version=4)}","timestamp":"{when}","userId":"user-{user}",'
+                         f'"anonymousId":"anonymous-{user}-0",').encode() + rest
                 self.times.append(time.monotonic())
                 producer.produce(self.topic, value, partition=sent % PARTITIONS)
                 sent += 1

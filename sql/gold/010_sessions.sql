@@ -33,33 +33,27 @@ CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (p
 COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read that view instead.';
 
 SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events']::regclass[], $query$
-    WITH events AS (
+    WITH near AS MATERIALIZED (
+        -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
+        -- events continue an older session.
+        SELECT e.person, e.event_time, e.event_type, e.page_path, e.page_url,
+               e.utm_source, e.utm_medium, e.utm_campaign,
+               e.referrer_host, e.click_id, e.platform, e.device, e.country
+          FROM silver.events AS e
+         WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
+           AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
+           AND e.person IS NOT NULL
+    ), events AS (
+        -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be
+        -- sorted.
         SELECT n.*,
                tidemark.sessionize(n.event_time, interval '30 minutes')
                    OVER (PARTITION BY n.person ORDER BY n.event_time) AS started_at
-          FROM (
-            -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
-            -- events continue an older session.
-            SELECT e.person, e.event_time, e.event_type, e.page_path, e.page_url,
-                   e.utm_source, e.utm_medium, e.utm_campaign,
-                   e.referrer_host, e.click_id, e.platform, e.device, e.country
-              FROM silver.events AS e
-             WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
-               AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-               AND e.person IS NOT NULL
-            UNION ALL
-            -- And of the days after only persons matter who were there in the last 30 minutes.
-            SELECT e.person, e.event_time, e.event_type, e.page_path, e.page_url,
-                   e.utm_source, e.utm_medium, e.utm_campaign,
-                   e.referrer_host, e.click_id, e.platform, e.device, e.country
-              FROM (SELECT DISTINCT l.person
-                      FROM silver.events AS l
-                     WHERE l.event_time >= $2::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
-                       AND l.event_time < $2::timestamp AT TIME ZONE 'UTC'
-                       AND l.person IS NOT NULL) AS late
-              JOIN silver.events AS e ON e.person = late.person
-             WHERE e.event_time >= $2::timestamp AT TIME ZONE 'UTC'
-               AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC') AS n
+          FROM near AS n
+         WHERE n.event_time < $2::timestamp AT TIME ZONE 'UTC'
+            OR n.person IN (SELECT late.person FROM near AS late
+                             WHERE late.event_time >= $2::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
+                               AND late.event_time < $2::timestamp AT TIME ZONE 'UTC')
     ), sessions AS (
         SELECT s.person,
                s.started_at,

@@ -27,31 +27,23 @@ COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
 
 SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, p.person, p.chain
-      FROM (SELECT e.event_date, e.person,
+      FROM (SELECT d.event_date, e.person,
                    tidemark.funnel(interval '1 day', e.event_time,
-                       silver.is_page_view(e.event_type) AND e.enters,
+                       -- Only a page view of the date itself is an entry.
+                       silver.is_page_view(e.event_type)
+                           AND e.event_time < d.starts_at + interval '24 hours',
                        e.event_type = 'product_viewed',
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
                        silver.is_purchase(e.event_type)) AS chain
-              FROM (
-                -- Only a page view of the date itself is an entry.
-                SELECT o.event_date, o.person, o.event_time, o.event_type, true AS enters
-                  FROM silver.events AS o
-                 WHERE o.event_time >= $1::timestamp AT TIME ZONE 'UTC'
-                   AND o.event_time < $2::timestamp AT TIME ZONE 'UTC' AND o.person IS NOT NULL
-                UNION ALL
-                -- And of the day after only those matter who entered.
-                SELECT entry.event_date, o.person, o.event_time, o.event_type, false
-                  FROM (SELECT DISTINCT v.event_date, v.person
-                          FROM silver.events AS v
-                         WHERE v.event_time >= $1::timestamp AT TIME ZONE 'UTC'
-                           AND v.event_time < $2::timestamp AT TIME ZONE 'UTC'
-                           AND v.person IS NOT NULL AND silver.is_page_view(v.event_type)) AS entry
-                  JOIN silver.events AS o ON o.person = entry.person AND o.event_date = entry.event_date + 1
-                 WHERE o.event_time >= ($1 + 1)::timestamp AT TIME ZONE 'UTC'
-                   AND o.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC') AS e
-             GROUP BY e.event_date, e.person) AS p
+              FROM (SELECT day::date AS event_date, day AT TIME ZONE 'UTC' AS starts_at
+                      FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
+              JOIN silver.events AS e
+                ON e.event_time >= d.starts_at AND e.event_time < d.starts_at + interval '48 hours'
+             WHERE e.person IS NOT NULL
+               AND e.event_time >= $1::timestamp AT TIME ZONE 'UTC'
+               AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
+             GROUP BY d.event_date, e.person) AS p
      WHERE cardinality(p.chain) > 0
 $query$, key => ARRAY['event_date', 'person']::name[], lookahead_days => 1, live => true, scope => 'person');
 
