@@ -11,6 +11,7 @@ import sys
 
 from backlog import backlog
 from events import CASES, produce
+from history import history
 from latency import latency
 from runs import Servers, copy_on_the_server, loader, python_consumer
 
@@ -25,7 +26,8 @@ def main() -> int:
     parser.add_argument("--scratch", required=True, help="directory that the server may write to")
     parser.add_argument("--events", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default=",".join(CASES), help="names of CASES, and backlog: memory with a backlog of --backlog-gb")
+    parser.add_argument("--cases", default=",".join(CASES), help="names of CASES; backlog: memory with a backlog of --backlog-gb; "
+                        "history: a stream beside one event a day since 1970")
     parser.add_argument("--rate", type=int, default=11_500, help="events a second of the latency part")
     parser.add_argument("--seconds", type=int, default=60, help="length of the latency part, 0 to leave it out")
     parser.add_argument("--backlog-gb", type=float, default=10, help="size of the case backlog, which --cases has to name")
@@ -41,8 +43,11 @@ def main() -> int:
     if "backlog" in names:
         names.remove("backlog")
         backlog(servers, args.backlog_gb, args.budget_mib, args.lanes, args.backlog_seconds)
-        if not names:
-            return 0
+    if "history" in names:
+        names.remove("history")
+        history(servers, args.events, args.rounds)
+    if not names:
+        return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")
     print("| case | loader | server-side COPY | loader / COPY | Python consumer | loader / Python | CPU s per M events: "
           "loader, Postgres, broker; Postgres of COPY | WAL B/event | loader peak RSS MiB | outcome |")

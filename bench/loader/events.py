@@ -21,6 +21,7 @@ class Case:
     unique: bool = True
     duplicates: float = 0.0
     poison: float = 0.0
+    days: int = 0  # beside the others, one event of each of so many days before today
     flags: tuple = ()
 
 
@@ -71,11 +72,24 @@ def produce(brokers: str, topic: str, count: int, case: Case) -> None:
     for done in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "-1"})]).values():
         done.result(30)
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "compression.type": "none", "queue.buffering.max.messages": 200_000})
+
+    def send(value: bytes, partition: int, ms: int) -> None:
+        while True:
+            try:
+                return producer.produce(topic, value, partition=partition, timestamp=ms)
+            except BufferError:
+                producer.poll(0.1)
+
     rng = random.Random(11)
     start = int(time.time() * 1000) - 2 * DAY_MS
     last = None
+    old = 0
     for n in range(count):
         ms = start + n * 2 * DAY_MS // count
+        while old * count < n * case.days:
+            old += 1
+            identity = uuid.UUID(int=rng.getrandbits(128), version=4)
+            send(event(start - old * DAY_MS, identity, rng), old % PARTITIONS, ms)
         dice = rng.random()
         if last is not None and dice < case.duplicates:
             value = last
@@ -84,10 +98,5 @@ def produce(brokers: str, topic: str, count: int, case: Case) -> None:
         else:
             identity = uuid7(ms, rng) if case.uuid7 else uuid.UUID(int=rng.getrandbits(128), version=4)
             value = last = event(ms, identity, rng)
-        while True:
-            try:
-                producer.produce(topic, value, partition=n % PARTITIONS, timestamp=ms)
-                break
-            except BufferError:
-                producer.poll(0.1)
+        send(value, n % PARTITIONS, ms)
     producer.flush(60)

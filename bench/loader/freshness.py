@@ -114,11 +114,11 @@ def run(servers: Servers, live: bool) -> None:
         if live and answers:
             print(f"* the {len(answers)} answers of the live view took {min(answers):.1f} to {max(answers):.1f} s")
         if not live:
-            print("\n| model | refreshes | mean s | last s |\n|---|---:|---:|---:|")
-            for row in db.execute("""SELECT model, count(*), avg(seconds)::float8,
+            print("\n| model | way | refreshes | mean s | last s |\n|---|---|---:|---:|---:|")
+            for row in db.execute("""SELECT model, way, count(*), avg(seconds)::float8,
                                             (array_agg(seconds ORDER BY id DESC))[1]::float8 FROM tidemark.refresh_log
-                                      WHERE id > %s GROUP BY 1 ORDER BY sum(seconds) DESC""", (logged,)):
-                print("| `{}` | {} | {:.2f} | {:.2f} |".format(*row))
+                                      WHERE id > %s GROUP BY 1, 2 ORDER BY sum(seconds) DESC""", (logged,)):
+                print("| `{}` | {} | {} | {:.2f} | {:.2f} |".format(*row))
         sys.stdout.flush()
 
 

@@ -36,7 +36,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
     WITH near AS MATERIALIZED (
         -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
         -- events continue an older session.
-        SELECT e.person, e.event_time, e.event_type, e.page_path, e.page_url,
+        SELECT e.person, e.event_date, e.event_time, e.event_type, e.page_path, e.page_url,
                e.utm_source, e.utm_medium, e.utm_campaign,
                e.referrer_host, e.click_id, e.platform, e.device, e.country
           FROM silver.events AS e
@@ -56,6 +56,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                                AND late.event_time < $2::timestamp AT TIME ZONE 'UTC')
     ), sessions AS (
         SELECT s.person,
+               -- That of the first event: nobody has a session on a date without an event on it.
+               min(s.event_date) AS event_date,
                s.started_at,
                max(s.event_time) AS ended_at,
                count(*) AS events,
@@ -77,7 +79,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
          WHERE s.started_at >= $1::timestamp AT TIME ZONE 'UTC' AND s.started_at < $2::timestamp AT TIME ZONE 'UTC'
          GROUP BY s.person, s.started_at
     )
-    SELECT (s.started_at AT TIME ZONE 'UTC')::date AS event_date,
+    SELECT s.event_date,
            tidemark.session_id(s.person, s.started_at) AS session_id,
            s.person,
            s.started_at,

@@ -27,7 +27,8 @@ COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
 
 SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, p.person, p.chain
-      FROM (SELECT d.event_date, e.person,
+      FROM (SELECT min(e.event_date) AS event_date,  -- of an entry, if there is a chain
+                   e.person,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
                        silver.is_page_view(e.event_type)

@@ -1,28 +1,17 @@
 -- Who was active when: one row per person and date, from which retention and the lifecycle across dates are computed.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold.person_days (
-    event_date date NOT NULL,
-    person text NOT NULL,
-    events bigint NOT NULL,
-    PRIMARY KEY (event_date, person)
-);
-CREATE INDEX IF NOT EXISTS person_days_person ON gold.person_days (person, event_date);
-COMMENT ON TABLE gold.person_days IS
-    'One row per person and UTC date with events, '
-    'as of the last refresh: for retention, lifecycle and anything else by person and day.';
+CREATE OR REPLACE VIEW gold.person_days AS
+SELECT a.event_date, a.person, sum(a.events)::bigint AS events
+  FROM gold_storage.person_activity AS a
+ GROUP BY a.event_date, a.person;
+COMMENT ON VIEW gold.person_days IS
+    'One row per person and UTC date with events, as of the last refresh: '
+    'for retention, lifecycle and anything else by person and day.';
 COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
 COMMENT ON COLUMN gold.person_days.person IS 'Who it was: the user_id, or the anonymous_id before login.';
 COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
 GRANT SELECT ON gold.person_days TO tidemark_reader;
-
-SELECT tidemark.create_model('gold.person_days', ARRAY['silver.events']::regclass[], $query$
-    SELECT e.event_date, e.person, count(*) AS events
-      FROM silver.events AS e
-     WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-       AND e.person IS NOT NULL
-     GROUP BY e.event_date, e.person
-$query$, key => ARRAY['event_date', 'person']::name[], live => true, scope => 'person');
 
 -- Weekly retention. Complete is a week that ended before the last date with events did: the answer depends on what was
 -- loaded and not on the clock.
@@ -50,7 +39,7 @@ COMMENT ON COLUMN gold_storage.retention_stored.weeks_since IS 'Weeks since.';
 COMMENT ON COLUMN gold_storage.retention_stored.cohort_persons IS 'Size of the cohort.';
 COMMENT ON COLUMN gold_storage.retention_stored.persons IS 'Persons who were active in that week.';
 COMMENT ON COLUMN gold_storage.retention_stored.pct IS 'persons in percent of cohort_persons.';
-SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY['gold.person_days']);
+SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY['gold_storage.person_activity']);
 
 CREATE OR REPLACE VIEW gold.retention_weekly AS
 SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold_storage.retention_stored AS r;
@@ -107,7 +96,7 @@ COMMENT ON COLUMN gold_storage.lifecycle_stored.new_persons IS 'Active for the f
 COMMENT ON COLUMN gold_storage.lifecycle_stored.returning_persons IS 'Active in this period and the one before.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.resurrected_persons IS 'Active again after a pause.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.dormant_persons IS 'Active in the period before only.';
-SELECT tidemark.manage_materialized_view('gold_storage.lifecycle_stored', ARRAY['gold.person_days']);
+SELECT tidemark.manage_materialized_view('gold_storage.lifecycle_stored', ARRAY['gold_storage.person_activity']);
 
 DO $$
 DECLARE

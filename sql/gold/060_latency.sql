@@ -16,10 +16,10 @@ COMMENT ON COLUMN gold_storage.load_times.platform IS 'Platform; unknown where e
 COMMENT ON COLUMN gold_storage.load_times.page_views IS 'Page views whose time was measured; the others are left out.';
 COMMENT ON COLUMN gold_storage.load_times.sketch IS 'DDSketch of load_ms, to be merged by tidemark.ddsketch_union_agg.';
 
-SELECT tidemark.create_model('gold_storage.load_times', ARRAY['silver.page_views']::regclass[], $query$
+SELECT tidemark.create_model('gold_storage.load_times', ARRAY['silver.events']::regclass[], $query$
     SELECT e.event_date, COALESCE(e.platform, 'unknown') AS platform, count(*) AS page_views,
            tidemark.ddsketch_agg(e.load_ms::double precision) AS sketch
-      FROM silver.page_views AS e
+      FROM silver.events AS e
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
        AND e.load_ms IS NOT NULL
      GROUP BY e.event_date, COALESCE(e.platform, 'unknown')

@@ -15,7 +15,9 @@ BEGIN
             ('gold.funnel_daily', 'gold_storage.funnel_facts'),
             ('gold.latency_daily', 'gold_storage.load_times'),
             ('gold.latency_daily_by_platform', 'gold_storage.load_times'),
-            ('gold.revenue_daily', 'silver.purchases')
+            ('gold.person_days', 'gold_storage.person_activity'),
+            ('gold.revenue_daily', 'silver.purchases'),
+            ('silver.page_views', 'silver.events')
         ) AS v(view_name, model)
     LOOP
         definition := pg_catalog.replace(pg_catalog.pg_get_viewdef(pair.view_name::regclass),

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS silver.events (
     os text,
     country text,
     locale text,
+    load_ms integer,
     received_at timestamptz NOT NULL,
     loaded_at timestamptz NOT NULL
 ) PARTITION BY RANGE (event_time);
@@ -81,6 +82,9 @@ COMMENT ON COLUMN silver.events.country IS
     'Country as the event says, in general an ISO 3166 code; NULL when it does not.';
 COMMENT ON COLUMN silver.events.locale IS
     'Language and region of the client, for example en-GB; NULL when the event does not say.';
+COMMENT ON COLUMN silver.events.load_ms IS
+    'How long the page took to load, in milliseconds; NULL where it was not measured, below 0 or above an hour, '
+    'and for events that are no page views.';
 COMMENT ON COLUMN silver.events.received_at IS
     'When the broker got it; received_at - event_time is its lateness. '
     'The event time itself where nobody knows the receipt.';
@@ -163,6 +167,7 @@ BEGIN
            COALESCE(silver.json_text(e.context -> 'country'),
                     silver.json_text(e.context #> '{location,country}')) AS country,
            silver.json_text(e.context -> 'locale') AS locale,
+           CASE WHEN e.load BETWEEN 0 AND 3600000 THEN round(e.load)::integer END AS load_ms,
            e.received_at,
            e.loaded_at,
            {{properties}} AS properties
@@ -178,7 +183,9 @@ BEGIN
                            COALESCE(silver.json_text(c.page -> 'title'),
                                     silver.json_text(c.properties -> 'title')) AS page_title,
                            COALESCE(silver.json_text(c.page -> 'referrer'),
-                                    silver.json_text(c.properties -> 'referrer')) AS referrer
+                                    silver.json_text(c.properties -> 'referrer')) AS referrer,
+                           COALESCE(silver.json_numeric(c.properties #> '{performance,load_ms}'),
+                                    silver.json_numeric(c.properties -> 'load_ms')) AS load
                       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,
                                    b.loaded_at, b.payload, b.context, b.context -> 'page' AS page,
                                    b.context -> 'campaign' AS campaign, b.context -> 'device' AS device,

@@ -29,14 +29,18 @@ struct Known {
     reads: bool,
     /// The columns that hold the person of the row.
     persons: Vec<i16>,
+    /// The columns that hold the date of a row of the source of that person.
+    dates: Vec<i16>,
 }
 
-const CONSTANT: Known = Known { reads: false, persons: vec![] };
+const CONSTANT: Known = Known { reads: false, persons: vec![], dates: vec![] };
 
 /// The walk through one query.
 struct Scope {
     source: Oid,
     person: i16,
+    /// Its column event_date.
+    date: i16,
     /// The CTEs of each level, the outermost first.
     ctes: Vec<Vec<(String, Known)>>,
 }
@@ -46,6 +50,8 @@ struct From<'a> {
     entries: &'a [*mut pg_sys::RangeTblEntry],
     /// Columns that hold the same person in every row of the level.
     same: Vec<Vec<Column>>,
+    /// Columns that hold a date of that person.
+    dates: Vec<Column>,
     /// Subqueries in conditions that compare the person, and so do not mix.
     compared: usize,
 }
@@ -140,6 +146,22 @@ impl From<'_> {
         self.same.iter().position(|columns| columns.contains(&column))
     }
 
+    /// Whether an expression is a date of the person of its row: such a column, or the least or greatest of a group.
+    unsafe fn is_date(&self, node: *mut Node) -> bool {
+        // SAFETY: the tag says which node it is; see `column`.
+        unsafe {
+            if (*node).type_ == NodeTag::T_Aggref {
+                let aggregate = &*node.cast::<pg_sys::Aggref>();
+                let [argument] = nodes::<pg_sys::TargetEntry>(aggregate.args) else { return false };
+                let name = pg_sys::get_func_name(aggregate.aggfnoid);
+                return u32::from(aggregate.aggfnoid) < pg_sys::FirstUnpinnedObjectId
+                    && matches!(CStr::from_ptr(name).to_bytes(), b"min" | b"max")
+                    && self.is_date((**argument).expr.cast());
+            }
+            self.column(node).is_some_and(|column| self.dates.contains(&column))
+        }
+    }
+
     /// Whether a clause of GROUP BY, PARTITION BY or DISTINCT has the person.
     unsafe fn has_person(&self, clause: *mut pg_sys::List, targets: *mut pg_sys::List) -> bool {
         // SAFETY: lists of an analyzed query.
@@ -182,7 +204,7 @@ impl Scope {
         unsafe {
             match entry.rtekind {
                 pg_sys::RTEKind::RTE_RELATION if entry.relid == self.source && entry.inh => {
-                    Ok(Known { reads: true, persons: vec![self.person] })
+                    Ok(Known { reads: true, persons: vec![self.person], dates: vec![self.date] })
                 }
                 pg_sys::RTEKind::RTE_RELATION => Err("it reads a part of the source, or another table"),
                 pg_sys::RTEKind::RTE_SUBQUERY => {
@@ -221,6 +243,7 @@ impl Scope {
                     }
                     if known.reads {
                         from.same.push(known.persons.iter().map(|column| (number, *column)).collect());
+                        from.dates.extend(known.dates.iter().map(|column| (number, *column)));
                     }
                     Ok(known.reads)
                 }
@@ -277,6 +300,7 @@ impl Scope {
                 let mut left = self.branches(both.larg, entries)?;
                 let right = self.branches(both.rarg, entries)?;
                 left.persons.retain(|column| right.persons.contains(column));
+                left.dates.retain(|column| right.dates.contains(column));
                 left
             } else {
                 let number = (*node.cast::<pg_sys::RangeTblRef>()).rtindex as usize;
@@ -355,7 +379,7 @@ impl Scope {
                     level.push((name, known));
                 }
             }
-            let mut from = From { entries: nodes(query.rtable), same: vec![], compared: 0 };
+            let mut from = From { entries: nodes(query.rtable), same: vec![], dates: vec![], compared: 0 };
             if !query.setOperations.is_null() {
                 let known = self.branches(query.setOperations, from.entries);
                 self.ctes.pop();
@@ -396,50 +420,49 @@ impl Scope {
             if !query.distinctClause.is_null() && !from.has_person(query.distinctClause, targets) {
                 return Err("its DISTINCT leaves out the column");
             }
-            let persons = nodes::<pg_sys::TargetEntry>(targets)
-                .iter()
-                .filter(|target| !(***target).resjunk && from.person((***target).expr.cast()).is_some())
-                .map(|target| (**target).resno)
-                .collect();
-            Ok(Known { reads, persons })
+            let that = |holds: &dyn Fn(*mut Node) -> bool| {
+                let targets = nodes::<pg_sys::TargetEntry>(targets).iter();
+                targets
+                    .filter(|t| !(***t).resjunk && holds((***t).expr.cast()))
+                    .map(|t| (**t).resno)
+                    .collect()
+            };
+            let persons = that(&|node| from.person(node).is_some());
+            Ok(Known { reads, persons, dates: that(&|node| from.is_date(node)) })
         }
     }
 }
 
-/// Why the rows of a query may depend on rows of other persons; `None` if they do not.
-unsafe fn problem(
-    plan: &pg_sys::CachedPlanSource,
-    source: Oid,
-    person: i16,
-    column: &CStr,
-) -> Option<Reason> {
+/// Whether nobody has rows on a date without rows of the source on that date; an error where the rows of a query may
+/// depend on rows of other persons.
+unsafe fn scoped(plan: &pg_sys::CachedPlanSource, mut scope: Scope, column: &CStr) -> Result<bool, Reason> {
     // SAFETY: the lists are those of an analyzed statement.
     unsafe {
-        let [query] = nodes::<pg_sys::Query>(plan.query_list) else { return Some("it is not one SELECT") };
-        if relations(plan) != [source] {
-            return Some("it reads other tables than its source, or a view");
+        let [query] = nodes::<pg_sys::Query>(plan.query_list) else { return Err("it is not one SELECT") };
+        if relations(plan) != [scope.source] {
+            return Err("it reads other tables than its source, or a view");
         }
         let mut found = Found::default();
         look(query.cast(), (&raw mut found).cast());
         if found.unsuitable {
-            return Some("it takes a sample, a row as a whole, the time, or a function that may read tables");
+            return Err("it takes a sample, a row as a whole, the time, or a function that may read tables");
         }
-        let known = match (Scope { source, person, ctes: vec![] }).level(&**query) {
-            Ok(known) => known,
-            Err(reason) => return Some(reason),
+        let known = scope.level(&**query)?;
+        let number = |name: &CStr| {
+            let mut targets = nodes::<pg_sys::TargetEntry>((**query).targetList).iter();
+            targets.find(|t| !(***t).resjunk && CStr::from_ptr((***t).resname) == name).map(|t| (**t).resno)
         };
-        let holds = nodes::<pg_sys::TargetEntry>((**query).targetList).iter().any(|target| {
-            !(**target).resjunk
-                && CStr::from_ptr((**target).resname) == column
-                && known.persons.contains(&(**target).resno)
-        });
-        (!holds).then_some("the column of the table is not the column of the source, unchanged")
+        if !number(column).is_some_and(|number| known.persons.contains(&number)) {
+            return Err("the column of the table is not the column of the source, unchanged");
+        }
+        Ok(number(c"event_date").is_some_and(|number| known.dates.contains(&number)))
     }
 }
 
-pg_function! {
-    /// `scope_problem(role oid, query text, source regclass, person text, scope text) -> text`.
-    fn tidemark_scope_problem(fcinfo) {
+/// What the analysis says; the arguments are those of `scope_problem`.
+unsafe fn result(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool, Reason> {
+    // SAFETY: the function has these arguments.
+    unsafe {
         let role = role(fcinfo, |role| role);
         let text = |index, name: &str| match args::text(fcinfo, index, name).map(CString::new) {
             Some(Ok(text)) => text,
@@ -447,11 +470,30 @@ pg_function! {
         };
         let (query, person, column) = (text(1, "query"), text(3, "person"), text(4, "scope"));
         let source = Oid::from(args::datum(fcinfo, 2).map_or(0, |oid| oid.value() as u32));
-        let number = pg_sys::get_attnum(source, person.as_ptr());
-        let problem = as_owner(role, || analyzed(&query, |plan| problem(plan, source, number, &column)));
-        match problem.and_then(IntoDatum::into_datum) {
+        let number = |name: &CStr| pg_sys::get_attnum(source, name.as_ptr());
+        as_owner(role, || {
+            analyzed(&query, |plan| {
+                let scope =
+                    Scope { source, person: number(&person), date: number(c"event_date"), ctes: vec![] };
+                scoped(plan, scope, &column)
+            })
+        })
+    }
+}
+
+pg_function! {
+    /// `scope_problem(role oid, query text, source regclass, person text, scope text) -> text`.
+    fn tidemark_scope_problem(fcinfo) {
+        match result(fcinfo).err().and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
             None => args::return_null(fcinfo),
         }
+    }
+}
+
+pg_function! {
+    /// `scope_needs_rows(role oid, query text, source regclass, person text, scope text) -> bool`.
+    fn tidemark_scope_needs_rows(fcinfo) {
+        pg_sys::Datum::from(result(fcinfo) == Ok(true))
     }
 }

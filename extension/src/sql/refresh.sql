@@ -84,6 +84,16 @@ rows of its source with other values of column person, as a role sees it and
 without running it. NULL: they do not. For the extension''s owner only.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.scope_needs_rows(role oid, query text, source regclass, person text, scope text)
+RETURNS boolean
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_scope_needs_rows';
+COMMENT ON FUNCTION tidemark_internal.scope_needs_rows(oid, text, regclass, text, text) IS
+'Whether event_date, as a query returns it for a value of column scope, is
+that of a row of its source with this value: the column itself, or the least
+or greatest of a group. Then who has no row on a date has no result on it.
+False where tidemark_internal.scope_problem has a reason.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_needs_rows(oid, text, regclass, text, text) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.ids_type(model tidemark_internal.models) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
@@ -180,6 +190,26 @@ same.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_query(tidemark_internal.models, text, text, text, boolean)
   FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.present_statement(model tidemark_internal.models) RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 1000
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT format('SELECT array_agg(p.person) FROM unnest($3::%1$s) AS p(person)
+                        WHERE EXISTS (SELECT FROM %2$s AS s WHERE s.%3$I = p.person AND s.event_date = $1)
+                           OR EXISTS (SELECT FROM %4$s AS t WHERE t.%5$I = p.person AND t.event_date = $1)',
+                      tidemark_internal.ids_type(present_statement.model), s.source, model.scope_source, model.target,
+                      model.scope)
+          FROM tidemark_internal.model_sources s
+          JOIN pg_class c ON c.oid = model.target
+         WHERE s.model = model.name AND model.lookback_days + model.lookahead_days > 0
+           AND tidemark_internal.scope_needs_rows(c.relowner, model.query, s.source, model.scope_source, model.scope));
+COMMENT ON FUNCTION tidemark_internal.present_statement(tidemark_internal.models) IS
+'Part of tidemark.refresh: the statement that says which of some persons
+($3) have rows of the source or of the model on a date ($1). On the dates
+around those that changed they are the only ones whose rows may change. NULL
+where all must be looked at: the model reads no such dates, or may have
+results for who has no rows.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.present_statement(tidemark_internal.models) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.horizon_age(model text, event_date date) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
@@ -246,7 +276,7 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.m
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
     added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
     OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT last_row tid, OUT counted boolean,
-    OUT count_seconds float8, OUT seen bytea, OUT source_rows bigint)
+    OUT count_seconds float8, OUT seen bytea, OUT source_rows bigint, OUT computed_persons integer)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- a plan per date: compiling it costs more than it gains
@@ -310,6 +340,11 @@ BEGIN
                     tidemark_internal.execute_as_owner(model.target, stored, event_date)::bigint;
                 count_seconds := extract(epoch FROM clock_timestamp() - began);
                 IF way = 'scope' THEN
+                    statement := tidemark_internal.present_statement(model);
+                    IF statement IS NOT NULL THEN
+                        persons := coalesce(tidemark_internal.execute_as_owner(model.target, statement, event_date,
+                                                                               persons)::text[], '{}');
+                    END IF;
                     statement := tidemark_internal.model_statement(model, way, touched);
                 ELSE
                     looked := tidemark_internal.find_added(model, event_date, added_by, added, known.last_row);
@@ -321,6 +356,7 @@ BEGIN
                 END IF;
                 CONTINUE WHEN statement IS NULL;
                 began := clock_timestamp();
+                computed_persons := CASE way WHEN 'scope' THEN cardinality(persons) END;
                 result := tidemark_internal.execute_as_owner(
                     model.target, statement, event_date, CASE way WHEN 'scope' THEN persons ELSE added_by END)::json;
                 -- What is seen beyond the marks is still to come; but persons are computed with all that is seen.
@@ -363,6 +399,7 @@ BEGIN
         END LOOP;
     END IF;
     way := 'recompute';
+    computed_persons := NULL;
     last_row := NULL;
     counted := true;
     count_seconds := NULL;

@@ -207,7 +207,7 @@ BEGIN
                                                                rows_updated, rows_deleted, seconds, way, persons)
                     VALUES (coalesce(refresh_step.run, began), candidate, day, clock_timestamp(), change.inserted,
                             change.updated, change.deleted, extract(epoch FROM clock_timestamp() - began), change.way,
-                            CASE WHEN change.way = 'scope' THEN cardinality(marks.persons) END);
+                            change.computed_persons);
                     INSERT INTO tidemark_internal.model_dates AS d (model, event_date, rows, horizon, cluster,
                                                                     last_row, counted_at, count_seconds, seen,
                                                                     source_rows)

@@ -47,6 +47,39 @@ mod tests {
     }
 
     #[pg_test]
+    fn where_a_result_needs_a_row_of_its_date_is_known() {
+        run("CREATE TABLE public.t (person text NOT NULL, event_date date, at timestamptz, n int);
+             CREATE AGGREGATE public.min(date) (SFUNC = date_larger, STYPE = date)");
+        let needs = |query: &str| {
+            text(&format!(
+                "SELECT tidemark_internal.scope_needs_rows(10, $query${query}$query$, 'public.t', 'person', 'person')"
+            ))
+        };
+        for query in [
+            "SELECT event_date, person FROM public.t",
+            "SELECT min(event_date) AS event_date, person FROM public.t GROUP BY person, n",
+            "WITH a AS (SELECT event_date AS d, person FROM public.t) SELECT max(d) AS event_date, person FROM a GROUP BY person",
+            "SELECT b.event_date, person FROM public.t a JOIN public.t b USING (person)",
+            "SELECT event_date, person FROM public.t UNION SELECT max(event_date), person FROM public.t GROUP BY 2",
+        ] {
+            assert_eq!(needs(query), "true", "{query}");
+        }
+        for query in [
+            "SELECT event_date + 1 AS event_date, person FROM public.t",
+            "SELECT (at AT TIME ZONE 'UTC')::date AS event_date, person FROM public.t",
+            "SELECT d AS event_date, person FROM (VALUES (date '2026-01-01')) AS x(d) JOIN public.t ON event_date < d",
+            "SELECT public.min(event_date) AS event_date, person FROM public.t GROUP BY person",
+            "SELECT min(event_date + n) AS event_date, person FROM public.t GROUP BY person",
+            "SELECT max(d) AS event_date, person FROM public.t CROSS JOIN (VALUES (date '2026-01-01')) AS x(d) GROUP BY person",
+            "SELECT event_date, person FROM public.t UNION SELECT event_date + 1, person FROM public.t",
+            "SELECT event_date AS day, person FROM public.t",
+            "SELECT min(event_date) AS event_date, max(person) AS person FROM public.t",
+        ] {
+            assert_eq!(needs(query), "false", "{query}");
+        }
+    }
+
+    #[pg_test]
     fn queries_that_may_mix_persons_are_refused() {
         run("CREATE TABLE public.t (person text NOT NULL, at timestamptz, n int, tags text[]);
              CREATE TABLE public.other (person text);

@@ -89,7 +89,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 1,
         lookahead: 2,
         scope: Some("person"),
-        query: "SELECT (s.started_at AT TIME ZONE 'UTC')::date AS event_date, s.person, s.started_at,
+        query: "SELECT min(s.event_date) AS event_date, s.person, s.started_at,
                        max(s.event_time) AS ended_at, count(*) * factor() AS events, sum(s.amount) AS amount
                   FROM (SELECT c.*, tidemark.sessionize(c.event_time, interval '24 hours')
                                     OVER (PARTITION BY c.person ORDER BY c.event_time) AS started_at

@@ -442,7 +442,7 @@ fn a_refresh_that_takes_long_keeps_nobodys_marks() {
     let database = cluster::shared().database();
     load(&database, &lines()[..1], &[]);
     let mut blocker = database.connect();
-    blocker.batch_execute("BEGIN; LOCK TABLE silver.page_views IN ACCESS EXCLUSIVE MODE").unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE gold_storage.session_facts IN ACCESS EXCLUSIVE MODE").unwrap();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     std::thread::scope(|scope| {
         let first = scope.spawn(|| database.connect().batch_execute("CALL tidemark.refresh()"));
