@@ -1,30 +1,35 @@
-//! Counts of rows by event, value of a property and quarter of an hour: what trends need of a date without its slices.
-//! Any zone of today is a sum of quarters.
+//! Counts of rows by event, value of a property and date or quarter of an hour: what trends need of a date without its
+//! slices. Any zone of today is a sum of quarters.
+//!
+//! A value counts one column in one of the two ways, so that a question about few numbers reads few bytes.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 0, 1 | version 1, kind `c` |
-//! | 2, 3 | 0 |
+//! | 2 | 0 by date, 1 by slot, 2 or 3 the same without any groups |
+//! | 3 | 0 |
 //! | 4 to 7 | rows |
 //! | 8 to 11 | 0 |
 //! | 12 to 15 | checksum of everything else |
-//! | then, varints | per column, ascending: its number, and how many bytes follow, which are its groups |
+//! | then, varints | groups, ascending |
 //!
-//! A group, of one code and event: both, the rows, and how many bytes follow, which are its slots. A slot: its number
-//! less that of the one before, and the rows.
+//! A group, of one code and event: both, and the rows, or how many slots follow. A slot: its number less that of the one
+//! before, and the rows. Of the column of events all codes are 0.
 //!
-//! Column 0 is the event, whose groups have the code 0. A property is left out if counting it takes many numbers, as of
-//! pages of a small date: then there is little to gain.
+//! A column is left without groups if counting it takes many numbers, as of pages of a small date: then there is little
+//! to gain.
 
 use super::encode::Builder;
 use super::view::{Corrupt, VERSION, checksum, header};
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::codec::{Reader, Writer};
 use crate::interrupt::{Interrupt, sort};
 use crate::retention::calendar::DAY;
 use crate::{AVec, Global};
 
 pub(super) const COUNTS: u8 = b'c';
 const HEADER: usize = 16;
+const BY_SLOT: u8 = 1;
+const WITHOUT: u8 = 2;
 /// Microseconds of a slot.
 pub const SLOT: i64 = 900_000_000;
 const SLOTS: u64 = (DAY / SLOT) as u64;
@@ -38,49 +43,53 @@ pub struct Cell {
     pub code: u32,
     /// The code of the event.
     pub event: u32,
-    /// Which quarter of an hour of the date.
+    /// Which quarter of an hour of the date, 0 if not by slot.
     pub slot: u8,
     /// The rows, at least one.
     pub rows: u64,
 }
 
 impl Builder {
-    /// Counts what was added, which must be of one date.
-    pub fn counts(&self, interrupt: impl Interrupt) -> Vec<u8> {
+    /// Counts what was added, which must be of one date: by date and by slot for each column, the event first.
+    pub fn counts(&self, interrupt: impl Interrupt) -> Vec<[Vec<u8>; 2]> {
+        let mut keys: Vec<u64> = Vec::with_capacity(self.len());
+        (0..=self.properties())
+            .map(|column| {
+                keys.clear();
+                keys.extend(self.each(column).map_while(|(code, event, time)| {
+                    let slot = (time.rem_euclid(DAY) / SLOT) as u64;
+                    (code.max(event) < CODES).then(|| u64::from(code) << 36 | u64::from(event) << 8 | slot)
+                }));
+                sort(&mut keys, interrupt, u64::cmp);
+                [(0, 8), (BY_SLOT, 0)].map(|(way, shift)| {
+                    let cells = keys.chunk_by(|a, b| a >> shift == b >> shift).count();
+                    let without = keys.len() < self.len() || cells > (self.len() / 4).max(1000);
+                    self.counted(if without { &[] } else { &keys }, way | if without { WITHOUT } else { 0 })
+                })
+            })
+            .collect()
+    }
+
+    fn counted(&self, keys: &[u64], way: u8) -> Vec<u8> {
         let mut out = AVec::new_in(Global);
         let mut w = Writer::new(&mut out, VERSION);
-        [COUNTS, 0, 0].iter().for_each(|byte| w.u8(*byte));
+        [COUNTS, way, 0].iter().for_each(|byte| w.u8(*byte));
         [self.len() as u32, 0, 0].iter().for_each(|n| w.u32(*n));
-        let mut keys: Vec<u64> = Vec::with_capacity(self.len());
-        for column in 0..=self.properties() {
-            keys.clear();
-            keys.extend(self.each(column).map_while(|(code, event, time)| {
-                let slot = (time.rem_euclid(DAY) / SLOT) as u64;
-                (code.max(event) < CODES).then(|| u64::from(code) << 36 | u64::from(event) << 8 | slot)
-            }));
-            sort(&mut keys, interrupt, u64::cmp);
-            let cells = keys.chunk_by(|a, b| a == b).count();
-            if keys.len() < self.len() || cells > (self.len() / 4).max(1000) {
+        for group in keys.chunk_by(|a, b| a >> 8 == b >> 8) {
+            w.varint(group[0] >> 36);
+            w.varint(group[0] >> 8 & u64::from(CODES - 1));
+            if way == 0 {
+                w.varint(group.len() as u64);
                 continue;
             }
-            let mut groups = AVec::new_in(Global);
-            let same = |a: &u64, b: &u64| a >> 8 == b >> 8;
-            for group in keys.chunk_by(same) {
-                let mut slots = AVec::new_in(Global);
-                let mut before = 0;
-                for cell in group.chunk_by(|a, b| a == b) {
-                    put(&mut slots, (cell[0] & 0xff) - before);
-                    put(&mut slots, cell.len() as u64);
-                    before = cell[0] & 0xff;
-                }
-                let event = group[0] >> 8 & u64::from(CODES - 1);
-                for n in [group[0] >> 36, event, group.len() as u64, slots.len() as u64] {
-                    put(&mut groups, n);
-                }
-                groups.extend_from_slice(&slots);
+            w.varint(group.chunk_by(|a, b| a == b).count() as u64);
+            let mut before = 0;
+            for cell in group.chunk_by(|a, b| a == b) {
+                let slot = cell[0] & 0xff;
+                w.varint(slot - before);
+                w.varint(cell.len() as u64);
+                before = slot;
             }
-            w.varint(column as u64);
-            w.bytes(&groups);
         }
         let mut out = out.to_vec();
         super::seal(&mut out);
@@ -88,34 +97,36 @@ impl Builder {
     }
 }
 
-fn put(out: &mut AVec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Hands out the cells of a column; false if it was not counted. Unless `by_slot`, one cell is a whole date.
+/// Hands out the cells, ascending; false if the column was left without any. By date, a cell is all of it.
 ///
 /// # Errors
 /// Bytes that are no counts.
-pub fn each_cell(
-    bytes: &[u8],
-    column: usize,
-    by_slot: bool,
-    mut each: impl FnMut(Cell),
-) -> Result<bool, Corrupt> {
-    let mut counted = false;
-    // To the end, whose absence is noticed so.
-    for found in columns(bytes)? {
-        let (number, groups) = found?;
-        if number == column {
-            read(groups, by_slot, &mut each)?;
-            counted = true;
+pub fn each_cell(bytes: &[u8], mut each: impl FnMut(Cell)) -> Result<bool, Corrupt> {
+    let head = header::<HEADER>(bytes, COUNTS)?;
+    let (way, mut numbers) = (head[2], Numbers(Reader::behind(bytes.get(HEADER..).unwrap_or(&[]))));
+    if way > (BY_SLOT | WITHOUT) || head[3] != 0 || word(head, 8) != 0 {
+        return Err(Corrupt::Malformed("header of counts"));
+    }
+    let without = way & WITHOUT != 0;
+    if without && numbers.0.remaining() > 0 {
+        return Err(Corrupt::Malformed("counts that were left out"));
+    }
+    while numbers.0.remaining() > 0 {
+        let (code, event) = (numbers.next(CODES.into())? as u32, numbers.next(CODES.into())? as u32);
+        if way & BY_SLOT == 0 {
+            each(Cell { code, event, slot: 0, rows: numbers.next(u64::MAX)? });
+            continue;
+        }
+        let (mut slot, slots) = (0, numbers.next(SLOTS + 1)?);
+        if slots == 0 {
+            return Err(Corrupt::Malformed("counts of nothing"));
+        }
+        for _ in 0..slots {
+            slot += numbers.next(SLOTS - slot)?;
+            each(Cell { code, event, slot: slot as u8, rows: numbers.next(u64::MAX)? });
         }
     }
-    Ok(counted)
+    Ok(!without)
 }
 
 /// Checks everything that [`Builder::counts`] would not have written so; for bytes from outside.
@@ -128,77 +139,30 @@ pub fn check_counts(bytes: &[u8]) -> Result<(), Corrupt> {
     if checksum(bytes) != word(head, 12) {
         return Err(Corrupt::Checksum);
     }
-    let (mut last, mut right) = (None, rows > 0);
-    for column in columns(bytes)? {
-        let (column, groups) = column?;
-        right &= last.replace(column).is_none_or(|last| last < column);
-        let (mut sums, mut before) = ([0u64; 2], None);
-        for by_slot in [false, true] {
-            read(groups, by_slot, &mut |cell: Cell| {
-                sums[usize::from(by_slot)] = sums[usize::from(by_slot)].saturating_add(cell.rows);
-                let here = (by_slot, cell.code, cell.event, cell.slot);
-                right &= before.replace(here).is_none_or(|before| before < here);
-                right &= cell.rows > 0 && (column > 0 || cell.code == 0);
-            })?;
-        }
-        right &= sums == [rows; 2];
+    let (mut sum, mut before, mut right) = (0u64, None, rows > 0);
+    let counted = each_cell(bytes, |cell| {
+        sum = sum.saturating_add(cell.rows);
+        let here = (cell.code, cell.event, cell.slot);
+        right &= cell.rows > 0 && before.replace(here).is_none_or(|before| before < here);
+    })?;
+    if right && sum == if counted { rows } else { 0 } {
+        Ok(())
+    } else {
+        Err(Corrupt::Malformed("counts do not add up"))
     }
-    if right { Ok(()) } else { Err(Corrupt::Malformed("counts do not add up")) }
 }
 
 fn word(bytes: &[u8; HEADER], at: usize) -> u32 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-fn bad(_: DecodeError) -> Corrupt {
-    Corrupt::Malformed("counts")
-}
-
-/// Reads the numbers of a part of the bytes.
+/// Reads the numbers behind a header.
 struct Numbers<'a>(Reader<'a>);
 
-impl<'a> Numbers<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self(Reader::behind(bytes))
-    }
-
+impl Numbers<'_> {
     fn next(&mut self, most: u64) -> Result<u64, Corrupt> {
         self.0.varint().ok().filter(|n| *n < most).ok_or(Corrupt::Malformed("counts"))
     }
-}
-
-/// Number and groups of each column.
-fn columns(bytes: &[u8]) -> Result<impl Iterator<Item = Result<(usize, &[u8]), Corrupt>>, Corrupt> {
-    let head = header::<HEADER>(bytes, COUNTS)?;
-    if head[2..4] != [0; 2] || word(head, 8) != 0 {
-        return Err(Corrupt::Malformed("header of counts"));
-    }
-    let mut numbers = Numbers::new(bytes.get(HEADER..).unwrap_or(&[]));
-    Ok(std::iter::from_fn(move || {
-        (numbers.0.remaining() > 0).then(|| {
-            let column = numbers.next(1 << 16)? as usize;
-            Ok((column, numbers.0.bytes().map_err(bad)?))
-        })
-    }))
-}
-
-fn read(groups: &[u8], by_slot: bool, each: &mut impl FnMut(Cell)) -> Result<(), Corrupt> {
-    let mut groups = Numbers::new(groups);
-    while groups.0.remaining() > 0 {
-        let (code, event) = (groups.next(CODES.into())? as u32, groups.next(CODES.into())? as u32);
-        let rows = groups.next(u64::MAX)?;
-        let mut slots = Numbers::new(groups.0.bytes().map_err(bad)?);
-        if !by_slot {
-            each(Cell { code, event, slot: 0, rows });
-            continue;
-        }
-        let mut slot = 0;
-        while slots.0.remaining() > 0 {
-            slot += slots.next(SLOTS - slot)?;
-            each(Cell { code, event, slot: slot as u8, rows: slots.next(u64::MAX)? });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -224,38 +188,38 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
         #[test]
-        fn cells_are_the_rows_and_their_order_leaves_no_trace(mut rows in rows(), flip in 1u8.., at: usize, cut: usize) {
-            let bytes = builder(&rows).counts(());
-            prop_assert_eq!(check_counts(&bytes), Ok(()));
+        fn cells_are_the_rows_and_their_order_leaves_no_trace(
+            mut rows in rows(), flip in 1u8.., at: usize, cut: usize
+        ) {
+            let counts = builder(&rows).counts(());
             rows.reverse();
-            prop_assert_eq!(&builder(&rows).counts(()), &bytes);
-            for column in 0..4 {
-                let mut expected: BTreeMap<_, u64> = BTreeMap::new();
-                for &(time, event, a, b) in &rows {
-                    let slot = (time.rem_euclid(DAY) / SLOT) as u8;
-                    *expected.entry(([0, a, b, 0][column], event, slot)).or_default() += 1;
+            prop_assert_eq!(&builder(&rows).counts(()), &counts);
+            prop_assert_eq!(counts.len(), 3);
+            for (column, ways) in counts.iter().enumerate() {
+                for (by_slot, bytes) in ways.iter().enumerate() {
+                    prop_assert_eq!(check_counts(bytes), Ok(()));
+                    let mut expected: BTreeMap<_, u64> = BTreeMap::new();
+                    for &(time, event, a, b) in &rows {
+                        let slot = (time.rem_euclid(DAY) / SLOT) as u8 * by_slot as u8;
+                        *expected.entry(([0, a, b][column], event, slot)).or_default() += 1;
+                    }
+                    let counted = rows.iter().all(|row| column != 2 || row.3 < CODES)
+                        && expected.len() <= (rows.len() / 4).max(1000);
+                    let mut found = vec![];
+                    prop_assert_eq!(each_cell(bytes, |cell| found.push(cell)), Ok(counted));
+                    let cells: Vec<_> = expected.into_iter()
+                        .map(|((code, event, slot), rows)| Cell { code, event, slot, rows }).collect();
+                    prop_assert_eq!(found, if counted { cells } else { vec![] });
+                    let mut altered = bytes.clone();
+                    altered[at % bytes.len()] ^= flip;
+                    prop_assert!(check_counts(&altered).is_err());
+                    prop_assert!(check_counts(&bytes[..cut % bytes.len()]).is_err());
+                    // Whoever can write a value can write its checksum.
+                    crate::timeline::seal(&mut altered);
+                    if altered != *bytes {
+                        let _ = check_counts(&altered);
+                    }
                 }
-                let counted = column < 3 && rows.iter().all(|row| column != 2 || row.3 < CODES)
-                    && expected.len() <= (rows.len() / 4).max(1000);
-                let mut found = vec![];
-                prop_assert_eq!(each_cell(&bytes, column, true, |cell| found.push(cell)), Ok(counted));
-                let mut whole: BTreeMap<_, u64> = BTreeMap::new();
-                prop_assert_eq!(each_cell(&bytes, column, false, |c| *whole.entry((c.code, c.event)).or_default() += c.rows), Ok(counted));
-                let mut sums: BTreeMap<_, u64> = BTreeMap::new();
-                found.iter().for_each(|c: &Cell| *sums.entry((c.code, c.event)).or_default() += c.rows);
-                prop_assert_eq!(whole, sums);
-                let cells: Vec<_> = expected.into_iter()
-                    .map(|((code, event, slot), rows)| Cell { code, event, slot, rows }).collect();
-                prop_assert_eq!(found, if counted { cells } else { vec![] });
-            }
-            let mut altered = bytes.clone();
-            altered[at % bytes.len()] ^= flip;
-            prop_assert!(check_counts(&altered).is_err());
-            prop_assert!(check_counts(&bytes[..cut % bytes.len()]).is_err());
-            // Whoever can write a value can write its checksum.
-            crate::timeline::seal(&mut altered);
-            if altered != bytes {
-                let _ = check_counts(&altered);
             }
         }
     }

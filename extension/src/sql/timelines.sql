@@ -51,9 +51,10 @@ COMMENT ON FUNCTION tidemark_internal.timeline_encode(regclass, regclass, intege
 'Part of a timeline''s query: the slices of the dates from from_date to
 before to_date, made of the rows of its view, or of those that some
 transactions added and that are at these places. Property 0 holds persons,
-times and events, property -1 counts. part is what the rows say of
-themselves. Texts that have no code yet get one, which is stored unless the
-model is only verified. Runs with the rights of the caller.';
+times and events; -1 and below are counts, by date and by slot for each of
+these. part is what the rows say of themselves. Texts that have no code yet
+get one, which is stored unless the model is only verified. Runs with the
+rights of the caller.';
 
 CREATE FUNCTION tidemark_internal.timeline_expression(source regclass, path text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
@@ -250,8 +251,8 @@ BEGIN
                             WITH (toast_tuple_target = 8160)', name),
         -- Codes and hashes hardly shrink, and compressed they could not be read where they lie.
         format('ALTER TABLE %s ALTER COLUMN data SET STORAGE EXTERNAL', name),
-        -- For a refresh, and for counts that need no slice.
-        format('CREATE INDEX ON %s (event_date, property) INCLUDE (part, events, persons)', name),
+        -- For a refresh.
+        format('CREATE INDEX ON %s (event_date, property) INCLUDE (part, events)', name),
         -- NULL is a value that was forgotten. Of none must statistics tell.
         format('CREATE TABLE %s (property smallint NOT NULL, code integer NOT NULL, value text,
                                  PRIMARY KEY (property, code))', code_table),
@@ -314,7 +315,7 @@ COMMENT ON FUNCTION tidemark_internal.drop_timeline(oid, text) IS
 
 CREATE FUNCTION tidemark_internal.timeline_definition(source oid, from_date date, to_date date)
 RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass, codes regclass, bits integer,
-               properties text[], stale integer[], gained text[], complete boolean)
+               properties text[], stale integer[], gained text[], events regclass)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -324,35 +325,41 @@ DECLARE
                             JOIN tidemark_internal.models m ON m.name = t.name
                            WHERE t.source = timeline_definition.source OR m.target = timeline_definition.source
                            ORDER BY 1);
-    dates date[];
+    waiting datemultirange;
+    dates date[] := '{}';
     below date[];
+    gained text[] := '{}';
 BEGIN
     IF cardinality(found) > 1 THEN
         RAISE EXCEPTION '% has more than one timeline', timeline_definition.source::regclass
             USING ERRCODE = '42725', HINT = format('Name the one that is meant: %s.', array_to_string(found, ', '));
-    ELSIF found <> '{}' THEN
-        dates := ARRAY(SELECT d FROM unnest(tidemark.stale_dates(found[1])) AS d WHERE d >= from_date AND d < to_date);
+    ELSIF found = '{}' THEN
+        RETURN;
     END IF;
-    IF dates <> '{}' THEN
+    -- Nothing that would be planned each time, as the body of an SQL function is, where nothing waits.
+    waiting := (SELECT (w.whole + w.partly) * datemultirange(daterange(from_date, to_date))
+                  FROM tidemark_internal.waiting(found[1], 'rows') w);
+    IF NOT isempty(waiting) THEN
+        dates := tidemark_internal.each_date(waiting);
         below := (SELECT tidemark.stale_dates(m.name) FROM tidemark_internal.timelines t
                     JOIN tidemark_internal.models m ON m.target = t.source WHERE t.name = found[1]);
+        -- Where the table below is as it will be, and all marks say that it only gained rows.
+        gained := ARRAY(
+            SELECT CASE WHEN 'append' = ANY (m.ways) AND NOT d = ANY (coalesce(below, '{}'))
+                         AND NOT EXISTS (SELECT FROM tidemark_internal.model_dirty x
+                                          WHERE x.model = t.name AND x.added_by IS NULL
+                                            AND coalesce(x.event_date, d) = d)
+                         AND NOT EXISTS (SELECT FROM tidemark_internal.dirty_log l
+                                          WHERE l.source = t.source AND coalesce(l.event_date, d) = d
+                                            AND (l.added_by IS NULL OR l.passed IS NOT NULL))
+                        THEN tidemark_internal.not_seen(tidemark_internal.waiting_additions(t.name, d),
+                                                        tidemark_internal.seen(t.name, d))::text END
+              FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
+             CROSS JOIN unnest(dates) WITH ORDINALITY AS w(d, n) WHERE t.name = found[1] ORDER BY n);
     END IF;
     RETURN QUERY
     SELECT t.name, m.target, t.row_view, t.live_rows, t.codes, t.bits, t.properties,
-           ARRAY(SELECT d - '2000-01-01'::date FROM unnest(dates) AS d),
-           -- Where the table below is as it will be, and all marks say that it only gained rows.
-           ARRAY(SELECT CASE WHEN 'append' = ANY (m.ways) AND NOT d = ANY (coalesce(below, '{}'))
-                              AND NOT EXISTS (SELECT FROM tidemark_internal.model_dirty x
-                                               WHERE x.model = t.name AND x.added_by IS NULL
-                                                 AND coalesce(x.event_date, d) = d)
-                              AND NOT EXISTS (SELECT FROM tidemark_internal.dirty_log l
-                                               WHERE l.source = t.source AND coalesce(l.event_date, d) = d
-                                                 AND (l.added_by IS NULL OR l.passed IS NOT NULL))
-                             THEN tidemark_internal.not_seen(tidemark_internal.waiting_additions(t.name, d),
-                                                             tidemark_internal.seen(t.name, d))::text END
-                   FROM unnest(dates) AS d),
-           -- Not tidemark.watermark, which would be planned each time.
-           (SELECT s.watermark AT TIME ZONE 'UTC' >= to_date FROM tidemark.source_status s WHERE s.source = t.source)
+           ARRAY(SELECT d - '2000-01-01'::date FROM unnest(dates) AS d), gained, t.source
       FROM tidemark_internal.timelines t JOIN tidemark_internal.models m ON m.name = t.name
      WHERE t.name = found[1];
 END
@@ -361,9 +368,8 @@ COMMENT ON FUNCTION tidemark_internal.timeline_definition(oid, date, date) IS
 'Part of the reports: what a table''s timeline is, or the timeline that is
 this table, and which of the dates from from_date to before to_date wait for
 a refresh (days since 2000-01-01). gained: of those that only gained rows,
-the transactions that added what is not stored; NULL for the others.
-complete: the dates lie before the watermark of the source. No rows without
-a timeline; 42725: there are several.';
+the transactions that added what is not stored; NULL for the others. No rows
+without a timeline; 42725: there are several.';
 
 CREATE VIEW tidemark.timeline_status AS
 SELECT t.name AS timeline, t.source, t.properties, 1 << t.bits AS slices, s.dirty_dates, s.oldest_dirty_date,

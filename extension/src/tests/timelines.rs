@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(text(counted), text("SELECT (count(*), 4, 3) FROM w.events WHERE person IS NOT NULL"));
         assert_eq!(
             text("SELECT array_agg(DISTINCT property)::text FROM w.timeline"),
-            "{-1,0,1,2,3}",
+            "{-8,-7,-6,-5,-4,-3,-2,-1,0,1,2,3}",
             "a row for each property, and counts"
         );
         assert_eq!(
@@ -96,7 +96,7 @@ mod tests {
              SELECT tidemark.mark_dirty('w.events', '{2026-01-02}')");
         refresh();
         let last = "SELECT (rows_inserted, rows_updated, rows_deleted) FROM tidemark.refresh_log ORDER BY id DESC LIMIT 1";
-        assert_eq!(text(last), "(0,5,0)", "one slice, its core and three properties, and counts");
+        assert_eq!(text(last), "(0,12,0)", "one slice, its core and three properties, and counts");
         assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
     }
 
@@ -159,17 +159,17 @@ mod tests {
         };
         for n in 1..8 {
             let parts: String = (1..=n).map(|part| format!(" {part}:2")).collect();
-            assert_eq!(append("2026-01-02", 2), format!("{} 0:{base}{parts}", said(5, 0, 0)));
+            assert_eq!(append("2026-01-02", 2), format!("{} 0:{base}{parts}", said(12, 0, 0)));
             assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
         }
-        assert_eq!(append("2026-01-02", 2), format!("{} 0:{base} 1:16", said(5, 0, 40)), "eight are one");
-        assert_eq!(append("2026-01-02", 1), format!("{} 0:{base} 1:16 2:1", said(5, 0, 0)));
+        assert_eq!(append("2026-01-02", 2), format!("{} 0:{base} 1:16", said(12, 0, 96)), "eight are one");
+        assert_eq!(append("2026-01-02", 1), format!("{} 0:{base} 1:16 2:1", said(12, 0, 0)));
         // An eighth of the date: only the slice of whom they are of is written.
         let all: u32 = base.parse::<u32>().unwrap() + 117;
-        assert_eq!(append("2026-01-02", 100), format!("{} 0:{all}", said(0, 5, 15)));
+        assert_eq!(append("2026-01-02", 100), format!("{} 0:{all}", said(0, 12, 36)));
         assert_eq!(verified("w.timeline"), "01 ok, 02 ok, 03 ok");
         // A date without slices has some at once.
-        assert_eq!(append("2026-01-07", 1), format!("{} 0:1", said(5, 0, 5)));
+        assert_eq!(append("2026-01-07", 1), format!("{} 0:1", said(12, 0, 12)));
         run(
             "DELETE FROM w.events WHERE ctid IN (SELECT ctid FROM w.events WHERE event_date = '2026-01-03' LIMIT 1)",
         );
@@ -357,5 +357,36 @@ mod tests {
         run("RESET ROLE; GRANT SELECT ON w.timeline_rows TO analyst; SET ROLE analyst");
         error_with(report, "no error");
         run("RESET ROLE");
+    }
+
+    #[pg_test]
+    fn a_session_that_has_asked_before_sees_what_has_changed_since() {
+        let asked = || {
+            let reports = ["'total', breakdown => 'country'", "'persons'", "'persons', unit => 'week'"]
+                .map(|more| format!("tidemark.trend('w.events', '2026-01-01', '2026-01-05', {more})"));
+            text(&format!(
+                "SELECT md5(string_agg(q::text, ' ' ORDER BY q::text)) FROM ({}) AS q",
+                reports.map(|report| format!("SELECT * FROM {report}")).join(" UNION ALL ")
+            ))
+        };
+        shop(300);
+        refresh();
+        let before = asked();
+        run("ALTER TABLE w.timeline RENAME TO line; ALTER TABLE w.line SET SCHEMA public;
+             ALTER TABLE w.timeline_codes RENAME TO words");
+        assert_eq!(asked(), before);
+        run("ALTER TABLE public.line SET SCHEMA w; ALTER TABLE w.line RENAME TO timeline;
+             ALTER TABLE w.words RENAME TO timeline_codes;
+             SELECT tidemark.drop_timeline('w.timeline');
+             UPDATE w.events SET country = 'FR' WHERE country IS NULL;
+             SELECT tidemark.create_timeline('w.timeline', 'w.events', properties => '{properties.price,country}', slices => 2)");
+        refresh();
+        let after = asked();
+        assert_ne!(after, before);
+        run("UPDATE w.events SET country = NULL WHERE country = 'FR';
+             SELECT tidemark.mark_dirty('w.events', '{2026-01-01,2026-01-02,2026-01-03,2026-01-04}')");
+        assert_eq!(asked(), before, "from rows");
+        refresh();
+        assert_eq!(asked(), before);
     }
 }

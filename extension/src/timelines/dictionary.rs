@@ -8,9 +8,8 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
 use tidemark_core::timeline::{Codes, View};
 
-use super::query::{each_row, name_of};
+use super::query::{each_row, each_row_of_kept, name_of};
 use super::read::corrupt;
-use crate::support::array::{self, Element};
 use crate::support::error::{not_null, raise, raise_hint};
 use crate::support::set::give_rows;
 use crate::support::{args, pg_function};
@@ -31,18 +30,14 @@ impl Dictionary {
     /// Those of some properties, by their numbers: 0 is the event.
     pub fn load(codes: Oid, properties: &[usize]) -> Vec<Self> {
         let mut all: Vec<Self> = properties.iter().map(|_| Self::default()).collect();
-        let numbers = array::make(properties.iter().map(|n| Some(Datum::from(*n as i32))), Element::INT4);
         let name = name_of(codes);
         let sql = format!(
-            "SELECT c.property::integer, c.code::integer, c.value::text FROM {name} AS c
-              WHERE c.property = ANY ($1) ORDER BY c.property, c.code"
+            "SELECT c.code::integer, c.value::text FROM {name} AS c WHERE c.property = $1 ORDER BY c.code"
         );
-        each_row(&sql, &[(pg_sys::INT4ARRAYOID, numbers)], |row| {
-            let property = row.int(0).and_then(|n| properties.iter().position(|p| *p == n as usize));
-            if let (Some(property), Some(code)) = (property, row.int(1)) {
-                let dictionary = &mut all[property];
-                // SAFETY: the third column is a text.
-                match unsafe { row.text(2) } {
+        for (dictionary, property) in all.iter_mut().zip(properties) {
+            each_row_of_kept(&sql, &[(pg_sys::INT4OID, Datum::from(*property as i32))], |row| {
+                // SAFETY: the second column is a text.
+                match unsafe { row.text(1) } {
                     Some(value) => {
                         dictionary.push(value.into());
                     }
@@ -50,14 +45,14 @@ impl Dictionary {
                     None => dictionary.texts.push("".into()),
                 }
                 dictionary.stored += 1;
-                if dictionary.stored != code as usize {
+                if row.int(0) != i32::try_from(dictionary.stored).ok() {
                     raise(
                         PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                        format!("codes of property {} are missing in {name}", properties[property]),
+                        format!("codes of property {property} are missing in {name}"),
                     );
                 }
-            }
-        });
+            });
+        }
         all
     }
 

@@ -151,8 +151,10 @@ pg_function! {
 /// Rows of the table of a timeline: (event_date, property, slice, part, events, persons, data).
 pub type Given = Rows<7>;
 
-/// The number under which counts stand among properties.
-pub const COUNTS: i32 = -1;
+/// The number under which the counts of a column stand among properties, those by date or by slot.
+pub fn counts_of(column: usize, by_slot: bool) -> i32 {
+    -1 - 2 * column as i32 - i32::from(by_slot)
+}
 
 /// Gives dates as rows of a part: their counts, and their slices, made one by one.
 ///
@@ -177,12 +179,18 @@ pub unsafe fn give(rows: &Given, part: i32, builders: BTreeMap<i32, Builder>, bi
     };
     for (date, builder) in builders {
         let counts = contained(|| builder.counts(Interrupts));
-        put(date, COUNTS, [0, builder.len(), 0], &counts);
+        let (rows, mut persons) = (builder.len(), 0);
         let mut slices = slices(builder, bits);
         while let Some(slice) = contained(|| slices.next()) {
             let of = [slice.slice as usize, slice.rows, slice.persons];
             for (property, bytes) in (0..).zip(std::iter::once(&slice.core).chain(&slice.properties)) {
                 put(date, property, of, bytes);
+            }
+            persons += slice.persons;
+        }
+        for (column, ways) in counts.iter().enumerate() {
+            for (by_slot, bytes) in [false, true].into_iter().zip(ways) {
+                put(date, counts_of(column, by_slot), [0, rows, persons], bytes);
             }
         }
     }

@@ -93,7 +93,7 @@ pg_function! {
                 "0.9: the time within which nine of ten made the step.",
             ),
         };
-        let complete = timeline.complete;
+        let complete = timeline.complete();
         let (report, open) = Report::of_call(fcinfo, timeline, 8, by);
         let report = Report { attribution: attribution(fcinfo, report.funnel.steps()), ..report };
         let rows = ranked(report.figures(&open), top, report.funnel.steps()).into_iter().flat_map(|(code, stats)| {

@@ -1,5 +1,8 @@
-//! Queries whose rows are looked at one by one where they lie, without a copy of the result.
+//! Queries whose rows are looked at one by one where they lie, without a copy of the result; planned each time, or once a
+//! session.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int};
 
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -80,7 +83,61 @@ unsafe extern "C-unwind" fn receive(
 
 /// Runs a query with the rights of whoever is running now, under the snapshot of the calling query, and hands out its
 /// rows.
-pub fn each_row(sql: &str, arguments: &[(Oid, Datum)], mut each: impl FnMut(Row<'_>)) {
+pub fn each_row(sql: &str, arguments: &[(Oid, Datum)], each: impl FnMut(Row<'_>)) {
+    run(sql, arguments, each, |sql, options| {
+        // SAFETY: `run` is connected to SPI.
+        unsafe { pg_sys::SPI_execute_extended(sql.as_ptr(), options) }
+    });
+}
+
+type Plans = HashMap<CString, pg_sys::SPIPlanPtr>;
+
+thread_local! {
+    static PLANS: Cell<Plans> = Cell::default();
+}
+
+fn with_plans<T>(body: impl FnOnce(&mut Plans) -> T) -> T {
+    let mut plans = PLANS.take();
+    let result = body(&mut plans);
+    PLANS.set(plans);
+    result
+}
+
+/// So many plans are kept, a few for each timeline.
+const MOST_PLANS: usize = 200;
+
+/// The same for a query that is asked again and again and costs less than its plan, which is made once a session, for any
+/// arguments. Postgres makes it anew when what it is about has changed.
+///
+/// For queries that name every table with its schema; the planner's settings are those of the first time.
+pub fn each_row_of_kept(sql: &str, arguments: &[(Oid, Datum)], each: impl FnMut(Row<'_>)) {
+    run(sql, arguments, each, |sql, options| {
+        if let Some(plan) = with_plans(|plans| plans.get(sql).copied()) {
+            // SAFETY: `run` is connected to SPI; the plan stays until the session ends.
+            return unsafe { pg_sys::SPI_execute_plan_extended(plan, options) };
+        }
+        let mut kinds: Vec<Oid> = arguments.iter().map(|(kind, _)| *kind).collect();
+        let generic = pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int;
+        // SAFETY: as above; a plan that is not kept stays as long as the connection to SPI.
+        unsafe {
+            let plan =
+                pg_sys::SPI_prepare_cursor(sql.as_ptr(), kinds.len() as c_int, kinds.as_mut_ptr(), generic);
+            with_plans(|plans| {
+                if plans.len() < MOST_PLANS && pg_sys::SPI_keepplan(plan) == 0 {
+                    plans.insert(sql.to_owned(), plan);
+                }
+            });
+            pg_sys::SPI_execute_plan_extended(plan, options)
+        }
+    });
+}
+
+fn run(
+    sql: &str,
+    arguments: &[(Oid, Datum)],
+    mut each: impl FnMut(Row<'_>),
+    execute: impl FnOnce(&CStr, &pg_sys::SPIExecuteOptions) -> c_int,
+) {
     let Ok(sql) = CString::new(sql) else {
         raise(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "text must not contain a zero byte")
     };
@@ -117,7 +174,7 @@ pub fn each_row(sql: &str, arguments: &[(Oid, Datum)], mut each: impl FnMut(Row<
             dest: (&raw mut receiver).cast(),
             ..Default::default()
         };
-        let code = pg_sys::SPI_execute_extended(sql.as_ptr(), &options);
+        let code = execute(&sql, &options);
         if code < 0 {
             raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("query failed with SPI code {code}"));
         }

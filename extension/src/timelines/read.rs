@@ -13,7 +13,7 @@ use super::dictionary::Dictionary;
 use super::encode;
 use super::held::Held;
 use super::parts::{Values, keep, source};
-use super::query::{each_row, name_of};
+use super::query::{each_row, each_row_of_kept, name_of};
 use crate::support::args;
 use crate::support::array::{self, Element};
 use crate::support::error::{INVALID, OrRaise, invalid_argument, not_null, raise, raise_hint, shown};
@@ -27,8 +27,8 @@ pub const EVENT: &str = "event_type";
 pub struct Timeline {
     pub name: String,
     pub target: Oid,
-    /// Whether nothing of the dates is expected any more; `None` where that is not known.
-    pub complete: Option<Datum>,
+    /// Whose events these are.
+    source: Oid,
     /// Rows as they are stored, of which it is known when they came.
     view: Oid,
     /// All rows, also those that the source does not hold yet.
@@ -76,14 +76,14 @@ impl Timeline {
         let dates = (dates.0.saturating_sub(more), dates.1.saturating_add(more));
         let mut found = None;
         let sql = "SELECT d.name, d.target::oid, d.row_view::oid, d.live_rows::oid, d.codes::oid, d.bits, d.properties,
-                          d.stale, d.gained, d.complete
+                          d.stale, d.gained, d.events::oid
                      FROM tidemark_internal.timeline_definition($1, $2, $3) AS d";
         let arguments = [
             (pg_sys::OIDOID, Datum::from(source)),
             (pg_sys::DATEOID, Datum::from(dates.0)),
             (pg_sys::DATEOID, Datum::from(dates.1)),
         ];
-        each_row(sql, &arguments, |row| {
+        each_row_of_kept(sql, &arguments, |row| {
             let oid = |column| Oid::from(row.int(column).unwrap_or(0) as u32);
             let list = |column| row.datum(column).unwrap_or(Datum::from(0));
             // SAFETY: the function returns a name, a text[], an integer[] and a text[] as long there.
@@ -105,7 +105,7 @@ impl Timeline {
             found = Some(Self {
                 name: name.unwrap_or_default().to_owned(),
                 target: oid(1),
-                complete: row.datum(9),
+                source: oid(9),
                 view: oid(2),
                 live_view: oid(3),
                 codes: oid(4),
@@ -125,6 +125,17 @@ impl Timeline {
                 "tidemark.create_timeline makes one; SELECT * FROM tidemark.timeline_status lists them.",
             ),
         }
+    }
+
+    /// Whether nothing of the dates is expected any more; `None` where that is not known.
+    pub fn complete(&self) -> Option<Datum> {
+        // Not tidemark.watermark, which would be planned each time.
+        let sql = "SELECT s.watermark AT TIME ZONE 'UTC' >= $2 FROM tidemark.source_status AS s WHERE s.source = $1";
+        let arguments =
+            [(pg_sys::OIDOID, Datum::from(self.source)), (pg_sys::DATEOID, Datum::from(self.dates.1))];
+        let mut complete = None;
+        each_row_of_kept(sql, &arguments, |row| complete = row.datum(0));
+        complete
     }
 
     /// The column of a property, for a [`Question`](tidemark_core::timeline::Question).
@@ -226,7 +237,7 @@ impl Timeline {
             name_of(self.target)
         );
         let mut last = None;
-        each_row(&sql, &arguments, |row| {
+        each_row_of_kept(&sql, &arguments, |row| {
             let (Some(date), part) = (row.int(0), row.int(1)) else { return };
             let column =
                 row.int(2).and_then(|n| self.columns.iter().position(|column| *column == n as usize));

@@ -6,9 +6,9 @@ use pgrx::pg_sys::{self, Datum};
 use tidemark_core::retention::calendar::DAY;
 use tidemark_core::timeline::{Kernel, Level, Persons, Question, SLOT, Scan, Trend, each_cell};
 
-use super::encode::COUNTS;
+use super::encode::counts_of;
 use super::parts::source;
-use super::query::{each_row, name_of};
+use super::query::{each_row_of_kept, name_of};
 use super::read::{Open, corrupt, date_text, dates};
 use crate::support::error::{INVALID, OrRaise};
 use crate::support::heap::contained;
@@ -22,22 +22,20 @@ impl Open {
     pub fn persons_by_date(&self) -> BTreeMap<i32, u64> {
         let open: Vec<i32> = self.open.keys().copied().collect();
         let (from, to) = self.timeline.dates;
-        let arguments = [
-            (pg_sys::DATEOID, Datum::from(from)),
-            (pg_sys::DATEOID, Datum::from(to)),
-            dates(&self.timeline.stale),
-            dates(&open),
-        ];
+        let arguments = [(pg_sys::DATEOID, Datum::from(from)), (pg_sys::DATEOID, Datum::from(to))];
         let sql = format!(
-            "SELECT s.event_date::date, sum(s.persons)::bigint FROM {} AS s
-              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) AND s.event_date <> ALL ($4)
-                AND s.property = 0 GROUP BY 1",
-            name_of(self.timeline.target)
+            "SELECT s.event_date::date, s.persons::integer FROM {} AS s
+              WHERE s.slice = 0 AND s.event_date >= $1 AND s.event_date < $2 AND s.property = {} AND s.part = 0",
+            name_of(self.timeline.target),
+            counts_of(0, false)
         );
         let mut sizes = BTreeMap::new();
-        each_row(&sql, &arguments, |row| {
-            if let (Some(date), Some(n)) = (row.int(0), row.datum(1)) {
-                sizes.insert(date, n.value() as u64);
+        each_row_of_kept(&sql, &arguments, |row| {
+            if let (Some(date), Some(n)) = (row.int(0), row.int(1))
+                && !self.timeline.stale.contains(&date)
+                && !open.contains(&date)
+            {
+                sizes.insert(date, n as u64);
             }
         });
         if !open.is_empty() {
@@ -83,22 +81,22 @@ impl Open {
             (pg_sys::DATEOID, Datum::from(from)),
             (pg_sys::DATEOID, Datum::from(to)),
             dates(&self.timeline.stale),
+            (pg_sys::INT4OID, Datum::from(counts_of(property, by_slot))),
         ];
         let sql = format!(
             "SELECT s.event_date::date, s.data::tidemark.timeline FROM {} AS s
               WHERE s.slice = 0 AND s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3)
-                AND s.property = {}",
-            name_of(self.timeline.target),
-            COUNTS
+                AND s.property = $4",
+            name_of(self.timeline.target)
         );
         let mut of_date: BTreeMap<i32, Option<Counted>> = BTreeMap::new();
-        each_row(&sql, &arguments, |row| {
+        each_row_of_kept(&sql, &arguments, |row| {
             // SAFETY: the second column is a timeline.
             let (Some(date), Some(bytes)) = (row.int(0), unsafe { row.bytes(1) }) else { return };
             let counts = of_date.entry(date).or_insert_with(|| Some(vec![]));
             let Some(cells) = counts else { return };
             let mut group = None;
-            let found = each_cell(bytes, property, by_slot, |cell| {
+            let found = each_cell(bytes, |cell| {
                 let code = |column: usize| if column == 0 { cell.event } else { cell.code };
                 let matters = match group {
                     Some((code, event, matters)) if (code, event) == (cell.code, cell.event) => matters,

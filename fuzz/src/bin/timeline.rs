@@ -34,7 +34,7 @@ fn examples() -> Vec<Vec<u8>> {
     ]
     .iter()
     .map(|slice| joined(&[&slice.core, &slice.properties[0]]))
-    .chain([counts])
+    .chain(counts.into_iter().flatten())
     .collect()
 }
 
@@ -75,10 +75,9 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
     let mut counts = data.to_vec();
     seal(&mut counts);
     if check_counts(&counts).is_ok() {
-        let (mut slots, mut whole) = (0u64, 0u64);
-        let read = each_cell(&counts, 0, true, |cell| slots += cell.rows);
-        assert_eq!(each_cell(&counts, 0, false, |cell| whole += cell.rows), read);
-        assert_eq!(slots, whole);
+        let mut rows = 0u64;
+        let counted = each_cell(&counts, |cell| rows += cell.rows).expect("it was checked");
+        assert_eq!(counted, rows > 0);
     }
     let [core, codes] = parts(data);
     let (mut core, mut codes) = (core.into_owned(), codes.into_owned());
