@@ -64,7 +64,7 @@ pub use by_code::ByCode;
 pub use encode::{BuildError, Builder, Encoded};
 pub use filter::{CodeSet, Filter, Question};
 pub use kernels::*;
-pub use masks::{Cpu, Level};
+pub use masks::{Cpu, Level, fetch};
 pub use people::People;
 pub use scan::{Kernel, Row, Scan, ScanError};
 pub use slots::{Cell, SLOT, check_counts, each_cell};

@@ -11,11 +11,11 @@ mod dictionary;
 mod encode;
 mod filter;
 mod funnel;
-mod held;
 mod parts;
 mod paths;
 mod query;
 mod read;
+mod stored;
 mod sums;
 
 use tidemark_core::AVec;

@@ -69,8 +69,8 @@ impl Cpu for Plain {
 }
 
 /// Asks for bytes that will be read soon, so that they are on their way.
-#[inline(always)]
-pub(super) fn fetch(bytes: &[u8]) {
+#[inline]
+pub fn fetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(64) {
         // SAFETY: a hint, which every such processor has and which reads nothing; the address is one of the slice.

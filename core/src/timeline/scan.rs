@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::filter::{NoColumn, Question};
-use super::masks::{Cpu, Job, Level, fetch};
+use super::masks::{Cpu, Job, Level};
 use super::merge::Merge;
 use super::people::People;
 use super::tile::{Tile, clip};
@@ -190,7 +190,6 @@ impl<K: Kernel> Scan<K> {
         self.level.run(Select {
             question: &self.question,
             level: self.level,
-            fetch: K::TIMES,
             parts,
             masks: &mut self.masks,
             places: &mut self.places,
@@ -238,8 +237,6 @@ impl<K: Kernel> Scan<K> {
 struct Select<'s, 'a> {
     question: &'s Question,
     level: Level,
-    /// Whether all of a part is going to be read.
-    fetch: bool,
     parts: &'s [Source<'a>],
     masks: &'s mut Vec<u64>,
     /// Where the words of each part are.
@@ -251,8 +248,6 @@ impl Job for Select<'_, '_> {
 
     #[inline(always)]
     fn run<C: Cpu>(self, _: C) -> Self::Output {
-        // Arrays are read here and there, which no processor foresees.
-        self.parts.iter().filter(|_| self.fetch).for_each(|part| fetch(part.bytes()));
         for part in self.parts {
             self.places.push(select(self.question, self.level, part, self.masks)?);
         }

@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use super::masks::fetch;
 use crate::retention::calendar::DAY;
 
 pub(super) const VERSION: u8 = 1;
@@ -176,8 +175,6 @@ impl<'a> View<'a> {
     /// # Errors
     /// Another version or kind, a length that is not what the header says, persons that do not add up.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Corrupt> {
-        // Where persons begin lies some hundred bytes behind the header.
-        fetch(bytes.get(..512).unwrap_or(bytes));
         let header = header::<CORE_HEADER>(bytes, CORE)?;
         let (flags, bits) = (header[2], u32::from(header[3]));
         let (rows, persons) = (u32_at(bytes, 4) as usize, u32_at(bytes, 8) as usize);
@@ -426,12 +423,6 @@ impl<'a> Source<'a> {
     /// The UTC date of its view's earliest row, in days since 2000-01-01.
     pub fn date(&self) -> i64 {
         self.view.date()
-    }
-
-    /// The bytes that a question is going to read, if that is all of them.
-    #[inline(always)]
-    pub(super) fn bytes(&self) -> &'a [u8] {
-        if self.rows.len() == self.view.rows { self.view.bytes } else { &[] }
     }
 
     /// The codes of a column: 0 the event, then the properties; `None` for a column that is not there.

@@ -356,6 +356,8 @@ mod tests {
         error_with(report, "42501 permission denied for view timeline_rows");
         run("RESET ROLE; GRANT SELECT ON w.timeline_rows TO analyst; SET ROLE analyst");
         error_with(report, "no error");
+        run("RESET ROLE; ALTER TABLE w.timeline ENABLE ROW LEVEL SECURITY; SET ROLE analyst");
+        error_with(report, "55000 w.timeline has row level security");
         run("RESET ROLE");
     }
 
@@ -388,5 +390,10 @@ mod tests {
         assert_eq!(asked(), before, "from rows");
         refresh();
         assert_eq!(asked(), before);
+        run("ALTER TABLE w.timeline DROP CONSTRAINT timeline_pkey");
+        error_with(
+            "SELECT * FROM tidemark.session_report('w.events', '2026-01-01', '2026-01-05')",
+            "55000 w.timeline is not the table that tidemark.create_timeline made",
+        );
     }
 }

@@ -11,9 +11,9 @@ use tidemark_core::timeline::{
 
 use super::dictionary::Dictionary;
 use super::encode;
-use super::held::Held;
 use super::parts::{Values, keep, source};
 use super::query::{each_row, each_row_of_kept, name_of};
+use super::stored::Slices;
 use crate::support::args;
 use crate::support::array::{self, Element};
 use crate::support::error::{INVALID, OrRaise, invalid_argument, not_null, raise, raise_hint, shown};
@@ -303,83 +303,34 @@ impl Open {
     pub fn ask_of<K: Kernel>(&self, kernel: K, only: Option<&[i32]>) -> K {
         let mut scan = Scan::new(kernel, self.timeline.bits, Level::best())
             .or_raise(INVALID, "cannot ask this question");
-        self.slices(only, &mut |slice, date, parts| scan.read(slice, date, parts, Interrupts));
+        self.slices(only, K::TIMES, &mut |slice, date, parts| scan.read(slice, date, parts, Interrupts));
         contained(|| scan.leave(Interrupts));
         scan.finish(Interrupts)
     }
 
-    fn slices(&self, only: Option<&[i32]>, each: EachSlice<'_>) {
-        let Timeline { name, columns, target, bits, .. } = &self.timeline;
+    /// `whole`: most of what a slice holds will be read.
+    fn slices(&self, only: Option<&[i32]>, whole: bool, each: EachSlice<'_>) {
+        let Timeline { name, columns, target, bits, stale, dates, .. } = &self.timeline;
         let mut open: Vec<(i32, Vec<Source<'_>>)> = vec![];
         for (date, parts) in self.open.iter().filter(|(date, _)| only.is_none_or(|only| only.contains(date)))
         {
             let what = || format!("date {}, a part", date_text(*date));
             open.push((*date, parts.iter().map(|values| source(values, name, what)).collect()));
         }
-        let values = columns.iter().map(|_| Held::default()).collect();
-        let parts = Parts { name, each, bits: *bits, open: &open, next: (0, 0) };
-        let mut reader = Reader { parts, key: None, values };
-        let numbers = columns.iter().map(|column| Some(Datum::from(*column as i32)));
-        let (from, to) = self.timeline.dates;
-        let last = columns.iter().max().copied().unwrap_or(0);
-        let mut arguments = vec![
-            (pg_sys::DATEOID, Datum::from(from)),
-            (pg_sys::DATEOID, Datum::from(to)),
-            dates(&self.timeline.stale),
-            (pg_sys::INT4ARRAYOID, array::make(numbers, Element::INT4)),
-            (pg_sys::INT4OID, Datum::from(last as i32)),
-        ];
-        arguments.extend(only.map(dates));
-        let only = if only.is_some() { "AND s.event_date = ANY ($6)" } else { "" };
-        let sql = format!(
-            "SELECT s.slice::integer, s.event_date::date, s.property::integer, s.data::tidemark.timeline FROM {} AS s
-              WHERE s.event_date >= $1 AND s.event_date < $2 AND s.event_date <> ALL ($3) {only}
-                AND s.property <= $5 AND s.property = ANY ($4) AND s.part = 0
-              ORDER BY s.slice, s.event_date, s.property",
-            name_of(*target)
+        let mut parts = Parts { name, each, bits: *bits, open: &open, next: (0, 0) };
+        let slices = Slices { target: *target, bits: *bits, columns, dates: *dates, whole };
+        slices.each(
+            |date| !stale.contains(&date) && only.is_none_or(|only| only.contains(&date)),
+            |key, values| contained(|| parts.pass(key, values)),
         );
-        each_row(&sql, &arguments, |row| {
-            let key = (row.int(0).unwrap_or(0) as u32, row.int(1).unwrap_or(0));
-            let column = row.int(2).and_then(|n| columns.iter().position(|column| *column == n as usize));
-            // SAFETY: the fourth column is a timeline.
-            let (Some(column), Some(bytes)) = (column, unsafe { row.bytes(3) }) else { return };
-            if let [_] = columns[..] {
-                // Nothing to wait for: it is read where it lies.
-                return reader.parts.pass(key, &[bytes]);
-            }
-            if reader.key.is_some_and(|before| before != key) {
-                reader.flush();
-            }
-            reader.key = Some(key);
-            // SAFETY: a value of the row at hand; the next slice, or the end of this function, lets it go.
-            unsafe { reader.values[column].hold(bytes) };
-        });
         contained(|| {
-            reader.flush();
-            reader.parts.before(None);
+            parts.before(None);
         });
     }
 }
 
 /// Takes the parts of a slice of a date.
 type EachSlice<'a> = &'a mut dyn FnMut(u32, i32, &[Source<'_>]) -> Result<(), ScanError>;
-
-/// Puts the values of a slice and date together.
-struct Reader<'a> {
-    parts: Parts<'a>,
-    key: Option<(u32, i32)>,
-    /// By column.
-    values: Vec<Held>,
-}
-
-impl Reader<'_> {
-    fn flush(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.parts.pass(key, &self.values);
-            self.values.iter_mut().for_each(Held::clear);
-        }
-    }
-}
 
 /// Hands out slices, with the parts beside and between them.
 struct Parts<'a> {
