@@ -3,7 +3,7 @@
 //! Figures and format are those of `tidemark_core::funnel::stats`; the SQL declarations stand in
 //! `sql/funnel_stats.sql`.
 
-use pgrx::pg_sys::{Datum, FunctionCallInfo};
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use pgrx::{AnyNumeric, IntoDatum, PgSqlErrorCode};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
@@ -158,6 +158,11 @@ pg_function! {
 /// A finite figure as a numeric with so many decimals.
 pub(crate) fn rounded(value: f64, decimals: usize) -> Option<Datum> {
     let text = format!("{value:.decimals$}");
+    // Read as an integer, it takes a fraction of the time.
+    if let Ok(digits) = text.replace('.', "").parse() {
+        // SAFETY: takes any numbers, and returns a new numeric.
+        return Some(Datum::from(unsafe { pg_sys::int64_div_fast_to_numeric(digits, decimals as i32) }));
+    }
     AnyNumeric::try_from(text.as_str())
         .or_raise(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "round a figure of funnel_table")
         .into_datum()

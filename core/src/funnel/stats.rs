@@ -164,10 +164,11 @@ impl<A: Allocator + Clone> Durations<A> {
         let between = |low: f64, high: f64| low * (1.0 - place.fract()) + high * place.fract();
         match self {
             Self::Exact(values) => {
-                let sorted = sorted(values);
-                let at = |rank: u64| sorted.get(rank as usize).map(|&micros| micros as f64);
+                let mut values = copied(values);
+                let (_, at, above) = values.select_nth_unstable(low as usize);
+                let next = above.iter().min().filter(|_| high > low).unwrap_or(at);
                 // Divided at the end, as a mean of whole microseconds is: nothing is rounded twice.
-                Some(between(at(low)?, at(high)?) / MICROS)
+                Some(between(*at as f64, *next as f64) / MICROS)
             }
             Self::Sketch(_, sketch) => Some(between(sketch.value_at_rank(low)?, sketch.value_at_rank(high)?)),
         }
@@ -177,7 +178,9 @@ impl<A: Allocator + Clone> Durations<A> {
         match self {
             Self::Exact(values) => {
                 let mut previous = None;
-                for &value in &sorted(values) {
+                let mut sorted = copied(values);
+                sorted.sort_unstable();
+                for &value in &sorted {
                     match previous {
                         None => write_zigzag(w, value),
                         Some(previous) => w.varint(value.abs_diff(previous)),
@@ -230,11 +233,10 @@ fn insert<A: Allocator + Clone>(sum: &mut i128, sketch: &mut ddsketch::Sketch<A>
     debug_assert!(inserted.is_ok());
 }
 
-fn sorted<A: Allocator + Clone>(values: &AVec<i64, A>) -> AVec<i64, A> {
-    let mut sorted = AVec::with_capacity_in(values.len(), values.allocator().clone());
-    sorted.extend_from_slice(values);
-    sorted.sort_unstable();
-    sorted
+fn copied<A: Allocator + Clone>(values: &AVec<i64, A>) -> AVec<i64, A> {
+    let mut copied = AVec::with_capacity_in(values.len(), values.allocator().clone());
+    copied.extend_from_slice(values);
+    copied
 }
 
 struct Step<A: Allocator> {
