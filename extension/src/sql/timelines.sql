@@ -318,6 +318,7 @@ RETURNS TABLE (name text, target regclass, row_view regclass, live_rows regclass
                properties text[], stale integer[], gained text[], events regclass)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER COST 1000 ROWS 1
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan  -- also of what is called here: to plan it five times is longer than all else
 AS $$
 #variable_conflict use_column
 DECLARE
