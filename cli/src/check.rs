@@ -11,8 +11,8 @@ use tidemark_loader::config::Config;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::Kafka;
 use tidemark_loader::kafka::bounded::Range;
+use tidemark_loader::postgres::backends;
 use tidemark_loader::postgres::connection;
-use tidemark_loader::postgres::pooler;
 use tidemark_loader::postgres::position::{self, Position};
 
 /// Arguments of `tidemark check`.
@@ -213,11 +213,11 @@ async fn check_postgres(
     report: &mut Report,
 ) -> Result<(), PgError> {
     let pipeline = config.get("pipeline.name").unwrap_or("web");
-    if let Some(why) = pooler::detect(client, postgres).await? {
+    if let Some(why) = backends::detect_pooler(client, postgres).await? {
         report.problem(
             "pooler",
             format!("a pooler changes backends between statements: {why}"),
-            pooler::ADVICE,
+            backends::POOLER_ADVICE,
         );
         return Ok(());
     }

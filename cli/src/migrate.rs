@@ -10,8 +10,8 @@ use tokio_postgres::types::ToSql;
 use super::Database;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::sha256;
+use tidemark_loader::postgres::backends;
 use tidemark_loader::postgres::connection::{self, Config};
-use tidemark_loader::postgres::locks;
 use tidemark_loader::postgres::position;
 use tidemark_loader::postgres::retry::{self, Class, Verdict};
 
@@ -42,7 +42,7 @@ pub async fn run(args: Args) -> Result<()> {
     client.batch_execute("RESET search_path").await.map_err(explain)?;
     check_server(&client, &config).await?;
     alone(&client).await.map_err(explain)?;
-    locks::be_patient(&client).await.map_err(explain)?;
+    backends::be_patient(&client).await.map_err(explain)?;
     let history = format!(
         "CREATE SCHEMA IF NOT EXISTS loader;
          CREATE TABLE IF NOT EXISTS {HISTORY} (
@@ -106,7 +106,7 @@ async fn patiently<T>(
     let started = Instant::now();
     let mut failures = 0;
     loop {
-        let error = match locks::watched(config, client, what, work()).await {
+        let error = match backends::watched(config, client, what, work()).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };

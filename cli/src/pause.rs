@@ -7,7 +7,6 @@ use super::Database;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::postgres::connection;
 use tidemark_loader::postgres::position;
-use tidemark_loader::postgres::topic_states;
 
 /// Arguments of `tidemark pause`.
 #[derive(Debug, clap::Args)]
@@ -77,7 +76,7 @@ pub async fn resume(args: ResumeArgs) -> Result<()> {
     let id = find(&client, &args.pipeline).await.map_err(explain)??;
     let user: String = client.query_one("SELECT current_user::text", &[]).await.map_err(explain)?.get(0);
     let (topic, accept) = (args.topic.as_deref(), args.accept_dead_letters);
-    let topics = topic_states::resume(&client, id, topic, accept, &user).await.map_err(explain)?;
+    let topics = position::resume_topics(&client, id, topic, accept, &user).await.map_err(explain)?;
     let how = if accept { ", dead letters accepted until what comes is good again" } else { "" };
     topics.iter().for_each(|topic| say!("topic {topic} is resumed{how}"));
     if topic.is_none() && position::resume(&client, id).await.map_err(explain)? {

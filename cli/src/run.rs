@@ -16,16 +16,15 @@ use tidemark_loader::kafka::bounded;
 use tidemark_loader::kafka::session;
 use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::kafka::{Ended, Settings};
-use tidemark_loader::lanes::dates::Dates;
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::lanes::{self, Lane};
 use tidemark_loader::operations::http;
 use tidemark_loader::operations::state::Shared;
 use tidemark_loader::operations::supervisor::{Supervisor, Voice};
 use tidemark_loader::operations::supervisor::{notify, watchdog};
+use tidemark_loader::postgres::backends;
 use tidemark_loader::postgres::connection;
-use tidemark_loader::postgres::locks;
-use tidemark_loader::postgres::pooler;
+use tidemark_loader::postgres::partitions::Dates;
 use tidemark_loader::postgres::position;
 use tidemark_loader::postgres::target::Target;
 
@@ -79,12 +78,12 @@ pub async fn run(args: Args) -> Result<()> {
     let topics = if bounded { Topics::only(survey.found.topics) } else { topics };
 
     let client = connection::connect_once(&postgres).await?;
-    pooler::refuse(&client, &postgres).await?;
+    backends::refuse_pooler(&client, &postgres).await?;
     migrate::expect_current(&client, &postgres).await?;
     let what = "cannot open the pipeline";
     let explain = |e: tokio_postgres::Error| connection::explain(what, &postgres, &e);
-    locks::be_patient(&client).await.map_err(explain)?;
-    let opened = locks::watched(&postgres, &client, what, position::pipeline(&client, &name)).await;
+    backends::be_patient(&client).await.map_err(explain)?;
+    let opened = backends::watched(&postgres, &client, what, position::pipeline(&client, &name)).await;
     let (pipeline_id, known_cluster) = opened.map_err(explain)?;
     if let Some(cluster) = &survey.cluster_id {
         match known_cluster {

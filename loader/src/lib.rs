@@ -8,10 +8,49 @@
 pub mod batch;
 pub mod config;
 pub mod error;
-pub mod event;
+
+pub mod event {
+    //! An event by itself: how it is written, what bronze keeps of it in columns, and why it cannot be loaded. Knows neither
+    //! where it comes from nor where it goes.
+
+    pub mod dead_letter;
+    pub mod dedupe;
+    pub mod envelope;
+    pub mod fingerprint;
+    pub mod screen;
+    pub mod time;
+}
+
 pub mod files;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lanes;
-pub mod operations;
-pub mod postgres;
+
+pub mod operations {
+    //! What whoever runs a loader sees of it, and what stops it: its state, metrics and pages, the circuit breaker, systemd.
+
+    pub mod breaker;
+    pub mod health;
+    #[cfg(feature = "kafka")]
+    pub mod http;
+    pub mod metrics;
+    pub mod state;
+    pub mod supervisor;
+    pub mod tally;
+}
+
+pub mod postgres {
+    //! Everything that is said to Postgres: how to get there, whose position it is, what one transaction writes, which
+    //! errors are worth another try. Who writes which batch, and when, is in `lanes`.
+
+    pub mod backends;
+    pub mod connection;
+    pub mod ledger;
+    pub mod letters;
+    pub mod libpq;
+    pub mod partitions;
+    pub mod position;
+    pub mod retry;
+    pub mod target;
+    pub mod transaction;
+}

@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use libfuzzer_sys::fuzz_target;
 use tidemark_fuzz::{Scratch, bounded, joined, parts, seeds};
 use tidemark_loader::postgres::connection::describe;
-use tidemark_loader::postgres::password;
-use tidemark_loader::postgres::tls::Tls;
+use tidemark_loader::postgres::libpq::{Tls, find_password};
 
 fn examples() -> Vec<Vec<u8>> {
     [
@@ -35,7 +34,7 @@ fuzz_target!(init: seeds(examples()), |data: &[u8]| {
     file.write(&passwords);
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).expect("the file is ours");
     let named = |name: &str| (name == "PGPASSFILE").then(|| file.path().display().to_string());
-    if let Ok(Some((password, from))) = password::find(&config, named) {
+    if let Ok(Some((password, from))) = find_password(&config, named) {
         assert!(!password.is_empty());
         assert_eq!(file.path().as_os_str(), from.as_str());
     }

@@ -75,7 +75,7 @@ fn read(bytes: &[u8]) -> io::Result<Vec<String>> {
 }
 
 fn read_file(bytes: &[u8]) -> io::Result<Vec<String>> {
-    let path = std::env::temp_dir().join(format!("tidemark-file-{}", uuid::Uuid::new_v4()));
+    let path = std::env::temp_dir().join(format!("tidemark-file-{}", Uuid::new_v4()));
     std::fs::write(&path, bytes)?;
     let found = open(&path, Progress::default()).and_then(|content| records(content, 1000));
     std::fs::remove_file(&path)?;

@@ -12,7 +12,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use super::books::{Books, Taken};
-use super::{Kafka, Listener, connect, record};
+use super::client::{Listener, connect};
+use super::{Kafka, record};
 use crate::batch::{BatchLimits, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::event::time::{self, Micros};

@@ -13,8 +13,8 @@ use super::bounded::Range;
 use super::membership::{Context, DRAIN, locked};
 use super::{Ended, Kafka, OnDataLoss, record};
 use crate::error::{Error, Kind, Result};
+use crate::postgres::backends;
 use crate::postgres::connection::{self, Kept};
-use crate::postgres::locks;
 use crate::postgres::position::{self, Claim, Position};
 use crate::postgres::retry::{self, Situation, Verdict};
 
@@ -86,12 +86,12 @@ impl Context {
             return Ok(lent);
         }
         let client = connection::connect(&self.settings.postgres).await?;
-        locks::be_patient(&client).await?;
+        backends::be_patient(&client).await?;
         Ok(Kept::new(client))
     }
 
     /// Does something over the connection for claims, and tries again for a while. It waits for no lock longer than
-    /// [`locks::PATIENCE`], and says who holds it; and it hears that we are to stop.
+    /// [`backends::PATIENCE`], and says who holds it; and it hears that we are to stop.
     fn in_postgres<T>(
         &self,
         what: &str,
@@ -105,7 +105,7 @@ impl Context {
             self.settings.state.with(|state| state.polled());
             let once = async {
                 let client = self.claims().await?;
-                let done = locks::watched(postgres, &client, what, work(&client)).await?;
+                let done = backends::watched(postgres, &client, what, work(&client)).await?;
                 *locked(&self.claims) = Some(client);
                 Ok::<_, PgError>(done)
             };
@@ -157,7 +157,7 @@ impl Context {
         };
         let (pipeline_id, owner) = (settings.pipeline_id, &settings.owner);
         if settings.end_stuck_writers {
-            let ended = locks::end_stuck_writers(client, pipeline_id, topic, partition, owner).await?;
+            let ended = backends::end_stuck_writers(client, pipeline_id, topic, partition, owner).await?;
             if ended > 0 {
                 tracing::warn!(topic, partition, "ended {ended} stuck connections of the owner before");
             }

@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::books::Books;
+use super::client::read_token;
+use super::record;
 use super::{Ended, Settings};
-use super::{record, token};
 use crate::batch::RawBatch;
 use crate::operations::state;
 use crate::postgres::connection::Kept;
@@ -114,7 +115,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        token::read(file)
+        read_token(file)
     }
 
     /// What it says about connections that fail comes as an error as well.

@@ -1,27 +1,25 @@
 //! Kafka: settings, and what has to be known about topics before reading them. Reading is in `session`, the books
-//! that it keeps in `books`, rebalances in `membership`, whether a log is the one it was in `claim`.
+//! that it keeps in `books`, rebalances in `membership`, whether a log is the one it was in `claim`, what clients say on
+//! the side in `client`.
 
 pub mod books;
 pub mod bounded;
 mod claim;
-pub mod link;
+pub mod client;
 pub mod membership;
 pub mod record;
 pub mod session;
-mod token;
 pub mod topics;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::OAuthToken;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
-use rdkafka::{ClientConfig, ClientContext};
 
-use self::link::Link;
+use self::client::{Link, connect};
 use self::topics::{Found, Topics};
 use crate::batch::BatchLimits;
 use crate::config::keys::{FIXED, reserved};
@@ -213,43 +211,6 @@ impl Kafka {
     }
 }
 
-/// A client that is no member of a group.
-fn connect(config: &ClientConfig) -> KafkaResult<BaseConsumer<Listener>> {
-    let client: BaseConsumer<Listener> = config.create_with_context(Listener::default())?;
-    // A token is asked for when somebody polls, and those who only ask questions do not.
-    if config.get("sasl.mechanisms") == Some("OAUTHBEARER") {
-        let _ = client.poll(Duration::from_millis(100));
-    }
-    Ok(client)
-}
-
-/// Keeps the first reason that librdkafka gives for a failure, such as a login that was refused.
-#[derive(Default)]
-struct Listener {
-    said: Mutex<Option<String>>,
-}
-
-impl ClientContext for Listener {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        token::read(file)
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, _: &str, message: &str) {
-        if level as i32 <= RDKafkaLogLevel::Error as i32 {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.get_or_insert_with(|| message.to_owned());
-        }
-    }
-
-    fn error(&self, _: KafkaError, reason: &str) {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
-    }
-}
-
-impl ConsumerContext for Listener {}
-
 /// The end of a partition. An empty one has an end too: our position may lie before or behind it.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -341,6 +302,8 @@ pub enum Ended {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::BaseConsumer;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,6 @@
 //! lane are committed in the order in which they came: whole, or in parts where one has too many dates or is too much
 //! for Postgres.
 
-pub mod dates;
 pub mod sink;
 
 use std::collections::VecDeque;

@@ -12,13 +12,13 @@ use crate::batch::{Batch, Counts};
 use crate::error::Error;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
-use crate::lanes::dates::{self, Dates};
 use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
+use crate::postgres::backends;
 use crate::postgres::connection::{self, Config, Kept, PgDay, full_message};
 use crate::postgres::ledger;
 use crate::postgres::letters::Letters;
-use crate::postgres::locks;
+use crate::postgres::partitions::{Dates, too_many_new_dates};
 use crate::postgres::position;
 use crate::postgres::retry::{self, Situation, Verdict};
 use crate::postgres::target::Target;
@@ -245,7 +245,7 @@ impl Sink {
             Some(client) => client,
             None => {
                 let client = connection::connect(&self.config).await?;
-                locks::mark_writer(&client, &self.owner).await?;
+                backends::mark_writer(&client, &self.owner).await?;
                 Kept::new(client)
             }
         };
@@ -321,7 +321,7 @@ impl Sink {
             if let Some(dates) = &self.dates {
                 let free = free.iter().map(|(day, _)| *day).collect();
                 let too_many = dates.too_many(free, Instant::now());
-                refused.extend(too_many.into_iter().map(|day| (day, Some(dates::refused()))));
+                refused.extend(too_many.into_iter().map(|day| (day, Some(too_many_new_dates()))));
             }
             if !refused.is_empty() {
                 for (day, rejection) in refused {

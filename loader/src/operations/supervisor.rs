@@ -18,7 +18,6 @@ use crate::operations::health::{LIMITS, line};
 use crate::operations::state::{Now, Shared, State};
 use crate::postgres::connection::{self, Config, Kept};
 use crate::postgres::position::{self, Pause};
-use crate::postgres::topic_states;
 use crate::postgres::transaction::Written;
 
 /// How often loader.pipelines is read.
@@ -150,12 +149,12 @@ impl Supervisor {
     async fn refresh(&self, client: &Client) -> Result<(), PgError> {
         let untold = self.state.with(|s| s.untold());
         for (topic, reason) in untold {
-            topic_states::pause(client, self.pipeline_id, &topic, &self.owner, &reason).await?;
+            position::pause_topic(client, self.pipeline_id, &topic, &self.owner, &reason).await?;
             self.state.with(|s| s.told(&topic));
         }
         let (joined, missing) = self.state.with(|s| (s.joined, s.missing.clone()));
         if joined && locked(&self.told_missing).as_ref() != Some(&missing) {
-            topic_states::set_missing(client, self.pipeline_id, &self.owner, &missing).await?;
+            position::set_missing(client, self.pipeline_id, &self.owner, &missing).await?;
             *locked(&self.told_missing) = Some(missing);
         }
         self.ask_orders(client, position::outgrown(client, self.schema).await?).await?;
@@ -168,7 +167,7 @@ impl Supervisor {
     /// What people, and other loaders, have ordered about the pipeline and its topics.
     async fn ask_orders(&self, client: &Client, outgrown: Option<i32>) -> Result<(), PgError> {
         self.take_over(position::pause_of(client, self.pipeline_id).await?, outgrown);
-        let topics = topic_states::all(client, self.pipeline_id).await?;
+        let topics = position::topic_states(client, self.pipeline_id).await?;
         let of_state = |state: &str| {
             let found: Vec<_> = topics.iter().filter(|topic| topic.state == state).collect();
             found.into_iter().map(|found| (Arc::from(found.topic.as_str()), found.why.clone()))
@@ -194,10 +193,10 @@ impl Supervisor {
             breakers.accepting = accepting;
         }
         for topic in good {
-            topic_states::expect_good(client, self.pipeline_id, &topic).await?;
+            position::expect_good(client, self.pipeline_id, &topic).await?;
         }
         if !paused.is_empty() {
-            let positions = topic_states::positions(client, self.pipeline_id).await?;
+            let positions = position::positions_of_paused(client, self.pipeline_id).await?;
             self.state.with(|s| positions.iter().for_each(|(topic, n, next)| s.stands(topic, *n, *next)));
         }
         Ok(())

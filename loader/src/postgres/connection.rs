@@ -1,5 +1,5 @@
 //! Connections to Postgres, the types that the driver lacks, and messages for what can go wrong on the way there. What
-//! a URL says about TLS is in `tls`, which errors are worth another try in `retry`.
+//! a URL says about TLS is in `libpq`, which errors are worth another try in `retry`.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,8 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::error::{Error, Kind, Result};
 use crate::event::time::Micros;
-use crate::postgres::password;
+use crate::postgres::libpq::{self, Tls};
 use crate::postgres::retry::{self, Class};
-use crate::postgres::tls::Tls;
 
 /// A time as Postgres keeps it.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +152,7 @@ pub fn parse_url(url: &str) -> Result<Config> {
     }
     let mut password_from = None;
     if config.get_password().is_none() {
-        match password::find(&config, |name| std::env::var(name).ok()) {
+        match libpq::find_password(&config, |name| std::env::var(name).ok()) {
             Ok(Some((password, from))) => {
                 config.password(password);
                 password_from = Some(from);
@@ -333,7 +332,7 @@ pub fn explain(what: &str, config: &tokio_postgres::Config, error: &tokio_postgr
         (Class::Credentials, None) => {
             let of = config.get_user().map(|user| format!(" of {user}")).unwrap_or_default();
             let why = format!("the server at {at} asks for the password{of}, and there is none");
-            return Error::new(retry::kind(error), what, why, password::ADVICE);
+            return Error::new(retry::kind(error), what, why, libpq::PASSWORD_ADVICE);
         }
         (Class::Credentials, Some(_)) => {
             "check the user in the database URL and the password: in the URL, or else in PGPASSWORD or ~/.pgpass".to_owned()

@@ -2,24 +2,22 @@
 //! its members are transport. What a mapping looks like in a file is in `description`. Events as Segment writes them take
 //! the fast path, in the parent.
 
-mod binary;
-mod columns;
 mod description;
+mod records;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use self::binary::headers;
 pub use self::description::{Description, SHIPPED, Source, parse_part};
 use self::description::{Unless, What};
+pub use self::records::headers;
 use super::pointer::{Pointer, Tree, find};
 use super::scan::scan;
 use super::{Envelope, Field, Limits, parse, parse_with, sha256};
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::fingerprint::Fingerprint;
-use crate::event::split;
 use crate::event::time::{Micros, Unit};
 
 /// What of an event goes into a column.
@@ -148,7 +146,7 @@ pub struct Mapping {
     split: Option<Pointer>,
     /// The name under which each event of a record keeps what stands beside them.
     beside: Option<String>,
-    /// The columns of a record that is a line with tabs, as `columns` begins their members.
+    /// The columns of a record that is a line with tabs, as `records` begins their members.
     columns: Vec<String>,
     /// Names of events that are to be others.
     renamed: Vec<(String, String)>,
@@ -185,7 +183,7 @@ impl Format {
             names: Default::default(),
             split: description.split.clone(),
             beside: description.beside.clone(),
-            columns: description.columns.iter().map(|column| columns::member(column)).collect(),
+            columns: description.columns.iter().map(|column| records::member(column)).collect(),
             renamed: description.names.clone(),
             binary: description.binary,
         };
@@ -228,9 +226,9 @@ impl Format {
     /// records: their value is the event.
     pub fn compose(&self, headers: Option<&[u8]>, value: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Format::Mapped(mapping) if mapping.binary => binary::compose(headers?, value),
+            Format::Mapped(mapping) if mapping.binary => records::from_headers(headers?, value),
             Format::Mapped(mapping) if !mapping.columns.is_empty() => {
-                columns::compose(&mapping.columns, value)
+                records::from_columns(&mapping.columns, value)
             }
             _ => None,
         }
@@ -240,7 +238,7 @@ impl Format {
     pub fn events_with_their_record(&self, record: &[u8]) -> Option<Vec<Vec<u8>>> {
         match self {
             Format::Mapped(mapping) => {
-                split::with_their_record(record, mapping.split.as_ref()?, mapping.beside.as_deref()?)
+                records::with_their_record(record, mapping.split.as_ref()?, mapping.beside.as_deref()?)
             }
             Format::Segment => None,
         }
@@ -268,7 +266,7 @@ impl Format {
         if let Format::Mapped(mapping) = self
             && let Some(at) = &mapping.split
         {
-            return split::events(record, Some(at));
+            return records::events(record, Some(at));
         }
         if record.trim_ascii_start().first() == Some(&b'{') {
             // Not as `parse` does: one bad event must not keep the others.
@@ -281,7 +279,7 @@ impl Format {
                 return None;
             }
         }
-        split::events(record, None)
+        records::events(record, None)
     }
 
     /// Where a part is looked for.

@@ -1,19 +1,21 @@
-//! A record that is no event but holds several: an array of objects, or an object with such an array, as SDKs and APIs
-//! send them. Finds where the events lie within the bytes of the record.
+//! Records that are no JSON event by themselves. One that holds several: an array of objects, or an object with such an
+//! array, as SDKs and APIs send them; found is where the events lie within its bytes. One of which only the data is JSON,
+//! and one that is a line of columns; of these an event is composed.
 
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use super::envelope::pointer::Pointer;
-use super::fingerprint::{for_each_element, for_each_member, unescaped};
+use crate::event::envelope::pointer::Pointer;
+use crate::event::fingerprint::{for_each_element, for_each_member, unescaped};
 
 /// Members that hold events in the requests of Segment, RudderStack and PostHog, Amplitude and Google, and of record
 /// services.
 const NAMES: [&[u8]; 3] = [b"batch", b"events", b"records"];
 
 /// Where the events of a record lie; `None` where it is not one of those. With `at`, they are in the array there.
-pub fn events(record: &[u8], at: Option<&Pointer>) -> Option<Vec<Range<usize>>> {
+pub(super) fn events(record: &[u8], at: Option<&Pointer>) -> Option<Vec<Range<usize>>> {
     // What is found below relies on it.
     serde_json::from_slice::<IgnoredAny>(record).ok()?;
     let whole = record.trim_ascii_start();
@@ -56,7 +58,7 @@ const MOST: usize = 16 << 20;
 
 /// The events of a record, each an object that has, under the name `beside`, what the record says beside the array at
 /// `at`. `None` where [`events`] finds none there, and where they would be too large together.
-pub fn with_their_record(record: &[u8], at: &Pointer, beside: &str) -> Option<Vec<Vec<u8>>> {
+pub(super) fn with_their_record(record: &[u8], at: &Pointer, beside: &str) -> Option<Vec<Vec<u8>>> {
     let events = events(record, Some(at))?;
     let array = at.steps().next()?;
     let mut rest = Vec::new();
@@ -73,7 +75,7 @@ pub fn with_their_record(record: &[u8], at: &Pointer, beside: &str) -> Option<Ve
         rest.push(b'{');
     }
     rest.push(b'}');
-    let name = serde_json::Value::from(beside).to_string();
+    let name = Value::from(beside).to_string();
     if events.iter().map(|event| event.len() + name.len() + rest.len() + 2).sum::<usize>() > MOST {
         return None;
     }
@@ -84,6 +86,90 @@ pub fn with_their_record(record: &[u8], at: &Pointer, beside: &str) -> Option<Ve
         [open, comma, name.as_bytes(), b":", &rest, b"}"].concat()
     };
     Some(events.into_iter().map(whole).collect())
+}
+
+/// Name and value of each header, from the encoding of `loader.dead_letters.headers`.
+pub fn headers(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    fn part<'b>(bytes: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let Ok(len) = usize::try_from(i32::from_be_bytes(*len)) else {
+            *bytes = rest;
+            return Some(None);
+        };
+        let (value, rest) = rest.split_at_checked(len)?;
+        *bytes = rest;
+        Some(Some(value))
+    }
+    std::iter::from_fn(move || Some((part(&mut bytes)??, part(&mut bytes)?)))
+}
+
+/// The whole event of a record in the binary mode of CloudEvents over Kafka: attributes in headers, the data as the value
+/// (CloudEvents, Kafka Protocol Binding, 3.2); `None` for all other records: their value is the event.
+pub(super) fn from_headers(encoded: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    // With that content type the value is the whole event, whatever the other headers say.
+    let structured = |(name, value): (&[u8], Option<&[u8]>)| {
+        name.eq_ignore_ascii_case(b"content-type")
+            && value.is_some_and(|v| v.to_ascii_lowercase().starts_with(b"application/cloudevents"))
+    };
+    let attribute = |name: &[u8]| name.strip_prefix(b"ce_").map(<[u8]>::to_vec);
+    if headers(encoded).any(structured) || !headers(encoded).any(|(name, _)| name == b"ce_specversion") {
+        return None;
+    }
+    let mut out = Vec::with_capacity(encoded.len() + value.len() + 64);
+    out.push(b'{');
+    for (name, value) in headers(encoded) {
+        let (Some(name), Some(value)) = (attribute(name), value) else { continue };
+        // What is not UTF-8 goes in as it is, so that the event is refused for that.
+        for part in [name.as_slice(), value] {
+            match std::str::from_utf8(part) {
+                Ok(text) => out.extend_from_slice(Value::from(text).to_string().as_bytes()),
+                Err(_) => out.extend_from_slice(part),
+            }
+            out.push(b':');
+        }
+        out.pop();
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"data\":");
+    out.extend_from_slice(value);
+    out.push(b'}');
+    Some(out)
+}
+
+/// The beginning of the member of a column, so that it is made once.
+pub(super) fn member(column: &str) -> String {
+    Value::from(column).to_string() + ":"
+}
+
+/// The event of a line of values with tabs between them and no header, as Snowplow's enriched events are: an object of its
+/// columns. What is JSON in a column is JSON there. Only of a line with exactly these columns, each as [`member`] has it; `None` for all other records. A column without
+/// a value is absent.
+pub(super) fn from_columns(columns: &[String], line: &[u8]) -> Option<Vec<u8>> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if memchr::memchr_iter(b'\t', line).count() + 1 != columns.len() {
+        return None;
+    }
+    let line = std::str::from_utf8(line).ok()?;
+    let mut out = Vec::with_capacity(line.len() * 2);
+    for (member, text) in columns.iter().zip(line.split('\t')).filter(|(_, text)| !text.is_empty()) {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        out.extend_from_slice(member.as_bytes());
+        if is_json(text) {
+            out.extend_from_slice(text.as_bytes());
+        } else {
+            serde_json::to_writer(&mut out, text).ok()?;
+        }
+    }
+    if out.is_empty() {
+        return None;
+    }
+    out.push(b'}');
+    Some(out)
+}
+
+/// Whether a text is a JSON object or array.
+fn is_json(text: &str) -> bool {
+    text.starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]
@@ -150,5 +236,26 @@ mod tests {
         ] {
             assert_eq!(found(record, at), None, "{record}");
         }
+    }
+
+    fn composed(line: &str) -> Option<String> {
+        let columns = ["a", "b\"", "c"].map(member);
+        from_columns(&columns, line.as_bytes()).map(|out| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_line_becomes_an_object_of_its_columns() {
+        for (line, expected) in [
+            ("x\t\t[1]", r#"{"a":"x","c":[1]}"#),
+            ("x\t7\t{\"d\": null}\r", r#"{"a":"x","b\"":"7","c":{"d": null}}"#),
+            ("{\t\"\t[1", r#"{"a":"{","b\"":"\"","c":"[1"}"#),
+        ] {
+            assert_eq!(composed(line).as_deref(), Some(expected), "{line}");
+            assert!(is_json(expected));
+        }
+        for other in ["", "\t\t", "x\ty", "x\ty\tz\t", r#"{"a":1}"#] {
+            assert_eq!(composed(other), None, "{other:?}");
+        }
+        assert_eq!(from_columns(&[member("a")], b"\xff"), None);
     }
 }
