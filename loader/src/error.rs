@@ -84,3 +84,23 @@ impl Error {
 
 /// Result of whatever can end a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The word that was most likely meant, and how far it is off.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> (&'a str, usize) {
+    known.map(|known| (known, distance(word, known))).min_by_key(|(_, off)| *off).unwrap_or_default()
+}
+
+/// Insertions, deletions and replacements between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

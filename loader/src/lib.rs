@@ -19,6 +19,7 @@ pub mod event {
     pub mod fingerprint;
     pub mod screen;
     pub mod time;
+    pub mod zone;
 }
 
 pub mod files;

@@ -11,10 +11,11 @@ use tidemark_loader::event::fingerprint::member;
 use tidemark_loader::kafka::parse_setting;
 use tidemark_loader::postgres::target::Target;
 
-const EXAMPLES: [&str; 8] = [
+const EXAMPLES: [&str; 9] = [
     "/a~1b/~0/0/",
     "user_id=/who/0",
     "received_at=/receivedAt",
+    "event_time=/a:b/at:Europe/Berlin",
     "/etl_tstamp",
     "socket.timeout.ms=30000",
     "enable.auto.commit=true",

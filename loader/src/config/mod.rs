@@ -11,7 +11,7 @@ use std::time::Duration;
 use keys::{KEYS, Kind};
 use toml::{Table, Value};
 
-use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::error::{Error, Kind as ErrorKind, Result, nearest};
 use crate::event::time::{self, Micros};
 
 /// Prefix of variables of the environment.
@@ -409,34 +409,15 @@ fn unknown(name: &str) -> (String, String) {
         return ("unknown key outside of any section".to_owned(), next);
     }
     if !sections.contains(&section) {
-        let known = nearest(section, sections.into_iter());
+        let (known, _) = nearest(section, sections.into_iter());
         return (format!("unknown section [{section}]"), format!("did you mean [{known}]?"));
     }
     let why = format!("unknown key {key} in section [{section}]");
     if let Some(elsewhere) = names.iter().find(|n| n.rsplit('.').next() == Some(key)) {
         return (why, format!("did you mean {elsewhere}?"));
     }
-    let known = nearest(key, names.iter().filter_map(|n| n.strip_prefix(section)?.strip_prefix('.')));
+    let (known, _) = nearest(key, names.iter().filter_map(|n| n.strip_prefix(section)?.strip_prefix('.')));
     (why, format!("did you mean {known}?"))
-}
-
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
-    known.min_by_key(|k| distance(word, k)).unwrap_or_default()
-}
-
-/// Insertions, deletions and replacements between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

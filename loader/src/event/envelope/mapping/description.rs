@@ -1,8 +1,8 @@
 //! A mapping as it stands in a file (TOML), and those that are shipped. Each part says where it stands: a text, or several
 //! of which the first with a value counts.
 //!
-//! * `/properties/time` leads there (RFC 6901); `/properties/time:ms` says of a time what it is counted in, or, as `:UTC`
-//!   or `:+02:00`, what it means where it has no offset;
+//! * `/properties/time` leads there (RFC 6901); `/properties/time:ms` says of a time what it is counted in, or, as `:UTC`,
+//!   `:+02:00` or `:Europe/Berlin`, what it means where it has no offset;
 //! * `=page_viewed` is that text for each event;
 //! * `*` is an id made of all that the event says;
 //! * `{ at = "/id", within = "/source" }`: an id that is one only together with what stands there, or with several such;
@@ -20,6 +20,7 @@ use super::Part;
 use crate::event::envelope::pointer::Pointer;
 use crate::event::fingerprint::Fingerprint;
 use crate::event::time::Unit;
+use crate::event::zone;
 
 macro_rules! shipped {
     ($($name:literal)*) => {
@@ -170,19 +171,23 @@ impl Source {
             Some(constant) => (What::Constant(constant.to_owned()), Unit::Certain),
             None if text == "*" && part == Part::EventId => (What::Whole, Unit::Certain),
             None => {
-                let unit = text.rsplit_once('/').and_then(|(_, last)| last.split_once(':'));
-                let unit =
-                    unit.filter(|_| part.is_time()).and_then(|(_, unit)| Some((unit, Unit::parse(unit)?)));
-                match unit {
-                    Some((word, unit)) => {
-                        (What::At(Pointer::new(&text[..text.len() - word.len() - 1])?), unit)
-                    }
-                    None => (What::At(Pointer::new(text)?), Unit::Certain),
-                }
+                let (pointer, unit) = if part.is_time() { with_unit(text)? } else { (text, Unit::Certain) };
+                (What::At(Pointer::new(pointer)?), unit)
             }
         };
         Ok(Source { what, unit, within: Vec::new(), unless: Vec::new(), text: text.to_owned() })
     }
+}
+
+/// A pointer to a time, and what stands behind it.
+fn with_unit(text: &str) -> Result<(&str, Unit), String> {
+    // Names of members have colons too, and names of zones have slashes.
+    let mut words = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    if let Some(found) = words.find_map(|(pointer, word)| Some((pointer, Unit::parse(word)?))) {
+        return Ok(found);
+    }
+    let mistaken = text.rsplit_once(':').and_then(|(_, word)| zone::mistaken(word));
+    mistaken.map_or(Ok((text, Unit::Certain)), Err)
 }
 
 impl fmt::Display for Source {

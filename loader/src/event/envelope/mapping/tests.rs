@@ -267,6 +267,16 @@ fn parts_of_the_command_line_may_have_units_and_be_constants() {
         "{}",
         number.detail
     );
+    let zone = parse_part("event_time=/a:b/at:Europe/Berlin").unwrap();
+    let local = Format::new(&shipped("segment"), &[zone]);
+    let event = judge(&local, br#"{"event":"e","a:b":{"at":"2026-09-01 12:00:00"}}"#).unwrap();
+    assert_eq!(event.event_time, parse_time("2026-09-01T10:00:00Z").unwrap());
+    let mistaken = "Europa/Berlin is no time zone; did you mean Europe/Berlin?";
+    assert_eq!(parse_part("event_time=/at:Europa/Berlin").unwrap_err(), mistaken);
+    let mapping = Description::parse("till.toml", "about = 'x'\nevent_time = '/at:Europa/Berlin'");
+    assert_eq!(mapping.unwrap_err(), format!("till.toml: event_time: {mistaken}"));
+    // Only times have a zone.
+    assert!(parse_part("user_id=/at:Europa/Berlin").is_ok());
     let empty = judge(&Format::Segment, br#"{"event":"e","timestamp":""}"#).unwrap_err();
     assert_eq!(empty.reason, Reason::MissingEventTime);
 }
