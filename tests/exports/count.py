@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OWN = "shop.example"
-PAGES = {"page", "screen", "page_viewed", "page_view", "$pageview", "$mp_web_page_view", "[Amplitude] Page Viewed"}
+PAGES = {"page", "screen", "screen_view", "page_viewed", "page_view", "$pageview", "$mp_web_page_view", "[Amplitude] Page Viewed"}
 PURCHASES = {"Order Completed", "order_completed", "purchase", "transaction"}
 NOBODY = {"", "null", "undefined", "none", "anonymous"}
 SEARCH = ("google.", "bing.")
@@ -123,7 +123,7 @@ def snowplow_json():
 
 # The columns of the canonical event model, as far as they are needed here, by their place.
 SNOWPLOW_PLACES = {
-    "event_id": 6, "user_id": 12, "domain_userid": 15, "page_url": 29, "page_referrer": 31, "page_urlpath": 35,
+    "event_id": 6, "user_id": 12, "domain_userid": 15, "network_userid": 17, "page_url": 29, "page_referrer": 31, "page_urlpath": 35,
     "mkt_medium": 47, "mkt_source": 48, "mkt_campaign": 51, "tr_orderid": 59, "tr_total": 61, "tr_currency": 108,
     "derived_tstamp": 124, "event_name": 126,
 }
@@ -138,7 +138,9 @@ def snowplow_tsv():
 
 def snowplow(e):
     total = e.get("tr_total")
-    return Event(e["event_id"], when(e["derived_tstamp"]), e["event_name"], e.get("user_id"), e.get("domain_userid"),
+    app = e.get("contexts_com_snowplowanalytics_snowplow_client_session_1") or [{}]
+    return Event(e["event_id"], when(e["derived_tstamp"]), e["event_name"], e.get("user_id"),
+                 e.get("domain_userid") or app[0].get("userId") or e.get("network_userid"),
                  e.get("page_url"), e.get("page_urlpath"), e.get("page_referrer"),
                  {"utm_" + k: e.get("mkt_" + k) for k in ("source", "medium", "campaign")},
                  Decimal(total) if total is not None else None, e.get("tr_currency"), e.get("tr_orderid"))

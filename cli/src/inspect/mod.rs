@@ -180,17 +180,26 @@ fn columns(look: &Look) -> String {
                 (received().count(), received().min().map(|a| format!("{} and later", moment(a))))
             }
         };
-        let place = look.format.place(part);
-        let place = if place.is_empty() { "-" } else { place };
+        let place = shortened(look.format.place(part));
         let example = example.filter(|_| filled > 0);
         rows.push(vec![
             Some(part.word().to_owned()),
-            Some(place.to_owned()),
+            Some(place),
             Some(format!("{filled} of {n}")),
             Some(example.unwrap_or_else(|| "-".to_owned())),
         ]);
     }
     table(&["column", "from", "filled", "values"].map(str::to_owned), &rows)
+}
+
+/// Where a part is looked for, if that fits beside the others; else the first place, and how many more there are.
+fn shortened(place: &str) -> String {
+    let mut places = place.split(" or ");
+    match (places.next().unwrap_or_default(), places.count()) {
+        ("", _) => "-".to_owned(),
+        (first, more) if more > 0 && place.len() > 80 => format!("{first} or {more} more"),
+        _ => place.to_owned(),
+    }
 }
 
 /// What a person should know who loads this.
