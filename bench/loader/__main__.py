@@ -13,6 +13,7 @@ from backlog import backlog
 from events import CASES, produce
 from history import history
 from latency import latency
+from mappings import mappings
 from runs import Servers, copy_on_the_server, loader, python_consumer
 
 
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES), help="names of CASES; backlog: memory with a backlog of --backlog-gb; "
-                        "history: a stream beside one event a day since 1970")
+                        "history: a stream beside one event a day since 1970; mappings: rates of each")
     parser.add_argument("--rate", type=int, default=11_500, help="events a second of the latency part")
     parser.add_argument("--seconds", type=int, default=60, help="length of the latency part, 0 to leave it out")
     parser.add_argument("--backlog-gb", type=float, default=10, help="size of the case backlog, which --cases has to name")
@@ -46,6 +47,9 @@ def main() -> int:
     if "history" in names:
         names.remove("history")
         history(servers, args.events, args.rounds)
+    if "mappings" in names:
+        names.remove("mappings")
+        mappings(servers)
     if not names:
         return 0
     print(f"\n{args.events:,} events a run, medians of {args.rounds} rounds; events/s (and the range)\n")

@@ -88,15 +88,24 @@ class Servers:
 
 def loader(servers: Servers, topic: str, case) -> Run:
     """`tidemark run --until-caught-up` from its start to its end, joining the group included."""
+    return measured(servers, case, "run", "--brokers", servers.args.brokers, "--topic", topic, "--until-caught-up",
+                    "--maintain-every", "off", "--group", f"bench-{time.time_ns()}")
+
+
+def load(servers: Servers, path: str, case) -> Run:
+    """`tidemark load` of a file from its start to its end; it is read twice."""
+    return measured(servers, case, "load", path)
+
+
+def measured(servers: Servers, case, command: str, *flags: str) -> Run:
     servers.fresh("bench", case)
     before, lsn, started = servers.cpu(), servers.lsn(), time.monotonic()
-    process = servers.tidemark("run", "bench", "--brokers", servers.args.brokers, "--topic", topic, "--until-caught-up",
-                               "--maintain-every", "off", "--group", f"bench-{time.time_ns()}", *case.flags)
+    process = servers.tidemark(command, "bench", *flags, *case.flags)
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
     if status:
-        raise SystemExit(f"tidemark run failed: {errors}")
+        raise SystemExit(f"tidemark {command} failed: {errors}")
     after = servers.cpu()
     with psycopg.connect(servers.url("bench")) as db:
         read, loaded, duplicate, dead = db.execute(
