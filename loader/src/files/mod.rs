@@ -48,6 +48,11 @@ impl Record {
         Record { keep, ..Record::default() }
     }
 
+    /// Whether nothing of it is kept: what would have to be made of a row need not be made then.
+    fn is_only_counted(&self) -> bool {
+        self.keep == 0
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         (self.oversize, self.total, self.hasher) = (None, 0, None);

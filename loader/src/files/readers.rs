@@ -213,6 +213,9 @@ impl<R: BufRead> Table<R> {
         if !self.reader.read_byte_record(&mut self.row)? {
             return Ok(false);
         }
+        if record.is_only_counted() {
+            return Ok(true);
+        }
         match self.object() {
             Some(object) => record.push(Value::Object(object).to_string().as_bytes()),
             None => {
@@ -273,6 +276,9 @@ impl<R: BufRead> Log<R> {
                 io::ErrorKind::InvalidData,
                 "a line of its log is longer than 16 MiB",
             ));
+        }
+        if record.is_only_counted() {
+            return Ok(true);
         }
         match object(&self.line.bytes) {
             Some(object) => record.push(Value::Object(object).to_string().as_bytes()),

@@ -215,8 +215,11 @@ fn identity_is_of_the_content_and_counts_its_records() {
     let of = |bytes: &[u8]| {
         identify(stream(io::Cursor::new(bytes.to_vec()), Progress::default()).unwrap()).unwrap()
     };
+    // Of rows and of lines of a log no record is made for it.
+    let log = b"h - - [02/Oct/2026:08:15:22 +0000] \"GET / HTTP/1.1\" 200 1\nnone\n";
+    let table = b"a,b\n1,2\n3\n";
     for input in
-        [b"".as_slice(), b"\n", b"{}", b"{}\n", b"{}\n{", b"{}\n\n{}\n", b"[{}, {},\n{}]", b"a,b\n1,2\n"]
+        [b"".as_slice(), b"\n", b"{}", b"{}\n", b"{}\n{", b"{}\n\n{}\n", b"[{}, {},\n{}]", table, log]
     {
         let identity = of(input);
         assert_eq!(identity.records, read(input).unwrap().len() as u64, "{input:?}");
