@@ -19,7 +19,7 @@ SAMPLES = {
 # What tells one event from another: UUIDs and other hexadecimal ids, the number of a visit or of a CloudEvent, and of
 # Google's, which have no ids, the time.
 HEXADECIMAL = re.compile(r"\b[0-9a-f]{8}(?=-[0-9a-f]{4}-|[0-9a-f]{21,24}\b)")
-NUMBER = re.compile(r'("(?:idVisit|id)":"[0-9]+)"')
+NUMBER = re.compile(r'("(?:idVisit|id)":"?[0-9]+)')
 TIME = re.compile(r'(?<="event_timestamp":")[0-9]{16}')
 
 
@@ -39,7 +39,7 @@ def write(name: str, path: str, events: int) -> None:
         out.write(head)
         copies = -(-events // each)
         for n in range(copies):
-            again = NUMBER.sub(rf'\1-{n}"', HEXADECIMAL.sub(f"{n:08x}", text))
+            again = NUMBER.sub(rf"\g<1>{n:06d}", HEXADECIMAL.sub(f"{n:08x}", text))
             again = TIME.sub(lambda at: str(int(at[0]) + n), again)
             out.write(again.rstrip(",\n") + tail if tail and n == copies - 1 else again)
 
