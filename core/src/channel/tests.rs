@@ -166,12 +166,10 @@ fn every_channel_can_be_reached() {
 
 #[test]
 fn of_an_endless_text_only_the_beginning_is_read() {
-    let endless = |head: &str| format!("{head}{}", "é".repeat(50_000_000));
+    let [paid, video, host] = ["paid ", "video ", ""].map(|head| format!("{head}{}", "é".repeat(50_000_000)));
     let started = std::time::Instant::now();
-    assert_eq!(
-        channel_group(None, Some(&endless("paid ")), Some(&endless("video ")), None, None),
-        "Paid Video"
-    );
-    assert_eq!(channel_group(None, None, Some("x"), Some(&endless("")), None), "Referral");
-    assert!(started.elapsed().as_secs() < 5);
+    assert_eq!(channel_group(None, Some(&paid), Some(&video), None, None), "Paid Video");
+    assert_eq!(channel_group(None, None, Some("x"), Some(&host), None), "Referral");
+    // To read them all takes longer.
+    assert!(started.elapsed().as_secs() < 1);
 }
