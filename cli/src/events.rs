@@ -46,7 +46,7 @@ pub struct Events {
     /// How the events are written: the name of a mapping, or the path of a file with one [default: segment]
     ///
     /// `tidemark inspect FILE` says which one fits. There are segment, rudderstack, segment-warehouse, cloudevents,
-    /// snowplow, posthog, mixpanel, amplitude, ga4, umami and access-log.
+    /// snowplow, posthog, mixpanel, amplitude, ga4, matomo, umami and access-log.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_mapping)]
     mapping: Option<String>,
     /// Where a field of the event is found, such as user_id=/user/id; can be repeated, also for one field
@@ -54,7 +54,8 @@ pub struct Events {
     /// Fields: event_id, event_time, event_type, user_id, anonymous_id, received_at. What is given here replaces what
     /// the mapping says about the field; of several pointers for one field the first one with a value counts. Behind the
     /// pointer of a time may stand what its numbers count (:s, :ms, :us), or the zone of times without an offset (:UTC,
-    /// :+02:00). =TEXT is that text for each event: event_type==page_viewed.
+    /// :+02:00, :Europe/Berlin). =TEXT is that text for each event: event_type==page_viewed. event_id=* is an id made of
+    /// all that the event says.
     #[arg(long = "envelope", value_name = "FIELD=POINTER", value_parser = parse_field)]
     envelope: Vec<String>,
 }

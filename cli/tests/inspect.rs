@@ -171,3 +171,20 @@ fn what_holds_no_events_is_no_riddle() {
     let unknown = files.run(&["inspect", "empty", "--mapping", "snowplough"]);
     assert_eq!(unknown.status.code(), Some(64));
 }
+
+#[test]
+fn only_what_silver_reads_is_promised() {
+    let files = Files::new("promised");
+    let event = |rest: &str| {
+        format!(r#"{{"messageId":"a","type":"sale","timestamp":"2026-10-02T08:15:22Z","userId":"u",{rest}}}"#)
+    };
+    files.write("flat.ndjson", &event(r#""country":"DE","platform":"web","path":"/x""#));
+    let seen = files.inspect(&["flat.ndjson"]);
+    assert!(seen.contains("silver.events finds none of campaign, country, device, page, platform"), "{seen}");
+    files.write("context.ndjson", &event(r#""context":{"country":"DE"},"platform":"web""#));
+    let seen = files.inspect(&["context.ndjson"]);
+    assert!(
+        seen.contains("silver.events finds country 1, and no campaign, device, page, platform"),
+        "{seen}"
+    );
+}

@@ -9,86 +9,136 @@ use tidemark_loader::event::envelope::{Coordinates, Limits};
 use tidemark_loader::event::time::{self, Micros};
 use uuid::Uuid;
 
-/// Columns of silver.events that need more than the envelope, and where it looks for them: silver.context_of and the
-/// context of Segment.
-const SILVER: [(&str, &[&str]); 6] = [
-    (
-        "page",
-        &[
-            "/context/page/url",
-            "/context/page/path",
-            "/properties/url",
-            "/properties/path",
-            "/page_url",
-            "/url_path",
-            "/properties/$current_url",
-            "/properties/$pathname",
-            "/event_params/0",
-            "/path",
-            "/event_properties/[Amplitude] Page Location",
-            "/event_properties/[Amplitude] Page Path",
-            "/visit/idVisit",
-            "/context_page_url",
+/// Columns of silver.events that need more than the envelope.
+const SILVER: [&str; 6] = ["page", "referrer", "campaign", "platform", "device", "country"];
+
+/// Where silver looks for them in the events of a system.
+struct Shape {
+    /// It is recognized by one of these, and by all of those.
+    any: &'static [&'static str],
+    all: &'static [&'static str],
+    columns: [&'static [&'static str]; SILVER.len()],
+}
+
+/// As silver.context_of has them, in its order; the first one is Segment's context, which goes before it.
+const SHAPES: [Shape; 9] = [
+    Shape {
+        any: &[],
+        all: &["/context"],
+        columns: [
+            &["/context/page/url", "/context/page/path"],
+            &["/context/page/referrer"],
+            &["/context/campaign/source", "/context/campaign/medium", "/context/campaign/name"],
+            &["/context/platform"],
+            &["/context/device/type"],
+            &["/context/country", "/context/location/country"],
         ],
-    ),
-    (
-        "referrer",
-        &[
-            "/context/page/referrer",
-            "/properties/referrer",
-            "/page_referrer",
-            "/referrer_domain",
-            "/properties/$referrer",
-            "/referrer",
-            "/event_properties/referrer",
-            "/visit/referrerUrl",
-            "/context_page_referrer",
+    },
+    // Snowplow
+    Shape {
+        any: &["/collector_tstamp", "/derived_tstamp"],
+        all: &[],
+        columns: [
+            &["/page_url", "/page_urlpath"],
+            &["/page_referrer"],
+            &["/mkt_source", "/mkt_medium", "/mkt_campaign"],
+            &["/platform"],
+            &["/dvce_type"],
+            &["/geo_country"],
         ],
-    ),
-    (
-        "campaign",
-        &[
-            "/context/campaign/source",
-            "/context/campaign/medium",
-            "/context/campaign/name",
-            "/mkt_source",
-            "/utm_source",
-            "/properties/utm_source",
-            "/event_properties/utm_source",
-            "/collected_traffic_source/manual_source",
-            "/visit/campaignSource",
-            "/context_campaign_source",
+    },
+    // Umami, whose platform is the web
+    Shape {
+        any: &[],
+        all: &["/url_path", "/website_id"],
+        columns: [
+            &["/url_path"],
+            &["/referrer_domain"],
+            &["/utm_source", "/utm_medium", "/utm_campaign"],
+            &["/website_id"],
+            &["/device"],
+            &["/country"],
         ],
-    ),
-    ("platform", &["/context/platform", "/platform", "/properties/$lib", "/properties/mp_lib"]),
-    (
-        "device",
-        &[
-            "/context/device/type",
-            "/dvce_type",
-            "/device",
-            "/properties/$device_type",
-            "/device/category",
-            "/device_type",
-            "/visit/deviceType",
-            "/context_device_type",
+    },
+    // PostHog and Mixpanel
+    Shape {
+        any: &["/properties/$current_url", "/properties/$pathname", "/properties/$lib", "/properties/mp_lib"],
+        all: &[],
+        columns: [
+            &["/properties/$current_url", "/properties/$pathname", "/properties/current_url_path"],
+            &["/properties/$referrer"],
+            &["/properties/utm_source", "/properties/utm_medium", "/properties/utm_campaign"],
+            &["/properties/$lib", "/properties/mp_lib"],
+            &["/properties/$device_type"],
+            &["/properties/$geoip_country_code", "/properties/mp_country_code"],
         ],
-    ),
-    (
-        "country",
-        &[
-            "/context/country",
-            "/context/location/country",
-            "/geo_country",
-            "/country",
-            "/properties/$geoip_country_code",
-            "/properties/mp_country_code",
-            "/geo/country",
-            "/visit/countryCode",
-            "/context_location_country",
+    },
+    // Amplitude
+    Shape {
+        any: &[],
+        all: &["/event_properties", "/device_id"],
+        columns: [
+            &["/event_properties/[Amplitude] Page Location", "/event_properties/[Amplitude] Page Path"],
+            &["/event_properties/referrer"],
+            &[
+                "/event_properties/utm_source",
+                "/event_properties/utm_medium",
+                "/event_properties/utm_campaign",
+            ],
+            &["/platform"],
+            &["/device_type"],
+            &["/country"],
         ],
-    ),
+    },
+    // Google Analytics 4, whose parameters are a list of names and values
+    Shape {
+        any: &[],
+        all: &["/event_params/0"],
+        columns: [
+            &["/event_params/page_location"],
+            &["/event_params/page_referrer"],
+            &["/collected_traffic_source/manual_source", "/event_params/source", "/event_params/medium"],
+            &["/platform"],
+            &["/device/category"],
+            &["/geo/country"],
+        ],
+    },
+    // Matomo
+    Shape {
+        any: &[],
+        all: &["/visit/idVisit"],
+        columns: [
+            &["/url"],
+            &["/visit/referrerUrl"],
+            &["/visit/campaignSource"],
+            &[],
+            &["/visit/deviceType"],
+            &["/visit/countryCode"],
+        ],
+    },
+    // Tables of Segment and RudderStack in a warehouse
+    Shape {
+        any: &["/context_page_url", "/context_library_name", "/context_ip"],
+        all: &[],
+        columns: [
+            &["/context_page_url", "/url", "/context_page_path", "/path"],
+            &["/context_page_referrer", "/referrer"],
+            &["/context_campaign_source", "/context_campaign_medium", "/context_campaign_name"],
+            &[],
+            &["/context_device_type"],
+            &["/context_location_country"],
+        ],
+    },
+    // A web server's log
+    Shape {
+        any: &[],
+        all: &["/remote_addr", "/status"],
+        columns: [&["/path"], &["/referrer"], &[], &[], &[], &[]],
+    },
 ];
+
+/// And where page views describe their page whatever they are of.
+const VIEWS: [&[&str]; 2] = [&["/properties/url", "/properties/path"], &["/properties/referrer"]];
 
 /// An event that can be loaded.
 pub(super) struct Loaded {
@@ -135,7 +185,7 @@ impl Look {
             events: 0,
             loaded: Vec::new(),
             dead: Vec::new(),
-            silver: SILVER.iter().map(|(name, _)| (*name, 0)).collect(),
+            silver: SILVER.iter().map(|name| (*name, 0)).collect(),
             signs: 0,
         };
         for (n, record) in sample.records.iter().enumerate() {
@@ -227,10 +277,23 @@ impl Look {
     /// Notes what else an event has.
     fn see(&mut self, event: &[u8]) {
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(event) else { return };
-        let has = |pointer: &str| value.pointer(pointer).is_some_and(|value| !value.is_null() && value != "");
+        let has = |pointer: &str| match (value.pointer(pointer), pointer.rsplit_once('/')) {
+            (Some(value), _) => !value.is_null() && value != "",
+            (None, Some((list, name))) => value
+                .pointer(list)
+                .and_then(serde_json::Value::as_array)
+                .is_some_and(|list| list.iter().any(|item| item.get("key").is_some_and(|key| key == name))),
+            (None, None) => false,
+        };
         self.signs += self.mapping.signs.iter().filter(|pointer| has(&pointer.to_string())).count();
-        for (name, pointers) in SILVER {
-            if pointers.iter().any(|pointer| has(pointer)) {
+        let there = |pointer: &&str| value.pointer(pointer).is_some();
+        let shape = SHAPES.iter().find(|shape| {
+            (shape.any.is_empty() || shape.any.iter().any(there)) && shape.all.iter().all(there)
+        });
+        for (n, name) in SILVER.into_iter().enumerate() {
+            let of_shape = shape.map_or(&[][..], |shape| shape.columns[n]);
+            let of_views = VIEWS.get(n).copied().unwrap_or_default();
+            if of_shape.iter().chain(of_views).any(|pointer| has(pointer)) {
                 *self.silver.entry(name).or_default() += 1;
             }
         }

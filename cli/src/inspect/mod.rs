@@ -214,7 +214,8 @@ fn notes(look: &Look) -> String {
     match count(|e| e.has_id) {
         all if all == n => {}
         0 => notes.push(
-            "No event has an id. Its place in the file names it, so another file with the same events loads them again."
+            "No event has an id. Its place in the file names it, so another file with the same events loads them again; \
+             with --envelope event_id=* all that it says names it."
                 .to_owned(),
         ),
         some => notes.push(format!("Events without an id: {}. Their place in the file names them.", n - some)),
@@ -253,7 +254,9 @@ fn notes(look: &Look) -> String {
         silver.push_str(&names(&missing));
         silver.push_str(" where it looks");
     }
-    notes.push(format!("{silver}. All that an event says is in bronze.events.payload."));
+    notes.push(format!(
+        "{silver}. All that an event says is in bronze.events.payload; silver.show_properties opens more of it to readers."
+    ));
     notes.iter().map(|note| format!("* {note}\n")).collect()
 }
 

@@ -50,6 +50,7 @@ fn exports_of_other_systems_mean_what_a_script_counts_in_them() {
         // A server's log does not say whose it is.
         database.rows("SELECT silver.set_own_hosts('{shop.example}')");
         let (mut read, mut dead) = (0, 0);
+        let mut promised = String::new();
         for file in expected.remove("files").unwrap().as_array().unwrap() {
             let words: Vec<&str> =
                 file.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
@@ -60,6 +61,8 @@ fn exports_of_other_systems_mean_what_a_script_counts_in_them() {
             let first = seen.lines().next().unwrap();
             assert!(first.contains(&format!(", as {mapping}:")), "{system}: {first}");
             assert!(!seen.contains("would be dead letters"), "{system}: {seen}");
+            let silver = seen.lines().find(|line| line.contains("silver.events finds ")).unwrap();
+            promised += silver.split("finds none").next().and_then(|l| l.split(", and no").next()).unwrap();
             let arguments = [&["load", path, "--mapping", mapping], &words[1..]].concat();
             let finished = tidemark(&arguments).database(&database.loader_url()).run().ok();
             let counts: Counts = finished.counts();
@@ -72,6 +75,17 @@ fn exports_of_other_systems_mean_what_a_script_counts_in_them() {
         assert_books(&database);
         let found: Value = serde_json::from_str(&database.value(FOUND)).unwrap();
         assert_eq!(found, Value::Object(expected.clone()), "{system}");
+        for (name, column) in [
+            ("page", "coalesce(page_path, page_url)"),
+            ("referrer", "referrer"),
+            ("platform", "platform"),
+            ("device", "device"),
+            ("country", "country"),
+        ] {
+            let there = database.number(&format!("SELECT count({column}) FROM silver.events")) > 0;
+            let said = promised.contains(&format!("{name} "));
+            assert_eq!(said, there, "{system}: {name} of {promised}");
+        }
         let views = "SELECT sum(page_views) FROM gold.sessions";
         assert_eq!(Some(&Value::from(database.number(views))), expected.get("page_views"), "{system}");
     }

@@ -19,7 +19,10 @@ fn a_missing_file_is_named() {
         let finished = command.run();
         assert!(finished.refused(66).contains("/nowhere/events.ndjson"), "{}", finished.stderr);
     }
-    let directory = std::env::temp_dir();
+    // One of its own: others may have left events in the folder around it.
+    let directory = events::file(b"").with_extension("files");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("note.txt"), "remember the milk").unwrap();
     let finished = tidemark(&["load", directory.to_str().unwrap()]).database(&database.loader_url()).run();
     assert!(finished.refused(66).contains(directory.to_str().unwrap()), "{}", finished.stderr);
 }
