@@ -123,7 +123,14 @@ impl From<'_> {
     unsafe fn column(&self, node: *mut Node) -> Option<Column> {
         // SAFETY: the tag says which node it is; a Var of this level names one of its entries.
         unsafe {
-            if node.is_null() || (*node).type_ != NodeTag::T_Var {
+            if node.is_null() {
+                return None;
+            }
+            // A varchar that is compared as a text, say: the same value.
+            if (*node).type_ == NodeTag::T_RelabelType {
+                return self.column((*node.cast::<pg_sys::RelabelType>()).arg.cast());
+            }
+            if (*node).type_ != NodeTag::T_Var {
                 return None;
             }
             let var = &*node.cast::<pg_sys::Var>();

@@ -220,6 +220,9 @@ BEGIN
         RAISE EXCEPTION 'arguments of create_timeline must not be NULL' USING ERRCODE = '22004';
     END IF;
     bits := tidemark_internal.timeline_bits(slices);
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind NOT IN ('r', 'p', 'f')) THEN
+        RAISE EXCEPTION 'source % is not a table', source USING ERRCODE = '42809';
+    END IF;
     PERFORM tidemark_internal.check_properties(source, event_type, properties);
     parts := parse_ident(name);
     IF cardinality(parts) <> 2 THEN

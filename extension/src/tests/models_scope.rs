@@ -47,6 +47,18 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_varchar_is_compared_like_a_text() {
+        run("CREATE TABLE public.t (person varchar(20) NOT NULL, event_date date, n int)");
+        for query in [
+            "SELECT a.person, b.n FROM public.t a LEFT JOIN public.t b ON a.person = b.person",
+            "SELECT person, a.n FROM public.t a JOIN public.t b USING (person)",
+            "SELECT person FROM public.t WHERE n > 3 OR person IN (SELECT o.person FROM public.t o WHERE o.n = 0)",
+        ] {
+            assert_eq!(problem(query), "NULL", "{query}");
+        }
+    }
+
+    #[pg_test]
     fn where_a_result_needs_a_row_of_its_date_is_known() {
         run("CREATE TABLE public.t (person text NOT NULL, event_date date, at timestamptz, n int);
              CREATE AGGREGATE public.min(date) (SFUNC = date_larger, STYPE = date)");

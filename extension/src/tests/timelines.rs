@@ -358,6 +358,11 @@ mod tests {
         error_with(report, "no error");
         run("RESET ROLE; ALTER TABLE w.timeline ENABLE ROW LEVEL SECURITY; SET ROLE analyst");
         error_with(report, "55000 w.timeline has row level security");
+        let trend = "SELECT * FROM tidemark.trend('w.events', '2026-01-01', '2026-01-05')";
+        error_with(trend, "55000 w.timeline has row level security");
+        run("RESET ROLE; ALTER TABLE w.timeline DISABLE ROW LEVEL SECURITY;
+             ALTER TABLE w.timeline_codes ENABLE ROW LEVEL SECURITY; SET ROLE analyst");
+        error_with(trend, "55000 w.timeline_codes has row level security");
         run("RESET ROLE");
     }
 

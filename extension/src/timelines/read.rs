@@ -46,6 +46,23 @@ pub struct Timeline {
     pub columns: Vec<usize>,
 }
 
+/// Keeps a table from being dropped meanwhile; an ERROR where row level security would hide a part of it.
+fn hold_whole(table: Oid) {
+    // SAFETY: plain calls; a table that is gone by now is missed by whoever reads it.
+    let hidden = unsafe {
+        pg_sys::LockRelationOid(table, pg_sys::AccessShareLock as i32);
+        pg_sys::check_enable_rls(table, Oid::INVALID, true)
+            == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    };
+    if hidden {
+        raise_hint(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{} has row level security", name_of(table)),
+            "A timeline is read as a whole: grant SELECT to whoever may read all of it.",
+        );
+    }
+}
+
 impl Timeline {
     /// The timeline that the first argument of a report names, itself or by its source, and the dates that the next two
     /// say.
@@ -117,14 +134,18 @@ impl Timeline {
                 columns: vec![0],
             });
         });
-        match found {
-            Some(timeline) => timeline,
-            None => raise_hint(
+        let Some(timeline) = found else {
+            raise_hint(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("there is no timeline of {}", name_of(source)),
                 "tidemark.create_timeline makes one; SELECT * FROM tidemark.timeline_status lists them.",
-            ),
+            )
+        };
+        // In the order in which they are dropped, or the two would wait for each other.
+        for table in [timeline.target, timeline.codes] {
+            hold_whole(table);
         }
+        timeline
     }
 
     /// Whether nothing of the dates is expected any more; `None` where that is not known.

@@ -2,7 +2,8 @@
 //! long for each value as what is made of it. Most of that is waiting for memory: pages are asked for some slices ahead,
 //! where they are likely to be, and values are fetched before they are looked at.
 //!
-//! Who may read them is not asked here, but by the query for parts, which every report runs before.
+//! Who may read them is not asked here, but by the query for parts, which every report runs before. Locks are kept to the
+//! end of the transaction, as by a query.
 
 use pgrx::pg_sys::{self, Datum, ItemPointerData, Oid, TupleTableSlot};
 use pgrx::{PgMemoryContexts, PgSqlErrorCode, PgTupleDesc};
@@ -107,7 +108,7 @@ impl Slices<'_> {
                 .flat_map(|group| &group.slots)
                 .for_each(|slot| pg_sys::ExecDropSingleTupleTableSlot(*slot));
             pg_sys::index_endscan(scan);
-            pg_sys::relation_close(index, pg_sys::AccessShareLock as i32);
+            pg_sys::relation_close(index, pg_sys::NoLock as i32);
             pg_sys::relation_close(heap, pg_sys::NoLock as i32);
         }
     }
@@ -116,22 +117,6 @@ impl Slices<'_> {
     unsafe fn primary_key(&self, heap: pg_sys::Relation) -> pg_sys::Relation {
         // SAFETY: the relation is open, the descriptors are its own and its index's.
         unsafe {
-            let bad = |message: &str, hint: &str| -> ! {
-                let name = name_of(self.target);
-                raise_hint(
-                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("{name} {message}"),
-                    hint,
-                )
-            };
-            if pg_sys::check_enable_rls(self.target, Oid::INVALID, false)
-                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
-            {
-                bad(
-                    "has row level security",
-                    "A timeline is read as a whole: grant SELECT to whoever may read all of it.",
-                );
-            }
             pg_sys::list_free(pg_sys::RelationGetIndexList(heap));
             let types = |relation: pg_sys::Relation| -> Vec<Oid> {
                 let columns = PgTupleDesc::from_pg_unchecked((*relation).rd_att);
@@ -151,8 +136,9 @@ impl Slices<'_> {
                     return index;
                 }
             }
-            bad(
-                "is not the table that tidemark.create_timeline made",
+            raise_hint(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{} is not the table that tidemark.create_timeline made", name_of(self.target)),
                 "Its columns and its primary key must stay as they were.",
             )
         }

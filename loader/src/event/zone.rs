@@ -32,10 +32,11 @@ const AREAS: [&str; 11] = [
 pub struct Zone(Tz);
 
 impl Zone {
-    /// The one of this name, as the tz database spells it.
+    /// The one of this name, as the tz database spells it. Those without a slash, such as PRC and CET, are none: they are
+    /// old names of others, and could as well be the end of a member's name.
     #[cfg(feature = "zones")]
     pub fn parse(name: &str) -> Option<Zone> {
-        name.parse().ok().map(Zone)
+        name.contains('/').then(|| name.parse().ok().map(Zone))?
     }
 
     /// None: this build has no names.
@@ -79,13 +80,17 @@ pub fn mistaken(word: &str) -> Option<String> {
                    with all features (cargo build --release -p tidemark-cli)";
         return place.then(|| format!("{word}: {why}"));
     }
-    let same = |name: &str| name.eq_ignore_ascii_case(word);
-    let last = |name: &str| name.rsplit('/').next().is_some_and(same);
-    let near = names().find(|name| same(name)).or_else(|| names().find(|name| last(name))).or_else(|| {
-        // The longest name has 32 letters. A word without a slash is rather the end of a member's name.
-        let (name, distance) = (lower.contains('/') && lower.len() <= 64).then(|| nearest(word, names()))?;
-        (distance <= 3).then_some(name)
-    });
+    // Any other word is rather the end of a member's name. The longest name has 32 letters.
+    let known = || names().filter(|name| name.contains('/') || *name == "UTC");
+    let near = || {
+        let (area, _) = lower.split_once('/').filter(|_| lower.len() <= 64)?;
+        let (name, distance) = nearest(word, known());
+        let of = name.split_once('/')?.0.to_ascii_lowercase();
+        (distance <= 3 && nearest(area, [of.as_str()].into_iter()).1 <= 1).then_some(name)
+    };
+    let near = known()
+        .find(|name| name.eq_ignore_ascii_case(word) || name.rsplit('/').next() == Some(word))
+        .or_else(near);
     match near {
         Some(name) => Some(format!("{word} is no time zone; did you mean {name}?")),
         None => place.then(|| format!("{word} is no time zone of the tz database, such as Europe/Berlin")),
@@ -107,7 +112,6 @@ mod tests {
             ("America/Argentina/Buenos_Aires", "2026-07-15 09:00:00", "2026-07-15T12:00:00Z"),
             ("Asia/Kathmandu", "2026-07-15 09:00:00", "2026-07-15T03:15:00Z"),
             ("Etc/GMT+5", "2026-07-15 09:00:00", "2026-07-15T14:00:00Z"),
-            ("CET", "2026-07-15 09:00:00", "2026-07-15T07:00:00Z"),
             // Says its own.
             ("Europe/Berlin", "2026-07-15T09:00:00+09:00", "2026-07-15T00:00:00Z"),
             // Left out when clocks are put forward, from its first moment to its last; and what stands around it.
@@ -151,8 +155,24 @@ mod tests {
             assert_eq!(mistaken(word).unwrap(), format!("{word} is no time zone; did you mean {name}?"));
         }
         assert!(mistaken("Europe/Königswusterhausen").unwrap().contains("no time zone of the tz database"));
-        for other in ["", "b", "time", "Time/value", "02:00", &"/".repeat(1000)] {
+        for other in [
+            "",
+            "b",
+            "time",
+            "Time/value",
+            "02:00",
+            "t/0",
+            "b/at",
+            "Env/t",
+            "ts/0",
+            "general",
+            "PRC",
+            "CET",
+            "iran",
+            &"/".repeat(1000),
+        ] {
             assert_eq!(mistaken(other), None, "{other}");
+            assert_eq!(Unit::parse(other), None, "{other}");
         }
     }
 }
