@@ -93,6 +93,17 @@ unsafe extern "C-unwind" fn count_subqueries(node: *mut Node, context: *mut c_vo
     }
 }
 
+/// What an expression is that only goes by another type, such as a varchar that is compared as a text: the same value.
+unsafe fn relabelled(mut node: *mut Node) -> *mut Node {
+    // SAFETY: the tag says which node it is.
+    unsafe {
+        while (*node).type_ == NodeTag::T_RelabelType {
+            node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
+        }
+    }
+    node
+}
+
 /// The sides of an equality that indexes and hash tables understand.
 unsafe fn equal(node: *mut Node) -> Option<(*mut Node, *mut Node)> {
     // SAFETY: the tag says which node it is.
@@ -126,10 +137,7 @@ impl From<'_> {
             if node.is_null() {
                 return None;
             }
-            // A varchar that is compared as a text, say: the same value.
-            if (*node).type_ == NodeTag::T_RelabelType {
-                return self.column((*node.cast::<pg_sys::RelabelType>()).arg.cast());
-            }
+            let node = relabelled(node);
             if (*node).type_ != NodeTag::T_Var {
                 return None;
             }
@@ -348,6 +356,7 @@ impl Scope {
                 return Ok(());
             }
             let Some((left, right)) = equal(link.testexpr) else { return Ok(()) };
+            let right = relabelled(right);
             if from.person(left).is_none() || (*right).type_ != NodeTag::T_Param {
                 return Ok(());
             }
