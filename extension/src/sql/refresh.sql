@@ -24,6 +24,22 @@ COMMENT ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date, text[]
 under the snapshot of the calling query.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.read_as_owner(regclass, text, date, text[]) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.execute_for_persons(relation regclass, statement text, event_date date,
+    persons text[]) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+-- A bitmap that has no room for each row looks for the persons of a page's rows in the whole list, one by one.
+SET enable_bitmapscan = off
+AS $$
+BEGIN
+    RETURN tidemark_internal.execute_as_owner(relation, statement, event_date, persons);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.execute_for_persons(regclass, text, date, text[]) IS
+'As tidemark_internal.execute_as_owner, for statements that look up many
+persons along an index.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.execute_for_persons(regclass, text, date, text[]) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.execute_as(role oid, statement text) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_execute_as';
 COMMENT ON FUNCTION tidemark_internal.execute_as(oid, text) IS
@@ -342,8 +358,8 @@ BEGIN
                 IF way = 'scope' THEN
                     statement := tidemark_internal.present_statement(model);
                     IF statement IS NOT NULL THEN
-                        persons := coalesce(tidemark_internal.execute_as_owner(model.target, statement, event_date,
-                                                                               persons)::text[], '{}');
+                        persons := coalesce(tidemark_internal.execute_for_persons(model.target, statement, event_date,
+                                                                                  persons)::text[], '{}');
                     END IF;
                     statement := tidemark_internal.model_statement(model, way, touched);
                 ELSE
@@ -357,8 +373,10 @@ BEGIN
                 CONTINUE WHEN statement IS NULL;
                 began := clock_timestamp();
                 computed_persons := CASE way WHEN 'scope' THEN cardinality(persons) END;
-                result := tidemark_internal.execute_as_owner(
-                    model.target, statement, event_date, CASE way WHEN 'scope' THEN persons ELSE added_by END)::json;
+                result := CASE way
+                    WHEN 'scope' THEN tidemark_internal.execute_for_persons(
+                        model.target, statement, event_date, persons)
+                    ELSE tidemark_internal.execute_as_owner(model.target, statement, event_date, added_by) END::json;
                 -- What is seen beyond the marks is still to come; but persons are computed with all that is seen.
                 seen := CASE way WHEN 'append' THEN coalesce((result ->> 'seen')::bytea, known.seen)
                                  WHEN 'merge' THEN known.seen END;
