@@ -5,6 +5,7 @@
 
 mod copies;
 mod describe;
+mod expressions;
 mod merges;
 mod of_date;
 pub(crate) mod owner;

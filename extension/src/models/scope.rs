@@ -5,13 +5,14 @@
 //! a model is recomputed by person only where that can be shown, never because somebody says so. What cannot be seen is a
 //! function that is IMMUTABLE by name only; `verify_model` compares with the whole.
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int};
 
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
-use pgrx::{IntoDatum, PgSqlErrorCode, pg_guard};
+use pgrx::{IntoDatum, PgSqlErrorCode};
 
 use super::copies::{Found, is_zero, look, nodes};
 use super::describe::{analyzed, relations};
+use super::expressions::{count_subqueries, equal, parts, reads_table, relabelled};
 use super::owner::{as_owner, role};
 use crate::support::args;
 use crate::support::error::raise;
@@ -54,79 +55,6 @@ struct From<'a> {
     dates: Vec<Column>,
     /// Subqueries in conditions that compare the person, and so do not mix.
     compared: usize,
-}
-
-/// Whether a query reads any table. `context` is not used.
-#[pg_guard]
-unsafe extern "C-unwind" fn reads_table(node: *mut Node, context: *mut c_void) -> bool {
-    if node.is_null() {
-        return false;
-    }
-    // SAFETY: the tag says which node it is.
-    unsafe {
-        if (*node).type_ == NodeTag::T_Query {
-            let query = node.cast::<pg_sys::Query>();
-            let table = |entry: &*mut pg_sys::RangeTblEntry| {
-                matches!((**entry).rtekind, pg_sys::RTEKind::RTE_RELATION | pg_sys::RTEKind::RTE_CTE)
-            };
-            return nodes::<pg_sys::RangeTblEntry>((*query).rtable).iter().any(table)
-                || pg_sys::query_tree_walker(query, Some(reads_table), context, 0);
-        }
-        pg_sys::expression_tree_walker(node, Some(reads_table), context)
-    }
-}
-
-/// Counts the subqueries of one level's expressions that read a table; `context` is the count.
-#[pg_guard]
-unsafe extern "C-unwind" fn count_subqueries(node: *mut Node, context: *mut c_void) -> bool {
-    if node.is_null() {
-        return false;
-    }
-    // SAFETY: the tag says which node it is; the context is what `level` passed.
-    unsafe {
-        if (*node).type_ == NodeTag::T_SubLink {
-            let link = &*node.cast::<pg_sys::SubLink>();
-            *context.cast::<usize>() += usize::from(reads_table(link.subselect, std::ptr::null_mut()));
-            return count_subqueries(link.testexpr, context);
-        }
-        pg_sys::expression_tree_walker(node, Some(count_subqueries), context)
-    }
-}
-
-/// What an expression is that only goes by another type, such as a varchar that is compared as a text: the same value.
-unsafe fn relabelled(mut node: *mut Node) -> *mut Node {
-    // SAFETY: the tag says which node it is.
-    unsafe {
-        while (*node).type_ == NodeTag::T_RelabelType {
-            node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
-        }
-    }
-    node
-}
-
-/// The sides of an equality that indexes and hash tables understand.
-unsafe fn equal(node: *mut Node) -> Option<(*mut Node, *mut Node)> {
-    // SAFETY: the tag says which node it is.
-    unsafe {
-        if (*node).type_ != NodeTag::T_OpExpr {
-            return None;
-        }
-        let operator = &*node.cast::<pg_sys::OpExpr>();
-        let [left, right] = nodes::<Node>(operator.args) else { return None };
-        pg_sys::op_mergejoinable(operator.opno, pg_sys::exprType(*left)).then_some((*left, *right))
-    }
-}
-
-/// The parts of a condition that AND or OR join.
-unsafe fn parts<'a>(node: *mut Node, joined_by: pg_sys::BoolExprType::Type) -> Option<&'a [*mut Node]> {
-    // SAFETY: the tag says which node it is.
-    unsafe {
-        if (*node).type_ != NodeTag::T_BoolExpr {
-            return None;
-        }
-        let expression = &*node.cast::<pg_sys::BoolExpr>();
-        (expression.boolop == joined_by).then(|| nodes::<Node>(expression.args))
-    }
 }
 
 impl From<'_> {

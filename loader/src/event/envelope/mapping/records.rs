@@ -142,8 +142,8 @@ pub(super) fn member(column: &str) -> String {
 }
 
 /// The event of a line of values with tabs between them and no header, as Snowplow's enriched events are: an object of its
-/// columns. What is JSON in a column is JSON there. Only of a line with exactly these columns, each as [`member`] has it; `None` for all other records. A column without
-/// a value is absent.
+/// columns. What is JSON in a column is JSON there. Only of a line with exactly these columns, each as [`member`] has it;
+/// `None` for all other records. A column without a value is absent.
 pub(super) fn from_columns(columns: &[String], line: &[u8]) -> Option<Vec<u8>> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if memchr::memchr_iter(b'\t', line).count() + 1 != columns.len() {
