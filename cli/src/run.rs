@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::kafka_options::{self, Options};
 use super::{load, maintain, migrate, options};
@@ -18,8 +19,9 @@ use tidemark_loader::kafka::topics::Topics;
 use tidemark_loader::kafka::{Ended, Settings};
 use tidemark_loader::lanes::sink::{Patience, Sink, SinkError};
 use tidemark_loader::lanes::{self, Lane};
+use tidemark_loader::operations::health::LIMITS;
 use tidemark_loader::operations::http;
-use tidemark_loader::operations::state::Shared;
+use tidemark_loader::operations::state::{Now, Shared};
 use tidemark_loader::operations::supervisor::{Supervisor, Voice};
 use tidemark_loader::operations::supervisor::{notify, watchdog};
 use tidemark_loader::postgres::backends;
@@ -238,10 +240,28 @@ async fn session(
     std::thread::Builder::new()
         .name("kafka".to_owned())
         .spawn(move || {
-            let _ = ended.send(session::run(settings, handle, stopped, entrances));
+            if ended.send(session::run(settings, handle, stopped, entrances)).is_err() {
+                // What it has said of the state since it was given up may be untrue, of claims that are another's now.
+                eprintln!(
+                    "tidemark: stopped the hard way: a reading thread came back that had been given up"
+                );
+                std::process::exit(i32::from(Kind::Temporary.exit_code()));
+            }
         })
         .map_err(|e| Error::new(Kind::Temporary, "cannot start a thread", e, "free some resources"))?;
-    let ended = ends.await.map_err(|e| Error::bug("the reading thread died", e))?;
+    let ended = tokio::select! {
+        ended = ends => ended.map_err(|e| Error::bug("the reading thread died", e))?,
+        silence = stuck(&supervisor.state) => {
+            // As after a kill: what was in flight is rolled back, or was committed with its position.
+            running.iter().for_each(JoinHandle::abort);
+            futures_util::future::join_all(running).await;
+            supervisor.state.with(|s| s.ended());
+            let seconds = silence.as_secs();
+            return Ok(Ended::Restart(format!(
+                "the reading thread has been silent for {seconds} s and is given up: librdkafka does not come back"
+            )));
+        }
+    };
     // The reading thread is gone; while the last batches wait for Postgres, it is for us to be alive. Each lane comes to
     // its own end: one that has failed does not take from the others what they have in hand.
     let mut alive = tokio::time::interval(Duration::from_secs(5));
@@ -260,6 +280,21 @@ async fn session(
         }
     }
     Ok(outcome(ended, errors))
+}
+
+/// Comes back when the reading thread does not, with how long it has been silent. librdkafka has deadlocks (its issue 5476: a
+/// broker that is taken out of the cluster while a partition that it led is validated), after which the group has gone
+/// on without us. A process that was stopped itself for so long is seen alive at the second look.
+async fn stuck(state: &Shared) -> Duration {
+    let mut looks = 0;
+    loop {
+        let silence = state.with(|s| s.silence(Now::get()));
+        looks = if silence < 2 * LIMITS.silence { 0 } else { looks + 1 };
+        if looks == 2 {
+            return silence;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
 }
 
 /// Starts the lane of this number.

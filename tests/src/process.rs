@@ -4,7 +4,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 use crate::server;
 
@@ -190,6 +195,37 @@ impl Process {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Stops its threads of these names, while the others run, until what is returned is dropped.
+    pub fn hold_threads(&self, names: &[&str]) -> mpsc::Sender<()> {
+        let threads: Vec<Pid> = names.iter().map(|name| self.thread(name)).collect();
+        let (release, released) = mpsc::channel();
+        let (held, holding) = mpsc::channel::<()>();
+        // Whoever traces a thread has to be the one who lets it go, also when a test fails.
+        std::thread::spawn(move || {
+            for thread in &threads {
+                ptrace::seize(*thread, ptrace::Options::empty()).expect("root may trace");
+                ptrace::interrupt(*thread).expect("it is traced");
+                waitpid(*thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+            }
+            drop(held);
+            let _ = released.recv();
+            threads.iter().for_each(|thread| _ = ptrace::detach(*thread, None));
+        });
+        let _ = holding.recv();
+        release
+    }
+
+    fn thread(&self, name: &str) -> Pid {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it is running");
+        let mut tasks = tasks.flatten().map(|task| task.path());
+        let named = |task: &PathBuf| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks.find(named).unwrap_or_else(|| panic!("{} has no thread {name}", self.name));
+        let id = task.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("a task is a number");
+        Pid::from_raw(id)
     }
 
     /// What it has written to standard error so far.

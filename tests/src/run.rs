@@ -1,7 +1,7 @@
 //! `tidemark run` as the fault tests start it, and ways to stop its transactions at a known point from outside: with
 //! locks and triggers in the database, so that the loader needs no fail points.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 
@@ -114,14 +114,22 @@ pub fn position(database: &Database<'_>) -> i64 {
     database.number("SELECT coalesce(sum(next_offset), 0)::bigint FROM loader.offsets")
 }
 
-/// Waits until the positions add up to this, and the loader still runs.
+/// Waits until the positions add up to this, and the loader still runs; says where they stand otherwise.
 pub fn wait_for(database: &Database<'_>, process: &mut Process, wanted: i64) {
-    wait_until(&format!("the position {wanted}"), PATIENCE, || {
-        let running = process.is_running();
-        let reached = position(database) >= wanted;
-        assert!(reached || running, "the loader ended: {}", process.errors());
-        reached
-    });
+    let began = Instant::now();
+    while position(database) < wanted {
+        let running = process.is_running() || position(database) >= wanted;
+        assert!(running, "the loader ended: {}", process.errors());
+        if began.elapsed() > PATIENCE {
+            let stand =
+                database.rows("SELECT partition::text, next_offset::text FROM loader.offsets ORDER BY 1");
+            panic!(
+                "waited in vain for the position {wanted}: {stand:?}; the loader said: {}",
+                process.errors()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Something held in the database that loaders come to wait for.

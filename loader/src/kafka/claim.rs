@@ -30,6 +30,7 @@ impl Context {
     ) -> Result<(i32, Claim, Option<i32>, i64), Ended> {
         let settings = &self.settings;
         let ask = |id| {
+            settings.state.with(|state| state.polled());
             Range::ask(consumer, topic, partition, id)
                 .map_err(|e| Ended::Restart(format!("cannot read the offsets of {topic} [{partition}]: {e}")))
         };

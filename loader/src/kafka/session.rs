@@ -417,6 +417,7 @@ impl Session<'_> {
         quiet.0 = Instant::now();
         let mut all = true;
         for (topic, partition, at) in lagging {
+            self.cx.settings.state.with(|state| state.polled());
             let empty = self.cx.settings.kafka.tail_is_empty(topic, *partition, *at, PATIENCE);
             let end = ends.iter().find(|end| end.topic == *topic && end.partition == *partition);
             let mut state = locked(&self.cx.state);

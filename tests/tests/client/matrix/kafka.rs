@@ -111,6 +111,29 @@ fn row_13_leaders_that_move_brokers_that_vanish_and_slow_answers() {
     assert_first_pass(&database);
 }
 
+/// librdkafka has deadlocks of its own: brokers that are taken out of a cluster while a partition is validated.
+#[test]
+fn row_13_a_reading_thread_that_hangs_is_given_up() {
+    let (database, broker, topic) = one_partition();
+    broker.append_all(&topic, &records(&lines(1..101), 0));
+    let run = Run::new(&database, &topic);
+    let mut process = run.start();
+    wait_for(&database, &mut process, 100);
+    let hung = process.hold_threads(&["kafka", "rdk:main"]);
+    broker.append_all(&topic, &records(&lines(101..201), 0));
+    wait_for(&database, &mut process, 200);
+    assert!(process.errors().contains("is given up"), "{}", process.errors());
+    // It comes back all the same, and what it says is not listened to.
+    drop(hung);
+    let finished = process.wait();
+    assert_eq!(finished.code, Some(75), "{}", finished.stderr);
+    assert!(finished.stderr.contains("came back"), "{}", finished.stderr);
+    broker.append_all(&topic, &records(&lines(201..301), 0));
+    run.catch_up();
+    assert_eq!(database.column(LOADED), ids(1..301));
+    assert_invariants(&database);
+}
+
 #[test]
 fn row_14_records_that_retention_took_are_a_clear_failure_or_a_noted_gap() {
     let (database, broker, topic) = one_partition();
