@@ -12,6 +12,7 @@ pub mod ddsketch;
 pub mod funnel;
 pub mod funnel_stats;
 pub mod hll;
+pub mod json;
 pub mod models;
 pub mod partitions;
 pub mod retention;
@@ -30,7 +31,8 @@ mod tests;
 // puts the script together, and in any order, were it not that each file names the one before it.
 ::pgrx::extension_sql_file!("./sql/general.sql", name = "general");
 ::pgrx::extension_sql_file!("./sql/act.sql", name = "act", requires = ["general"]);
-::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["act"]);
+::pgrx::extension_sql_file!("./sql/json.sql", name = "json", requires = ["act"]);
+::pgrx::extension_sql_file!("./sql/bar.sql", name = "bar", requires = ["json"]);
 ::pgrx::extension_sql_file!("./sql/stored.sql", name = "stored", requires = ["bar"]);
 ::pgrx::extension_sql_file!("./sql/aggregates.sql", name = "aggregates", requires = ["stored"]);
 ::pgrx::extension_sql_file!("./sql/sessions.sql", name = "sessions", requires = ["aggregates"]);

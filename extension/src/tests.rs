@@ -13,6 +13,7 @@ mod funnel_stats;
 mod general;
 mod hll;
 mod interrupts;
+mod json;
 mod maintenance;
 mod memory;
 mod models;

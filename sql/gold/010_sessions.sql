@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
     device text,
     country text,
     PRIMARY KEY (event_date, session_id)
-);
+) WITH (fillfactor = 70);  -- today's rows are written again and again: beside themselves
 CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (person, started_at);
 
 COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read that view instead.';
@@ -36,7 +36,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
     WITH near AS MATERIALIZED (
         -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
         -- events continue an older session.
-        SELECT e.person, e.event_date, e.event_time, e.event_type, e.page_path, e.page_url,
+        SELECT e.person, e.event_date, e.event_time, e.event_type, e.page_path,
+               e.page_path IS NOT NULL OR e.page_url IS NOT NULL AS has_page,
                e.utm_source, e.utm_medium, e.utm_campaign,
                e.referrer_host, e.click_id, e.platform, e.device, e.country
           FROM silver.events AS e
@@ -64,7 +65,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                count(*) FILTER (WHERE silver.is_page_view(s.event_type)) AS page_views,
                count(*) FILTER (WHERE silver.is_purchase(s.event_type)) AS purchases,
                -- Only an event of a page could have said where the visit came from.
-               bool_or(s.page_path IS NOT NULL OR s.page_url IS NOT NULL) AS has_page,
+               bool_or(s.has_page) AS has_page,
                tidemark.first(s.page_path, s.event_time) AS entry_page,
                tidemark.last(s.page_path, s.event_time) AS exit_page,
                -- One event's values together: a mixture of two touches would be no touch at all.
@@ -102,7 +103,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.country
       FROM sessions AS s
 $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true,
-    scope => 'person');
+    scope => 'person', scope_since => 'started_at');
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT f.event_date, f.session_id, f.person,

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS gold_storage.person_activity (
     last_event_at timestamptz NOT NULL,
     last_loaded_at timestamptz NOT NULL,
     PRIMARY KEY (event_date, person, platform, country)
-);
+) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS person_activity_person ON gold_storage.person_activity (person, event_date);
 COMMENT ON TABLE gold_storage.person_activity IS
     'What each person did on each UTC date, by platform and country: gold_storage.daily_activity is computed from it.';

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS gold_storage.funnel_chains (
     person text NOT NULL,
     chain timestamptz[] NOT NULL,
     PRIMARY KEY (event_date, person)
-);
+) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS funnel_chains_person ON gold_storage.funnel_chains (person, event_date);
 COMMENT ON TABLE gold_storage.funnel_chains IS
     'How far each person came in the funnel: what gold_storage.funnel_facts is computed from.';

@@ -9,6 +9,12 @@ RETURN CASE WHEN pg_catalog.jsonb_typeof(value) IN ('string', 'number', 'boolean
 COMMENT ON FUNCTION silver.json_text(jsonb) IS
     'A JSON string, number or boolean as text; NULL for an empty text, an object, an array, null and NULL.';
 
+CREATE OR REPLACE FUNCTION silver.json_text(object jsonb, name text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN tidemark_internal.member_text(object, name);
+COMMENT ON FUNCTION silver.json_text(jsonb, text) IS
+    'A member of a JSON object as silver.json_text(object -> name) has it, faster.';
+
 CREATE OR REPLACE FUNCTION silver.json_numeric(value jsonb) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE pg_catalog.jsonb_typeof(value)

@@ -140,33 +140,33 @@ BEGIN
            CASE WHEN e.referrer IS NULL OR split_part(e.referrer, '/', 3) = split_part(e.page_url, '/', 3) THEN NULL
                 WHEN silver.site_host(e.referrer) IS DISTINCT FROM silver.site_host(e.page_url) {{not own}}
                 THEN silver.url_host(e.referrer) END AS referrer_host,
-           COALESCE(silver.json_text(e.campaign -> 'source'), CASE WHEN e.tagged_url LIKE '%utm@_source=%' ESCAPE '@'
+           COALESCE(silver.json_text(e.campaign, 'source'), CASE WHEN e.tagged_url LIKE '%utm@_source=%' ESCAPE '@'
                     THEN silver.url_parameter(e.tagged_url, 'utm_source') END) AS utm_source,
-           COALESCE(silver.json_text(e.campaign -> 'medium'), CASE WHEN e.tagged_url LIKE '%utm@_medium=%' ESCAPE '@'
+           COALESCE(silver.json_text(e.campaign, 'medium'), CASE WHEN e.tagged_url LIKE '%utm@_medium=%' ESCAPE '@'
                     THEN silver.url_parameter(e.tagged_url, 'utm_medium') END) AS utm_medium,
-           COALESCE(silver.json_text(e.campaign -> 'name'), CASE WHEN e.tagged_url LIKE '%utm@_campaign=%' ESCAPE '@'
+           COALESCE(silver.json_text(e.campaign, 'name'), CASE WHEN e.tagged_url LIKE '%utm@_campaign=%' ESCAPE '@'
                     THEN silver.url_parameter(e.tagged_url, 'utm_campaign') END) AS utm_campaign,
-           COALESCE(silver.json_text(e.campaign -> 'term'), CASE WHEN e.tagged_url LIKE '%utm@_term=%' ESCAPE '@'
+           COALESCE(silver.json_text(e.campaign, 'term'), CASE WHEN e.tagged_url LIKE '%utm@_term=%' ESCAPE '@'
                     THEN silver.url_parameter(e.tagged_url, 'utm_term') END) AS utm_term,
-           COALESCE(silver.json_text(e.campaign -> 'content'), CASE WHEN e.tagged_url LIKE '%utm@_content=%' ESCAPE '@'
+           COALESCE(silver.json_text(e.campaign, 'content'), CASE WHEN e.tagged_url LIKE '%utm@_content=%' ESCAPE '@'
                     THEN silver.url_parameter(e.tagged_url, 'utm_content') END) AS utm_content,
            COALESCE(
                CASE WHEN e.campaign ?| ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
                                              'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
                                              'sccid'] THEN
-                   (SELECT k.name || '=' || silver.json_text(e.campaign -> k.name)
+                   (SELECT k.name || '=' || silver.json_text(e.campaign, k.name)
                       FROM unnest(ARRAY['gclid', 'dclid', 'gbraid', 'wbraid', 'fbclid', 'msclkid', 'ttclid',
                                         'twclid', 'li_fat_id', 'epik', 'yclid', 'gad_source', 'rdt_cid',
                                         'sccid']) WITH ORDINALITY AS k(name, n)
-                     WHERE silver.json_text(e.campaign -> k.name) IS NOT NULL ORDER BY k.n LIMIT 1) END,
+                     WHERE silver.json_text(e.campaign, k.name) IS NOT NULL ORDER BY k.n LIMIT 1) END,
                substring(e.tagged_url from '(?i)[?&]((?:gclid|dclid|gbraid|wbraid|fbclid|msclkid|ttclid|twclid'
                                            '|li_fat_id|epik|yclid|gad_source|rdt_cid|sccid)=[^&#]+)')) AS click_id,
-           silver.json_text(e.context -> 'platform') AS platform,
-           silver.json_text(e.device -> 'type') AS device,
-           COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device -> 'os')) AS os,
-           COALESCE(silver.json_text(e.context -> 'country'),
+           silver.json_text(e.context, 'platform') AS platform,
+           silver.json_text(e.device, 'type') AS device,
+           COALESCE(silver.json_text(e.context #> '{os,name}'), silver.json_text(e.device, 'os')) AS os,
+           COALESCE(silver.json_text(e.context, 'country'),
                     silver.json_text(e.context #> '{location,country}')) AS country,
-           silver.json_text(e.context -> 'locale') AS locale,
+           silver.json_text(e.context, 'locale') AS locale,
            CASE WHEN e.load BETWEEN 0 AND 3600000 THEN round(e.load)::integer END AS load_ms,
            e.received_at,
            e.loaded_at,
@@ -175,15 +175,15 @@ BEGIN
                    -- Few addresses have parameters: the others are not searched for one after the other.
                    CASE WHEN d.page_url LIKE '%=%' THEN d.page_url END AS tagged_url
               FROM (SELECT c.*,
-                           COALESCE(silver.json_text(c.page -> 'path'), silver.json_text(c.properties -> 'path'),
-                                    silver.page_key(COALESCE(silver.json_text(c.page -> 'url'),
-                                                             silver.json_text(c.properties -> 'url')))) AS page_path,
-                           COALESCE(silver.json_text(c.page -> 'url'),
-                                    silver.json_text(c.properties -> 'url')) AS page_url,
-                           COALESCE(silver.json_text(c.page -> 'title'),
-                                    silver.json_text(c.properties -> 'title')) AS page_title,
-                           COALESCE(silver.json_text(c.page -> 'referrer'),
-                                    silver.json_text(c.properties -> 'referrer')) AS referrer,
+                           COALESCE(silver.json_text(c.page, 'path'), silver.json_text(c.properties, 'path'),
+                                    silver.page_key(COALESCE(silver.json_text(c.page, 'url'),
+                                                             silver.json_text(c.properties, 'url')))) AS page_path,
+                           COALESCE(silver.json_text(c.page, 'url'),
+                                    silver.json_text(c.properties, 'url')) AS page_url,
+                           COALESCE(silver.json_text(c.page, 'title'),
+                                    silver.json_text(c.properties, 'title')) AS page_title,
+                           COALESCE(silver.json_text(c.page, 'referrer'),
+                                    silver.json_text(c.properties, 'referrer')) AS referrer,
                            COALESCE(silver.json_numeric(c.properties #> '{performance,load_ms}'),
                                     silver.json_numeric(c.properties -> 'load_ms')) AS load
                       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,

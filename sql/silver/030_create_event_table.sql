@@ -133,8 +133,8 @@ BEGIN
            e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
            silver.event_name(e.event_type) AS event_type, silver.person_key(e.user_id, e.anonymous_id) AS person,
            e.user_id, e.anonymous_id,
-           silver.json_text(e.context -> 'platform') AS platform,
-           COALESCE(silver.json_text(e.context -> 'country'),
+           silver.json_text(e.context, 'platform') AS platform,
+           COALESCE(silver.json_text(e.context, 'country'),
                     silver.json_text(e.context #> '{location,country}')) AS country%s
       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.payload,
                    COALESCE(b.payload -> 'context', silver.context_of(b.payload)) AS context,

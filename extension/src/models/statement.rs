@@ -23,8 +23,12 @@ struct Model<'a> {
     scope: Option<&'a str>,
     /// The same, for many rows that have no index.
     hashed: Option<&'a str>,
+    /// The persons of a part, and from when on their rows are computed: a query of `person` and `since`.
+    bounds: Option<&'a str>,
     /// A column whose values in the rows that are written are wanted.
     touched: Option<String>,
+    /// Together with the earliest event_time of each.
+    since: bool,
 }
 
 /// Of how many persons it is worth while to say that their rows were written.
@@ -90,11 +94,13 @@ impl Model<'_> {
         let (columns, computed, keys) = (self.columns(""), self.computed(), self.keys(""));
         let (example, null_key) = (self.example(), self.null_key());
         let touched = self.touched.iter().map(String::as_str);
+        let time = self.touched.iter().filter(|_| self.since).map(|_| "event_time");
         let more = std::iter::once("event_date")
             .chain(touched)
+            .chain(time)
             .filter(|name| self.key.iter().all(|key| key != name));
         let returned = join(self.key.iter().map(String::as_str).chain(more).map(quoted), ", ");
-        let written = self.written("SELECT {} FROM added");
+        let written = self.written("SELECT {}, {time} FROM added");
         // For the models that read these rows.
         let places = format!(
             "CASE WHEN count(*) <= {MOST_PLACES} THEN array_agg(tidemark_place)::pg_catalog.text END"
@@ -141,7 +147,9 @@ impl Model<'_> {
     fn write(&self, compared: &str, hashed: &str) -> String {
         let Self { target, .. } = self;
         let columns = self.columns("");
-        let written = self.written("SELECT {} FROM diff UNION SELECT tidemark_old FROM diff");
+        let written = self.written(
+            "SELECT {}, {time} FROM diff UNION ALL SELECT tidemark_old, tidemark_old_time FROM diff",
+        );
         let assigned = join(
             self.columns.iter().map(|(name, _)| {
                 let name = quoted(name);
@@ -215,13 +223,21 @@ impl Model<'_> {
             }),
             " AND ",
         );
-        let old_person =
-            self.touched.iter().map(|name| format!("old.{0}::text AS tidemark_old, ", quoted(name)));
+        let old_person = self.touched.iter().map(|name| {
+            let time = if self.since { "old.event_time" } else { "NULL::pg_catalog.timestamptz" };
+            format!("old.{}::text AS tidemark_old, {time} AS tidemark_old_time, ", quoted(name))
+        });
         let old_person = join(old_person, "");
+        let bounds = self.bounds.map(|bounds| format!("tidemark_bounds AS MATERIALIZED ({bounds}), "));
+        let (from, scope) = match &bounds {
+            Some(_) => (format!("tidemark_bounds JOIN {target} AS t ON {scope}"), "true"),
+            None => (format!("{target} AS t"), scope),
+        };
+        let bounds = bounds.unwrap_or_default();
         format!(
-            "WITH new AS MATERIALIZED (\
+            "WITH {bounds}new AS MATERIALIZED (\
                 SELECT {is_new} AS tidemark_new, q.event_date AS tidemark_date, {computed} FROM ({query}\n) AS q), \
-             old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {target} AS t \
+             old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {from} \
                  WHERE t.event_date = $1 AND {scope}), \
              wrong AS (SELECT {example} AS key FROM new WHERE tidemark_new GROUP BY {keys} \
                  HAVING count(*) > 1 OR {null_key} LIMIT 1), \
@@ -233,15 +249,21 @@ impl Model<'_> {
         )
     }
 
-    /// The persons of rows that were written, for a list of keys and values. NULL for too many, and nothing at all where
-    /// nobody asks.
-    fn written(&self, persons: &str) -> String {
+    /// The persons of rows that were written, and their earliest times, for a list of keys and values. NULL for too many,
+    /// and nothing at all where nobody asks.
+    fn written(&self, rows: &str) -> String {
         let Some(touched) = &self.touched else { return String::new() };
-        let persons = persons.replace("{}", &format!("{}::text", quoted(touched)));
+        let (time, since) = match self.since {
+            // Of a row without a time nobody knows what it changes.
+            true => ("event_time", ", 'since', json_agg(p.since) FILTER (WHERE p.person IS NOT NULL)"),
+            false => ("NULL::pg_catalog.timestamptz", ""),
+        };
+        let rows = rows.replace("{time}", time).replace("{}", &format!("{}::text", quoted(touched)));
         format!(
-            "'written', (SELECT CASE WHEN count(*) <= {MOST_PERSONS} \
-                THEN coalesce(json_agg(p.person) FILTER (WHERE p.person IS NOT NULL), '[]') END \
-                FROM (SELECT DISTINCT w.person FROM ({persons}) AS w(person) LIMIT {MOST_PERSONS} + 1) AS p), "
+            "'written', (SELECT CASE WHEN count(*) <= {MOST_PERSONS} THEN json_build_object('persons', \
+                coalesce(json_agg(p.person) FILTER (WHERE p.person IS NOT NULL), '[]'){since}) END \
+                FROM (SELECT w.person, min(coalesce(w.at, '-infinity')) AS since FROM ({rows}) AS w(person, at) \
+                     GROUP BY w.person LIMIT {MOST_PERSONS} + 1) AS p), "
         )
     }
 
@@ -283,7 +305,7 @@ impl Model<'_> {
 
 pg_function! {
     /// `statement_text(kind text, target text, columns text[], types text[], key text[], query text, part text,
-    /// merges text[], scope text, hashed text, touched text) -> text`.
+    /// merges text[], scope text, hashed text, bounds text, touched text, since boolean) -> text`.
     fn tidemark_statement_text(fcinfo) {
         let required = |index, name: &str| match args::text(fcinfo, index, name) {
             Some(text) => text,
@@ -297,7 +319,9 @@ pg_function! {
         let kind = required(0, "kind");
         let columns: Vec<(String, String)> = list(2).into_iter().zip(list(3)).collect();
         // Of a column that the table computes the statements do not know the values.
-        let touched = args::text(fcinfo, 10, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
+        let touched = args::text(fcinfo, 11, "touched").filter(|touched| columns.iter().any(|(name, _)| name == touched));
+        let timed = columns.iter().any(|(name, of)| name == "event_time" && of == "timestamp with time zone");
+        let since = timed && args::datum(fcinfo, 12).is_some_and(|datum| datum.value() != 0);
         let model = Model {
             target: required(1, "target"),
             touched: touched.map(str::to_owned),
@@ -308,6 +332,8 @@ pg_function! {
             merges: list(7),
             scope: args::text(fcinfo, 8, "scope"),
             hashed: args::text(fcinfo, 9, "hashed"),
+            bounds: args::text(fcinfo, 10, "bounds"),
+            since,
         };
         match model.statement(kind).and_then(IntoDatum::into_datum) {
             Some(datum) => datum,
@@ -334,7 +360,9 @@ mod tests {
             merges: vec![],
             scope: None,
             hashed: None,
+            bounds: None,
             touched: None,
+            since: false,
         }
     }
 

@@ -88,25 +88,28 @@ REVOKE EXECUTE ON FUNCTION tidemark_internal.lock_registrations() FROM PUBLIC;
 
 CREATE FUNCTION tidemark.create_model(name text, sources regclass[], query text, key name[],
     lookback_days integer DEFAULT 0, lookahead_days integer DEFAULT 0, live boolean DEFAULT false,
-    scope name DEFAULT NULL, scope_source name DEFAULT NULL) RETURNS regclass
+    scope name DEFAULT NULL, scope_source name DEFAULT NULL, scope_since name DEFAULT NULL) RETURNS regclass
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean, name, name) IS
+COMMENT ON FUNCTION tidemark.create_model(text, regclass[], text, name[], integer, integer, boolean, name, name,
+    name) IS
 'Registers a model: a table (created from the query if it does not exist,
 with key as its primary key) whose rows for one event_date are what query
 returns for it. query is one SELECT with $1 (first date) and $2 (end date,
-exclusive) and schema-qualified names, which has every column of the table
-by name; it may read its sources (tables, also those of other models) from
+exclusive) and schema-qualified names, with every column of the table by
+name; it may read its sources (tables, or models) from
 $1 - lookback_days to $2 + lookahead_days, and runs as the table''s owner.
-live: also a view <name>_live that is exact at any moment; the query must
-mean the same under all settings. scope: a column, such as person, whose
-rows depend only on source rows with the same value of scope_source (NULL:
-of that name), so that they can be computed without others; 42P17 where the
-query does not show it. All dates that sources and table hold become dirty
-when the model is new or anything but live changed; otherwise calling it
-again does nothing. Returns the table.';
+live: also a view <name>_live that is exact at any moment. scope: a column,
+such as person, whose rows depend only on source rows with the same value of
+scope_source (NULL: of that name); 42P17 where the query does not show it.
+scope_since: a column of times, such as the start of a session: a person''s
+rows before one of its values depend only on source rows before that
+event_time, the others only on rows from there on. All dates that sources
+and table hold become dirty when the model is new or anything but live
+changed, else another call does nothing. Returns the table.';
 
 CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources regclass[], query text, key name[],
-    lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name) RETURNS regclass
+    lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name, scope_since name)
+RETURNS regclass
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 SET standard_conforming_strings = on
@@ -131,6 +134,8 @@ BEGIN
         RAISE EXCEPTION 'sources and key must not contain NULL' USING ERRCODE = '22004';
     ELSIF scope IS NULL AND scope_source IS NOT NULL THEN
         RAISE EXCEPTION 'scope_source needs a scope' USING ERRCODE = '22023';
+    ELSIF scope IS NULL AND scope_since IS NOT NULL THEN
+        RAISE EXCEPTION 'scope_since needs a scope' USING ERRCODE = '22023';
     ELSIF octet_length(query) > 1000000 THEN
         RAISE EXCEPTION 'query must have at most 1000000 bytes' USING ERRCODE = '54000';
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -190,16 +195,19 @@ BEGIN
     old_sources := ARRAY(SELECT s.source FROM tidemark_internal.model_sources s
                           WHERE s.model = create_model.name ORDER BY s.source);
     changed := old.name IS NULL
-        OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days, old.scope, old.scope_source)
-           IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days, scope, scoped_by)
+        OR (old.target, old.query, old.key, old.lookback_days, old.lookahead_days, old.scope, old.scope_source,
+            old.scope_since)
+           IS DISTINCT FROM (model_table, query, key, lookback_days, lookahead_days, scope, scoped_by, scope_since)
         OR old_sources IS DISTINCT FROM ARRAY(SELECT DISTINCT s FROM unnest(sources) AS s ORDER BY 1);
     INSERT INTO tidemark_internal.models AS m (name, target, query, key, lookback_days, lookahead_days, scope,
-                                               scope_source, defined_by)
-    VALUES (name, model_table, query, key, lookback_days, lookahead_days, scope, scoped_by, pg_current_xact_id())
+                                               scope_source, scope_since, defined_by)
+    VALUES (name, model_table, query, key, lookback_days, lookahead_days, scope, scoped_by, scope_since,
+            pg_current_xact_id())
     ON CONFLICT ON CONSTRAINT models_pkey DO UPDATE
        SET target = excluded.target, query = excluded.query, key = excluded.key,
            lookback_days = excluded.lookback_days, lookahead_days = excluded.lookahead_days,
            scope = excluded.scope, scope_source = excluded.scope_source,
+           scope_since = excluded.scope_since,
            defined_by = CASE WHEN changed THEN excluded.defined_by ELSE m.defined_by END;
     DELETE FROM tidemark_internal.model_sources s WHERE s.model = name AND NOT s.source = ANY (sources);
     INSERT INTO tidemark_internal.model_sources (model, source, source_name)
@@ -232,7 +240,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.create_model(oid, text, regclass[], text, name[], integer, integer, boolean, name,
-    name) IS
+    name, name) IS
 'The work behind tidemark.create_model.';
 
 CREATE FUNCTION tidemark_internal.adopt_sources(caller oid) RETURNS bigint

@@ -13,6 +13,8 @@
 -- * persons: it concerns the rows of these persons only, by the column person_column of the source. A model that is
 --   scoped by this column (scope) only needs theirs. The refresh of the model below says so, which knows the rows that
 --   it wrote, or who calls tidemark.mark_persons (then for every column that a model is scoped by).
+-- * since: of each of them only rows from this event time on changed. A model that knows from where on the rows of a
+--   person can be computed (scope_since) needs theirs from there on.
 -- * no date: all dates on which these persons have rows. They are looked up when the mark is taken, not when it is
 --   made: whoever is just adding a row of theirs on another date could not be seen then.
 -- All marks of a date together decide how it is refreshed (tidemark_internal.refresh_date): as the first of append,
@@ -29,6 +31,7 @@ CREATE TABLE tidemark_internal.dirty_log (
     -- Leaves room to widen: one impossible date must not stop the marks of everybody.
     event_date date CHECK (event_date BETWEEN '0001-01-01' AND '9999-12-31'),
     persons text[],
+    since timestamptz[],
     person_column name,
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -53,6 +56,8 @@ COMMENT ON COLUMN tidemark_internal.dirty_log.source IS 'Table whose rows change
 COMMENT ON COLUMN tidemark_internal.dirty_log.event_date IS
 'UTC date of the rows that changed; NULL: every date on which these persons have rows.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.persons IS 'Whose rows changed; NULL: not known, so anybody''s.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.since IS
+'For each of persons: the earliest event_time among the rows that changed; NULL: not known.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.person_column IS
 'Column of the table that persons are of; NULL: whichever a model is scoped by.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
@@ -79,6 +84,7 @@ CREATE TABLE tidemark_internal.model_dirty (
     model text NOT NULL,
     event_date date,
     persons text[],
+    since timestamptz[],
     marked_at timestamptz NOT NULL,
     added_by xid[],
     added bigint
@@ -92,6 +98,8 @@ COMMENT ON COLUMN tidemark_internal.model_dirty.model IS 'Name of the model.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.event_date IS
 'Date to recompute; NULL: every date that has rows, of these persons if there are some.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.persons IS 'Whose rows to recompute; NULL: everybody''s.';
+COMMENT ON COLUMN tidemark_internal.model_dirty.since IS
+'For each of persons: the earliest event_time of what changed; NULL: not known.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.marked_at IS 'When the source was marked.';
 COMMENT ON COLUMN tidemark_internal.model_dirty.added_by IS
 'Transactions, or parts of them, that added rows of the source, where none was changed or deleted; NULL: not known.';
@@ -287,12 +295,13 @@ BEGIN
     -- One statement, so that the snapshot that is noted is the one that decides which models there are.
     WITH gone AS (
         DELETE FROM tidemark_internal.dirty_log l WHERE alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.added_by, l.added, l.passed
+        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.marked_at, l.added_by, l.added,
+                  l.passed
     ), kept AS (
         UPDATE tidemark_internal.dirty_log l
            SET passed = pg_current_snapshot(), rows = NULL, late_rows = NULL, lateness = NULL
          WHERE NOT alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.person_column, l.marked_at, l.added_by, l.added,
+        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.marked_at, l.added_by, l.added,
                   NULL::pg_snapshot
     ), concerned AS (
         SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, k.marked_at,
@@ -300,21 +309,22 @@ BEGIN
                CASE WHEN k.passed IS NULL AND m.lookback_days + m.lookahead_days = 0 THEN k.added_by END AS added_by,
                k.added,
                CASE WHEN k.passed IS NULL AND m.scope_source = coalesce(k.person_column, m.scope_source)
-                    THEN k.persons END AS persons
+                    THEN k.persons END AS persons,
+               CASE WHEN m.scope_since IS NOT NULL THEN k.since END AS since
           FROM (TABLE gone UNION ALL TABLE kept) AS k
           JOIN tidemark_internal.model_sources s ON s.source = k.source
           JOIN tidemark_internal.models m ON m.name = s.model
          WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed))
-    INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, marked_at, added_by, added)
-    SELECT s.name, lower(span) + n, s.persons, s.marked_at, s.added_by, s.added
-      FROM (SELECT c.name, c.persons, min(c.marked_at) AS marked_at,
+    INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, since, marked_at, added_by, added)
+    SELECT s.name, lower(span) + n, s.persons, s.since, s.marked_at, s.added_by, s.added
+      FROM (SELECT c.name, c.persons, c.since, min(c.marked_at) AS marked_at,
                    array_agg(c.added_by) FILTER (WHERE c.added_by IS NOT NULL) AS added_by,
                    CASE WHEN count(*) = count(c.added) THEN sum(c.added)::bigint END AS added,
                    -- Of no date it has no bounds, and neither has what comes of it a date.
                    range_agg(daterange(c.event_date - c.lookahead_days, c.event_date + c.lookback_days, '[]')) AS dates
               FROM concerned c
              -- Where nothing is widened, each date keeps its own time.
-             GROUP BY c.name, c.added_by IS NULL, c.persons, c.event_date IS NULL,
+             GROUP BY c.name, c.added_by IS NULL, c.persons, c.since, c.event_date IS NULL,
                       CASE WHEN c.lookback_days + c.lookahead_days = 0 THEN c.event_date END
            ) AS s
      CROSS JOIN LATERAL unnest(s.dates) AS span

@@ -17,6 +17,7 @@ CREATE TABLE tidemark_internal.models (
     live_view regclass,
     scope name,
     scope_source name,
+    scope_since name,
     ways text[] NOT NULL DEFAULT '{}',
     other_ways text,
     refresh_count bigint NOT NULL DEFAULT 0,
@@ -44,6 +45,8 @@ COMMENT ON COLUMN tidemark_internal.models.live_view IS 'View that is exact at a
 COMMENT ON COLUMN tidemark_internal.models.scope IS
 'Column of the target by which it may be recomputed in part; NULL: not.';
 COMMENT ON COLUMN tidemark_internal.models.scope_source IS 'The column of its source that scope is; NULL without one.';
+COMMENT ON COLUMN tidemark_internal.models.scope_since IS
+'Column of the target: the rows of a person from one of its values on come of source rows from then on; NULL: none.';
 COMMENT ON COLUMN tidemark_internal.models.ways IS
 'Ways in which a date may be refreshed, as its query allowed when it was registered.';
 COMMENT ON COLUMN tidemark_internal.models.other_ways IS 'Why not in the other ways; NULL if in all.';

@@ -30,6 +30,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET search_path = pg_catalog, pg_temp
 -- A bitmap that has no room for each row looks for the persons of a page's rows in the whole list, one by one.
 SET enable_bitmapscan = off
+SET work_mem = '64MB'  -- what they read is sorted
 AS $$
 BEGIN
     RETURN tidemark_internal.execute_as_owner(relation, statement, event_date, persons);
@@ -78,18 +79,21 @@ COMMENT ON FUNCTION tidemark_internal.of_date(date, date, "any") IS
 otherwise (44000), which shows the key of the row. NULL is no date.';
 
 CREATE FUNCTION tidemark_internal.statement_text(kind text, target text, columns text[], types text[], key text[],
-    query text, part text, merges text[], scope text, hashed text, touched text) RETURNS text
+    query text, part text, merges text[], scope text, hashed text, bounds text, touched text, since boolean)
+RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_statement_text';
 COMMENT ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text[], text,
-    text, text) IS
+    text, text, text, boolean) IS
 'Part of tidemark_internal.model_statement: puts the text together. part is
 the query for a part of the date, for append, merge and scope; merges how
 two values of each column become one; scope what is true of a stored row of
-these persons, hashed the same for many rows without an index; touched a
-column of which the values in rows that were written are returned, or NULL.
+these persons, hashed the same for many rows without an index; bounds who
+they are and from when on their rows are computed, or NULL; touched a column
+of which the values in rows that were written are returned, or NULL, with
+since together with the earliest event_time of each.
 22023 for an unknown kind.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.statement_text(text, text, text[], text[], text[], text, text, text[],
-    text, text, text) FROM PUBLIC;
+    text, text, text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.horizon_age(model text, event_date date) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE COST 10
@@ -104,8 +108,8 @@ COMMENT ON FUNCTION tidemark_internal.horizon_age(text, date) IS
 date of a model began, as age(xid) counts: what is older was seen by it.
 NULL when that is not known: never, in another cluster, too long ago.';
 
-CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL)
-RETURNS text
+CREATE FUNCTION tidemark_internal.model_statement(model tidemark_internal.models, kind text, touched name DEFAULT NULL,
+    since boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -113,6 +117,7 @@ DECLARE
     columns text[];
     types text[];
     ids_type CONSTANT text := tidemark_internal.ids_type(model);
+    bounds CONSTANT text := CASE kind WHEN 'scope' THEN tidemark_internal.bounds(model) END;
     part text := tidemark_internal.timeline_statement(model.name, kind);
     way text;
     merges text[];
@@ -137,11 +142,17 @@ BEGIN
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
-        part, merges, quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type),
-        quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type), touched);
+        part, merges,
+        CASE WHEN bounds IS NULL
+             THEN quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type)
+             ELSE format('t.%I = tidemark_bounds.person AND t.%I >= tidemark_bounds.since', model.scope,
+                         model.scope_since) END,
+        CASE WHEN bounds IS NULL THEN quote_ident(model.scope) || ' ' || tidemark_internal.among(NULL, NULL, ids_type)
+             ELSE quote_ident(model.scope) || ' IN (SELECT b.person FROM tidemark_bounds AS b)' END,
+        bounds, touched, since);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) IS
+COMMENT ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, boolean) IS
 'Part of tidemark.refresh and tidemark.verify_model: the statement that works
 on one date ($1, and the day after as $2) of a model. kind: build inserts
 it, fill is the same without INSERT INTO and the table, built looks for a
@@ -151,12 +162,15 @@ of all rows as well, merge puts what comes of them together with the stored
 rows, scope brings those of some persons ($3) in line (each NULL for models
 that cannot do so), diff those of all, compare only says how they differ.
 touched: a column of which the values in the rows that were written are
-returned. Useful to EXPLAIN.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name) FROM PUBLIC;
+returned, with since together with the earliest event_time of each. Useful
+to EXPLAIN.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.model_statement(tidemark_internal.models, text, name, boolean)
+  FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.refresh_date(model tidemark_internal.models, event_date date, added_by text[],
-    added bigint, persons text[], touched name, OUT inserted bigint, OUT updated bigint, OUT deleted bigint,
-    OUT rows bigint, OUT way text, OUT written text[], OUT written_by xid, OUT last_row tid, OUT counted boolean,
+    added bigint, persons text[], since timestamptz[], touched name, timed boolean, OUT inserted bigint,
+    OUT updated bigint, OUT deleted bigint, OUT rows bigint, OUT way text, OUT written text[],
+    OUT written_since timestamptz[], OUT written_by xid, OUT last_row tid, OUT counted boolean,
     OUT count_seconds float8, OUT seen bytea, OUT source_rows bigint, OUT computed_persons integer)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
@@ -222,22 +236,28 @@ BEGIN
                 count_seconds := extract(epoch FROM clock_timestamp() - began);
                 IF way = 'scope' THEN
                     statement := tidemark_internal.present_statement(model);
+                    IF model.scope_since IS NOT NULL THEN
+                        persons := persons || coalesce(since::text[],
+                                                       array_fill('-infinity'::text, ARRAY[cardinality(persons)]));
+                    END IF;
                     IF statement IS NOT NULL THEN
                         persons := coalesce(tidemark_internal.execute_for_persons(model.target, statement, event_date,
                                                                                   persons)::text[], '{}');
                     END IF;
-                    statement := tidemark_internal.model_statement(model, way, touched);
+                    statement := tidemark_internal.model_statement(model, way, touched, timed);
                 ELSE
                     looked := tidemark_internal.find_added(model, event_date, added_by, added, known.last_row);
                     CONTINUE WHEN NOT looked.complete OR way = 'merge' AND looked.complete IS NULL;
                     last_row := looked.last_row;
                     counted := due OR looked.complete IS NULL;
                     statement := tidemark_internal.model_statement(
-                        model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched);
+                        model, way || CASE WHEN counted AND way = 'append' THEN ' and count' ELSE '' END, touched,
+                        timed);
                 END IF;
                 CONTINUE WHEN statement IS NULL;
                 began := clock_timestamp();
-                computed_persons := CASE way WHEN 'scope' THEN cardinality(persons) END;
+                computed_persons := CASE way WHEN 'scope' THEN
+                    cardinality(persons) / CASE WHEN model.scope_since IS NULL THEN 1 ELSE 2 END END;
                 result := CASE way
                     WHEN 'scope' THEN tidemark_internal.execute_for_persons(
                         model.target, statement, event_date, persons)
@@ -268,7 +288,8 @@ BEGIN
                 updated := coalesce((result ->> 'updated')::bigint, 0);
                 deleted := coalesce((result ->> 'deleted')::bigint, 0);
                 rows := coalesce((result ->> 'rows')::bigint, known.rows + inserted - deleted);
-                written := tidemark_internal.written(result, unseen);
+                written := tidemark_internal.written(result, 'persons', unseen);
+                written_since := tidemark_internal.written(result, 'since', unseen)::timestamptz[];
                 -- The rows have it as their xmin: they were written in this block, which may be undone by itself.
                 IF way = 'append' THEN
                     written_by := tidemark_internal.current_xid();
@@ -292,14 +313,15 @@ BEGIN
                        OR tidemark_internal.execute_as_owner(model.target,
             format('SELECT EXISTS (SELECT FROM %s WHERE event_date = $1)', model.target), event_date)::boolean) THEN
         result := tidemark_internal.execute_as_owner(model.target,
-            tidemark_internal.model_statement(model, 'diff', touched), event_date)::json;
+            tidemark_internal.model_statement(model, 'diff', touched, timed), event_date)::json;
         inserted := result ->> 'inserted';
         updated := result ->> 'updated';
         deleted := result ->> 'deleted';
         rows := result ->> 'computed';
         wrong := result ->> 'wrong';
         elsewhere := result ->> 'elsewhere';
-        written := tidemark_internal.written(result, unseen);
+        written := tidemark_internal.written(result, 'persons', unseen);
+        written_since := tidemark_internal.written(result, 'since', unseen)::timestamptz[];
         seen := (result ->> 'seen')::bytea;
     ELSE
         inserted := tidemark_internal.execute_as_owner(model.target,
@@ -347,29 +369,32 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name) IS
+COMMENT ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[],
+    timestamptz[], name, boolean) IS
 'Part of tidemark.refresh: brings the stored rows of one date in line with
 what the query returns, as the owner of the table. Says what that took, in
 which way, what the statement saw, and which values of column touched are in
-the rows that it wrote (written; NULL: not known). Makes the partition of
+the rows that it wrote (written; NULL: not known), timed with the earliest
+event_time of each (written_since). Makes the partition of
 the date if the table has daily ones. What its marks say decides the way.
 append or merge, if only these transactions added rows: only these are
 computed. scope, if persons are given: only their rows. Where the model does
 not allow that, it is not enough, or anything is not as expected, recompute.
 Takes no marks away. 21000: the query returns a key that is NULL or not
 unique. 44000: it returns rows of other dates.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[], name)
-  FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION tidemark_internal.refresh_date(tidemark_internal.models, date, text[], bigint, text[],
+    timestamptz[], name, boolean) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.written(result json, complete boolean) RETURNS text[]
+CREATE FUNCTION tidemark_internal.written(result json, what text, complete boolean) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
 SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN complete AND json_typeof(result -> 'written') = 'array'
-            THEN ARRAY(SELECT json_array_elements_text(result -> 'written')) END;
-COMMENT ON FUNCTION tidemark_internal.written(json, boolean) IS
+RETURN CASE WHEN complete AND json_typeof(result #> ARRAY['written', what]) = 'array'
+            THEN ARRAY(SELECT json_array_elements_text(result #> ARRAY['written', what])) END;
+COMMENT ON FUNCTION tidemark_internal.written(json, text, boolean) IS
 'Part of tidemark_internal.refresh_date: whose rows a statement says that it
-wrote; NULL where it does not, or triggers may have written others.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.written(json, boolean) FROM PUBLIC;
+wrote (persons), or from when on (since); NULL where it does not, or
+triggers may have written others.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.written(json, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.start_refresh(caller oid, model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000

@@ -141,6 +141,7 @@ DECLARE
     changed boolean;
     marks record;
     touched name;
+    timed boolean;
     horizon xid8;
 BEGIN
     FOR candidate IN
@@ -150,9 +151,9 @@ BEGIN
         SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
-        touched := (SELECT min(r.scope_source) FROM tidemark_internal.model_sources s
-                      JOIN tidemark_internal.models r ON r.name = s.model
-                     WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1);
+        SELECT min(r.scope_source), bool_or(r.scope_since IS NOT NULL) INTO touched, timed
+          FROM tidemark_internal.model_sources s JOIN tidemark_internal.models r ON r.name = s.model
+         WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1;
         FOR day IN SELECT * FROM tidemark_internal.dates_to_refresh(candidate, skip, most) LOOP
             refreshed_date := coalesce(day::text, 'every date');
             error := NULL;
@@ -168,17 +169,25 @@ BEGIN
                     WITH gone AS (
                         DELETE FROM tidemark_internal.model_dirty d
                          WHERE d.model = candidate AND d.event_date = day
-                        RETURNING d.added_by, d.added, d.persons)
+                        RETURNING d.added_by, d.added, d.persons, d.since
+                    ), whose AS (
+                        SELECT coalesce(array_agg(p.person), '{}') AS persons,
+                               coalesce(array_agg(p.since), '{}') AS since
+                          FROM (SELECT u.person, min(coalesce(u.since, '-infinity')) AS since
+                                  FROM gone g CROSS JOIN LATERAL unnest(g.persons, g.since) AS u(person, since)
+                                 GROUP BY u.person LIMIT 100001) AS p
+                        HAVING NOT EXISTS (SELECT FROM gone g WHERE g.persons IS NULL)
+                    )
                     SELECT CASE WHEN bool_and(g.added_by IS NOT NULL)
                                 THEN ARRAY(SELECT DISTINCT unnest(x.added_by)::text FROM gone x ORDER BY 1)
                                 END AS added_by,
                            CASE WHEN bool_and(g.added IS NOT NULL) THEN sum(g.added)::bigint END AS added,
-                           CASE WHEN bool_and(g.persons IS NOT NULL)
-                                THEN ARRAY(SELECT DISTINCT unnest(x.persons) FROM gone x LIMIT 100001) END AS persons
+                           (SELECT w.persons FROM whose w) AS persons, (SELECT w.since FROM whose w) AS since
                       INTO marks FROM gone g;
                     SELECT * INTO change
                       FROM tidemark_internal.refresh_date(m, day, marks.added_by, marks.added,
-                               CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, touched);
+                               CASE WHEN cardinality(marks.persons) <= 100000 THEN marks.persons END, marks.since,
+                               touched, timed);
                     -- A partition may have been detached since the date was chosen: the rows computed are too few.
                     IF tidemark_internal.is_frozen(candidate, day) THEN
                         RAISE EXCEPTION 'a source retired its rows meanwhile' USING ERRCODE = 'TM001';
@@ -186,10 +195,10 @@ BEGIN
                     changed := change.inserted + change.updated + change.deleted > 0;
                     -- Only models that read this one care, and only if there is something new to read.
                     IF changed AND EXISTS (SELECT FROM tidemark_internal.model_sources s WHERE s.source = m.target) THEN
-                        INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, reason,
-                                                                 added_by, added)
+                        INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, since, person_column,
+                                                                 reason, added_by, added)
                         -- Not those of a recompute, which may have been there before: somebody deleted them.
-                        VALUES (m.target, day, change.written, touched, 'refreshed ' || candidate,
+                        VALUES (m.target, day, change.written, change.written_since, touched, 'refreshed ' || candidate,
                                 change.written_by, change.inserted);
                     END IF;
                     UPDATE tidemark_internal.models x

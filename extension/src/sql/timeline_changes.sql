@@ -66,7 +66,7 @@ BEGIN
                FROM tidemark_internal.timeline_merged(%L::pg_catalog.regclass, %s, %s, $1, 0, %s) AS e',
             m.target, cardinality(timeline.properties), bits, more)
             ELSE tidemark_internal.timeline_query(beside, new.codes::text, cardinality(properties), bits) END;
-        change := tidemark_internal.refresh_date(m, day, NULL, NULL, NULL, NULL);
+        change := tidemark_internal.refresh_date(m, day, NULL, NULL, NULL, NULL, NULL, false);
         UPDATE tidemark_internal.model_dates d
            SET rows = change.rows, seen = CASE WHEN stored THEN d.seen ELSE change.seen END
          WHERE d.model = m.name AND d.event_date = day;

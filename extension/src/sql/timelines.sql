@@ -277,7 +277,7 @@ BEGIN
     END IF;
     PERFORM tidemark_internal.create_model(caller, name, ARRAY[source],
         tidemark_internal.timeline_query(row_view, code_table, cardinality(properties), bits),
-        '{slice,event_date,property,part}', 0, 0, false, NULL, NULL);
+        '{slice,event_date,property,part}', 0, 0, false, NULL, NULL, NULL);
     INSERT INTO tidemark_internal.timelines
     VALUES (name, source, row_view::regclass, live_rows::regclass, code_table::regclass, person, event_type, event_time,
             properties, bits);

@@ -117,7 +117,7 @@ mod tests {
                 "42501 permission denied for function execute_as",
             ),
             (
-                "SELECT tidemark_internal.create_model(10, 'w.m', '{w.events}', 'SELECT 1', '{x}', 0, 0, false, NULL, NULL)",
+                "SELECT tidemark_internal.create_model(10, 'w.m', '{w.events}', 'SELECT 1', '{x}', 0, 0, false, NULL, NULL, NULL)",
                 "42501 permission denied for function create_model",
             ),
         ] {

@@ -199,6 +199,11 @@ mod tests {
                 "42P17 model w.days cannot be scoped by n: column n of the table is not declared NOT NULL",
             ),
             (", scope_source => 'person'", "22023 scope_source needs a scope"),
+            (", scope_since => 'at'", "22023 scope_since needs a scope"),
+            (
+                ", scope => 'person', scope_since => 'event_date'",
+                "42P17 model w.days cannot be scoped by person: the table has no column event_date of type timestamptz that is declared NOT NULL",
+            ),
         ] {
             assert_eq!(error_of(&create(arguments)), error);
         }

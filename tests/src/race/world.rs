@@ -33,6 +33,8 @@ pub struct Model {
     lookahead: u64,
     /// Column by which it may be recomputed in part.
     scope: Option<&'static str>,
+    /// Column from whose values on rows of the source are enough.
+    since: Option<&'static str>,
     /// Empty for a timeline, which has no live view but reports, which are always live.
     query: &'static str,
     /// Columns as they are compared: types without an equality as text or bytes.
@@ -50,6 +52,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 0,
         lookahead: 0,
         scope: None,
+        since: None,
         query: "SELECT e.event_date, e.event_time, e.event_id, e.person, e.kind, e.amount * factor() AS amount
                   FROM race.events e
                  WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
@@ -66,6 +69,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 0,
         lookahead: 0,
         scope: None,
+        since: None,
         query: "SELECT c.event_date, c.kind, count(*) AS events, sum(c.amount) * factor() AS total,
                        count(DISTINCT c.person) AS persons, tidemark.hll_agg(c.person) AS sketch,
                        json_build_object('first', min(c.event_id), 'null', NULL) AS extra,
@@ -89,6 +93,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 1,
         lookahead: 2,
         scope: Some("person"),
+        since: Some("started_at"),
         query: "SELECT min(s.event_date) AS event_date, s.person, s.started_at,
                        max(s.event_time) AS ended_at, count(*) * factor() AS events, sum(s.amount) AS amount
                   FROM (SELECT c.*, tidemark.sessionize(c.event_time, interval '24 hours')
@@ -115,6 +120,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 1,
         lookahead: 2,
         scope: None,
+        since: None,
         query: "SELECT d.event_date, sum(w.events) * factor() AS events, sum(w.total) AS total,
                        tidemark.hll_union_agg(w.sketch) AS sketch, sum(w.refunded) AS refunded
                   FROM (SELECT DISTINCT event_date FROM race.daily WHERE event_date >= $1 AND event_date < $2) AS d
@@ -138,6 +144,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 1,
         lookahead: 0,
         scope: None,
+        since: None,
         query: "SELECT r.event_date, r.events * factor() AS events, count(s.person) AS sessions,
                        count(s.person) FILTER (WHERE s.event_date < r.event_date) AS of_yesterday,
                        max(s.ended_at) AS last_end
@@ -162,6 +169,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 0,
         lookahead: 0,
         scope: Some("person"),
+        since: None,
         query: "SELECT e.event_date, e.person, count(*) * factor() AS events, sum(e.amount) AS amount
                   FROM race.events e
                  WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
@@ -178,6 +186,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 0,
         lookahead: 0,
         scope: None,
+        since: None,
         query: "SELECT e.event_date, e.kind, count(*) AS events, sum(e.amount * factor()) AS amount,
                        max(e.event_time) AS last_at, tidemark.hll_agg(e.person) AS sketch
                   FROM race.events e
@@ -196,6 +205,7 @@ pub const MODELS: [Model; 8] = [
         lookback: 0,
         lookahead: 0,
         scope: None,
+        since: None,
         query: "",
         columns: "event_date, what, value",
         truth: "SELECT e.event_date, 'kind ' || e.kind AS what, count(*) AS value FROM race.events e GROUP BY 1, 2
@@ -230,14 +240,15 @@ impl Model {
         }
         format!(
             "SELECT tidemark.create_model('race.{}', string_to_array('{}', ', ')::regclass[], $query${}$query$,
-                    string_to_array('{}', ', ')::name[], {}, {}, live => true, scope => {})",
+                    string_to_array('{}', ', ')::name[], {}, {}, live => true, scope => {}, scope_since => {})",
             self.name,
             self.sources,
             self.query.replace("factor()", &factor.to_string()),
             self.key,
             self.lookback,
             self.lookahead,
-            self.scope.map_or_else(|| "NULL".to_owned(), |column| format!("'{column}'"))
+            self.scope.map_or_else(|| "NULL".to_owned(), |column| format!("'{column}'")),
+            self.since.map_or_else(|| "NULL".to_owned(), |column| format!("'{column}'"))
         )
     }
 
