@@ -229,16 +229,21 @@ impl Model<'_> {
         });
         let old_person = join(old_person, "");
         let bounds = self.bounds.map(|bounds| format!("tidemark_bounds AS MATERIALIZED ({bounds}), "));
-        let (from, scope) = match &bounds {
-            Some(_) => (format!("tidemark_bounds JOIN {target} AS t ON {scope}"), "true"),
-            None => (format!("{target} AS t"), scope),
+        let old = format!(
+            "SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {target} AS t \
+                 WHERE t.event_date = $1 AND {scope}"
+        );
+        // One person after the other, along an index.
+        let (bounds, old) = match bounds {
+            Some(bounds) => {
+                (bounds, format!("SELECT o.* FROM tidemark_bounds CROSS JOIN LATERAL ({old} OFFSET 0) AS o"))
+            }
+            None => (String::new(), old),
         };
-        let bounds = bounds.unwrap_or_default();
         format!(
             "WITH {bounds}new AS MATERIALIZED (\
                 SELECT {is_new} AS tidemark_new, q.event_date AS tidemark_date, {computed} FROM ({query}\n) AS q), \
-             old AS (SELECT t.tableoid AS tidemark_table, t.ctid AS tidemark_row, t.* FROM {from} \
-                 WHERE t.event_date = $1 AND {scope}), \
+             old AS ({old}), \
              wrong AS (SELECT {example} AS key FROM new WHERE tidemark_new GROUP BY {keys} \
                  HAVING count(*) > 1 OR {null_key} LIMIT 1), \
              diff AS MATERIALIZED (\

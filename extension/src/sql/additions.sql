@@ -131,6 +131,30 @@ recomputed even if its source only gained rows. It must have one source, a
 heap named in the query itself.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.added_query(tidemark_internal.models) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.counted_query(model tidemark_internal.models) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT tidemark_internal.rewrite_query(model.query, NULL, NULL, ARRAY[n.nspname]::text[],
+            ARRAY[c.relname]::text[], ARRAY[format(
+                '(SELECT tidemark_source.* FROM %1$s AS tidemark_source
+                   WHERE NOT tidemark_source.xmin = ANY ((SELECT coalesce(
+                         tidemark_internal.not_seen(w.added_by, tidemark_internal.seen(%2$L, $1)), w.added_by)
+                    FROM tidemark_internal.waiting_additions(%2$L, $1) AS w(added_by))::pg_catalog.xid[]))',
+                s.source, model.name)])
+          FROM tidemark_internal.model_sources s
+          JOIN pg_class c ON c.oid = s.source
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.model = model.name);
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.counted_query(tidemark_internal.models) IS
+'Part of tidemark.refresh: the query of a model that appends, made to read
+only what its stored rows come of: not what transactions added whose marks
+wait, but for those that the last recompute of the date saw.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.counted_query(tidemark_internal.models) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.pending(model text, event_date date) RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 100
 SET search_path = pg_catalog, pg_temp

@@ -141,7 +141,8 @@ BEGIN
       INTO columns, types
       FROM pg_attribute a
      WHERE a.attrelid = model.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
-    RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[], model.query,
+    RETURN tidemark_internal.statement_text(kind, model.target::text, columns, types, model.key::text[],
+        CASE kind WHEN 'append and count' THEN tidemark_internal.counted_query(model) ELSE model.query END,
         part, merges,
         CASE WHEN bounds IS NULL
              THEN quote_ident(model.scope) || ' ' || tidemark_internal.among(model.target, model.scope, ids_type)

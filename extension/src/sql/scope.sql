@@ -120,12 +120,14 @@ BEGIN
     RETURN (SELECT tidemark_internal.rewrite_query(model.query, first, last, ARRAY[n.nspname]::text[],
                 ARRAY[c.relname]::text[], ARRAY[CASE
                 WHEN condition IS NULL AND model.scope_since IS NOT NULL THEN format(
-                    -- From the beginning of the range on, and along an index on person and time: one person after
-                    -- the other, each from its own time on.
+                    -- One person after the other, each from its own time on, by an index. OFFSET 0: without statistics
+                    -- of today the planner would rather read and sort all of it.
                     '(SELECT tidemark_source.* FROM tidemark_bounds CROSS JOIN LATERAL (
-                         SELECT x.* FROM %s AS x WHERE x.%I = tidemark_bounds.person
-                                                   AND x.event_time >= tidemark_bounds.since) AS tidemark_source)',
-                    s.source, model.scope_source)
+                         SELECT x.* FROM %s AS x
+                          WHERE x.%I = tidemark_bounds.person AND x.event_time >= tidemark_bounds.since
+                            AND x.event_time >= ($1 - %s)::timestamp AT TIME ZONE ''UTC''
+                            AND x.event_time < ($2 + %s)::timestamp AT TIME ZONE ''UTC'' OFFSET 0) AS tidemark_source)',
+                    s.source, model.scope_source, model.lookback_days, model.lookahead_days)
                 ELSE format(
                     '(SELECT tidemark_source.* FROM %s AS tidemark_source WHERE tidemark_source.%I %s)',
                     CASE WHEN live AND a.name IS NOT NULL THEN a.live_view ELSE s.source END, model.scope_source,

@@ -24,7 +24,7 @@ mod tests {
 
     /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
-        "added_query, bounds, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
+        "added_query, bounds, counted_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
          funnel_report, model_statement, not_scoped, partition_figures, paths, places, plan_maintenance, present_statement, read_as_owner,
          retention_report, retirement_blocker, scope_needs_rows, scope_problem, scope_query, session_report, source_dates, stale_dates, timeline_definition, trend, undated, verify_model, waiting";
 

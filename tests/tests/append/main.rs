@@ -65,6 +65,7 @@ fn additions() {
         ("rows_that_were_only_added_are_only_added", only_added as fn(&Database<'_>)),
         ("a_change_or_a_deletion_among_the_marks_means_a_recompute", changes),
         ("what_went_without_a_mark_is_found_by_counting", unmarked),
+        ("what_commits_meanwhile_waits_for_its_turn_and_does_not_count", meanwhile),
         ("rows_that_are_not_behind_those_before_are_found", in_gaps),
         ("a_mark_that_counts_wrongly_means_a_recompute", counted_wrongly),
         ("a_change_that_is_said_to_be_an_addition_is_found_by_its_key", changed_in_place),
@@ -144,6 +145,41 @@ fn unmarked(database: &Database<'_>) {
     run(c, "INSERT INTO w.events VALUES (4, '2026-01-01', 'c'), (9, '2026-01-01', 'd')");
     assert_eq!(refreshed(c), "01 computed 2 0 1");
     assert_eq!(verified(c), "ok");
+}
+
+/// As under a stream of loads, where some batch always commits between the marks that are taken and the rows that are
+/// counted.
+fn meanwhile(database: &Database<'_>) {
+    let c = &mut world(database);
+    let last = "SELECT way, rows_inserted FROM tidemark_internal.refresh_log ORDER BY id DESC LIMIT 1";
+    for (id, lost, how) in [
+        (10, "", "append 1"),
+        (20, "", "append 1"),
+        (30, "DELETE FROM w.events WHERE id = 1;", "recompute 2"),
+    ] {
+        run(c, &format!("INSERT INTO w.events VALUES ({id}, '2026-01-01', 'c')"));
+        run(c, "SELECT tidemark_internal.distribute_dirty()");
+        run(
+            c,
+            &format!(
+                "INSERT INTO w.events VALUES ({}, '2026-01-01', 'd'), ({}, '2026-01-01', 'junk')",
+                id + 1,
+                id + 2
+            ),
+        );
+        if !lost.is_empty() {
+            run(
+                c,
+                &format!(
+                    "ALTER TABLE w.events DISABLE TRIGGER USER; {lost} ALTER TABLE w.events ENABLE TRIGGER USER"
+                ),
+            );
+        }
+        run(c, "SELECT tidemark_internal.refresh_step(10, NULL, '{}')");
+        assert_eq!(told(c, last), how);
+        refreshed(c);
+        assert_eq!(verified(c), "ok");
+    }
 }
 
 fn in_gaps(database: &Database<'_>) {
