@@ -103,7 +103,6 @@ impl Context {
         let mut failures = 0;
         let mut stop = self.stop.clone();
         loop {
-            self.settings.state.with(|state| state.polled());
             let once = async {
                 let client = self.claims().await?;
                 let done = backends::watched(postgres, &client, what, work(&client)).await?;
@@ -111,10 +110,16 @@ impl Context {
                 Ok::<_, PgError>(done)
             };
             let error = self.handle.block_on(async {
-                tokio::select! {
-                    biased;
-                    once = once => once.map_err(Some),
-                    _ = stop.wait_for(|stop| *stop) => Err(None),
+                let mut once = std::pin::pin!(once);
+                // A Postgres that hangs is no thread that does.
+                let mut alive = tokio::time::interval(Duration::from_secs(5));
+                loop {
+                    tokio::select! {
+                        biased;
+                        once = &mut once => break once.map_err(Some),
+                        _ = stop.wait_for(|stop| *stop) => break Err(None),
+                        _ = alive.tick() => self.settings.state.with(|state| state.polled()),
+                    }
                 }
             });
             let error = match error {
