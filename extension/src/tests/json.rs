@@ -28,7 +28,7 @@ mod tests {
              SELECT count(*) FILTER (WHERE tidemark_internal.member_text(v.object, v.name) IS DISTINCT FROM {TRUTH})
                     || ' of ' || (count(*) > 300) || ' ' || count(tidemark_internal.member_text(v.object, v.name)) FROM v"
         ));
-        assert_eq!(differ, "0 of true 83");
+        assert_eq!(differ, "0 of true 73");
     }
 
     #[pg_test]
