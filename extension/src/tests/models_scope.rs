@@ -1,5 +1,5 @@
 //! Which queries may be computed by person, and what marks of persons make stale. What a refresh makes of them takes
-//! several transactions: tests/tests/scope.rs.
+//! several transactions: tests/tests/scope/.
 
 #[pgrx::pg_schema]
 mod tests {
