@@ -8,7 +8,7 @@ use std::time::Duration;
 use postgres::{Client, NoTls};
 
 use crate::installation::Installation;
-use crate::{process, server, wait_until};
+use crate::{process, server, wait_until, watchdog};
 
 /// Roles that the tests log in with: (role, password, the group role that it is a member of).
 const LOGINS: [(&str, &str, &str); 3] = [
@@ -82,18 +82,16 @@ impl Cluster {
         server::script("pg.sh", "crash", &self.directory);
     }
 
-    /// Has all processes of the server hang, as they do when a disk does not answer, or go on.
-    pub fn freeze(&self, frozen: bool) {
+    /// Has all processes of the server hang, as they do when a disk does not answer, until what is returned is dropped.
+    pub fn freeze(&self) -> Frozen {
         let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("it runs");
         let postmaster = pid.lines().next().expect("a number").to_owned();
         let children = std::process::Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        let signal = if frozen { "-STOP" } else { "-CONT" };
-        let status = std::process::Command::new("kill")
-            .args([signal, &postmaster])
-            .args(children.split_whitespace())
-            .status();
-        assert!(status.is_ok_and(|status| status.success()), "cannot signal {postmaster} {children}");
+        let mut frozen = Frozen(vec![postmaster]);
+        frozen.0.extend(children.split_whitespace().map(str::to_owned));
+        frozen.signal("-STOP");
+        frozen
     }
 
     /// Shuts the server down, cutting all connections.
@@ -130,6 +128,7 @@ impl Cluster {
     }
 
     fn new_database(&self, template: &str) -> Database<'_> {
+        watchdog::watch();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sql = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
@@ -176,6 +175,24 @@ impl Cluster {
             }
             *created = true;
         }
+    }
+}
+
+/// The processes of a server that hangs; they go on when this is dropped, also when a test fails: who then drops its
+/// database would wait for ever.
+#[must_use]
+pub struct Frozen(Vec<String>);
+
+impl Frozen {
+    fn signal(&self, signal: &str) {
+        let status = std::process::Command::new("kill").arg(signal).args(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()), "cannot signal {:?}", self.0);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("-CONT");
     }
 }
 

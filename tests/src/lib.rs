@@ -23,6 +23,7 @@ pub mod random;
 pub mod run;
 mod server;
 pub mod storm;
+mod watchdog;
 
 pub use server::{free_port, root};
 

@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::server;
+use crate::{server, watchdog};
 
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -92,6 +92,7 @@ impl Invocation {
 
     /// Starts it in the background.
     pub fn start(mut self) -> Process {
+        watchdog::watch();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Files, not pipes: nobody reads while it runs.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidemark_tests::broker::{self, Broker, Record};
 use tidemark_tests::cluster::{self, Cluster, Database};
 use tidemark_tests::events::line;
-use tidemark_tests::http::get;
+use tidemark_tests::http::{get, metric};
 use tidemark_tests::process::{Process, tidemark};
 use tidemark_tests::prometheus::{Prometheus, promtool, rules};
 use tidemark_tests::run::{Barrier, PATIENCE, Run};
@@ -274,11 +274,15 @@ fn alerts_while_postgres_hangs_and_a_partition_is_claimed() {
     let watched = Watched::start(run);
     more(broker, &topics[0], 0, 20);
     wait_until("the events to be loaded", PATIENCE, || rows(&database) == 20);
-    cluster.freeze(true);
+    let frozen = cluster.freeze();
     broker.create_topic(&topics[1], 2, &[]);
     more(broker, &topics[1], 20, 20);
-    watched.comes_to("Postgres hangs", || {});
-    cluster.freeze(false);
+    watched.comes_to("Postgres hangs, also while a partition is to be claimed", || {});
+    // Nobody should restart the loader for it.
+    assert!(
+        metric(&watched.address, "tidemark_loader_last_poll_seconds").is_some_and(|silent| silent < 10.0)
+    );
+    drop(frozen);
     wait_until("the rest to be loaded", PATIENCE, || rows(&database) == 40);
     watched.is_quiet();
     watched.end();
