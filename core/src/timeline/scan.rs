@@ -68,7 +68,7 @@ pub(super) fn read_rows<K: Kernel + ?Sized>(
     people: &mut People<K::Person>,
     buffer: &mut Vec<Row>,
 ) {
-    for run in tile.runs() {
+    for run in tile.selected_runs() {
         if tile.rows_of(&run, buffer) {
             kernel.rows(people.get(tile.hash(run.person)), buffer);
         }

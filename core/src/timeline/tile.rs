@@ -159,6 +159,14 @@ impl<'a> Tile<'a> {
         Runs { tile: self, person: 0, begin, word: begin / 64, firsts: first & first.wrapping_sub(1) }
     }
 
+    /// The same, but only who has rows that matter.
+    #[inline(always)]
+    pub(super) fn selected_runs(&self) -> SelectedRuns<'_, 'a> {
+        let word = self.span.0 / 64;
+        let rest = self.selected.first().copied().unwrap_or(0);
+        SelectedRuns { tile: self, word: 0, rest, firsts: self.firsts(word), before: 0, begin: self.span.0 }
+    }
+
     /// Whether any row between two positions matters.
     #[inline(always)]
     pub(super) fn any(mask: &[u64], run: &Run) -> bool {
@@ -239,6 +247,66 @@ impl Iterator for Runs<'_, '_> {
         let run = Run { person: self.person, begin: self.begin, end };
         (self.person, self.begin) = (self.person + 1, end);
         Some(run)
+    }
+}
+
+/// Goes from row to row that matters, and finds whose it is by counting who began before: most persons have none where
+/// a question is narrow.
+pub(super) struct SelectedRuns<'t, 'a> {
+    tile: &'t Tile<'a>,
+    word: usize,
+    /// The rows of the word that matter and were not handed out.
+    rest: u64,
+    /// Where persons begin in the word.
+    firsts: u64,
+    /// How many began in the words before, and the last of them where.
+    before: usize,
+    begin: usize,
+}
+
+impl SelectedRuns<'_, '_> {
+    #[inline(always)]
+    fn step(&mut self) {
+        self.before += self.firsts.count_ones() as usize;
+        if let Some(last) = self.firsts.checked_ilog2() {
+            self.begin = 64 * self.word + last as usize;
+        }
+        self.word += 1;
+        self.firsts = self.tile.firsts(self.word);
+        self.rest = self.tile.selected.get(self.word).copied().unwrap_or(0);
+    }
+}
+
+impl Iterator for SelectedRuns<'_, '_> {
+    type Item = Run;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        while self.rest == 0 {
+            if self.word + 1 >= self.tile.selected.len() {
+                return None;
+            }
+            self.step();
+        }
+        let up_to = self.rest ^ (self.rest - 1);
+        let began = self.firsts & up_to;
+        let begin = began.checked_ilog2().map_or(self.begin, |last| 64 * self.word + last as usize);
+        let person = self.before + began.count_ones() as usize - 1;
+        let mut behind = self.firsts & !up_to;
+        while behind == 0 && self.word + 1 < self.tile.selected.len() {
+            self.step();
+            behind = self.firsts;
+        }
+        let (_, last) = self.tile.span;
+        let end = if behind == 0 {
+            self.rest = 0;
+            last
+        } else {
+            // Those below are of this person.
+            self.rest &= !(behind & behind.wrapping_neg()).wrapping_sub(1);
+            64 * self.word + behind.trailing_zeros() as usize
+        };
+        Some(Run { person, begin, end })
     }
 }
 

@@ -157,13 +157,11 @@ impl Kernel for Persons {
     #[inline(always)]
     fn tile<C: Cpu>(&mut self, _: C, tile: &Tile<'_>, people: &mut People<Option<i32>>, _: &mut Vec<Row>) {
         let mut persons = 0;
-        for run in tile.runs() {
-            if Tile::any(tile.selected, &run) {
-                // Nobody else counts a person on this date, unless there are parts.
-                let known = self.total.is_some() || !tile.alone;
-                let last = if known { people.get(tile.hash(run.person)) } else { &mut None };
-                persons += u64::from(last.replace(tile.date) != Some(tile.date));
-            }
+        for run in tile.selected_runs() {
+            // Nobody else counts a person on this date, unless there are parts.
+            let known = self.total.is_some() || !tile.alone;
+            let last = if known { people.get(tile.hash(run.person)) } else { &mut None };
+            persons += u64::from(last.replace(tile.date) != Some(tile.date));
         }
         if persons > 0 {
             *self.dates.entry(tile.date).or_default() += persons;

@@ -124,13 +124,11 @@ impl Kernel for Cohorts {
             }
             return;
         }
-        for run in tile.runs() {
+        for run in tile.selected_runs() {
             let (start, returned) = (Tile::any(tile.mask(0), &run), Tile::any(tile.mask(1), &run));
-            if start || returned {
-                let (starts, returns) = people.get(tile.hash(run.person));
-                *starts |= bit * u64::from(start);
-                *returns |= bit * u64::from(returned);
-            }
+            let (starts, returns) = people.get(tile.hash(run.person));
+            *starts |= bit * u64::from(start);
+            *returns |= bit * u64::from(returned);
         }
     }
 }

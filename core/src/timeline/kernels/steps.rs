@@ -237,7 +237,7 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
         buffer: &mut Vec<Row>,
     ) {
         let masks: [&[u64]; K] = std::array::from_fn(|s| tile.mask(s));
-        for run in tile.runs() {
+        for run in tile.selected_runs() {
             let Run { person, begin, end } = run;
             let (mut steps, mut any, mut twice) = ([0; K], 0, 0);
             let short = end - begin <= 64;
@@ -247,9 +247,6 @@ impl<const K: usize, const T: usize, const V: usize, F: FnMut(Reached<'_>)> Kern
                     *step = bits_at(mask, begin) & these;
                     twice |= any & *step;
                     any |= *step;
-                }
-                if any == 0 {
-                    continue;
                 }
             }
             // Without any chain only the first step matters.
