@@ -5,6 +5,8 @@
 //! Who may read them is not asked here, but by the query for parts, which every report runs before. Locks are kept to the
 //! end of the transaction, as by a query.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys::{self, Datum, ItemPointerData, Oid, TupleTableSlot};
 use pgrx::{PgMemoryContexts, PgSqlErrorCode, PgTupleDesc};
 use tidemark_core::timeline::{ByCode, fetch};
@@ -45,13 +47,53 @@ struct Entry {
     key: (u32, i32),
     column: usize,
     place: ItemPointerData,
-    /// Where its page may be; null where nobody knows.
-    page: *const u8,
+    /// The buffer in which its page may be, 0 where nobody knows.
+    buffer: pg_sys::Buffer,
 }
 
-/// The block that was read last of each date, and the buffer that it was in. The next slice mostly lies in the same one
-/// or one behind it, and blocks that were written or read together lie in buffers side by side.
-type Near = ByCode<u32, (u32, pg_sys::Buffer)>;
+/// Where pages were seen. Postgres says whether one is still there, which is much quicker than asking it where.
+struct Buffers {
+    /// By block, 0 where nobody knows.
+    seen: Vec<pg_sys::Buffer>,
+    /// The block that was read last of each date. Blocks that were written or read together lie in buffers side by side.
+    last: ByCode<u32, (u32, pg_sys::Buffer)>,
+}
+
+thread_local! {
+    /// What was seen of the table that was read last.
+    static SEEN: RefCell<(Oid, Vec<pg_sys::Buffer>)> = const { RefCell::new((Oid::INVALID, vec![])) };
+}
+
+impl Buffers {
+    fn of(target: Oid) -> Self {
+        let (of, seen) = SEEN.replace((Oid::INVALID, vec![]));
+        Self { seen: if of == target { seen } else { vec![] }, last: ByCode::default() }
+    }
+
+    fn keep(self, target: Oid) {
+        SEEN.set((target, self.seen));
+    }
+
+    /// The buffer in which a block of a date may be; 0 where none can be.
+    fn near(&self, date: i32, block: u32) -> pg_sys::Buffer {
+        let seen = self.seen.get(block as usize).copied().filter(|buffer| *buffer > 0);
+        seen.or_else(|| {
+            let (last, buffer) = self.last.get(&(date as u32))?;
+            let buffer = buffer.wrapping_add(block.wrapping_sub(*last).cast_signed());
+            // SAFETY: a number that is set when the server starts.
+            (1..=unsafe { pg_sys::NBuffers }).contains(&buffer).then_some(buffer)
+        })
+        .unwrap_or(0)
+    }
+
+    fn saw(&mut self, date: i32, block: u32, buffer: pg_sys::Buffer) {
+        if self.seen.len() <= block as usize {
+            contained(|| self.seen.resize(block as usize + 1024, 0));
+        }
+        self.seen[block as usize] = buffer;
+        self.last.insert(date as u32, (block, buffer));
+    }
+}
 
 /// The values of a slice on a date.
 struct Group {
@@ -83,11 +125,11 @@ impl Slices<'_> {
                     .collect(),
                 memory: PgMemoryContexts::new("tidemark slice"),
             });
-            let (mut entries, mut slice, mut near) = (vec![], 0, Near::default());
+            let (mut entries, mut slice, mut buffers) = (vec![], 0, Buffers::of(self.target));
             while slice < 1 << self.bits {
                 entries.clear();
                 while slice < 1 << self.bits && entries.len() < ENTRIES {
-                    contained(|| self.entries(scan, slice, &wanted, &near, &mut entries));
+                    contained(|| self.entries(scan, slice, &wanted, &buffers, &mut entries));
                     slice += 1;
                 }
                 let groups: Vec<&[Entry]> = contained(|| entries.chunk_by(|a, b| a.key == b.key).collect());
@@ -95,7 +137,7 @@ impl Slices<'_> {
                     groups.get(i).into_iter().copied().flatten().for_each(Entry::ask);
                     let at = |behind| i.checked_sub(behind).filter(|i| *i < groups.len());
                     if let Some(i) = at(BEFORE) {
-                        ring[i % ring.len()].fetch(scan, groups[i], self.whole, &mut near);
+                        ring[i % ring.len()].fetch(scan, groups[i], self.whole, &mut buffers);
                     }
                     if let Some(group) = at(BEFORE + AHEAD).map(|i| &ring[i % ring.len()])
                         && group.values.iter().any(|value| !value.is_empty())
@@ -104,6 +146,7 @@ impl Slices<'_> {
                     }
                 }
             }
+            buffers.keep(self.target);
             ring.iter()
                 .flat_map(|group| &group.slots)
                 .for_each(|slot| pg_sys::ExecDropSingleTupleTableSlot(*slot));
@@ -150,7 +193,7 @@ impl Slices<'_> {
         scan: pg_sys::IndexScanDesc,
         slice: u32,
         wanted: impl Fn(i32) -> bool,
-        near: &Near,
+        buffers: &Buffers,
         entries: &mut Vec<Entry>,
     ) {
         const EQUAL: u32 = pg_sys::BTEqualStrategyNumber;
@@ -182,9 +225,11 @@ impl Slices<'_> {
                 let property = columns.add(8).cast::<i16>().read();
                 let column = self.columns.iter().position(|column| *column as i32 == i32::from(property));
                 if let Some(column) = column.filter(|_| wanted(date)) {
-                    let page =
-                        near.get(&(date as u32)).map_or(std::ptr::null(), |near| page_near(near, &*place));
-                    entries.push(Entry { key: (slice, date), column, place: *place, page });
+                    let buffer = buffers.near(date, block_of(&*place));
+                    if buffer > 0 {
+                        fetch(std::slice::from_raw_parts(page(buffer), 1));
+                    }
+                    entries.push(Entry { key: (slice, date), column, place: *place, buffer });
                 }
             }
         }
@@ -196,20 +241,14 @@ const DATA: i32 = 7;
 
 const PAGE: usize = pg_sys::BLCKSZ as usize;
 
-/// Where the page of a row may be, which is asked for; null where no page can be.
-unsafe fn page_near((block, buffer): &(u32, pg_sys::Buffer), place: &ItemPointerData) -> *const u8 {
-    let blocks = pgrx::itemptr::item_pointer_get_both(*place).0.wrapping_sub(*block).cast_signed();
+fn block_of(place: &ItemPointerData) -> u32 {
+    pgrx::itemptr::item_pointer_get_both(*place).0
+}
+
+/// The page in a buffer, whose number is one.
+unsafe fn page(buffer: pg_sys::Buffer) -> *const u8 {
     // SAFETY: buffers are side by side in one piece of memory, which stays where it is.
-    unsafe {
-        match buffer.wrapping_add(blocks) {
-            buffer if (1..=pg_sys::NBuffers).contains(&buffer) => {
-                let page = pg_sys::BufferBlocks.cast::<u8>().add((buffer as usize - 1) * PAGE);
-                fetch(std::slice::from_raw_parts(page, 1));
-                page
-            }
-            _ => std::ptr::null(),
-        }
-    }
+    unsafe { pg_sys::BufferBlocks.cast::<u8>().add((buffer as usize - 1) * PAGE) }
 }
 
 impl Entry {
@@ -219,21 +258,51 @@ impl Entry {
         const HEADER: usize = 24;
         const POINTER: usize = 4;
         let number = usize::from(self.place.ip_posid).wrapping_sub(1);
-        if self.page.is_null() || number >= (PAGE - HEADER) / POINTER {
+        if self.buffer == 0 || number >= (PAGE - HEADER) / POINTER {
             return;
         }
         // SAFETY: within the page. Somebody may write there, or it may be another page: nothing depends on what is read.
         unsafe {
-            let pointer = self.page.add(HEADER + POINTER * number).cast::<u32>().read_volatile();
+            let page = page(self.buffer);
+            let pointer = page.add(HEADER + POINTER * number).cast::<u32>().read_volatile();
             let at = (pointer & 0x7fff) as usize;
-            fetch(std::slice::from_raw_parts(self.page.add(at.min(PAGE)), HEAD.min(PAGE.saturating_sub(at))));
+            fetch(std::slice::from_raw_parts(page.add(at.min(PAGE)), HEAD.min(PAGE.saturating_sub(at))));
+        }
+    }
+
+    /// Puts the page where Postgres looks first, if it is in the buffer: it would look for it in a table of all pages,
+    /// which takes as long as half of the rest.
+    unsafe fn pin(&self, scan: pg_sys::IndexScanDesc, block: u32) {
+        // SAFETY: the scan is one of a heap; the buffer is one, and has the page if that is said, pinned.
+        unsafe {
+            let at = &mut *(*scan).xs_heapfetch.cast::<pg_sys::IndexFetchHeapData>();
+            let heap = (*scan).heapRelation;
+            #[cfg(feature = "pg15")]
+            let file = (*heap).rd_node;
+            #[cfg(not(feature = "pg15"))]
+            let file = (*heap).rd_locator;
+            if self.buffer > 0
+                && self.buffer != at.xs_cbuf
+                && pg_sys::ReadRecentBuffer(file, pg_sys::ForkNumber::MAIN_FORKNUM, block, self.buffer)
+            {
+                if at.xs_cbuf > 0 {
+                    pg_sys::ReleaseBuffer(at.xs_cbuf);
+                }
+                at.xs_cbuf = self.buffer;
+            }
         }
     }
 }
 
 impl Group {
     /// Takes the values of these entries in place of those before.
-    unsafe fn fetch(&mut self, scan: pg_sys::IndexScanDesc, entries: &[Entry], whole: bool, near: &mut Near) {
+    unsafe fn fetch(
+        &mut self,
+        scan: pg_sys::IndexScanDesc,
+        entries: &[Entry],
+        whole: bool,
+        buffers: &mut Buffers,
+    ) {
         // SAFETY: as the scan and the slots are; bytes in a page stay as long as the slot's pin, others as the memory.
         unsafe {
             self.values.clear();
@@ -243,17 +312,16 @@ impl Group {
                 self.key = entry.key;
                 let slot = self.slots[entry.column];
                 (*scan).xs_heaptid = entry.place;
+                let block = block_of(&entry.place);
+                entry.pin(scan, block);
                 let visible = pg_sys::index_fetch_heap(scan, slot);
                 // What is dead is not the entry that was read last, which Postgres takes it for.
                 (*scan).kill_prior_tuple = false;
                 if !visible {
                     continue;
                 }
-                let block = pgrx::itemptr::item_pointer_get_both(entry.place).0;
-                near.insert(
-                    entry.key.1 as u32,
-                    (block, (*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).buffer),
-                );
+                let buffer = (*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).buffer;
+                buffers.saw(entry.key.1, block, buffer);
                 pg_sys::slot_getsomeattrs_int(slot, DATA);
                 let datum = (*slot).tts_values.add(DATA as usize - 1).read();
                 if (*slot).tts_isnull.add(DATA as usize - 1).read() {
