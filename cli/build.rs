@@ -1,4 +1,4 @@
-//! Puts the migrations (`migrations/`) and the warehouse scripts (`sql/silver/`, then `sql/gold/`) into the binary, and
+//! Puts the migrations (`migrations/`) and the warehouse scripts (`sql/silver/`, `sql/identity/`, `sql/gold/`) into the binary, and
 //! rebuilds the crate when one of them changes. A missing folder counts as an empty one.
 use std::path::{Path, PathBuf};
 use std::{env, fmt::Write as _, fs, io};
@@ -26,7 +26,7 @@ fn main() -> io::Result<()> {
         writeln!(code, "    ({version}, {name:?}, include_str!({path:?})),").map_err(io::Error::other)?;
     }
     code.push_str("];\nconst SCRIPTS: &[(&str, &str)] = &[\n");
-    for folder in ["silver", "gold"] {
+    for folder in ["silver", "identity", "gold"] {
         for (name, path) in files(&format!("sql/{folder}"))? {
             writeln!(code, "    (\"{folder}/{name}\", include_str!({path:?})),").map_err(io::Error::other)?;
         }

@@ -186,16 +186,29 @@ async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
     if let Err(error) = client.batch_execute("CALL tidemark.refresh(NULL, NULL)").await {
         done.failures.push(connection::explain("refreshing models failed", config, &error));
     }
+    // After the refresh: who is known to be whom changes rows that models have then read.
+    let resolved = match may_execute(client, "identity", "resolve").await {
+        Ok(true) => client.batch_execute("CALL identity.resolve()").await,
+        may => may.map(|_| ()),
+    };
+    if let Err(error) = resolved {
+        done.failures.push(connection::explain("resolving identity failed", config, &error));
+    }
+}
+
+/// Whether a function of the warehouse is there and for us: a loader's own role may do without.
+async fn may_execute(client: &Client, schema: &str, name: &str) -> Result<bool, tokio_postgres::Error> {
+    let sql = "SELECT EXISTS (
+                      SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+                       WHERE n.nspname = $1 AND p.proname = $2
+                         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))";
+    Ok(client.query_one(sql, &[&schema, &name]).await?.get(0))
 }
 
 /// Sums up and clears away what the books no longer need; nothing for who may not, as a loader's own role.
 async fn keep_books(client: &Client, done: &mut Done) -> Result<(), tokio_postgres::Error> {
-    let may = "SELECT EXISTS (
-                      SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-                       WHERE n.nspname = 'loader' AND p.proname = 'keep_books'
-                         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-                         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))";
-    let mut more: bool = client.query_one(may, &[]).await?.get(0);
+    let mut more = may_execute(client, "loader", "keep_books").await?;
     while more {
         let row = client.query_one("SELECT * FROM loader.keep_books()", &[]).await?;
         done.counted += row.get::<_, i64>("counted");

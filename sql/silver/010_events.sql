@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS silver.events (
     event_date date NOT NULL,
     event_type text NOT NULL,
     person text,
+    known_person text,
     user_id text,
     anonymous_id text,
     page_path text,
@@ -49,7 +50,10 @@ COMMENT ON COLUMN silver.events.event_type IS
 COMMENT ON COLUMN silver.events.person IS
     'Who did it: the user_id, or the anonymous_id before login; NULL when the event has neither, or only what '
     'programs write in place of an id (silver.is_nobody). '
-    'Anonymous events are not yet linked to the user who logs in later.';
+    'As sent: anonymous events are not linked to the user who logs in later.';
+COMMENT ON COLUMN silver.events.known_person IS
+    'Who it is known to be now: the person of the account, that of the account whose the device was at that time, or '
+    'the device; NULL for nobody. As of the last identity.resolve.';
 COMMENT ON COLUMN silver.events.user_id IS 'Known user; NULL before login.';
 COMMENT ON COLUMN silver.events.anonymous_id IS 'Device or browser identity; NULL when the event has none.';
 COMMENT ON COLUMN silver.events.page_path IS 'Path of the page it happened on; NULL when the event names no page.';
@@ -129,7 +133,8 @@ BEGIN
            e.event_time,
            (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
            e.event_type,
-           silver.person_key(e.user_id, e.anonymous_id) AS person,
+           e.person,
+           silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time) AS known_person,
            e.user_id,
            e.anonymous_id,
            e.page_path,
@@ -171,7 +176,7 @@ BEGIN
            e.received_at,
            e.loaded_at,
            {{properties}} AS properties
-      FROM (SELECT d.*,
+      FROM (SELECT d.*, silver.person_key(d.user_id, d.anonymous_id) AS person,
                    -- Few addresses have parameters: the others are not searched for one after the other.
                    CASE WHEN d.page_url LIKE '%=%' THEN d.page_url END AS tagged_url
               FROM (SELECT c.*,

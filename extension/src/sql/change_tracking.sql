@@ -219,7 +219,8 @@ CREATE FUNCTION tidemark.change_dimension(dimension regclass) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
 COMMENT ON FUNCTION tidemark.change_dimension(regclass) IS
 'Begins a change of a table without dates that models read, such as names or
-categories: holds off their refreshes until the transaction ends. Call it
+categories, or of rows that a model wrote: holds off the refreshes of these
+models until the transaction ends. Call it
 before the change; what the statements after it read of the sources is all
 that any refresh has read. So a transaction that changes the table and then
 marks the dates of these rows (tidemark.mark_dirty) leaves no date behind
@@ -241,10 +242,11 @@ BEGIN
         -- An older snapshot would miss dates that were refreshed in the meantime.
         RAISE EXCEPTION 'change_dimension needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
     END IF;
-    FOR m IN SELECT x.name, x.query, c.relowner
+    FOR m IN SELECT x.name, x.target, x.query, c.relowner
                FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target ORDER BY x.name LOOP
         BEGIN
-            IF dimension = ANY ((tidemark_internal.describe_query(m.relowner, m.query)).relations) THEN
+            IF dimension = m.target
+               OR dimension = ANY ((tidemark_internal.describe_query(m.relowner, m.query)).relations) THEN
                 -- Not against whoever only refers to it.
                 PERFORM FROM tidemark_internal.models x WHERE x.name = m.name FOR NO KEY UPDATE;
                 readers := readers || m.name;

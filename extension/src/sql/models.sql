@@ -211,6 +211,6 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_updated IS 'Rows with the key of an 
 COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
 COMMENT ON COLUMN tidemark.refresh_log.way IS
-'How it was done: append (only the rows that its source had gained were computed), scope (only the rows of the persons '
-'whose events had changed) or recompute (all rows of the date).';
+'How it was done: append (only the rows that its source had gained were computed), merge (they were put together with '
+'what was stored), scope (only the rows of the persons whose events had changed) or recompute (all rows of the date).';
 COMMENT ON COLUMN tidemark.refresh_log.persons IS 'Of how many persons rows were computed; NULL for all.';

@@ -94,7 +94,8 @@ fn who_may_change_a_dimension() {
     let c = &mut world(&database);
     let begin = "SELECT tidemark.change_dimension('w.products')::text";
     assert_eq!(told(c, begin), "{w.revenue}");
-    assert_eq!(told(c, "SELECT tidemark.change_dimension('w.revenue')::text"), "{}");
+    assert_eq!(told(c, "SELECT tidemark.change_dimension('w.revenue')::text"), "{w.revenue}");
+    assert_eq!(told(c, "SELECT tidemark.change_dimension('pg_catalog.pg_class')::text"), "{}");
     let refused = |c: &mut Client, sql: &str| cluster::sqlstate(c.batch_execute(sql));
     assert_eq!(
         refused(c, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT tidemark.change_dimension('w.products')"),

@@ -16,6 +16,7 @@ mod dimensions;
 mod dump_restore;
 mod exports;
 mod files;
+mod identity;
 mod kafka;
 mod lanes;
 mod late;

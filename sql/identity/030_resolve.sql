@@ -1,0 +1,221 @@
+-- identity.resolve: brings owners, members and silver.events.known_person up to what events and people say. Refreshes
+-- of silver.events, and of what reads it, wait meanwhile: what is read here is all that any of them has read.
+SET LOCAL ROLE tidemark_admin;
+
+CREATE OR REPLACE FUNCTION identity.resolve_accounts(accounts text[]) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most CONSTANT integer := (SELECT y.max_accounts_per_person FROM identity.policy AS y);
+    -- All that any link leads to from there.
+    near CONSTANT text[] := ARRAY(
+        WITH RECURSIVE linked(account) AS (
+            SELECT a.account FROM unnest(accounts) AS a(account)
+            UNION
+            SELECT m.account FROM identity.members AS m
+             WHERE m.component IN (SELECT x.component FROM identity.members AS x WHERE x.account = ANY (accounts))
+            UNION
+            SELECT CASE WHEN l.account_a = x.account THEN l.account_b ELSE l.account_a END
+              FROM linked AS x
+              JOIN identity.links AS l ON x.account IN (l.account_a, l.account_b) AND l.revoked_at IS NULL)
+        SELECT x.account FROM linked AS x);
+    before CONSTANT identity.members[] := ARRAY(
+        SELECT m FROM identity.members AS m WHERE m.account = ANY (near));
+    link identity.links;
+    a text;
+    b text;
+    changed text[];
+BEGIN
+    DELETE FROM identity.members AS m WHERE m.account = ANY (near);
+    DELETE FROM identity.refused_links AS r USING identity.links AS l
+     WHERE l.link_id = r.link_id AND (l.account_a = ANY (near) OR l.account_b = ANY (near));
+    INSERT INTO identity.members (account, component, first_at)
+    SELECT n.account, n.account,
+           (SELECT e.event_time FROM silver.events AS e WHERE e.person = n.account ORDER BY e.event_time LIMIT 1)
+      FROM unnest(near) AS n(account)
+     WHERE NOT EXISTS (SELECT FROM identity.blocked AS x WHERE x.kind = 'account' AND x.id = n.account);
+    -- In an order that is of the links, not of their arrival: what is too much is then the same whoever came first.
+    FOR link IN SELECT l.* FROM identity.links AS l
+                 WHERE l.revoked_at IS NULL AND l.account_a = ANY (near)
+                 ORDER BY l.event_time, l.account_a COLLATE "C", l.account_b COLLATE "C", l.link_id LOOP
+        a := (SELECT m.component FROM identity.members AS m WHERE m.account = link.account_a);
+        b := (SELECT m.component FROM identity.members AS m WHERE m.account = link.account_b);
+        IF a IS NULL OR b IS NULL THEN
+            INSERT INTO identity.refused_links VALUES (link.link_id, 'an account is blocked');
+        ELSIF a <> b AND (SELECT count(*) FROM identity.members AS m WHERE m.component IN (a, b)) > most THEN
+            INSERT INTO identity.refused_links VALUES (link.link_id, format(
+                'the person would have more than %s accounts', most));
+        ELSIF a <> b THEN
+            UPDATE identity.members AS m SET component = a WHERE m.component = b;
+        END IF;
+    END LOOP;
+    -- Whoever is alone needs no row.
+    DELETE FROM identity.members AS m
+     WHERE m.account = ANY (near) AND (SELECT count(*) FROM identity.members AS x WHERE x.component = m.component) = 1;
+    UPDATE identity.members AS m SET person = p.person, component = p.person
+      FROM (SELECT DISTINCT ON (x.component) x.component, x.account AS person
+              FROM identity.members AS x WHERE x.account = ANY (near)
+             ORDER BY x.component, x.first_at NULLS LAST, x.account COLLATE "C") AS p
+     WHERE m.component = p.component AND m.account = ANY (near);
+    INSERT INTO identity.members (account)
+    SELECT x.id FROM identity.blocked AS x WHERE x.kind = 'account' AND x.id = ANY (near);
+
+    WITH logged AS (
+        INSERT INTO identity.changes (kind, id, from_time, to_time, was, is_now)
+        SELECT 'account', x.account, '-infinity', 'infinity', x.was, x.is_now
+          FROM (SELECT n.account,
+                       CASE WHEN w.account IS NULL THEN n.account ELSE w.person END AS was,
+                       CASE WHEN m.account IS NULL THEN n.account ELSE m.person END AS is_now
+                  FROM unnest(near) AS n(account)
+                  LEFT JOIN unnest(before) AS w ON w.account = n.account
+                  LEFT JOIN identity.members AS m ON m.account = n.account) AS x
+         WHERE x.was IS DISTINCT FROM x.is_now
+        RETURNING id)
+    SELECT array_agg(l.id) INTO changed FROM logged AS l;
+    RETURN COALESCE(changed, '{}');
+END
+$$;
+COMMENT ON FUNCTION identity.resolve_accounts(text[]) IS
+    'Part of identity.resolve: writes down whose these accounts are, and all that links lead to from them. Returns '
+    'those of which that is something new.';
+REVOKE EXECUTE ON FUNCTION identity.resolve_accounts(text[]) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION identity.know_again(accounts text[], devices text[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Events of a blocked account are found by it, and belong to whom the device belonged to.
+    ids CONSTANT text[] := ARRAY(
+        SELECT x FROM unnest(accounts || devices) AS x
+        UNION
+        SELECT o.anonymous_id FROM identity.owners AS o WHERE o.account = ANY (accounts)
+        UNION
+        SELECT b.id FROM identity.blocked AS b
+          JOIN identity.device_days AS d ON d.account = b.id AND d.anonymous_id = ANY (devices)
+         WHERE b.kind = 'account');
+    changed bigint;
+BEGIN
+    UPDATE silver.events AS e
+       SET known_person = silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
+      FROM unnest(ids) AS x(id)
+     WHERE e.person = x.id
+       AND e.known_person IS DISTINCT FROM silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
+$$;
+COMMENT ON FUNCTION identity.know_again(text[], text[]) IS
+    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts and '
+    'devices. Returns how many it changed.';
+REVOKE EXECUTE ON FUNCTION identity.know_again(text[], text[]) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION identity.resolve_now(OUT devices bigint, OUT accounts bigint, OUT events bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- So many devices at a time keep the memory small.
+    chunk CONSTANT integer := 50000;
+    windowed CONSTANT boolean := (SELECT y.retroactive_window IS NOT NULL FROM identity.policy AS y);
+    seen bigint;
+    latest bigint;
+    added date[];
+    anew date[];
+    first_date date;
+    candidates text[];
+    ids text[];
+    new_accounts text[] := '{}';
+BEGIN
+    devices := 0;
+    accounts := 0;
+    events := 0;
+    IF NOT EXISTS (SELECT FROM identity.waiting)
+       AND NOT EXISTS (SELECT FROM tidemark.refresh_log AS l
+                        WHERE l.id > (SELECT COALESCE(r.log_id, 0) FROM identity.resolved AS r)) THEN
+        RETURN;
+    END IF;
+    PERFORM tidemark.change_dimension('silver.events');
+    SELECT r.log_id INTO seen FROM identity.resolved AS r FOR UPDATE;
+    latest := (SELECT max(l.id) FROM tidemark.refresh_log AS l);
+    IF NOT EXISTS (SELECT FROM tidemark.refresh_log AS l WHERE l.id = seen) THEN
+        -- The first time, or so long ago that nobody knows what happened since.
+        anew := ARRAY(SELECT DISTINCT d.event_date FROM identity.device_days AS d);
+        first_date := '-infinity';
+    ELSE
+        SELECT array_agg(l.event_date) FILTER (WHERE l.merged), array_agg(l.event_date) FILTER (WHERE NOT l.merged)
+          INTO added, anew
+          FROM (SELECT l.event_date, bool_and(l.way = 'merge') AS merged
+                  FROM tidemark.refresh_log AS l
+                 WHERE l.id > seen AND l.model = 'identity.device_days' GROUP BY l.event_date) AS l;
+        first_date := (SELECT min(l.event_date) FROM tidemark.refresh_log AS l
+                        WHERE l.id > seen AND l.model = 'silver.events');
+    END IF;
+
+    -- Accounts of which something was said, or whose first event may be an earlier one.
+    WITH gone AS (DELETE FROM identity.waiting AS w WHERE w.kind = 'account' RETURNING w.id)
+    SELECT array_agg(x.id) INTO ids
+      FROM (SELECT g.id FROM gone AS g
+            UNION
+            SELECT m.account FROM identity.members AS m
+             WHERE m.person IS NOT NULL
+               AND (m.first_at IS NULL OR m.first_at >= first_date::timestamp AT TIME ZONE 'UTC')) AS x;
+    IF ids IS NOT NULL THEN
+        new_accounts := identity.resolve_accounts(ids);
+        accounts := cardinality(new_accounts);
+    END IF;
+
+    -- Devices with a login that says something new; on dates that were not only added to, all that logged in.
+    WITH gone AS (DELETE FROM identity.waiting AS w WHERE w.kind = 'device' RETURNING w.id)
+    SELECT array_agg(x.id) INTO candidates
+      FROM (SELECT g.id FROM gone AS g
+            UNION
+            SELECT d.anonymous_id FROM identity.device_days AS d
+             WHERE d.event_date = ANY (anew) AND (d.account <> '' OR d.logout)
+            UNION
+            SELECT o.anonymous_id FROM identity.owners AS o
+             WHERE (o.login_at AT TIME ZONE 'UTC')::date = ANY (anew)
+            UNION
+            SELECT d.anonymous_id FROM identity.device_days AS d
+             WHERE d.event_date = ANY (added) AND (d.account <> '' OR d.logout)
+               AND NOT EXISTS (
+                   SELECT FROM identity.owners AS o
+                    WHERE o.anonymous_id = d.anonymous_id AND o.from_time <= d.first_at AND d.last_at < o.to_time
+                      AND (o.why IN ('shared', 'blocked')
+                           OR o.why IS NULL
+                              AND o.account IS NOT DISTINCT FROM CASE WHEN NOT d.logout THEN d.account END)
+                      AND (NOT windowed OR o.login_at <= d.first_at))) AS x;
+    FOR n IN 0 .. (COALESCE(cardinality(candidates), 0) - 1) / chunk LOOP
+        ids := identity.resolve_devices(candidates[n * chunk + 1 : (n + 1) * chunk]);
+        devices := devices + cardinality(ids);
+        events := events + identity.know_again('{}', ids);
+    END LOOP;
+    IF new_accounts <> '{}' THEN
+        events := events + identity.know_again(new_accounts, '{}');
+    END IF;
+    UPDATE identity.resolved SET resolved_at = clock_timestamp(), log_id = COALESCE(latest, seen);
+END
+$$;
+COMMENT ON FUNCTION identity.resolve_now() IS
+    'The work behind identity.resolve: returns of how many devices and accounts it is something new whose they are,'
+    ' and of how many events the person known changed.';
+REVOKE EXECUTE ON FUNCTION identity.resolve_now() FROM PUBLIC;
+
+CREATE OR REPLACE PROCEDURE identity.resolve()
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM identity.resolve_now();
+END
+$$;
+COMMENT ON PROCEDURE identity.resolve() IS
+    'Brings up to date whose devices and accounts are, and known_person in silver.events, by what was refreshed '
+    'since the last time and what was said. tidemark run and maintain do it after each refresh. For members of '
+    'tidemark_admin; needs the isolation level READ COMMITTED (25001). Waits for refreshes of silver.events that '
+    'are under way.';
+REVOKE EXECUTE ON PROCEDURE identity.resolve() FROM PUBLIC;
