@@ -82,36 +82,73 @@ COMMENT ON FUNCTION identity.resolve_accounts(text[]) IS
     'those of which that is something new.';
 REVOKE EXECUTE ON FUNCTION identity.resolve_accounts(text[]) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION identity.know_again(accounts text[], devices text[]) RETURNS bigint
+CREATE OR REPLACE FUNCTION identity.know_devices(devices text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- Events of a blocked account are found by it, and belong to whom the device belonged to.
-    ids CONSTANT text[] := ARRAY(
-        SELECT x FROM unnest(accounts || devices) AS x
-        UNION
-        SELECT o.anonymous_id FROM identity.owners AS o WHERE o.account = ANY (accounts)
-        UNION
-        SELECT b.id FROM identity.blocked AS b
+    changed bigint;
+    more bigint;
+    -- Events of these are treated as if they had no account, and belong to whom the device does.
+    blocked CONSTANT text[] := ARRAY(
+        SELECT DISTINCT b.id FROM identity.blocked AS b
           JOIN identity.device_days AS d ON d.account = b.id AND d.anonymous_id = ANY (devices)
          WHERE b.kind = 'account');
+BEGIN
+    -- What silver.known_person says, for all events of an interval at once.
+    WITH known AS MATERIALIZED (
+        SELECT o.anonymous_id, o.from_time, o.to_time,
+               CASE WHEN o.why IS DISTINCT FROM 'blocked'
+                    THEN COALESCE(m.person, o.account, o.anonymous_id) END AS person
+          FROM unnest(devices) AS d(id)
+          JOIN identity.owners AS o ON o.anonymous_id = d.id
+          LEFT JOIN identity.members AS m ON m.account = o.account
+        UNION ALL
+        -- What no owner has is the device's own.
+        SELECT d.id, '-infinity', COALESCE(min(o.from_time), 'infinity'), d.id
+          FROM unnest(devices) AS d(id)
+          LEFT JOIN identity.owners AS o ON o.anonymous_id = d.id
+         GROUP BY d.id
+        HAVING COALESCE(min(o.from_time), 'infinity') > '-infinity'
+    )
+    UPDATE silver.events AS e
+       SET known_person = k.person
+      FROM known AS k
+     WHERE e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
+       AND e.known_person IS DISTINCT FROM k.person
+       AND (e.user_id IS NULL OR silver.is_nobody(e.user_id));
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    more := CASE WHEN blocked <> '{}' THEN identity.know_accounts(blocked) ELSE 0 END;
+    RETURN changed + more;
+END
+$$;
+COMMENT ON FUNCTION identity.know_devices(text[]) IS
+    'Part of identity.resolve: brings known_person in silver.events up to date for anonymous events of these devices. '
+    'Returns how many it changed.';
+REVOKE EXECUTE ON FUNCTION identity.know_devices(text[]) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION identity.know_accounts(accounts text[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
     changed bigint;
 BEGIN
     UPDATE silver.events AS e
        SET known_person = silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
-      FROM unnest(ids) AS x(id)
+      FROM unnest(accounts) AS x(id)
      WHERE e.person = x.id
        AND e.known_person IS DISTINCT FROM silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time);
     GET DIAGNOSTICS changed = ROW_COUNT;
     RETURN changed;
 END
 $$;
-COMMENT ON FUNCTION identity.know_again(text[], text[]) IS
-    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts and '
-    'devices. Returns how many it changed.';
-REVOKE EXECUTE ON FUNCTION identity.know_again(text[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION identity.know_accounts(text[]) IS
+    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts. '
+    'Returns how many it changed.';
+REVOKE EXECUTE ON FUNCTION identity.know_accounts(text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.resolve_now(OUT devices bigint, OUT accounts bigint, OUT events bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -192,10 +229,11 @@ BEGIN
     FOR n IN 0 .. (COALESCE(cardinality(candidates), 0) - 1) / chunk LOOP
         ids := identity.resolve_devices(candidates[n * chunk + 1 : (n + 1) * chunk]);
         devices := devices + cardinality(ids);
-        events := events + identity.know_again('{}', ids);
+        events := events + identity.know_devices(ids);
     END LOOP;
     IF new_accounts <> '{}' THEN
-        events := events + identity.know_again(new_accounts, '{}');
+        events := events + identity.know_accounts(new_accounts) + identity.know_devices(ARRAY(
+            SELECT DISTINCT o.anonymous_id FROM identity.owners AS o WHERE o.account = ANY (new_accounts)));
     END IF;
     UPDATE identity.resolved SET resolved_at = clock_timestamp(), log_id = COALESCE(latest, seen);
 END

@@ -2,6 +2,7 @@
 //! with all of them. What they must answer is computed from bronze in plain SQL, without tidemark's functions, silver
 //! or gold.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -405,8 +406,9 @@ fn a_week_of_a_dashboard_reads_a_week_of_partitions() {
             _ => grafana(&dashboard.sql, WEEK, 60, &|variable| vec![chosen(variable).to_owned()]),
         };
         let plan = rows(&mut reader, &format!("EXPLAIN {sql}"));
-        let scans = plan.iter().filter(|row| row[0].contains("Scan") && row[0].contains("_p2026")).count();
-        assert_eq!(scans, 7, "{tool}/{name}.sql reads {plan:#?}");
+        let scans = plan.iter().filter(|row| row[0].contains("Scan"));
+        let dates: BTreeSet<_> = scans.filter_map(|row| row[0].split_once("_p2026")?.1.get(..4)).collect();
+        assert_eq!(dates.len(), 7, "{tool}/{name}.sql reads {plan:#?}");
     }
 }
 
