@@ -183,12 +183,18 @@ async fn round(client: &mut Client, config: &Config) -> Done {
 
 /// Brings the models up to date. Materialized views, which are across all dates, have time until the next round.
 async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
-    if let Err(error) = client.batch_execute("CALL tidemark.refresh(NULL, NULL)").await {
+    const REFRESH: &str = "CALL tidemark.refresh(NULL, NULL)";
+    if let Err(error) = client.batch_execute(REFRESH).await {
         done.failures.push(connection::explain("refreshing models failed", config, &error));
+        return;
     }
-    // After the refresh: who is known to be whom changes rows that models have then read.
+    // Who is known to be whom changes rows that models have read by then, and must not before: they would no longer find
+    // what was added.
     let resolved = match may_execute(client, "identity", "resolve").await {
-        Ok(true) => client.batch_execute("CALL identity.resolve()").await,
+        Ok(true) => match client.batch_execute("CALL identity.resolve()").await {
+            Ok(()) => client.batch_execute(REFRESH).await,
+            Err(error) => Err(error),
+        },
         may => may.map(|_| ()),
     };
     if let Err(error) = resolved {

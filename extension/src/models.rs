@@ -3,6 +3,7 @@
 //!
 //! What is known of models, and which date is to be recomputed, is decided in plpgsql (`sql/models.sql` and after).
 
+mod columns;
 mod copies;
 mod describe;
 mod expressions;

@@ -82,13 +82,31 @@ COMMENT ON FUNCTION identity.resolve_accounts(text[]) IS
     'those of which that is something new.';
 REVOKE EXECUTE ON FUNCTION identity.resolve_accounts(text[]) FROM PUBLIC;
 
+CREATE OR REPLACE FUNCTION identity.mark_known(persons text[], dates date[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF cardinality(persons) <= 10000 THEN
+        PERFORM tidemark.mark_persons('silver.events', persons, 'identity', dates, 'known_person');
+    ELSE
+        -- So many are quicker computed with everybody.
+        PERFORM tidemark.mark_dirty('silver.events', dates, 'identity');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION identity.mark_known(text[], date[]) IS
+    'Part of identity.resolve: says that events of these dates went from one of these persons to another one.';
+REVOKE EXECUTE ON FUNCTION identity.mark_known(text[], date[]) FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION identity.know_devices(devices text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed bigint;
+    changes record;
     more bigint;
     -- Events of these are treated as if they had no account, and belong to whom the device does.
     blocked CONSTANT text[] := ARRAY(
@@ -111,16 +129,25 @@ BEGIN
           LEFT JOIN identity.owners AS o ON o.anonymous_id = d.id
          GROUP BY d.id
         HAVING COALESCE(min(o.from_time), 'infinity') > '-infinity'
+    ), wrong AS MATERIALIZED (
+        SELECT e.event_date, e.event_time, e.event_id, e.person AS id, e.known_person AS was, k.person AS is_now
+          FROM known AS k
+          JOIN silver.events AS e
+            ON e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
+         WHERE e.known_person IS DISTINCT FROM k.person
+           AND (e.user_id IS NULL OR silver.is_nobody(e.user_id))
+    ), changed AS (
+        UPDATE silver.events AS e SET known_person = w.is_now
+          FROM wrong AS w
+         WHERE e.person = w.id AND e.event_time = w.event_time AND e.event_id = w.event_id
+        RETURNING 1
     )
-    UPDATE silver.events AS e
-       SET known_person = k.person
-      FROM known AS k
-     WHERE e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
-       AND e.known_person IS DISTINCT FROM k.person
-       AND (e.user_id IS NULL OR silver.is_nobody(e.user_id));
-    GET DIAGNOSTICS changed = ROW_COUNT;
+    SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
+           array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons INTO changes
+      FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id);
+    PERFORM identity.mark_known(changes.persons, changes.dates) WHERE changes.events > 0;
     more := CASE WHEN blocked <> '{}' THEN identity.know_accounts(blocked) ELSE 0 END;
-    RETURN changed + more;
+    RETURN changes.events + more;
 END
 $$;
 COMMENT ON FUNCTION identity.know_devices(text[]) IS
@@ -134,15 +161,26 @@ SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed bigint;
+    changes record;
 BEGIN
-    UPDATE silver.events AS e
-       SET known_person = silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
-      FROM unnest(accounts) AS x(id)
-     WHERE e.person = x.id
-       AND e.known_person IS DISTINCT FROM silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time);
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    RETURN changed;
+    WITH wrong AS MATERIALIZED (
+        SELECT e.event_date, e.event_time, e.event_id, e.person AS id, e.known_person AS was, k.person AS is_now
+          FROM unnest(accounts) AS x(id)
+          JOIN silver.events AS e ON e.person = x.id
+         CROSS JOIN LATERAL (SELECT silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
+                             OFFSET 0) AS k(person)
+         WHERE e.known_person IS DISTINCT FROM k.person
+    ), changed AS (
+        UPDATE silver.events AS e SET known_person = w.is_now
+          FROM wrong AS w
+         WHERE e.person = w.id AND e.event_time = w.event_time AND e.event_id = w.event_id
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
+           array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons INTO changes
+      FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id);
+    PERFORM identity.mark_known(changes.persons, changes.dates) WHERE changes.events > 0;
+    RETURN changes.events;
 END
 $$;
 COMMENT ON FUNCTION identity.know_accounts(text[]) IS

@@ -107,6 +107,28 @@ event_time, the others only on rows from there on. All dates that sources
 and table hold become dirty when the model is new or anything but live
 changed, else another call does nothing. Returns the table.';
 
+CREATE FUNCTION tidemark_internal.note_columns(model text) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE tidemark_internal.model_sources s
+       SET columns = (SELECT array_agg(a.attname)
+                        FROM unnest(tidemark_internal.columns_read(c.relowner, m.query, s.source)) AS n
+                        LEFT JOIN pg_attribute a ON a.attrelid = s.source AND a.attnum = n
+                      -- What is below a view, its owner may change at any time.
+                      HAVING bool_and(n > 0)
+                         AND NOT EXISTS (
+                             SELECT FROM pg_class v
+                              WHERE v.oid = ANY ((tidemark_internal.describe_query(c.relowner, m.query)).relations)
+                                AND v.relkind NOT IN ('r', 'p', 'f')))
+      FROM tidemark_internal.models m JOIN pg_class c ON c.oid = m.target
+     WHERE m.name = note_columns.model AND s.model = m.name;
+$$;
+COMMENT ON FUNCTION tidemark_internal.note_columns(text) IS
+'Part of tidemark.create_model: writes down which columns of its sources the
+query of a model reads. A source that it does not read concerns it whatever
+changes there.';
+
 CREATE FUNCTION tidemark_internal.create_model(caller oid, name text, sources regclass[], query text, key name[],
     lookback_days integer, lookahead_days integer, live boolean, scope name, scope_source name, scope_since name)
 RETURNS regclass
@@ -217,6 +239,7 @@ BEGIN
     PERFORM tidemark_internal.check_sources(name),
             tidemark_internal.check_model(name, live);
     PERFORM tidemark_internal.note_ways(name);
+    PERFORM tidemark_internal.note_columns(name);
     -- In a partition of a day nobody looks for a date.
     IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = model_table AND c.relkind = 'p')
        AND NOT EXISTS (SELECT FROM pg_index i

@@ -17,6 +17,7 @@
 --   person can be computed (scope_since) needs theirs from there on.
 -- * no date: all dates on which these persons have rows. They are looked up when the mark is taken, not when it is
 --   made: whoever is just adding a row of theirs on another date could not be seen then.
+-- * changed: only this column of the rows did. Models whose queries do not read it are not concerned.
 -- All marks of a date together decide how it is refreshed (tidemark_internal.refresh_date): as the first of append,
 -- merge and scope that all of them allow and the model has, and where there is none, or anything is not as expected,
 -- recomputed.
@@ -33,6 +34,7 @@ CREATE TABLE tidemark_internal.dirty_log (
     persons text[],
     since timestamptz[],
     person_column name,
+    changed name,
     reason text,
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     added_by xid,
@@ -60,6 +62,8 @@ COMMENT ON COLUMN tidemark_internal.dirty_log.since IS
 'For each of persons: the earliest event_time among the rows that changed; NULL: not known.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.person_column IS
 'Column of the table that persons are of; NULL: whichever a model is scoped by.';
+COMMENT ON COLUMN tidemark_internal.dirty_log.changed IS
+'The only column of these rows that changed; NULL: any may have.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.reason IS 'What changed them, for people who look.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.marked_at IS 'Start of the transaction that changed them.';
 COMMENT ON COLUMN tidemark_internal.dirty_log.added_by IS
@@ -174,20 +178,24 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.mark_dirty(oid, regclass, date[], text) IS
 'The work behind tidemark.mark_dirty.';
 
-CREATE FUNCTION tidemark.mark_persons(source regclass, ids text[], reason text DEFAULT NULL) RETURNS void
+CREATE FUNCTION tidemark.mark_persons(source regclass, ids text[], reason text DEFAULT NULL,
+    dates date[] DEFAULT NULL, changed name DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text) IS
-'Records that rows of these persons changed in source, on whichever dates,
-so that tidemark.refresh computes anew what models say of them: those that
-are scoped only their rows, others every date. ids must be complete: all
-values by which the rows of these persons are found in source and in the
-models, before and after the change. Call it in the transaction that changes
-them. NULL ids are skipped; none at all mark nothing. 54000 for more than
-100,000 ids or one of more than 1,000 bytes, 22P02 for one that is no value
-of the column by which a model is scoped, 22023 for a reason of more than
-1,000 characters. Needs what tidemark.mark_dirty needs.';
+COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text, date[], name) IS
+'Records that rows of these persons changed in source, on these UTC dates or
+(NULL) on whichever, so that tidemark.refresh computes anew what models say
+of them: those that are scoped only their rows, others every date. changed:
+only this column did, and models that do not read it are left alone. ids
+must be complete: all values by which the rows of these persons are found in
+source and in the models, before and after the change. Call it in the
+transaction that changes them. NULL ids are skipped; none at all mark
+nothing. 54000 for more than 100,000 ids or one of more than 1,000 bytes,
+22P02 for one that is no value of the column by which a model is scoped,
+22023 for a reason of more than 1,000 characters, 42703 for a column that is
+not there. Needs what tidemark.mark_dirty needs.';
 
-CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text) RETURNS void
+CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
+    changed name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -195,9 +203,13 @@ DECLARE
     given CONSTANT text[] := ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL);
     refused text;
 BEGIN
-    PERFORM tidemark_internal.check_may_mark(caller, source, NULL);
+    PERFORM tidemark_internal.check_may_mark(caller, source, dates);
     IF length(reason) > 1000 THEN
         RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
+    ELSIF changed IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = mark_persons.source AND a.attname = changed AND a.attnum > 0
+                                     AND NOT a.attisdropped) THEN
+        RAISE EXCEPTION 'table % has no column %', source, quote_ident(changed) USING ERRCODE = '42703';
     ELSIF cardinality(given) > 100000 THEN
         RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
     ELSIF EXISTS (SELECT FROM unnest(given) AS x WHERE octet_length(x) > 1000) THEN
@@ -214,12 +226,15 @@ BEGIN
             RAISE EXCEPTION 'ids must be values of type %', refused
                 USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
         END IF;
-        INSERT INTO tidemark_internal.dirty_log (source, persons, reason)
-        VALUES (mark_persons.source, given, mark_persons.reason);
+        INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, changed, reason)
+        SELECT mark_persons.source, d, given, mark_persons.changed, mark_persons.changed, mark_persons.reason
+          FROM (SELECT DISTINCT unnest(dates) AS d UNION ALL SELECT NULL WHERE dates IS NULL) AS x
+         WHERE d IS NOT NULL OR dates IS NULL
+         ORDER BY d;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.mark_persons(oid, regclass, text[], text) IS
+COMMENT ON FUNCTION tidemark_internal.mark_persons(oid, regclass, text[], text, date[], name) IS
 'The work behind tidemark.mark_persons.';
 
 CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[],
@@ -295,14 +310,14 @@ BEGIN
     -- One statement, so that the snapshot that is noted is the one that decides which models there are.
     WITH gone AS (
         DELETE FROM tidemark_internal.dirty_log l WHERE alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.marked_at, l.added_by, l.added,
-                  l.passed
+        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.changed, l.marked_at, l.added_by,
+                  l.added, l.passed
     ), kept AS (
         UPDATE tidemark_internal.dirty_log l
            SET passed = pg_current_snapshot(), rows = NULL, late_rows = NULL, lateness = NULL
          WHERE NOT alone AND l.id = ANY (ids)
-        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.marked_at, l.added_by, l.added,
-                  NULL::pg_snapshot
+        RETURNING l.source, l.event_date, l.persons, l.since, l.person_column, l.changed, l.marked_at, l.added_by,
+                  l.added, NULL::pg_snapshot
     ), concerned AS (
         SELECT m.name, m.lookback_days, m.lookahead_days, k.event_date, k.marked_at,
                -- What a model that is new has of a date, the mark does not say, and nothing of neighbouring dates.
@@ -313,6 +328,7 @@ BEGIN
                CASE WHEN m.scope_since IS NOT NULL THEN k.since END AS since
           FROM (TABLE gone UNION ALL TABLE kept) AS k
           JOIN tidemark_internal.model_sources s ON s.source = k.source
+                                                AND (k.changed = ANY (s.columns)) IS NOT FALSE
           JOIN tidemark_internal.models m ON m.name = s.model
          WHERE k.passed IS NULL OR NOT pg_visible_in_snapshot(m.defined_by, k.passed))
     INSERT INTO tidemark_internal.model_dirty (model, event_date, persons, since, marked_at, added_by, added)

@@ -67,6 +67,7 @@ CREATE TABLE tidemark_internal.model_sources (
     model text NOT NULL REFERENCES tidemark_internal.models ON DELETE CASCADE,
     source regclass NOT NULL,
     source_name text NOT NULL,
+    columns name[],
     PRIMARY KEY (model, source)
 );
 COMMENT ON TABLE tidemark_internal.model_sources IS 'Which tables a model reads.';
@@ -76,6 +77,8 @@ COMMENT ON COLUMN tidemark_internal.model_sources.source IS
 COMMENT ON COLUMN tidemark_internal.model_sources.source_name IS
 'Its name when tidemark.create_model was called, as schema.table. When the table is dropped, one that is created under '
 'this name takes its place (tidemark_internal.adopt_sources).';
+COMMENT ON COLUMN tidemark_internal.model_sources.columns IS
+'Columns of it that the query reads: a change of others does not concern the model. NULL: any may.';
 
 -- Of a table that was never analyzed the planner expects a thousand rows, and a recursion over these two, which each
 -- step of a refresh does, would clear a hash table of megabytes every time.

@@ -72,6 +72,14 @@ whole row, volatile function, or stable function of a user), merges unless
 each comes from a group of such rows. For the extension''s owner only.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.describe_query(oid, text) FROM PUBLIC;
 
+CREATE FUNCTION tidemark_internal.columns_read(role oid, query text, source regclass) RETURNS smallint[]
+LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_columns_read';
+COMMENT ON FUNCTION tidemark_internal.columns_read(oid, text, regclass) IS
+'The numbers of the columns of a table that a query reads, as a role sees
+it, without running it; 0 among them: its rows as a whole. {}: it reads
+none. For the extension''s owner only.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.columns_read(oid, text, regclass) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.of_date(event_date date, wanted date, VARIADIC key "any") RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'tidemark_of_date';
 COMMENT ON FUNCTION tidemark_internal.of_date(date, date, "any") IS

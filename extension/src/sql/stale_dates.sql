@@ -156,6 +156,7 @@ BEGIN
                        k.ids IS NOT NULL
                   FROM tidemark_internal.model_sources s
                   JOIN tidemark_internal.dirty_log l ON l.source = s.source
+                                                    AND (l.changed = ANY (s.columns)) IS NOT FALSE
                  CROSS JOIN LATERAL (SELECT CASE WHEN how = 'rows' AND l.persons IS NOT NULL AND l.passed IS NULL
                                                   AND coalesce(l.person_column, m.scope_source) = m.scope_source THEN
                        tidemark_internal.known_ids(l.persons, tidemark_internal.ids_type(m)) END OFFSET 0) AS k(ids)

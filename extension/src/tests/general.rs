@@ -14,7 +14,7 @@ mod tests {
         execute_contained, find_added,
         forget_missing_tables, forget_values, keep_places, lock_registrations, lock_retired, lock_settings,
         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes, mark_dirty,
-        mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_maintenance, note_ways,
+        mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_columns, note_maintenance, note_ways,
         pass_on, rebuild_timeline, record_maintenance, refresh_date, refresh_materialized_view_step, refresh_step,
         remake_timeline, reopen_date, restore_partition, retire_step, rows_added, set_retired, set_watermark_policy,
         source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode,
@@ -24,7 +24,7 @@ mod tests {
 
     /// Functions that may run users' queries, which may not be parallel safe, under the snapshot of their caller.
     const PARALLEL_RESTRICTED: &str =
-        "added_query, bounds, counted_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
+        "added_query, bounds, columns_read, counted_query, current_seen, date_blockers, dates_with_rows, describe_query, drop_refusal, due_partitions, funnel_persons,
          funnel_report, model_statement, not_scoped, partition_figures, paths, places, plan_maintenance, present_statement, read_as_owner,
          retention_report, retirement_blocker, scope_needs_rows, scope_problem, scope_query, session_report, source_dates, stale_dates, timeline_definition, trend, undated, verify_model, waiting";
 
