@@ -4,6 +4,7 @@ SET LOCAL ROLE tidemark_admin;
 CREATE OR REPLACE FUNCTION identity.find_owners(devices text[]) RETURNS SETOF identity.owners
 LANGUAGE sql STABLE PARALLEL RESTRICTED COST 100000 ROWS 10000
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 AS $$
     WITH device AS (
         SELECT d.id,
@@ -66,31 +67,47 @@ AS $$
         UNION ALL
         SELECT x.id, '-infinity', 'infinity', NULL, NULL, 'blocked' FROM device AS x WHERE x.blocked
     ), bounds AS (
-        SELECT e.anonymous_id, e.from_time AS at
+        -- Where something begins: what events say (a row of by_events), and what people do. Rows without either end it.
+        SELECT e.anonymous_id, e.from_time AS at, e.account, e.login_at, e.why, true AS of_events, false AS of_people
           FROM by_events AS e JOIN device AS x ON x.id = e.anonymous_id WHERE x.said AND NOT x.blocked
-        UNION
-        SELECT s.anonymous_id, b.at
+        UNION ALL
+        SELECT s.anonymous_id, b.at,
+               CASE WHEN b.begins AND NOT EXISTS (SELECT FROM identity.blocked AS k
+                                                   WHERE k.kind = 'account' AND k.id = s.account)
+                    THEN s.account END, NULL, CASE WHEN b.begins THEN 'said' END, false, true
           FROM device AS x
           JOIN identity.said_owners AS s ON s.anonymous_id = x.id
-         CROSS JOIN LATERAL (VALUES (s.from_time), (s.to_time), ('-infinity')) AS b(at)
-         WHERE NOT x.blocked
-    ), pieces AS (
-        SELECT b.anonymous_id, b.at,
-               CASE WHEN s.from_time IS NOT NULL THEN s.account ELSE e.account END AS account,
-               CASE WHEN s.from_time IS NULL THEN e.login_at END AS login_at,
-               CASE WHEN s.from_time IS NOT NULL THEN 'said' ELSE e.why END AS why
+         CROSS JOIN LATERAL (VALUES (s.from_time, true), (s.to_time, false)) AS b(at, begins)
+         WHERE NOT x.blocked AND b.at < 'infinity'
+           -- One that begins where another one ends goes on.
+           AND (b.begins OR NOT EXISTS (SELECT FROM identity.said_owners AS n
+                                         WHERE n.anonymous_id = s.anonymous_id AND n.from_time = s.to_time))
+        UNION ALL
+        SELECT x.id, '-infinity', NULL, NULL, NULL, false, false FROM device AS x WHERE x.said AND NOT x.blocked
+    ), last_of AS (
+        SELECT b.*, count(*) FILTER (WHERE b.of_events) OVER one AS events_before,
+               count(*) FILTER (WHERE b.of_people) OVER one AS sayings_before
           FROM bounds AS b
-          LEFT JOIN identity.said_owners AS s
-            ON s.anonymous_id = b.anonymous_id AND s.from_time <= b.at AND b.at < s.to_time
-          LEFT JOIN by_events AS e
-            ON e.anonymous_id = b.anonymous_id AND e.from_time <= b.at AND b.at < e.to_time
+        WINDOW one AS (PARTITION BY b.anonymous_id ORDER BY b.at)
+    ), pieces AS (
+        SELECT DISTINCT ON (l.anonymous_id, l.at) l.anonymous_id, l.at,
+               max(l.why) FILTER (WHERE l.of_people) OVER people AS said,
+               max(l.account) FILTER (WHERE l.of_people) OVER people AS said_account,
+               max(l.account) FILTER (WHERE l.of_events) OVER events AS account,
+               max(l.login_at) FILTER (WHERE l.of_events) OVER events AS login_at,
+               max(l.why) FILTER (WHERE l.of_events) OVER events AS why
+          FROM last_of AS l
+        WINDOW people AS (PARTITION BY l.anonymous_id, l.sayings_before),
+               events AS (PARTITION BY l.anonymous_id, l.events_before)
+         ORDER BY l.anonymous_id, l.at
     )
     SELECT e.anonymous_id, e.from_time, e.to_time, e.account, e.login_at, e.why
       FROM by_events AS e JOIN device AS x ON x.id = e.anonymous_id WHERE NOT x.said OR x.blocked
     UNION ALL
     SELECT p.anonymous_id, p.at, COALESCE(lead(p.at) OVER (PARTITION BY p.anonymous_id ORDER BY p.at), 'infinity'),
-           p.account, p.login_at, p.why
-      FROM pieces AS p WHERE p.at < 'infinity'
+           CASE WHEN p.said IS NULL THEN p.account ELSE p.said_account END,
+           CASE WHEN p.said IS NULL THEN p.login_at END, COALESCE(p.said, p.why)
+      FROM pieces AS p
 $$;
 COMMENT ON FUNCTION identity.find_owners(text[]) IS
     'Whose these devices are, as rows of identity.owners, computed anew: by their events, the last login or logout at '
@@ -117,20 +134,23 @@ BEGIN
     DELETE FROM identity.owners AS o WHERE o.anonymous_id = ANY (changed);
     INSERT INTO identity.owners
     SELECT n.* FROM unnest(found) AS n JOIN unnest(changed) AS c ON c = n.anonymous_id;
-    -- Piece by piece of what was and what is.
+    -- Piece by piece of what was and what is: each goes on to where the next of its kind begins.
     INSERT INTO identity.changes (kind, id, from_time, to_time, was, is_now)
-    SELECT 'device', b.anonymous_id, b.from_time, b.to_time, w.account, n.account
-      FROM (SELECT u.anonymous_id, u.at AS from_time,
-                   COALESCE(lead(u.at) OVER (PARTITION BY u.anonymous_id ORDER BY u.at), 'infinity') AS to_time
-              FROM (SELECT w.anonymous_id, w.from_time AS at FROM unnest(before) AS w
-                    UNION
-                    SELECT n.anonymous_id, n.from_time FROM unnest(found) AS n
-                      JOIN unnest(changed) AS c ON c = n.anonymous_id) AS u) AS b
-      LEFT JOIN unnest(before) AS w
-        ON w.anonymous_id = b.anonymous_id AND w.from_time <= b.from_time AND b.from_time < w.to_time
-      LEFT JOIN unnest(found) AS n
-        ON n.anonymous_id = b.anonymous_id AND n.from_time <= b.from_time AND b.from_time < n.to_time
-     WHERE w.account IS DISTINCT FROM n.account;
+    SELECT 'device', p.anonymous_id, p.at, p.to_time, p.was, p.is_now
+      FROM (SELECT l.anonymous_id, l.at, l.to_time,
+                   max(l.account) FILTER (WHERE l.old) OVER (PARTITION BY l.anonymous_id, l.n_old) AS was,
+                   max(l.account) FILTER (WHERE NOT l.old) OVER (PARTITION BY l.anonymous_id, l.n_new) AS is_now,
+                   row_number() OVER (PARTITION BY l.anonymous_id, l.at) AS n
+              FROM (SELECT u.*, count(*) FILTER (WHERE u.old) OVER one AS n_old,
+                           count(*) FILTER (WHERE NOT u.old) OVER one AS n_new,
+                           COALESCE(min(u.at) OVER (PARTITION BY u.anonymous_id ORDER BY u.at
+                                                    GROUPS BETWEEN 1 FOLLOWING AND 1 FOLLOWING), 'infinity') AS to_time
+                      FROM (SELECT w.anonymous_id, w.from_time AS at, w.account, true AS old FROM unnest(before) AS w
+                            UNION ALL
+                            SELECT n.anonymous_id, n.from_time, n.account, false
+                              FROM unnest(found) AS n JOIN unnest(changed) AS c ON c = n.anonymous_id) AS u
+                    WINDOW one AS (PARTITION BY u.anonymous_id ORDER BY u.at)) AS l) AS p
+     WHERE p.n = 1 AND p.was IS DISTINCT FROM p.is_now;
     RETURN changed;
 END
 $$;

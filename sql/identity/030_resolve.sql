@@ -2,6 +2,19 @@
 -- of silver.events, and of what reads it, wait meanwhile: what is read here is all that any of them has read.
 SET LOCAL ROLE tidemark_admin;
 
+CREATE OR REPLACE FUNCTION identity.first_event(account text) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 10000
+SET search_path = pg_catalog, pg_temp
+RETURN LEAST((SELECT e.event_time FROM silver.events AS e
+               WHERE e.person = first_event.account AND silver.person_key(e.user_id, NULL) = first_event.account
+               ORDER BY e.event_time LIMIT 1),
+             -- Its events may be retired.
+             (SELECT min(d.first_at) FROM identity.device_days AS d
+               WHERE d.account = first_event.account AND d.account <> ''));
+COMMENT ON FUNCTION identity.first_event(text) IS
+    'When the first event of an account was; NULL without any.';
+REVOKE EXECUTE ON FUNCTION identity.first_event(text) FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION identity.resolve_accounts(accounts text[]) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
@@ -26,14 +39,15 @@ DECLARE
     link identity.links;
     a text;
     b text;
+    accounts_a bigint;
+    accounts_b bigint;
     changed text[];
 BEGIN
     DELETE FROM identity.members AS m WHERE m.account = ANY (near);
     DELETE FROM identity.refused_links AS r USING identity.links AS l
      WHERE l.link_id = r.link_id AND (l.account_a = ANY (near) OR l.account_b = ANY (near));
     INSERT INTO identity.members (account, component, first_at)
-    SELECT n.account, n.account,
-           (SELECT e.event_time FROM silver.events AS e WHERE e.person = n.account ORDER BY e.event_time LIMIT 1)
+    SELECT n.account, n.account, identity.first_event(n.account)
       FROM unnest(near) AS n(account)
      WHERE NOT EXISTS (SELECT FROM identity.blocked AS x WHERE x.kind = 'account' AND x.id = n.account);
     -- In an order that is of the links, not of their arrival: what is too much is then the same whoever came first.
@@ -44,11 +58,17 @@ BEGIN
         b := (SELECT m.component FROM identity.members AS m WHERE m.account = link.account_b);
         IF a IS NULL OR b IS NULL THEN
             INSERT INTO identity.refused_links VALUES (link.link_id, 'an account is blocked');
-        ELSIF a <> b AND (SELECT count(*) FROM identity.members AS m WHERE m.component IN (a, b)) > most THEN
-            INSERT INTO identity.refused_links VALUES (link.link_id, format(
-                'the person would have more than %s accounts', most));
         ELSIF a <> b THEN
-            UPDATE identity.members AS m SET component = a WHERE m.component = b;
+            accounts_a := (SELECT count(*) FROM identity.members AS m WHERE m.component = a);
+            accounts_b := (SELECT count(*) FROM identity.members AS m WHERE m.component = b);
+            IF accounts_a + accounts_b > most THEN
+                INSERT INTO identity.refused_links VALUES (link.link_id, format(
+                    'the person would have more than %s accounts', most));
+            ELSE
+                -- Fewer rows are written when the smaller one goes over to the larger.
+                UPDATE identity.members AS m SET component = CASE WHEN accounts_a < accounts_b THEN b ELSE a END
+                 WHERE m.component = CASE WHEN accounts_a < accounts_b THEN a ELSE b END;
+            END IF;
         END IF;
     END LOOP;
     -- Whoever is alone needs no row.
@@ -199,9 +219,10 @@ DECLARE
     windowed CONSTANT boolean := (SELECT y.retroactive_window IS NOT NULL FROM identity.policy AS y);
     seen bigint;
     latest bigint;
+    everything boolean;
     added date[];
     anew date[];
-    first_date date;
+    changed_dates date[];
     candidates text[];
     ids text[];
     new_accounts text[] := '{}';
@@ -217,18 +238,16 @@ BEGIN
     PERFORM tidemark.change_dimension('silver.events');
     SELECT r.log_id INTO seen FROM identity.resolved AS r FOR UPDATE;
     latest := (SELECT max(l.id) FROM tidemark.refresh_log AS l);
-    IF NOT EXISTS (SELECT FROM tidemark.refresh_log AS l WHERE l.id = seen) THEN
-        -- The first time, or so long ago that nobody knows what happened since.
-        anew := ARRAY(SELECT DISTINCT d.event_date FROM identity.device_days AS d);
-        first_date := '-infinity';
-    ELSE
+    -- The first time, or so long ago that nobody knows what happened since.
+    everything := NOT EXISTS (SELECT FROM tidemark.refresh_log AS l WHERE l.id = seen);
+    IF NOT everything THEN
         SELECT array_agg(l.event_date) FILTER (WHERE l.merged), array_agg(l.event_date) FILTER (WHERE NOT l.merged)
           INTO added, anew
           FROM (SELECT l.event_date, bool_and(l.way = 'merge') AS merged
                   FROM tidemark.refresh_log AS l
                  WHERE l.id > seen AND l.model = 'identity.device_days' GROUP BY l.event_date) AS l;
-        first_date := (SELECT min(l.event_date) FROM tidemark.refresh_log AS l
-                        WHERE l.id > seen AND l.model = 'silver.events');
+        changed_dates := ARRAY(SELECT DISTINCT l.event_date FROM tidemark.refresh_log AS l
+                                WHERE l.id > seen AND l.model = 'silver.events');
     END IF;
 
     -- Accounts of which something was said, or whose first event may be an earlier one.
@@ -238,7 +257,10 @@ BEGIN
             UNION
             SELECT m.account FROM identity.members AS m
              WHERE m.person IS NOT NULL
-               AND (m.first_at IS NULL OR m.first_at >= first_date::timestamp AT TIME ZONE 'UTC')) AS x;
+               AND (everything OR EXISTS (
+                   SELECT FROM unnest(changed_dates) AS c(day)
+                    WHERE (m.first_at >= c.day::timestamp AT TIME ZONE 'UTC') IS NOT FALSE
+                      AND identity.first_event(m.account) IS DISTINCT FROM m.first_at))) AS x;
     IF ids IS NOT NULL THEN
         new_accounts := identity.resolve_accounts(ids);
         accounts := cardinality(new_accounts);
@@ -250,10 +272,11 @@ BEGIN
       FROM (SELECT g.id FROM gone AS g
             UNION
             SELECT d.anonymous_id FROM identity.device_days AS d
-             WHERE d.event_date = ANY (anew) AND (d.account <> '' OR d.logout)
+             WHERE (everything OR d.event_date = ANY (anew)) AND (d.account <> '' OR d.logout)
             UNION
             SELECT o.anonymous_id FROM identity.owners AS o
-             WHERE (o.login_at AT TIME ZONE 'UTC')::date = ANY (anew)
+             WHERE everything OR (o.login_at AT TIME ZONE 'UTC')::date = ANY (anew)
+                OR o.why IS NOT NULL AND anew <> '{}'
             UNION
             SELECT d.anonymous_id FROM identity.device_days AS d
              WHERE d.event_date = ANY (added) AND (d.account <> '' OR d.logout)

@@ -79,7 +79,10 @@ AS $$
     SELECT kind, id
     UNION
     -- Whose device it is may depend on whether the account counts.
-    SELECT 'device', d.anonymous_id FROM identity.device_days AS d WHERE kind = 'account' AND d.account = id;
+    SELECT 'device', d.anonymous_id FROM identity.device_days AS d
+     WHERE kind = 'account' AND d.account = id AND d.account <> ''
+    UNION
+    SELECT 'device', s.anonymous_id FROM identity.said_owners AS s WHERE kind = 'account' AND s.account = id;
 $$;
 COMMENT ON FUNCTION identity.wait_for_id(text, text) IS
     'Part of identity.block: has the next identity.resolve look at an id, and at the devices of an account.';
@@ -115,7 +118,8 @@ AS $$
 BEGIN
     DELETE FROM identity.blocked AS b WHERE b.kind = unblock.kind AND b.id = silver.bounded_id(unblock.id);
     IF NOT FOUND THEN
-        RAISE EXCEPTION '% % is not blocked', kind, quote_nullable(id) USING ERRCODE = '42704';
+        RAISE EXCEPTION 'kind % and id % are not blocked', quote_nullable(kind), quote_nullable(id)
+            USING ERRCODE = '42704', HINT = 'SELECT * FROM identity.blocked shows what is.';
     END IF;
     PERFORM identity.wait_for_id(kind, silver.bounded_id(id));
 END
@@ -134,9 +138,15 @@ DECLARE
     device CONSTANT text := identity.checked_id('anonymous_id', anonymous_id);
     owner CONSTANT text := CASE WHEN account IS NOT NULL THEN identity.checked_id('account', account) END;
 BEGIN
-    IF (from_time < to_time) IS NOT TRUE THEN
-        RAISE EXCEPTION 'from_time must be before to_time' USING ERRCODE = '22023';
-    ELSIF EXISTS (SELECT FROM identity.said_owners AS s
+    IF from_time IS NULL OR to_time IS NULL THEN
+        RAISE EXCEPTION '% must not be NULL', CASE WHEN from_time IS NULL THEN 'from_time' ELSE 'to_time' END
+            USING ERRCODE = '22004';
+    ELSIF from_time >= to_time THEN
+        RAISE EXCEPTION 'from_time must be before to_time, got % and %', from_time, to_time USING ERRCODE = '22023';
+    END IF;
+    -- One after the other: what another session is saying cannot be seen yet.
+    LOCK TABLE identity.said_owners IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM identity.said_owners AS s
                    WHERE s.anonymous_id = device AND s.from_time < own_device.to_time
                      AND own_device.from_time < s.to_time) THEN
         RAISE EXCEPTION 'something else was said of device % for a part of this time', quote_literal(device)
@@ -185,10 +195,12 @@ BEGIN
         RAISE EXCEPTION 'max_accounts_per_device must be at least 1' USING ERRCODE = '22023';
     ELSIF (max_accounts_per_person BETWEEN 1 AND 1000) IS NOT TRUE THEN
         RAISE EXCEPTION 'max_accounts_per_person must be 1 to 1000' USING ERRCODE = '22023';
-    ELSIF retroactive_window < interval '0' OR extract(month FROM retroactive_window) <> 0
-          OR extract(year FROM retroactive_window) <> 0 THEN
-        RAISE EXCEPTION 'retroactive_window must be days or less, and not negative' USING ERRCODE = '22023';
+    ELSIF retroactive_window NOT BETWEEN interval '0' AND interval '36500 days'
+          OR extract(month FROM retroactive_window) <> 0 OR extract(year FROM retroactive_window) <> 0 THEN
+        RAISE EXCEPTION 'retroactive_window must be 0 to 36500 days, without months' USING ERRCODE = '22023';
     END IF;
+    -- A resolve that is under way goes by what was said before, and is seen after it.
+    PERFORM FROM identity.resolved FOR UPDATE;
     UPDATE identity.policy AS y
        SET max_accounts_per_device = set_policy.max_accounts_per_device,
            max_accounts_per_person = set_policy.max_accounts_per_person,
@@ -204,3 +216,9 @@ COMMENT ON FUNCTION identity.set_policy(integer, integer, interval) IS
     'a device a shared one, a link that would give a person more than max_accounts_per_person is not applied, and '
     'anonymous events longer than retroactive_window before the first login stay the device''s (NULL: none does). '
     '22023 for numbers below 1, more than 1000 accounts a person, months. For members of tidemark_admin.';
+
+-- A role may be a member of tidemark_admin and yet not be meant to say anything: as with resolve, EXECUTE decides.
+REVOKE EXECUTE ON FUNCTION identity.link(text, text, timestamptz, text), identity.unlink(bigint, text),
+    identity.block(text, text, text), identity.unblock(text, text),
+    identity.own_device(text, timestamptz, timestamptz, text, text), identity.forget_owner(text, timestamptz),
+    identity.set_policy(integer, integer, interval) FROM PUBLIC;

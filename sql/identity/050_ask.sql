@@ -2,9 +2,10 @@
 SET LOCAL ROLE tidemark_admin;
 
 CREATE OR REPLACE FUNCTION identity.person(id text, at timestamptz DEFAULT now()) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN NOT EXISTS (SELECT FROM identity.device_days AS d WHERE d.anonymous_id = silver.bounded_id(person.id))
+             AND NOT EXISTS (SELECT FROM identity.owners AS o WHERE o.anonymous_id = silver.bounded_id(person.id))
             THEN silver.known_person(silver.person_key(person.id, NULL), person.id, NULL, person.at)
             ELSE silver.known_person(silver.person_key(NULL, person.id), NULL, person.id, person.at) END;
 COMMENT ON FUNCTION identity.person(text, timestamptz) IS
@@ -15,7 +16,7 @@ REVOKE EXECUTE ON FUNCTION identity.person(text, timestamptz) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.ids(person text)
 RETURNS TABLE (kind text, id text, from_time timestamptz, to_time timestamptz)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH account AS (
@@ -43,7 +44,7 @@ REVOKE EXECUTE ON FUNCTION identity.ids(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.explain(id text)
 RETURNS TABLE (from_time timestamptz, to_time timestamptz, account text, person text, because text)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT o.from_time, o.to_time, o.account, COALESCE(m.person, o.account, CASE WHEN o.why IS DISTINCT FROM 'blocked'
@@ -54,8 +55,9 @@ AS $$
                           (SELECT s.said_by || COALESCE(', ' || s.note, '') FROM identity.said_owners AS s
                             WHERE s.anonymous_id = o.anonymous_id AND s.from_time <= o.from_time
                               AND o.from_time < s.to_time), '')
-                      ELSE CASE WHEN o.account IS NULL THEN 'logout at ' ELSE 'login at ' END
-                           || to_char(o.login_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z' END
+                      ELSE CASE WHEN o.login_at IS NULL THEN 'nobody has logged in'
+                                WHEN o.account IS NULL THEN 'logout at ' ELSE 'login at ' END
+                           || COALESCE(to_char(o.login_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US"Z"'), '') END
       FROM identity.owners AS o LEFT JOIN identity.members AS m ON m.account = o.account
      WHERE o.anonymous_id = silver.bounded_id(explain.id)
     UNION ALL
@@ -91,7 +93,7 @@ AS $$
                                  SELECT y.account FROM identity.members AS z
                                    JOIN identity.members AS y ON y.component = z.component
                                   WHERE z.account = a.id) AS i) AS x
-      LEFT JOIN silver.events AS e ON e.person = x.id
+      LEFT JOIN silver.events AS e ON e.person = x.id AND silver.person_key(e.user_id, NULL) = x.id
      GROUP BY x.id
      ORDER BY 4 NULLS LAST, 1
 $$;

@@ -14,7 +14,8 @@ CREATE OR REPLACE FUNCTION silver.known_person(person text, user_id text, anonym
 RETURNS text
 -- It reads tables, and yet is declared to depend on its arguments alone: whoever changes these tables changes the rows
 -- that came of them, too. So silver.events can be appended to.
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 100
+-- Who reads a live view may know persons, and nothing else of identity.
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER COST 100
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -53,3 +54,5 @@ COMMENT ON FUNCTION silver.known_person(text, text, text, timestamptz) IS
     'Who an event is known to be of now, given its person as sent, its ids and its time: the person of its account, '
     'else of the account whose the device was at that time, else the device. NULL: nobody. '
     'As of the last identity.resolve.';
+REVOKE EXECUTE ON FUNCTION silver.known_person(text, text, text, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION silver.known_person(text, text, text, timestamptz) TO tidemark_reader;

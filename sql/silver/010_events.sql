@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS silver.events (
     loaded_at timestamptz NOT NULL
 ) PARTITION BY RANGE (event_time);
 ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS properties jsonb;
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS known_person text;
 -- Rows of a person in order: sessions, funnels and look-ups of one person read along it.
 CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
 SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,

@@ -185,14 +185,15 @@ COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text, date[], name) 
 'Records that rows of these persons changed in source, on these UTC dates or
 (NULL) on whichever, so that tidemark.refresh computes anew what models say
 of them: those that are scoped only their rows, others every date. changed:
-only this column did, and models that do not read it are left alone. ids
-must be complete: all values by which the rows of these persons are found in
-source and in the models, before and after the change. Call it in the
-transaction that changes them. NULL ids are skipped; none at all mark
-nothing. 54000 for more than 100,000 ids or one of more than 1,000 bytes,
-22P02 for one that is no value of the column by which a model is scoped,
-22023 for a reason of more than 1,000 characters, 42703 for a column that is
-not there. Needs what tidemark.mark_dirty needs.';
+only this column did, and models that do not read it are left alone; hold
+off refreshes by tidemark.change_dimension before such a change. ids must be
+complete: all values by which the rows of these persons are found in source
+and in the models, before and after the change. Call it in the transaction
+that changes them. NULL ids are skipped; none at all mark nothing. 54000 for
+more than 100,000 ids or one of more than 1,000 bytes, 22P02 for one that is
+no value of the column by which a model is scoped, 22023 for a reason of
+more than 1,000 characters, 42703 for a column that is not there. Needs what
+tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
     changed name) RETURNS void
@@ -231,6 +232,18 @@ BEGIN
           FROM (SELECT DISTINCT unnest(dates) AS d UNION ALL SELECT NULL WHERE dates IS NULL) AS x
          WHERE d IS NOT NULL OR dates IS NULL
          ORDER BY d;
+        -- Whoever does not read the column may still have to look for added rows by the transactions that added them,
+        -- and would not find those that were changed since.
+        INSERT INTO tidemark_internal.dirty_log (source, event_date, reason)
+        SELECT mark_persons.source, w.event_date, mark_persons.reason
+          FROM (SELECT l.event_date FROM tidemark_internal.dirty_log l
+                 WHERE l.source = mark_persons.source AND l.added_by IS NOT NULL
+                UNION
+                SELECT d.event_date FROM tidemark_internal.model_sources s
+                  JOIN tidemark_internal.model_dirty d ON d.model = s.model
+                 WHERE s.source = mark_persons.source AND d.added_by IS NOT NULL) AS w
+         WHERE mark_persons.changed IS NOT NULL AND (dates IS NULL OR w.event_date = ANY (dates))
+         ORDER BY 2;
     END IF;
 END
 $$;
