@@ -1,5 +1,5 @@
-//! Puts the migrations (`migrations/`) and the warehouse scripts (`sql/silver/`, `sql/identity/`, `sql/gold/`) into the binary, and
-//! rebuilds the crate when one of them changes. A missing folder counts as an empty one.
+//! Puts the migrations (`migrations/`) and the warehouse scripts (`sql/silver/`, `sql/identity/`, `sql/gold/`) into the
+//! binary, and rebuilds the crate when one of them changes. A missing folder counts as an empty one.
 use std::path::{Path, PathBuf};
 use std::{env, fmt::Write as _, fs, io};
 

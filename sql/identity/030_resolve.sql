@@ -120,21 +120,20 @@ COMMENT ON FUNCTION identity.mark_known(text[], date[]) IS
     'Part of identity.resolve: says that events of these dates went from one of these persons to another one.';
 REVOKE EXECUTE ON FUNCTION identity.mark_known(text[], date[]) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION identity.know_devices(devices text[]) RETURNS bigint
+CREATE OR REPLACE FUNCTION identity.know(accounts text[], devices text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     changes record;
-    more bigint;
-    -- Events of these are treated as if they had no account, and belong to whom the device does.
-    blocked CONSTANT text[] := ARRAY(
+    -- Events of blocked accounts are treated as if they had none, and belong to whom the device does.
+    by_account CONSTANT text[] := accounts || ARRAY(
         SELECT DISTINCT b.id FROM identity.blocked AS b
           JOIN identity.device_days AS d ON d.account = b.id AND d.anonymous_id = ANY (devices)
          WHERE b.kind = 'account');
 BEGIN
-    -- What silver.known_person says, for all events of an interval at once.
+    -- What silver.known_person says, for all anonymous events of an interval at once.
     WITH known AS MATERIALIZED (
         SELECT o.anonymous_id, o.from_time, o.to_time,
                CASE WHEN o.why IS DISTINCT FROM 'blocked'
@@ -156,36 +155,9 @@ BEGIN
             ON e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
          WHERE e.known_person IS DISTINCT FROM k.person
            AND (e.user_id IS NULL OR silver.is_nobody(e.user_id))
-    ), changed AS (
-        UPDATE silver.events AS e SET known_person = w.is_now
-          FROM wrong AS w
-         WHERE e.person = w.id AND e.event_time = w.event_time AND e.event_id = w.event_id
-        RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
-           array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons INTO changes
-      FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id);
-    PERFORM identity.mark_known(changes.persons, changes.dates) WHERE changes.events > 0;
-    more := CASE WHEN blocked <> '{}' THEN identity.know_accounts(blocked) ELSE 0 END;
-    RETURN changes.events + more;
-END
-$$;
-COMMENT ON FUNCTION identity.know_devices(text[]) IS
-    'Part of identity.resolve: brings known_person in silver.events up to date for anonymous events of these devices. '
-    'Returns how many it changed.';
-REVOKE EXECUTE ON FUNCTION identity.know_devices(text[]) FROM PUBLIC;
-
-CREATE OR REPLACE FUNCTION identity.know_accounts(accounts text[]) RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
-SET role = tidemark_admin
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    changes record;
-BEGIN
-    WITH wrong AS MATERIALIZED (
-        SELECT e.event_date, e.event_time, e.event_id, e.person AS id, e.known_person AS was, k.person AS is_now
-          FROM unnest(accounts) AS x(id)
+        UNION
+        SELECT e.event_date, e.event_time, e.event_id, e.person, e.known_person, k.person
+          FROM unnest(by_account) AS x(id)
           JOIN silver.events AS e ON e.person = x.id
          CROSS JOIN LATERAL (SELECT silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
                              OFFSET 0) AS k(person)
@@ -203,10 +175,10 @@ BEGIN
     RETURN changes.events;
 END
 $$;
-COMMENT ON FUNCTION identity.know_accounts(text[]) IS
-    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts. '
-    'Returns how many it changed.';
-REVOKE EXECUTE ON FUNCTION identity.know_accounts(text[]) FROM PUBLIC;
+COMMENT ON FUNCTION identity.know(text[], text[]) IS
+    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts, and for '
+    'anonymous events of these devices. Returns how many it changed.';
+REVOKE EXECUTE ON FUNCTION identity.know(text[], text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.resolve_now(OUT devices bigint, OUT accounts bigint, OUT events bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -290,10 +262,10 @@ BEGIN
     FOR n IN 0 .. (COALESCE(cardinality(candidates), 0) - 1) / chunk LOOP
         ids := identity.resolve_devices(candidates[n * chunk + 1 : (n + 1) * chunk]);
         devices := devices + cardinality(ids);
-        events := events + identity.know_devices(ids);
+        events := events + identity.know('{}', ids);
     END LOOP;
     IF new_accounts <> '{}' THEN
-        events := events + identity.know_accounts(new_accounts) + identity.know_devices(ARRAY(
+        events := events + identity.know(new_accounts, ARRAY(
             SELECT DISTINCT o.anonymous_id FROM identity.owners AS o WHERE o.account = ANY (new_accounts)));
     END IF;
     UPDATE identity.resolved SET resolved_at = clock_timestamp(), log_id = COALESCE(latest, seen);
