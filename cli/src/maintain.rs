@@ -188,8 +188,7 @@ async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
         done.failures.push(connection::explain("refreshing models failed", config, &error));
         return;
     }
-    // Who is known to be whom changes rows that models have read by then, and must not before: they would no longer find
-    // what was added.
+    // Last: what has been read by then need not be read as a whole when it changes.
     let resolved = match may_execute(client, "identity", "resolve").await {
         Ok(true) => match client.batch_execute("CALL identity.resolve()").await {
             Ok(()) => client.batch_execute(REFRESH).await,

@@ -230,19 +230,19 @@ fn everything_has_a_comment() {
     let missing = database.column(
         "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
           WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') AND obj_description(c.oid, 'pg_class') IS NULL
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'identity', 'loader', 'tidemark', 'tidemark_internal') AND obj_description(c.oid, 'pg_class') IS NULL
           UNION ALL
          SELECT c.oid::regclass || '.' || a.attname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
           WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal') AND col_description(c.oid, a.attnum) IS NULL
+            AND n.nspname IN ('bronze', 'silver', 'gold', 'gold_storage', 'identity', 'loader', 'tidemark', 'tidemark_internal') AND col_description(c.oid, a.attnum) IS NULL
           UNION ALL
          SELECT 'schema ' || nspname FROM pg_namespace AS n
-          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'loader', 'tidemark', 'tidemark_internal')
+          WHERE nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'identity', 'loader', 'tidemark', 'tidemark_internal')
             AND obj_description(oid, 'pg_namespace') IS NULL
           UNION ALL
          SELECT p.oid::regprocedure::text FROM pg_proc AS p
-          WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace, 'silver'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
+          WHERE p.pronamespace IN ('tidemark'::regnamespace, 'tidemark_internal'::regnamespace, 'silver'::regnamespace, 'identity'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
           UNION ALL
          SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'tidemark\\_%' AND shobj_description(oid, 'pg_authid') IS NULL
           ORDER BY 1",
@@ -262,7 +262,7 @@ fn the_group_roles_cannot_log_in_and_own_what_they_should() {
         .to_vec();
     assert_eq!(database.rows(roles), expected);
     let strangers = "SELECT c.oid::regclass, c.relowner::regrole FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'loader') AND c.relowner <> 'tidemark_admin'::regrole
+         WHERE n.nspname IN ('bronze', 'bronze_partitions', 'silver', 'silver_partitions', 'gold', 'gold_storage', 'identity', 'loader') AND c.relowner <> 'tidemark_admin'::regrole
            AND c.relname NOT LIKE 'schema\\_history%'";
     let strangers = database.rows(strangers);
     assert!(strangers.is_empty(), "not owned by tidemark_admin: {strangers:?}");
