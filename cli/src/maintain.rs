@@ -184,20 +184,23 @@ async fn round(client: &mut Client, config: &Config) -> Done {
 /// Brings the models up to date. Materialized views, which are across all dates, have time until the next round.
 async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
     const REFRESH: &str = "CALL tidemark.refresh(NULL, NULL)";
-    if let Err(error) = client.batch_execute(REFRESH).await {
-        done.failures.push(connection::explain("refreshing models failed", config, &error));
+    let refreshed = client.batch_execute(REFRESH).await;
+    if client.is_closed() {
+        done.failures
+            .extend(refreshed.err().map(|e| connection::explain("refreshing models failed", config, &e)));
         return;
     }
     // Last: what has been read by then need not be read as a whole when it changes.
     let resolved = match may_execute(client, "identity", "resolve").await {
-        Ok(true) => match client.batch_execute("CALL identity.resolve()").await {
-            Ok(()) => client.batch_execute(REFRESH).await,
-            Err(error) => Err(error),
-        },
+        Ok(true) => client.batch_execute("CALL identity.resolve()").await,
         may => may.map(|_| ()),
     };
-    if let Err(error) = resolved {
-        done.failures.push(connection::explain("resolving identity failed", config, &error));
+    let refreshed = match refreshed {
+        Ok(()) => client.batch_execute(REFRESH).await,
+        failed => failed,
+    };
+    for (what, result) in [("refreshing models failed", refreshed), ("resolving identity failed", resolved)] {
+        done.failures.extend(result.err().map(|e| connection::explain(what, config, &e)));
     }
 }
 

@@ -10,9 +10,9 @@
 WITH unit AS (
     SELECT 'day' AS name, interval '1 day' AS length
 ), activity AS (
-    SELECT DISTINCT e.person, date_trunc(u.name, (e.event_time AT TIME ZONE 'UTC'))::date AS period
+    SELECT DISTINCT e.known_person AS person, date_trunc(u.name, (e.event_time AT TIME ZONE 'UTC'))::date AS period
       FROM silver.events e CROSS JOIN unit u
-     WHERE e.person IS NOT NULL
+     WHERE e.known_person IS NOT NULL
 ), neighbours AS (
     SELECT a.person, a.period,
            (a.period + u.length)::date AS following,

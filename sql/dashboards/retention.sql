@@ -6,8 +6,8 @@
 WITH person AS (
     SELECT tidemark.cohort_member('week', 'on', 9, now(), e.event_time, true, true) AS cohorts
       FROM silver.events e
-     WHERE e.person IS NOT NULL
-     GROUP BY e.person
+     WHERE e.known_person IS NOT NULL
+     GROUP BY e.known_person
 ), cohort AS (
     SELECT m.cohort, tidemark.cohort_retention(m.retained) AS retained
       FROM person p CROSS JOIN LATERAL unnest(p.cohorts) AS m

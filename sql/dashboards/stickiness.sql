@@ -2,9 +2,9 @@
 -- one that has events. pct is the share of all active persons, pct_at_least that of persons with as many days or more.
 -- To change it: the length of the span, the source in activity.
 WITH activity AS (
-    SELECT e.person, (e.event_time AT TIME ZONE 'UTC')::date AS event_date
+    SELECT e.known_person AS person, (e.event_time AT TIME ZONE 'UTC')::date AS event_date
       FROM silver.events e
-     WHERE e.person IS NOT NULL
+     WHERE e.known_person IS NOT NULL
 ), span AS (
     SELECT 28 AS days, max(a.event_date) AS last_date FROM activity a
 ), per_person AS (

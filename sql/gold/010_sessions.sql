@@ -36,14 +36,14 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
     WITH near AS MATERIALIZED (
         -- A session goes on only over gaps of at most 30 minutes: so much before the date tells which of its first
         -- events continue an older session.
-        SELECT e.person, e.event_date, e.event_time, e.event_type, e.page_path,
+        SELECT e.known_person AS person, e.event_date, e.event_time, e.event_type, e.page_path,
                e.page_path IS NOT NULL OR e.page_url IS NOT NULL AS has_page,
                e.utm_source, e.utm_medium, e.utm_campaign,
                e.referrer_host, e.click_id, e.platform, e.device, e.country
           FROM silver.events AS e
          WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
            AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
-           AND e.person IS NOT NULL
+           AND e.known_person IS NOT NULL
     ), events AS (
         -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be
         -- sorted.
@@ -103,7 +103,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.country
       FROM sessions AS s
 $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true,
-    scope => 'person', scope_since => 'started_at');
+    scope => 'person', scope_source => 'known_person', scope_since => 'started_at');
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT f.event_date, f.session_id, f.person,
@@ -157,7 +157,7 @@ BEGIN
         FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
             ('event_date', 'UTC date on which the session starts.'),
             ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),
-            ('person', 'Who it was: the user_id, or the anonymous_id before login.'),
+            ('person', 'Who it is known to be: silver.events.known_person.'),
             ('session_number', 'How many sessions the person had with this one, 1 for the first; '
                                'costs an index look-up per row, nothing when it is not selected.'),
             ('started_at', 'Time of its first event.'),

@@ -22,7 +22,7 @@ CREATE INDEX IF NOT EXISTS person_activity_person ON gold_storage.person_activit
 COMMENT ON TABLE gold_storage.person_activity IS
     'What each person did on each UTC date, by platform and country: gold_storage.daily_activity is computed from it.';
 COMMENT ON COLUMN gold_storage.person_activity.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold_storage.person_activity.person IS 'Who it was: the user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold_storage.person_activity.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold_storage.person_activity.platform IS 'Platform; unknown where events name none.';
 COMMENT ON COLUMN gold_storage.person_activity.country IS 'Country; unknown where events name none.';
 COMMENT ON COLUMN gold_storage.person_activity.events IS 'Number of events.';
@@ -34,7 +34,7 @@ COMMENT ON COLUMN gold_storage.person_activity.last_event_at IS 'Latest event ti
 COMMENT ON COLUMN gold_storage.person_activity.last_loaded_at IS 'When the latest loaded event was committed.';
 
 SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.events']::regclass[], $query$
-    SELECT e.event_date, e.person,
+    SELECT e.event_date, e.known_person AS person,
            COALESCE(e.platform, 'unknown') AS platform,
            COALESCE(e.country, 'unknown') AS country,
            count(*) AS events,
@@ -45,9 +45,10 @@ SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.event
            max(e.loaded_at) AS last_loaded_at
       FROM silver.events AS e
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-       AND e.person IS NOT NULL
-     GROUP BY e.event_date, e.person, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown')
-$query$, key => ARRAY['event_date', 'person', 'platform', 'country']::name[], live => true, scope => 'person');
+       AND e.known_person IS NOT NULL
+     GROUP BY e.event_date, e.known_person, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown')
+$query$, key => ARRAY['event_date', 'person', 'platform', 'country']::name[], live => true, scope => 'person',
+    scope_source => 'known_person');
 
 CREATE TABLE IF NOT EXISTS gold_storage.daily_activity (
     event_date date NOT NULL,
@@ -113,7 +114,7 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
                    e.event_time, e.loaded_at, false
               FROM silver.events AS e
              WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-               AND e.person IS NULL) AS a
+               AND e.known_person IS NULL) AS a
      GROUP BY GROUPING SETS ((a.event_date), (a.event_date, a.platform, a.country))
 $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], live => true);
 

@@ -13,7 +13,7 @@ CREATE INDEX IF NOT EXISTS funnel_chains_person ON gold_storage.funnel_chains (p
 COMMENT ON TABLE gold_storage.funnel_chains IS
     'How far each person came in the funnel: what gold_storage.funnel_facts is computed from.';
 COMMENT ON COLUMN gold_storage.funnel_chains.event_date IS 'UTC date on which the person entered the funnel.';
-COMMENT ON COLUMN gold_storage.funnel_chains.person IS 'Who it was: the user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold_storage.funnel_chains.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold_storage.funnel_chains.chain IS 'When each step was reached, as tidemark.funnel says.';
 
 CREATE TABLE IF NOT EXISTS gold_storage.funnel_facts (
@@ -28,7 +28,7 @@ COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
 SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, p.person, p.chain
       FROM (SELECT min(e.event_date) AS event_date,  -- of an entry, if there is a chain
-                   e.person,
+                   e.known_person AS person,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
                        silver.is_page_view(e.event_type)
@@ -41,12 +41,13 @@ SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events'
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
               JOIN silver.events AS e
                 ON e.event_time >= d.starts_at AND e.event_time < d.starts_at + interval '48 hours'
-             WHERE e.person IS NOT NULL
+             WHERE e.known_person IS NOT NULL
                AND e.event_time >= $1::timestamp AT TIME ZONE 'UTC'
                AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
-             GROUP BY d.event_date, e.person) AS p
+             GROUP BY d.event_date, e.known_person) AS p
      WHERE cardinality(p.chain) > 0
-$query$, key => ARRAY['event_date', 'person']::name[], lookahead_days => 1, live => true, scope => 'person');
+$query$, key => ARRAY['event_date', 'person']::name[], lookahead_days => 1, live => true, scope => 'person',
+    scope_source => 'known_person');
 
 SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['gold_storage.funnel_chains']::regclass[], $query$
     SELECT c.event_date, tidemark.funnel_stats(c.chain, 5) AS stats

@@ -9,7 +9,7 @@ COMMENT ON VIEW gold.person_days IS
     'One row per person and UTC date with events, as of the last refresh: '
     'for retention, lifecycle and anything else by person and day.';
 COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
-COMMENT ON COLUMN gold.person_days.person IS 'Who it was: the user_id, or the anonymous_id before login.';
+COMMENT ON COLUMN gold.person_days.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
 GRANT SELECT ON gold.person_days TO tidemark_reader;
 

@@ -102,24 +102,6 @@ COMMENT ON FUNCTION identity.resolve_accounts(text[]) IS
     'those of which that is something new.';
 REVOKE EXECUTE ON FUNCTION identity.resolve_accounts(text[]) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION identity.mark_known(persons text[], dates date[]) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
-SET role = tidemark_admin
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF cardinality(persons) <= 10000 THEN
-        PERFORM tidemark.mark_persons('silver.events', persons, 'identity', dates, 'known_person');
-    ELSE
-        -- So many are quicker computed with everybody.
-        PERFORM tidemark.mark_dirty('silver.events', dates, 'identity');
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION identity.mark_known(text[], date[]) IS
-    'Part of identity.resolve: says that events of these dates went from one of these persons to another one.';
-REVOKE EXECUTE ON FUNCTION identity.mark_known(text[], date[]) FROM PUBLIC;
-
 CREATE OR REPLACE FUNCTION identity.know(accounts text[], devices text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
@@ -171,7 +153,11 @@ BEGIN
     SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
            array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons INTO changes
       FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id);
-    PERFORM identity.mark_known(changes.persons, changes.dates) WHERE changes.events > 0;
+    -- Of so many persons models are quicker computed with everybody.
+    PERFORM tidemark.mark_persons('silver.events',
+                CASE WHEN cardinality(changes.persons) <= 10000 THEN changes.persons END, 'identity', changes.dates,
+                'known_person')
+      WHERE changes.events > 0;
     RETURN changes.events;
 END
 $$;

@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS silver.events (
 ) PARTITION BY RANGE (event_time);
 ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS properties jsonb;
 ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS known_person text;
--- Rows of a person in order: sessions, funnels and look-ups of one person read along it.
+-- Rows of a person in order: sessions, funnels and look-ups of one person read along it. By the person as sent, events
+-- are found that come to be known as another one's.
+CREATE INDEX IF NOT EXISTS events_known_person ON silver.events (known_person, event_time);
 CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
 SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,
     partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);

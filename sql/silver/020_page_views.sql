@@ -3,7 +3,7 @@ SET LOCAL ROLE tidemark_admin;
 
 CREATE OR REPLACE VIEW silver.page_views AS
 SELECT e.event_id, e.event_time, e.event_date, e.person, e.page_path, e.page_title, e.page_url, e.referrer, e.platform,
-       e.country, e.load_ms
+       e.country, e.load_ms, e.known_person
   FROM silver.events AS e
  WHERE silver.is_page_view(e.event_type);
 COMMENT ON VIEW silver.page_views IS
@@ -13,6 +13,7 @@ COMMENT ON COLUMN silver.page_views.event_id IS 'Identity of the event; unique w
 COMMENT ON COLUMN silver.page_views.event_time IS 'When it happened.';
 COMMENT ON COLUMN silver.page_views.event_date IS 'UTC date of event_time.';
 COMMENT ON COLUMN silver.page_views.person IS 'Who did it, as in silver.events.';
+COMMENT ON COLUMN silver.page_views.known_person IS 'Who it is known to be now, as in silver.events.';
 COMMENT ON COLUMN silver.page_views.page_path IS 'Path of the page; NULL when the event names none.';
 COMMENT ON COLUMN silver.page_views.page_title IS 'Title of the page; NULL when the event names none.';
 COMMENT ON COLUMN silver.page_views.page_url IS 'Address (URL) of the page; NULL when the event names none.';

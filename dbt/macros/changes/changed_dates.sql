@@ -1,9 +1,10 @@
 {#- Which dates of a source changed since the last run of this model: the heart of the incremental models.
 
-    The extension recomputes silver.events date by date and notes each date in tidemark.refresh_log, where ids grow in
-    the order of commits for one model, since each model has one refresher at a time. So "what came after the id that I
-    saw" loses nothing, whatever the event times and the load times are: late events, events that were taken away, and
-    loaders that commit in another order than they began. A row keeps the id that its run saw in refresh_id.
+    The extension recomputes silver.events date by date and notes each date in tidemark.refresh_log, as identity.resolve
+    does, where ids grow in the order of commits for one model, since each model has one refresher at a time. So "what
+    came after the id that I saw" loses nothing, whatever the event times and the load times are: late events, events
+    that were taken away, logins, and loaders that commit in another order than they began. A row keeps the id that its
+    run saw in refresh_id.
 
     The list is read before the data. So the data can be newer than the list, never older, and what is newer is read
     once more by the next run. -#}
@@ -47,7 +48,7 @@
         select l.event_date
           from tidemark.refresh_log as l
          where l.model = '{{ name }}' and l.id > (select s.id from seen as s)
-           and l.rows_inserted + l.rows_updated + l.rows_deleted > 0
+           and (l.rows_inserted + l.rows_updated + l.rows_deleted > 0 or l.way = 'changed')
            and exists (select from tidemark.refresh_log as o
                         where o.id = (select s.id from seen as s) and o.model = '{{ name }}')
         union all

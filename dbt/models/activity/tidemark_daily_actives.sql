@@ -17,7 +17,7 @@ with days as (
            count(*) filter (where (e.received_at at time zone 'UTC')::date > e.event_date) as received_after_day,
            max(e.event_time) as last_event_at,
            max(e.loaded_at) as last_loaded_at
-      from {{ source('tidemark_silver', 'events') }} as e
+      from {{ source('tidemark_silver', 'events_known') }} as e
      where {{ tidemark.reads(changed, 'e.event_time') }}
      group by e.event_date
 )

@@ -3,7 +3,8 @@
     behind: delete+insert by person takes all of the person's rows.
     What it costs: the whole history of whoever was active, along the index (person, event_time). What it does not see:
     events that were taken away, and events later than tidemark_late_days. Where old partitions are retired, it forgets
-    the old sessions of whoever comes back. tidemark_sessions has none of these limits. -#}
+    the old sessions of whoever comes back. tidemark_sessions has none of these limits. By the person as sent, which
+    never changes: who logs in makes no event a new one. -#}
 {{ config(
     materialized='incremental',
     incremental_strategy='delete+insert',

@@ -16,7 +16,7 @@
 
 with events as (
     select e.*, {{ tidemark.session_start('e.person', 'e.event_time') }} as started_at
-      from {{ source('tidemark_silver', 'events') }} as e
+      from {{ source('tidemark_silver', 'events_known') }} as e
      where e.person is not null
        and {{ tidemark.reads(changed, 'e.event_time') }}
 ), grouped as (

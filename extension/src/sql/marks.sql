@@ -186,14 +186,15 @@ COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text, date[], name) 
 (NULL) on whichever, so that tidemark.refresh computes anew what models say
 of them: those that are scoped only their rows, others every date. changed:
 only this column did, and models that do not read it are left alone; hold
-off refreshes by tidemark.change_dimension before such a change. ids must be
-complete: all values by which the rows of these persons are found in source
-and in the models, before and after the change. Call it in the transaction
-that changes them. NULL ids are skipped; none at all mark nothing. 54000 for
-more than 100,000 ids or one of more than 1,000 bytes, 22P02 for one that is
-no value of the column by which a model is scoped, 22023 for a reason of
-more than 1,000 characters, 42703 for a column that is not there. Needs what
-tidemark.mark_dirty needs.';
+off refreshes by tidemark.change_dimension before such a change, which
+tidemark.refresh_log then shows if source is a model. ids must be complete:
+all values by which rows of these persons are found in source and in models,
+before and after the change; NULL: anybody''s, with dates. Call it in the
+transaction that changes them. NULL elements are skipped; none at all mark
+nothing. 54000: more than 100,000 ids, or one of more than 1,000 bytes;
+22P02: one that is no value of the column by which a model is scoped; 22004:
+neither ids nor dates; 22023: a reason of more than 1,000 characters; 42703:
+a column that is not there. Needs what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
     changed name) RETURNS void
@@ -201,11 +202,14 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    given CONSTANT text[] := ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL);
+    given CONSTANT text[] := CASE WHEN ids IS NOT NULL
+                                  THEN ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL) END;
     refused text;
 BEGIN
     PERFORM tidemark_internal.check_may_mark(caller, source, dates);
-    IF length(reason) > 1000 THEN
+    IF coalesce(ids::text, dates::text) IS NULL THEN
+        RAISE EXCEPTION 'ids and dates must not both be NULL' USING ERRCODE = '22004';
+    ELSIF length(reason) > 1000 THEN
         RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
     ELSIF changed IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute a WHERE a.attrelid = mark_persons.source AND a.attname = changed AND a.attnum > 0
@@ -215,13 +219,13 @@ BEGIN
         RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
     ELSIF EXISTS (SELECT FROM unnest(given) AS x WHERE octet_length(x) > 1000) THEN
         RAISE EXCEPTION 'ids must have at most 1000 bytes each' USING ERRCODE = '54000';
-    ELSIF given <> '{}' THEN
+    ELSIF given IS DISTINCT FROM '{}' THEN
         -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
         SELECT rtrim(t.ids_type, '[]') INTO refused
           FROM (SELECT DISTINCT tidemark_internal.ids_type(m) AS ids_type
                   FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
                  WHERE s.source = mark_persons.source AND m.scope IS NOT NULL OFFSET 0) t
-         WHERE t.ids_type IS NOT NULL AND tidemark_internal.known_ids(given, t.ids_type) IS NULL
+         WHERE t.ids_type IS NOT NULL AND given IS NOT NULL AND tidemark_internal.known_ids(given, t.ids_type) IS NULL
          LIMIT 1;
         IF refused IS NOT NULL THEN
             RAISE EXCEPTION 'ids must be values of type %', refused
@@ -244,6 +248,13 @@ BEGIN
                  WHERE s.source = mark_persons.source AND d.added_by IS NOT NULL) AS w
          WHERE mark_persons.changed IS NOT NULL AND (dates IS NULL OR w.event_date = ANY (dates))
          ORDER BY 2;
+        -- For those who follow a model by its log. Under the lock of change_dimension its order is that of commits.
+        INSERT INTO tidemark_internal.refresh_log (run, model, event_date, refreshed_at, rows_inserted, rows_updated,
+                                                   rows_deleted, seconds, way, persons)
+        SELECT now(), m.name, d, clock_timestamp(), 0, 0, 0, 0, 'changed', cardinality(given)
+          FROM tidemark_internal.models m CROSS JOIN (SELECT DISTINCT unnest(dates) AS d) AS x
+         WHERE m.target = mark_persons.source AND mark_persons.changed IS NOT NULL AND d IS NOT NULL
+         ORDER BY d;
     END IF;
 END
 $$;

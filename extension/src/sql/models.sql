@@ -109,7 +109,7 @@ COMMENT ON COLUMN tidemark_internal.refresh_log.rows_inserted IS 'Rows that were
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_updated IS 'Rows with the key of an older one but other values.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.rows_deleted IS 'Rows whose key the query no longer returned.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.seconds IS 'How long the recompute of the date took.';
-COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, merge, scope or recompute: how it was done.';
+COMMENT ON COLUMN tidemark_internal.refresh_log.way IS 'append, merge, scope, recompute or changed: how it was done.';
 COMMENT ON COLUMN tidemark_internal.refresh_log.persons IS 'How many persons it was for; NULL for all.';
 
 CREATE TABLE tidemark_internal.model_dates (
@@ -215,5 +215,6 @@ COMMENT ON COLUMN tidemark.refresh_log.rows_deleted IS 'Rows whose key the query
 COMMENT ON COLUMN tidemark.refresh_log.seconds IS 'How long the recompute of the date took.';
 COMMENT ON COLUMN tidemark.refresh_log.way IS
 'How it was done: append (only the rows that its source had gained were computed), merge (they were put together with '
-'what was stored), scope (only the rows of the persons whose events had changed) or recompute (all rows of the date).';
+'what was stored), scope (only the rows of the persons whose events had changed) or recompute (all rows of the date). '
+'changed: not by a refresh but in place, as tidemark.mark_persons was told, and how many rows is not known.';
 COMMENT ON COLUMN tidemark.refresh_log.persons IS 'Of how many persons rows were computed; NULL for all.';

@@ -280,6 +280,7 @@ mod tests {
             ("'w.events', ARRAY[repeat('x', 1001)]", "54000 ids must have at most 1000 bytes each"),
             ("'w.events', '{}', repeat('x', 1001)", "22023 reason must have at most 1000 characters"),
             ("NULL, '{}'", "22004 source must not be NULL"),
+            ("'w.events', NULL", "22004 ids and dates must not both be NULL"),
         ] {
             assert_eq!(error_of(&format!("SELECT tidemark.mark_persons({call})")), error);
         }
@@ -348,6 +349,21 @@ mod tests {
         assert_eq!(
             error_of("SELECT tidemark.mark_persons('w.events', '{b}', NULL, NULL, 'nothing')"),
             "42703 table w.events has no column nothing"
+        );
+        while !step("NULL", "").is_empty() {}
+        // Anybody's rows; and who follows the table by the log, if it is a model, finds the dates there.
+        run("SELECT tidemark.mark_persons('w.sums', NULL, NULL, '{2026-01-02}', 'n'),
+                    tidemark.mark_persons('w.events', NULL, NULL, '{2026-01-02}', 'person')");
+        assert_eq!(
+            stale(),
+            expected.replace(date, "2026-01-02").replace("w.filtered 2026-01-02, w.nested 2026-01-02, ", "")
+        );
+        assert_eq!(
+            text(
+                "SELECT string_agg(concat_ws(' ', model, event_date, persons), ', ')
+                   FROM tidemark.refresh_log WHERE way = 'changed'"
+            ),
+            "w.sums 2026-01-02"
         );
     }
 

@@ -6,7 +6,7 @@
 SELECT COALESCE(page_path, '(none)') AS page,
        count(*) AS views,
        round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS pct_of_views,
-       count(DISTINCT person) AS persons,
+       count(DISTINCT known_person) AS persons,
        round(tidemark.approx_percentile(0.95, load_ms::double precision))::bigint AS p95_ms
   FROM silver.page_views
  WHERE $__timeFilter(event_time)

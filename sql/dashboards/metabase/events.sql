@@ -6,7 +6,7 @@
 SELECT silver.events.event_date,
        silver.events.event_type,
        count(*) AS events,
-       count(DISTINCT silver.events.person) AS persons
+       count(DISTINCT silver.events.known_person) AS persons
   FROM silver.events
  WHERE true
   [[AND {{event_date}}]]

@@ -7,7 +7,7 @@
 SELECT COALESCE(silver.page_views.page_path, '(none)') AS page,
        count(*) AS views,
        round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS pct_of_views,
-       count(DISTINCT silver.page_views.person) AS persons,
+       count(DISTINCT silver.page_views.known_person) AS persons,
        round(tidemark.approx_percentile(0.95, silver.page_views.load_ms::double precision))::bigint AS p95_ms
   FROM silver.page_views
  WHERE true

@@ -27,13 +27,14 @@ const CHOSEN: [(&str, &str); 9] = [
     ("top", "2"),
 ];
 
-/// Events, sessions and weeks as the payloads say, to compute answers from.
+/// Events, sessions and weeks as the payloads say, to compute answers from. Only who events are known to be of is
+/// silver's (`super::identity`).
 const ORACLE: &str = "
     CREATE SCHEMA oracle;
     CREATE TABLE oracle.events AS
-    SELECT event_time, received_at, (event_time AT TIME ZONE 'UTC')::date AS day,
-           coalesce(user_id, anonymous_id) AS person,
-           event_type, payload #>> '{context,platform}' AS platform, payload #>> '{context,country}' AS country,
+    SELECT event_time, b.received_at, (event_time AT TIME ZONE 'UTC')::date AS day,
+           known_person AS person,
+           b.event_type, payload #>> '{context,platform}' AS platform, payload #>> '{context,country}' AS country,
            payload #>> '{context,page,path}' AS path,
            (payload #>> '{properties,performance,load_ms}')::numeric AS load_ms,
            (payload #>> '{properties,order,total}')::numeric AS total,
@@ -42,7 +43,8 @@ const ORACLE: &str = "
                AND coalesce(payload #>> '{context,page,url}', '') !~ '[?&][a-z]+clid='
                AND coalesce(split_part(payload #>> '{context,page,referrer}', '/', 3), 'shop.example') = 'shop.example'
                AS direct
-      FROM bronze.events;
+      FROM bronze.events AS b
+      LEFT JOIN (SELECT event_id, event_time, known_person FROM silver.events) AS k USING (event_id, event_time);
     CREATE TABLE oracle.sessions AS
     SELECT person, (min(event_time) AT TIME ZONE 'UTC')::date AS day,
            (array_agg(platform ORDER BY event_time))[1] AS platform,

@@ -358,8 +358,8 @@ fn nothing_that_was_added_is_lost_when_it_is_resolved_before_it_is_read() {
     maintain(&database);
     let said = Said { links: vec![("jane".to_owned(), "mary".to_owned())], ..Said::default() };
     assert_known(&database, &all, &said, "resolved in between");
-    let persons = "SELECT active_persons FROM gold.daily_actives";
-    assert_eq!(database.column(persons), ["5"]);
+    let persons = "SELECT active_persons, events FROM gold.daily_actives";
+    assert_eq!(database.rows(persons), [["2", "5"]]);
 }
 
 #[test]
