@@ -165,6 +165,9 @@ pub struct Summary {
     pub by_defect: [u64; Defect::ALL.len()],
     /// Sessions of persons: runs of a shopper's events, over all devices, without a pause of more than 30 minutes.
     pub sessions: u64,
+    /// Persons that can be told apart: everybody who logged in, with all devices on which they did, and each device on
+    /// which nobody did.
+    pub persons: u64,
     /// Purchases among the events.
     pub purchases: u64,
     /// Size in bytes, newlines included.
@@ -173,12 +176,14 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { lines, events, late, duplicates, malformed, sessions, purchases, bytes, .. } = self;
+        let Summary {
+            lines, events, late, duplicates, malformed, sessions, persons, purchases, bytes, ..
+        } = self;
         write!(f, "lines={lines} events={events} late={late} duplicates={duplicates} malformed={malformed}")?;
         for (defect, count) in Defect::ALL.iter().zip(self.by_defect) {
             write!(f, " {}={count}", defect.name())?;
         }
-        write!(f, " sessions={sessions} purchases={purchases} bytes={bytes}")
+        write!(f, " sessions={sessions} persons={persons} purchases={purchases} bytes={bytes}")
     }
 }
 
@@ -284,6 +289,7 @@ pub fn generate<W: Write>(args: &Args, out: &mut W) -> Result<Summary, GenerateE
         malformed: args.malformed_lines(),
         by_defect: [0; Defect::ALL.len()],
         sessions: timeline.sessions,
+        persons: timeline.persons,
         purchases: timeline.events.iter().filter(|event| event.kind == visit::Kind::PurchaseCompleted).count()
             as u64,
         bytes: 0,

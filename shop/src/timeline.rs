@@ -1,6 +1,8 @@
 //! Puts visits on the clock: when each starts, when each event reaches the broker (at once, or late from a device that
 //! was offline), and the order of the file. Decides nothing about what a visit contains or how a line looks.
 
+use std::collections::BTreeSet;
+
 use super::calendar::DAY_MS;
 use super::rng::{Rng, mix};
 use super::shopper::{Active, Plan, Shopper, weights};
@@ -62,6 +64,8 @@ pub(super) struct Timeline {
     pub(super) late: u64,
     /// Sessions of persons at a gap of 30 minutes.
     pub(super) sessions: u64,
+    /// Persons that can be told apart once it is known who logged in where.
+    pub(super) persons: u64,
 }
 
 /// Streams of random numbers by purpose; changing a number changes every file.
@@ -114,6 +118,7 @@ pub(super) fn build(args: &Args) -> Timeline {
         }
         place(&mut rng, &shopper, args, &planned, &mut starts);
         timeline.sessions += count_sessions(&planned, &starts, &steps);
+        timeline.persons += count_persons(&planned, &steps);
         let base = args.start.days() * DAY_MS;
         let mut number = 0;
         for (item, &start) in planned.iter().zip(&starts) {
@@ -200,6 +205,18 @@ fn count_sessions(planned: &[Planned], starts: &[u64], steps: &[Step]) -> u64 {
         .collect();
     times.sort_unstable();
     1 + times.windows(2).filter(|pair| pair[1] - pair[0] > SESSION_GAP_MS).count() as u64
+}
+
+/// A shopper is one person on all devices with a login, and another one on each that has none.
+fn count_persons(planned: &[Planned], steps: &[Step]) -> u64 {
+    let (mut devices, mut logged_in) = (BTreeSet::new(), BTreeSet::new());
+    for item in planned {
+        devices.insert(item.plan.device);
+        if steps[item.steps.clone()].iter().any(|step| step.known) {
+            logged_in.insert(item.plan.device);
+        }
+    }
+    (devices.len() - logged_in.len()) as u64 + u64::from(!logged_in.is_empty())
 }
 
 impl Timeline {

@@ -12,6 +12,7 @@ use super::warehouse::{load, maintain};
 use rules::{Event, Said, event, expected};
 
 mod rules;
+mod truth;
 
 const KNOWN: &str =
     "SELECT person_as_sent || ' ' || coalesce(person, '-') FROM silver.events_known ORDER BY event_id";
