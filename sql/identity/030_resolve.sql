@@ -166,6 +166,25 @@ COMMENT ON FUNCTION identity.know(text[], text[]) IS
     'anonymous events of these devices. Returns how many it changed.';
 REVOKE EXECUTE ON FUNCTION identity.know(text[], text[]) FROM PUBLIC;
 
+CREATE OR REPLACE FUNCTION identity.hold_sayings() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10s'
+AS $$
+BEGIN
+    -- Who says something adds a row here.
+    LOCK TABLE identity.waiting IN SHARE ROW EXCLUSIVE MODE;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'somebody is saying something of identity and does not come to an end'
+        USING ERRCODE = '55P03', HINT = 'A transaction that called identity.link or another function of this kind is '
+            'open: SELECT * FROM pg_locks WHERE relation = ''identity.waiting''::regclass.';
+END
+$$;
+COMMENT ON FUNCTION identity.hold_sayings() IS
+    'Part of identity.resolve: what people say waits until the end of the transaction, so that all of it sees the same.'
+    ' 55P03 when somebody who said something has not committed within 10 seconds.';
+REVOKE EXECUTE ON FUNCTION identity.hold_sayings() FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION identity.resolve_now(OUT devices bigint, OUT accounts bigint, OUT events bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
@@ -193,6 +212,7 @@ BEGIN
                         WHERE l.id > (SELECT COALESCE(r.log_id, 0) FROM identity.resolved AS r)) THEN
         RETURN;
     END IF;
+    PERFORM identity.hold_sayings();
     PERFORM tidemark.change_dimension('silver.events');
     SELECT r.log_id INTO seen FROM identity.resolved AS r FOR UPDATE;
     latest := (SELECT max(l.id) FROM tidemark.refresh_log AS l);

@@ -52,8 +52,8 @@ class Event:
         self.is_view = type in PAGES if view is None else view
         self.is_purchase = type in PURCHASES
         self.revenue, self.currency, self.order, self.items = revenue, currency, order, items
-        ids = [str(i) for i in (user, device) if i is not None and str(i).lower() not in NOBODY]
-        self.person = ids[0] if ids else None
+        self.user, self.device = (str(i) if i is not None and str(i).lower() not in NOBODY else None
+                                  for i in (user, device))
         self.has_page = bool(url or path)
         self.tags = {k: v for k, v in dict(parse_qsl(urlsplit(url or "").query)).items()}
         self.tags.update({k: v for k, v in (tags or {}).items() if v})
@@ -246,12 +246,25 @@ SYSTEMS = {
 }
 
 
+def know(events):
+    # A device is its last user's, and before the first login that one's.
+    logins = defaultdict(list)
+    for e in sorted(events, key=lambda e: (e.time, e.user or "")):
+        if e.user and e.device:
+            logins[e.device].append((e.time, e.user))
+    for e in events:
+        users = logins.get(e.device) or [(e.time, e.device)]
+        before = [(time, user) for time, user in users if time <= e.time]
+        e.person = e.user or (min(u for t, u in before if t == before[-1][0]) if before else users[0][1])
+
+
 def count(all_events):
     read, events = 0, {}
     for e in all_events:
         read += 1
         events.setdefault(e.id, e)
     events = sorted(events.values(), key=lambda e: e.time)
+    know(events)
     sessions, last = defaultdict(list), {}
     for e in events:
         if e.person is None:

@@ -12,6 +12,7 @@ pub mod dashboards;
 pub mod docs;
 pub mod events;
 pub mod http;
+pub mod identity;
 pub mod installation;
 pub mod oracle;
 pub mod pooler;

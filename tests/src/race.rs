@@ -5,9 +5,11 @@
 //! * `race/world.rs`: the tables, the models, and what they mean in plain SQL;
 //! * `race/writer.rs`: those who change the sources;
 //! * `race/actors.rs`: refreshers, those who end their connections, who changes definitions;
-//! * `race/judge.rs`: comparisons while all of them are at work, and when all is quiet.
+//! * `race/judge.rs`: comparisons while all of them are at work, and when all is quiet;
+//! * `race/identity.rs`: the same for who everybody is, in the warehouse.
 
 mod actors;
+mod identity;
 mod judge;
 mod world;
 mod writer;
@@ -16,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
@@ -24,6 +27,7 @@ use crate::cluster::{self, Cluster};
 use crate::random::Random;
 
 pub use actors::kill_9;
+pub use identity::run as run_identity;
 pub use judge::{state, wrong};
 pub use world::{MODELS, Model, create, fill};
 
@@ -112,6 +116,8 @@ pub struct Report {
     pub disturbed: [u64; 3],
     /// Definitions changed.
     pub redefined: u64,
+    /// Ids of which it became known that they are somebody else's.
+    pub known: u64,
     /// Live views compared with a recompute while everything was at work.
     pub compared: u64,
     /// Of these, how many read a date that waited for a recompute.
@@ -137,7 +143,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "rounds={} events={} commits={} refreshes={} refreshed_dates={} appended_dates={} of_timeline={} merged_dates={} scoped_dates={} cancelled={cancelled} \
-             terminated={ended} kill_9={killed} redefinitions={} live_comparisons={} of_dirty_dates={} differences={}",
+             terminated={ended} kill_9={killed} redefinitions={} identity_changes={} live_comparisons={} of_dirty_dates={} differences={}",
             self.rounds,
             self.events,
             self.commits,
@@ -148,6 +154,7 @@ impl fmt::Display for Report {
             self.merged,
             self.scoped,
             self.redefined,
+            self.known,
             self.compared,
             self.compared_dirty,
             self.wrong()
@@ -275,9 +282,38 @@ pub fn run(options: &Options, name: &str) -> Report {
                   GRANT SELECT ON ALL TABLES IN SCHEMA race TO race_reader;
                   REVOKE ALL ON race.events, race.refunds FROM race_reader";
     database.rows(reader);
+    start(options, database.superuser_url(), everybody, judge::at_rest)
+}
+
+fn everybody<'scope>(race: &'scope Race<'_>, scope: &'scope Scope<'scope, '_>) {
+    let options = race.options;
+    for n in 0..options.writers {
+        scope.spawn(move || writer::run(race, n));
+    }
+    for n in 0..options.refreshers {
+        scope.spawn(move || actors::refresh(race, n));
+    }
+    for n in 0..options.judges {
+        scope.spawn(move || judge::watch(race, n));
+    }
+    if options.disturb {
+        scope.spawn(|| actors::disturb(race));
+    }
+    if options.redefine {
+        scope.spawn(|| actors::redefine(race));
+    }
+}
+
+/// Starts everybody, and brings them to rest until the time is over.
+fn start(
+    options: &Options,
+    url: String,
+    everybody: impl for<'scope> FnOnce(&'scope Race<'_>, &'scope Scope<'scope, '_>),
+    at_rest: impl Fn(&Race<'_>),
+) -> Report {
     let race = Race {
         options,
-        url: database.superuser_url(),
+        url,
         gate: RwLock::new(()),
         stop: AtomicBool::new(false),
         rows: AtomicI64::new(0),
@@ -285,31 +321,16 @@ pub fn run(options: &Options, name: &str) -> Report {
         report: Mutex::new(Report::default()),
         warnings: Arc::default(),
     };
-    let race = &race;
     std::thread::scope(|scope| {
-        for n in 0..options.writers {
-            scope.spawn(move || writer::run(race, n));
-        }
-        for n in 0..options.refreshers {
-            scope.spawn(move || actors::refresh(race, n));
-        }
-        for n in 0..options.judges {
-            scope.spawn(move || judge::watch(race, n));
-        }
-        if options.disturb {
-            scope.spawn(|| actors::disturb(race));
-        }
-        if options.redefine {
-            scope.spawn(|| actors::redefine(race));
-        }
-        lead(race);
+        everybody(&race, scope);
+        lead(&race, at_rest);
     });
     let mut report = race.report.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *report)
 }
 
 /// Lets them race, brings everything to rest at the end of every round, and ends it.
-fn lead(race: &Race<'_>) {
+fn lead(race: &Race<'_>, at_rest: impl Fn(&Race<'_>)) {
     // Whatever happens here, the others must come to their end.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -334,6 +355,6 @@ fn lead(race: &Race<'_>) {
             }
         }
         let _rest = race.gate.write().unwrap_or_else(PoisonError::into_inner);
-        judge::at_rest(race);
+        at_rest(race);
     }
 }

@@ -33,6 +33,22 @@ fn models_and_live_views_are_right_in_a_race() {
     assert!(report.disturbed.iter().sum::<u64>() > 0, "{report}");
 }
 
+#[test]
+fn everybody_is_who_the_rules_say_in_a_race() {
+    let mut options = Options::new(1, Duration::from_secs(30));
+    (options.round, options.rows, options.writers) = (Duration::from_secs(15), 1000, 4);
+    options.crash_every = 5;
+    let report = race::run_identity(&options, "race-identity");
+    println!("{report}; errors {:?}", report.errors);
+    assert!(report.wrong() == 0, "{:#?}\n{:#?}", report.differences, report.live_differences);
+    // Or it proves nothing.
+    assert!(
+        report.rounds >= 2 && report.events > 300 && report.scoped > 0 && report.compared_dirty > 0,
+        "{report}"
+    );
+    assert!(report.known > 100 && report.disturbed.iter().sum::<u64>() > 0, "{report}");
+}
+
 /// A race in which writers break the promise, from the model `first` up to `last`, without any disturbance that could be to blame
 /// instead.
 fn sabotaged(sabotage: Sabotage, first: &str, last: &str, name: &str) {

@@ -156,7 +156,7 @@ pub(super) fn at_rest(race: &Race<'_>) {
 }
 
 /// A connection, once the server is up and nobody has a transaction any more.
-fn settled(race: &Race<'_>) -> Client {
+pub(super) fn settled(race: &Race<'_>) -> Client {
     let started = Instant::now();
     loop {
         let mut client = race.connect("race-lead").expect("the race still runs");

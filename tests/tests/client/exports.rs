@@ -33,7 +33,7 @@ const FOUND: &str = "SELECT jsonb_build_object(
                     FROM (SELECT CASE WHEN revenue IS NULL THEN 'None' ELSE concat_ws(' ', order_id,
                                  trim_scale(revenue), currency, coalesce(items::text, 'None')) END AS text
                             FROM silver.purchases) AS p),
-    'persons', (SELECT count(DISTINCT person) FROM silver.events),
+    'persons', (SELECT count(DISTINCT known_person) FROM silver.events),
     'sessions', (SELECT count(*) FROM gold.sessions),
     'channels', (SELECT jsonb_object_agg(c.channel, c.n)
                    FROM (SELECT channel, count(*) AS n FROM gold.sessions GROUP BY 1) AS c))";

@@ -3,21 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tidemark_tests::events;
+use crate::events;
 
 /// An event of a device, an account, or both.
 #[derive(Debug, Clone)]
-pub(super) struct Event {
-    pub(super) number: u64,
+pub struct Event {
+    /// Of which its id is made.
+    pub number: u64,
     /// Minutes since 2026-09-01.
-    pub(super) minute: u64,
-    pub(super) account: Option<String>,
-    pub(super) device: Option<String>,
-    pub(super) logout: bool,
+    pub minute: u64,
+    /// Who was logged in.
+    pub account: Option<String>,
+    /// Where.
+    pub device: Option<String>,
+    /// Whether it ends a login.
+    pub logout: bool,
 }
 
 impl Event {
-    pub(super) fn line(&self) -> String {
+    /// As it is loaded, without the end of the line.
+    pub fn line(&self) -> String {
         let (day, hour, minute) = (1 + self.minute / 1440, self.minute / 60 % 24, self.minute % 60);
         let mut line = format!(
             r#"{{"messageId":"{}","type":"track","event":"{}","timestamp":"2026-09-{day:02}T{hour:02}:{minute:02}:00Z""#,
@@ -33,23 +38,25 @@ impl Event {
     }
 }
 
-pub(super) fn event(number: u64, minute: u64, account: &str, device: &str) -> Event {
+/// One that is no logout; an empty id is none.
+pub fn event(number: u64, minute: u64, account: &str, device: &str) -> Event {
     let id = |id: &str| (!id.is_empty()).then(|| id.to_owned());
     Event { number, minute, account: id(account), device: id(device), logout: false }
 }
 
 /// What people said.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub struct Said {
     /// In the order in which they count.
-    pub(super) links: Vec<(String, String)>,
-    pub(super) blocked: BTreeSet<(&'static str, String)>,
+    pub links: Vec<(String, String)>,
+    /// Kind and id.
+    pub blocked: BTreeSet<(&'static str, String)>,
     /// The device, from and to in minutes, and the account.
-    pub(super) owners: Vec<(String, u64, u64, Option<String>)>,
+    pub owners: Vec<(String, u64, u64, Option<String>)>,
 }
 
 /// Who each event is of, by the rules in docs/identity.md, one event after the other.
-pub(super) fn expected(all: &[Event], said: &Said) -> BTreeMap<u64, Option<String>> {
+pub fn expected(all: &[Event], said: &Said) -> BTreeMap<u64, Option<String>> {
     let blocked =
         |kind, id: &Option<String>| id.as_ref().is_some_and(|id| said.blocked.contains(&(kind, id.clone())));
     let mut component: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -93,7 +100,7 @@ pub(super) fn expected(all: &[Event], said: &Said) -> BTreeMap<u64, Option<Strin
     let owner = |device: &String, minute: u64| {
         let mut said = said.owners.iter().filter(|s| &s.0 == device && s.1 <= minute && minute < s.2);
         if let Some(said) = said.next() {
-            return said.3.clone();
+            return said.3.clone().filter(|id| !blocked("account", &Some(id.clone())));
         }
         let here = all.iter().filter(|e| e.device.as_ref() == Some(device) && !e.logout);
         let accounts = here.filter_map(|e| e.account.as_ref().filter(|_| !blocked("account", &e.account)));
