@@ -184,6 +184,18 @@ async fn round(client: &mut Client, config: &Config) -> Done {
 /// Brings the models up to date. Materialized views, which are across all dates, have time until the next round.
 async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
     const REFRESH: &str = "CALL tidemark.refresh(NULL, NULL)";
+    /// What gold is made of once it is known who everybody is, and not for a second time when it is.
+    const FIRST: [&str; 3] = [
+        "CALL tidemark.refresh('silver.events')",
+        "CALL tidemark.refresh('identity.device_days')",
+        "CALL identity.resolve()",
+    ];
+    if first_time(client).await {
+        // What fails here fails again below, where it is said.
+        for call in FIRST {
+            let _ = client.batch_execute(call).await;
+        }
+    }
     let refreshed = client.batch_execute(REFRESH).await;
     if client.is_closed() {
         done.failures
@@ -202,6 +214,12 @@ async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
     for (what, result) in [("refreshing models failed", refreshed), ("resolving identity failed", resolved)] {
         done.failures.extend(result.err().map(|e| connection::explain(what, config, &e)));
     }
+}
+
+/// Whether identity was never resolved.
+async fn first_time(client: &Client) -> bool {
+    let sql = "SELECT resolved_at IS NULL FROM identity.status";
+    client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
 }
 
 /// Whether a function of the warehouse is there and for us: a loader's own role may do without.

@@ -15,6 +15,7 @@ mod parts;
 mod paths;
 mod query;
 mod read;
+mod scope;
 mod stored;
 mod sums;
 

@@ -104,7 +104,7 @@ pub struct Report {
     pub refreshed: i64,
     /// How many of them by adding the rows that the source had gained; as far back as the log goes.
     pub appended: i64,
-    /// How many of these are of the timeline, which gained parts.
+    /// How many of these are of the timeline, which gained parts; of identity, how many of its dates were scoped.
     pub parts: i64,
     /// How many by putting groups together; as far back as the log goes.
     pub merged: i64,

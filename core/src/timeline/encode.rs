@@ -127,15 +127,47 @@ impl Builder {
     /// # Errors
     /// Another number of properties, or too many rows.
     pub fn add(&mut self, source: &Source<'_>) -> Result<(), BuildError> {
+        self.add_of(source, |_| true)
+    }
+
+    /// The same for the persons of whose hash this is true.
+    ///
+    /// # Errors
+    /// As [`Builder::add`].
+    pub fn add_of(
+        &mut self,
+        source: &Source<'_>,
+        mut wanted: impl FnMut(u64) -> bool,
+    ) -> Result<(), BuildError> {
         let view = &source.view;
         let mut codes = vec![0; source.properties.len()];
         let mut person = source.persons.start;
+        let mut these = false;
         for row in source.rows.clone() {
-            person += usize::from(row > source.rows.start && view.is_first(row));
+            let first = view.is_first(row);
+            person += usize::from(row > source.rows.start && first);
+            if first || row == source.rows.start {
+                these = wanted(view.hash(person));
+            }
+            if !these {
+                continue;
+            }
             codes.iter_mut().zip(&source.properties).for_each(|(code, p)| *code = p.planes.code(row));
             self.push(view.hash(person), view.time(row), view.events.code(row), &codes)?;
         }
         Ok(())
+    }
+
+    /// Adds what another one holds.
+    ///
+    /// # Errors
+    /// As [`Builder::push`].
+    pub fn extend(&mut self, other: &Self) -> Result<(), BuildError> {
+        other.keys.iter().try_for_each(|key| {
+            let from = key.row as usize * other.properties;
+            let codes = other.codes.get(from..from + other.properties).unwrap_or(&[]);
+            self.push(key.hash, key.time, key.event, codes)
+        })
     }
 
     /// Writes what was added, a slice at a time in ascending order; slices are told apart by the first `bits` bits of the

@@ -19,6 +19,8 @@
 //! A column is left without groups if counting it takes many numbers, as of pages of a small date: then there is little
 //! to gain.
 
+use std::collections::BTreeMap;
+
 use super::encode::Builder;
 use super::view::{Corrupt, VERSION, checksum, header};
 use crate::codec::{Reader, Writer};
@@ -57,44 +59,102 @@ impl Builder {
             .map(|column| {
                 keys.clear();
                 keys.extend(self.each(column).map_while(|(code, event, time)| {
-                    let slot = (time.rem_euclid(DAY) / SLOT) as u64;
-                    (code.max(event) < CODES).then(|| u64::from(code) << 36 | u64::from(event) << 8 | slot)
+                    (code.max(event) < CODES).then(|| key(code, event, slot_of(time)))
                 }));
                 sort(&mut keys, interrupt, u64::cmp);
                 [(0, 8), (BY_SLOT, 0)].map(|(way, shift)| {
-                    let cells = keys.chunk_by(|a, b| a >> shift == b >> shift).count();
-                    let without = keys.len() < self.len() || cells > (self.len() / 4).max(1000);
-                    self.counted(if without { &[] } else { &keys }, way | if without { WITHOUT } else { 0 })
+                    let cells = keys.chunk_by(|a, b| a >> shift == b >> shift);
+                    let cells: Vec<_> =
+                        cells.map(|cell| (cell[0] >> shift << shift, cell.len() as u64)).collect();
+                    counted(self.len(), (keys.len() == self.len()).then_some(&cells), way)
                 })
             })
             .collect()
     }
 
-    fn counted(&self, keys: &[u64], way: u8) -> Vec<u8> {
-        let mut out = AVec::new_in(Global);
-        let mut w = Writer::new(&mut out, VERSION);
-        [COUNTS, way, 0].iter().for_each(|byte| w.u8(*byte));
-        [self.len() as u32, 0, 0].iter().for_each(|n| w.u32(*n));
-        for group in keys.chunk_by(|a, b| a >> 8 == b >> 8) {
-            w.varint(group[0] >> 36);
-            w.varint(group[0] >> 8 & u64::from(CODES - 1));
-            if way == 0 {
-                w.varint(group.len() as u64);
-                continue;
+    /// What [`counts`](Self::counts) gives for a date that was counted as `base`, by column, lost the rows of `lost`
+    /// and gained these. `None` where that cannot be told without all rows: a column was left out.
+    ///
+    /// # Errors
+    /// Bytes that are no counts, or none of these rows.
+    pub fn counts_since<T: AsRef<[u8]>>(
+        &self,
+        base: &[[T; 2]],
+        lost: &Self,
+    ) -> Result<Option<Vec<[Vec<u8>; 2]>>, Corrupt> {
+        const WRONG: Corrupt = Corrupt::Malformed("counts that lack rows");
+        let mut counts = Vec::with_capacity(base.len());
+        for (column, ways) in base.iter().enumerate() {
+            let mut both = [vec![], vec![]];
+            for ((way, shift), (bytes, out)) in
+                [(0, 8), (BY_SLOT, 0)].into_iter().zip(ways.iter().zip(&mut both))
+            {
+                let bytes = bytes.as_ref();
+                let mut cells: BTreeMap<u64, u64> = BTreeMap::new();
+                let whole = each_cell(bytes, |cell| {
+                    cells.insert(key(cell.code, cell.event, cell.slot.into()), cell.rows);
+                })?;
+                let head = header::<HEADER>(bytes, COUNTS)?;
+                if !whole || head[2] != way {
+                    return Ok(None);
+                }
+                for (code, event, time) in self.each(column) {
+                    if code.max(event) >= CODES {
+                        return Ok(None);
+                    }
+                    *cells.entry(key(code, event, slot_of(time)) >> shift << shift).or_default() += 1;
+                }
+                for (code, event, time) in lost.each(column) {
+                    let cell = key(code, event, slot_of(time)) >> shift << shift;
+                    let left = cells.get(&cell).and_then(|rows| rows.checked_sub(1)).ok_or(WRONG)?;
+                    if left == 0 {
+                        cells.remove(&cell)
+                    } else {
+                        cells.insert(cell, left)
+                    };
+                }
+                let rows = (word(head, 4) as usize + self.len()).checked_sub(lost.len()).ok_or(WRONG)?;
+                *out = counted(rows, Some(&cells.into_iter().collect::<Vec<_>>()), way);
             }
-            w.varint(group.chunk_by(|a, b| a == b).count() as u64);
-            let mut before = 0;
-            for cell in group.chunk_by(|a, b| a == b) {
-                let slot = cell[0] & 0xff;
-                w.varint(slot - before);
-                w.varint(cell.len() as u64);
-                before = slot;
-            }
+            counts.push(both);
         }
-        let mut out = out.to_vec();
-        super::seal(&mut out);
-        out
+        Ok(Some(counts))
     }
+}
+
+fn slot_of(time: i64) -> u64 {
+    (time.rem_euclid(DAY) / SLOT) as u64
+}
+
+fn key(code: u32, event: u32, slot: u64) -> u64 {
+    u64::from(code) << 36 | u64::from(event) << 8 | slot
+}
+
+/// Counts of so many rows by cell, which are left out where they are many, or not known.
+fn counted(rows: usize, cells: Option<&Vec<(u64, u64)>>, way: u8) -> Vec<u8> {
+    let cells = cells.filter(|cells| cells.len() <= (rows / 4).max(1000));
+    let mut out = AVec::new_in(Global);
+    let mut w = Writer::new(&mut out, VERSION);
+    [COUNTS, way | if cells.is_none() { WITHOUT } else { 0 }, 0].iter().for_each(|byte| w.u8(*byte));
+    [rows as u32, 0, 0].iter().for_each(|n| w.u32(*n));
+    for group in cells.map_or(&[][..], |cells| cells).chunk_by(|a, b| a.0 >> 8 == b.0 >> 8) {
+        w.varint(group[0].0 >> 36);
+        w.varint(group[0].0 >> 8 & u64::from(CODES - 1));
+        if way == BY_SLOT {
+            w.varint(group.len() as u64);
+        }
+        let mut before = 0;
+        for (cell, rows) in group {
+            if way == BY_SLOT {
+                w.varint((cell & 0xff) - before);
+                before = cell & 0xff;
+            }
+            w.varint(*rows);
+        }
+    }
+    let mut out = out.to_vec();
+    super::seal(&mut out);
+    out
 }
 
 /// Hands out the cells, ascending; false if the column was left without any. By date, a cell is all of it.
@@ -169,7 +229,6 @@ impl Numbers<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
     fn builder(rows: &[(i64, u32, u32, u32)]) -> Builder {
         let mut builder = Builder::new(2);
@@ -186,6 +245,25 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn rows_that_come_and_go_leave_what_counting_all_gives(
+            kept in rows(), lost in rows(), gained in rows()
+        ) {
+            let all = |more: &[(i64, u32, u32, u32)]| builder(&[&kept, more].concat()).counts(());
+            let since = builder(&gained).counts_since(&all(&lost), &builder(&lost)).unwrap();
+            let left_out = [all(&lost), all(&gained)].iter().any(|counts| {
+                counts.iter().flatten().any(|bytes| each_cell(bytes, |_| ()) == Ok(false))
+            });
+            match since {
+                Some(counts) => prop_assert_eq!(counts, all(&gained)),
+                None => prop_assert!(left_out),
+            }
+            if !lost.is_empty() {
+                let none = builder(&[]).counts_since(&builder(&[]).counts(()), &builder(&lost));
+                prop_assert!(none.is_err());
+            }
+        }
 
         #[test]
         fn cells_are_the_rows_and_their_order_leaves_no_trace(

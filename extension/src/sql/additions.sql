@@ -175,7 +175,8 @@ COMMENT ON FUNCTION tidemark_internal.pending(text, date) IS
 refresh has taken yet, as the calling query sees it. NULL when they do not
 say so, or not only that.';
 
-CREATE FUNCTION tidemark_internal.source_state(model tidemark_internal.models, event_date date) RETURNS json
+CREATE FUNCTION tidemark_internal.source_state(model tidemark_internal.models, event_date date, counted boolean)
+RETURNS json
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -184,21 +185,23 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN tidemark_internal.execute_as_owner(model.target, format(
-        'SELECT json_build_object(''rows'', (SELECT count(*) FROM %s AS s WHERE s.event_date = $1) - p.n,
+        'SELECT json_build_object(''rows'', CASE WHEN %s
+                                      THEN (SELECT count(*) FROM %s AS s WHERE s.event_date = $1) - p.n END,
                                   ''seen'', CASE p.n WHEN 0 THEN tidemark_internal.current_seen() END)
            FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p',
-        (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name), model.name), event_date);
+        counted, (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = model.name), model.name),
+        event_date);
 EXCEPTION WHEN OTHERS THEN
     -- The owner may read less of the source than all its rows: a recompute goes without.
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) IS
+COMMENT ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date, boolean) IS
 'Part of tidemark.refresh: how many rows of a date the only source of a model
-holds but for those of which marks wait, and if none does, which
-transactions are seen: what is stored then comes of all of them. NULL where
-that is not known, or the model cannot merge (any more).';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date) FROM PUBLIC;
+holds but for those of which marks wait, unless they are not counted. And if
+none waits, which transactions are seen: what is stored then comes of all of
+them. NULL where that is not known, or the model cannot merge (any more).';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.source_state(tidemark_internal.models, date, boolean) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.rows_added(relation oid, added_by text[], first_row tid, most integer) RETURNS tid[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 AS 'MODULE_PATHNAME', 'tidemark_rows_added';

@@ -8,6 +8,7 @@ DECLARE
     m tidemark_internal.models;
     reason text;
     additions text;
+    timeline boolean;
 BEGIN
     SELECT * INTO STRICT m FROM tidemark_internal.models x WHERE x.name = note_ways.model;
     BEGIN
@@ -29,9 +30,10 @@ BEGIN
             USING ERRCODE = '42P17', HINT = 'Rows with one value of the column must not depend on rows of the source '
                 'with others. Write the query so that each level keeps the column, or leave scope out.';
     END IF;
+    timeline := EXISTS (SELECT FROM tidemark_internal.timelines t WHERE t.name = m.name) AND additions IS NOT NULL;
     UPDATE tidemark_internal.models x
        SET ways = CASE WHEN additions IS NOT NULL THEN ARRAY[additions] ELSE '{}' END
-                  || CASE WHEN m.scope IS NOT NULL THEN ARRAY['scope'] ELSE '{}' END || ARRAY['recompute'],
+                  || CASE WHEN m.scope IS NOT NULL OR timeline THEN ARRAY['scope'] ELSE '{}' END || ARRAY['recompute'],
            other_ways = nullif(concat_ws('; ',
                CASE WHEN additions IS DISTINCT FROM 'append'
                     THEN 'append: its rows do not each come from one row of its only source, with columns of the '
@@ -39,7 +41,7 @@ BEGIN
                CASE WHEN additions IS NULL
                     THEN 'merge: they are not groups of rows of its only source, with sums, counts, the least, the '
                          'greatest and sketches' END,
-               CASE WHEN m.scope IS NULL THEN 'scope: create_model was given none' END), '')
+               CASE WHEN m.scope IS NULL AND NOT timeline THEN 'scope: create_model was given none' END), '')
      WHERE x.name = m.name;
     IF m.scope IS NOT NULL THEN
         PERFORM tidemark_internal.execute_as_owner(m.target,

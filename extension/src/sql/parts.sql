@@ -7,6 +7,10 @@
 -- a snapshot, less the transactions whose marks still waited under it. That is all there is to say, since rows and
 -- their mark come in one transaction. What came without a mark is found by counting, as with other models.
 --
+-- Where rows of some persons changed, their slices are made of what is stored of everybody else and of their rows. What
+-- the date saw stays what it was: of rows that were added since, only those are among theirs whose mark is set aside
+-- with this one, and it names them, too.
+--
 -- Few parts are kept: eight that are alike become one, and when those of a date hold more than an eighth of what its
 -- slices do, they become slices. So an event is written about ten times, however many rounds a day has.
 
@@ -67,6 +71,18 @@ COMMENT ON FUNCTION tidemark_internal.timeline_merged(regclass, integer, integer
 them as slices if that is 0, as if no row had come later. more: so many
 properties are added, which are NULL.';
 
+CREATE FUNCTION tidemark_internal.timeline_scoped(target regclass, row_view regclass, codes regclass,
+    properties integer, bits integer, event_date date, persons text[], but xid[])
+RETURNS TABLE (event_date date, property smallint, slice integer, part integer, events integer, persons integer,
+               data tidemark.timeline)
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100 AS 'MODULE_PATHNAME', 'tidemark_timeline_scoped';
+COMMENT ON FUNCTION tidemark_internal.timeline_scoped(regclass, regclass, regclass, integer, integer, date, text[],
+    xid[]) IS
+'Part of a refresh of a timeline where rows of some persons changed: what of
+a date is to be written, slices, parts and counts. It is put together of
+what is stored of everybody else and of their rows, but those that some
+transactions added. data is NULL for rows that are no longer there.';
+
 CREATE FUNCTION tidemark_internal.timeline_statement(model text, kind text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE COST 100
 SET search_path = pg_catalog, pg_temp
@@ -83,6 +99,28 @@ BEGIN
             format('SELECT tidemark_internal.timeline_append(%L, %L, %L, %L, %s, %s, $1, $3::pg_catalog.xid[],
                         tidemark_internal.places(%s, $1, $3), tidemark_internal.seen(%L, $1), %L)',
                    t.name, t.target, t.row_view, t.codes, t.n, t.bits, t.source::oid, t.name, kind = 'append and count')
+        WHEN kind = 'scope' THEN
+            -- What was added and is still to be appended must not be there already.
+            format('WITH made AS MATERIALIZED (
+                        SELECT * FROM tidemark_internal.timeline_scoped(%1$L, %2$L, %3$L, %4$s, %5$s, $1, $3,
+                            tidemark_internal.waiting_additions(%6$L, $1))),
+                    gone AS (
+                        DELETE FROM %7$s AS t USING made AS m
+                         WHERE m.data IS NULL AND t.slice = m.slice AND t.event_date = $1 AND t.property = m.property
+                           AND t.part = m.part
+                        RETURNING 1),
+                    put AS (
+                        INSERT INTO %7$s AS t (event_date, property, slice, part, events, persons, data)
+                        SELECT m.event_date, m.property, m.slice, m.part, m.events, m.persons, m.data FROM made AS m
+                         WHERE m.data IS NOT NULL
+                            ON CONFLICT (slice, event_date, property, part) DO UPDATE
+                           SET events = excluded.events, persons = excluded.persons, data = excluded.data
+                         WHERE t.persons <> excluded.persons OR t.data OPERATOR(tidemark.<>) excluded.data
+                        RETURNING t.xmax = 0 AS new)
+                    SELECT json_build_object(%8$L, count(*) FILTER (WHERE new), %9$L, count(*) FILTER (WHERE NOT new),
+                        %10$L, (SELECT count(*) FROM gone), %11$L, 0, %12$L, 0) FROM put',
+                   t.target, t.row_view, t.codes, t.n, t.bits, t.name, t.target, 'inserted', 'updated', 'deleted',
+                   'surplus', 'elsewhere')
         WHEN kind = 'compare' THEN
             format('SELECT json_build_object(
                         %L, count(*) FILTER (WHERE s.slice IS NULL), %L, count(*) FILTER (WHERE q.slice IS NULL),
@@ -98,8 +136,8 @@ END
 $$;
 COMMENT ON FUNCTION tidemark_internal.timeline_statement(text, text) IS
 'Part of tidemark_internal.model_statement: the statement of a timeline for
-append and compare, which do not look at its rows one by one. NULL for other
-models and kinds.';
+append, scope and compare, which do not look at its rows one by one. NULL
+for other models and kinds.';
 
 CREATE FUNCTION tidemark_internal.timeline_append(model text, target regclass, row_view regclass, codes regclass,
     properties integer, bits integer, event_date date, added_by xid[], places tid[], seen bytea, counted boolean)

@@ -273,14 +273,16 @@ BEGIN
                     ELSE tidemark_internal.execute_as_owner(model.target, statement, event_date, added_by) END::json;
                 -- What is seen beyond the marks is still to come; but persons are computed with all that is seen.
                 seen := CASE way WHEN 'append' THEN coalesce((result ->> 'seen')::bytea, known.seen)
-                                 WHEN 'merge' THEN known.seen END;
+                                 WHEN 'merge' THEN known.seen
+                                 ELSE CASE WHEN 'append' = ANY (model.ways) THEN known.seen END END;
                 IF way <> 'append' THEN
                     began := clock_timestamp();
                 END IF;
                 IF 'merge' = ANY (model.ways) THEN
                     source_rows := known.source_rows + CASE way WHEN 'merge' THEN added END;
                     IF way = 'scope' OR counted OR source_rows IS NULL THEN
-                        state := tidemark_internal.source_state(model, event_date);
+                        -- Of how many rows what is stored comes, a merge finds out that asks.
+                        state := tidemark_internal.source_state(model, event_date, counted OR way <> 'scope');
                         seen := coalesce(seen, (state ->> 'seen')::bytea);
                         IF (state ->> 'rows')::bigint <> source_rows THEN
                             RAISE EXCEPTION 'not as expected' USING ERRCODE = 'TM002';
@@ -370,7 +372,7 @@ BEGIN
                   HINT = 'event_date is a generated column of the table; the query must compute it in the same way.';
     END IF;
     IF 'merge' = ANY (model.ways) THEN
-        state := tidemark_internal.source_state(model, event_date);
+        state := tidemark_internal.source_state(model, event_date, true);
         seen := CASE WHEN state IS NOT NULL THEN coalesce(seen, (state ->> 'seen')::bytea) END;
         source_rows := state ->> 'rows';
     ELSIF 'append' = ANY (model.ways) THEN

@@ -151,9 +151,11 @@ BEGIN
         SELECT * INTO m FROM tidemark_internal.models x WHERE x.name = candidate FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         refreshed_model := candidate;
-        SELECT min(r.scope_source), bool_or(r.scope_since IS NOT NULL) INTO touched, timed
+        -- The column by which most of its readers are scoped; the others recompute.
+        SELECT r.scope_source, bool_or(r.scope_since IS NOT NULL) INTO touched, timed
           FROM tidemark_internal.model_sources s JOIN tidemark_internal.models r ON r.name = s.model
-         WHERE s.source = m.target HAVING count(DISTINCT r.scope_source) = 1;
+         WHERE s.source = m.target AND r.scope_source IS NOT NULL
+         GROUP BY r.scope_source ORDER BY count(*) DESC, r.scope_source LIMIT 1;
         FOR day IN SELECT * FROM tidemark_internal.dates_to_refresh(candidate, skip, most) LOOP
             refreshed_date := coalesce(day::text, 'every date');
             error := NULL;

@@ -281,6 +281,8 @@ BEGIN
     INSERT INTO tidemark_internal.timelines
     VALUES (name, source, row_view::regclass, live_rows::regclass, code_table::regclass, person, event_type, event_time,
             properties, bits);
+    -- Marks of persons are by this column; the table itself has none of persons.
+    UPDATE tidemark_internal.models m SET scope_source = person WHERE m.name = create_timeline.name;
     PERFORM tidemark_internal.note_ways(name);
     RETURN name::regclass;
 END

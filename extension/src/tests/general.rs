@@ -17,7 +17,7 @@ mod tests {
         mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_columns, note_maintenance, note_ways,
         pass_on, rebuild_timeline, record_maintenance, refresh_date, refresh_materialized_view_step, refresh_step,
         remake_timeline, reopen_date, restore_partition, retire_step, rows_added, set_retired, set_watermark_policy,
-        source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode,
+        source_state, start_maintenance, start_refresh, take_step, timeline_append, timeline_encode, timeline_scoped,
         timeline_to_change, track_changes,
         try_step,
         unmanage_partitions, untrack_changes";

@@ -85,7 +85,8 @@ pub fn finish(builders: BTreeMap<i32, Builder>, bits: u32) -> impl Iterator<Item
         .flat_map(move |(date, builder)| slices(builder, bits).map(move |slice| (date, slice)))
 }
 
-fn slices(builder: Builder, bits: u32) -> impl Iterator<Item = Encoded> {
+/// The slices of one date, made one by one.
+pub fn slices(builder: Builder, bits: u32) -> impl Iterator<Item = Encoded> {
     let limit = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
     builder.finish(bits, Interrupts).map(move |slice| slice.or_raise(limit, "cannot encode a date"))
 }
@@ -143,7 +144,7 @@ pg_function! {
         if !is_reading() {
             contained(|| learn(codes, &dictionaries));
         }
-        give(&Given::of_call(fcinfo), part, builders, bits);
+        give(Given::of_call(fcinfo), part, builders, bits);
         None
     }
 }
@@ -160,44 +161,83 @@ pub fn counts_of(column: usize, by_slot: bool) -> i32 {
 ///
 /// # Safety
 /// The rows must be those of a function that returns such.
-pub unsafe fn give(rows: &Given, part: i32, builders: BTreeMap<i32, Builder>, bits: u32) {
-    let mut memory = PgMemoryContexts::new("tidemark slice");
-    // SAFETY: see above; nothing of the memory is in use when it is reset.
-    let mut put = |date: i32, property: i32, [slice, events, persons]: [usize; 3], bytes: &[u8]| unsafe {
-        memory.switch_to(|_| {
-            rows.put([
-                Some(Datum::from(date)),
-                Some(Datum::from(property as i16)),
-                Some(Datum::from(slice as i32)),
-                Some(Datum::from(part)),
-                Some(Datum::from(events as i32)),
-                Some(Datum::from(persons as i32)),
-                Some(args::make_varlena(bytes)),
-            ]);
-        });
-        memory.reset();
-    };
+pub unsafe fn give(rows: Given, part: i32, builders: BTreeMap<i32, Builder>, bits: u32) {
+    let mut giver = Giver::new(rows, 0);
     for (date, builder) in builders {
+        giver.date = date;
+        giver.date(part, builder, bits);
+    }
+}
+
+/// Gives rows of a date, one after the other.
+pub struct Giver {
+    rows: Given,
+    date: i32,
+    memory: PgMemoryContexts,
+}
+
+impl Giver {
+    pub fn new(rows: Given, date: i32) -> Self {
+        Self { rows, date, memory: PgMemoryContexts::new("tidemark slice") }
+    }
+
+    fn put(&mut self, part: i32, property: i32, of: [usize; 3], bytes: Option<&[u8]>) {
+        let Self { rows, date, memory } = self;
+        // SAFETY: nothing of the memory is in use when it is reset.
+        unsafe {
+            memory.switch_to(|_| {
+                rows.put([
+                    Some(Datum::from(*date)),
+                    Some(Datum::from(property as i16)),
+                    Some(Datum::from(of[0] as i32)),
+                    Some(Datum::from(part)),
+                    Some(Datum::from(of[1] as i32)),
+                    Some(Datum::from(of[2] as i32)),
+                    bytes.map(args::make_varlena),
+                ]);
+            });
+            memory.reset();
+        }
+    }
+
+    /// All values of a slice.
+    pub fn slice(&mut self, part: i32, slice: &Encoded) {
+        let of = [slice.slice as usize, slice.rows, slice.persons];
+        for (property, bytes) in (0..).zip(std::iter::once(&slice.core).chain(&slice.properties)) {
+            self.put(part, property, of, Some(bytes));
+        }
+    }
+
+    /// A row that is no longer there, without a value.
+    pub fn gone(&mut self, part: i32, slice: u32, property: i32) {
+        self.put(part, property, [slice as usize, 0, 0], None);
+    }
+
+    /// Counts of a part by column.
+    pub fn counts(&mut self, part: i32, rows: usize, persons: usize, counts: &[[Vec<u8>; 2]]) {
+        for (column, ways) in counts.iter().enumerate() {
+            for (by_slot, bytes) in [false, true].into_iter().zip(ways) {
+                let bytes = (rows > 0).then_some(&bytes[..]);
+                self.put(part, counts_of(column, by_slot), [0, rows, persons], bytes);
+            }
+        }
+    }
+
+    /// Everything that was added, as a part.
+    pub fn date(&mut self, part: i32, builder: Builder, bits: u32) {
         let counts = contained(|| builder.counts(Interrupts));
         let (rows, mut persons) = (builder.len(), 0);
         let mut slices = slices(builder, bits);
         while let Some(slice) = contained(|| slices.next()) {
-            let of = [slice.slice as usize, slice.rows, slice.persons];
-            for (property, bytes) in (0..).zip(std::iter::once(&slice.core).chain(&slice.properties)) {
-                put(date, property, of, bytes);
-            }
+            self.slice(part, &slice);
             persons += slice.persons;
         }
-        for (column, ways) in counts.iter().enumerate() {
-            for (by_slot, bytes) in [false, true].into_iter().zip(ways) {
-                put(date, counts_of(column, by_slot), [0, rows, persons], bytes);
-            }
-        }
+        self.counts(part, rows, persons, &counts);
     }
 }
 
 /// Stores the codes that are new.
-fn learn(codes: Oid, dictionaries: &[Dictionary]) {
+pub fn learn(codes: Oid, dictionaries: &[Dictionary]) {
     let (mut properties, mut numbers, mut texts) = (vec![], vec![], vec![]);
     for (dictionary, property) in dictionaries.iter().zip(0i32..) {
         for (code, text) in dictionary.new_texts() {

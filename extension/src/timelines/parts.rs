@@ -124,7 +124,7 @@ pg_function! {
         drop(stored);
         let builder = contained(|| builder.with_more(more));
         let builders = if builder.is_empty() { BTreeMap::new() } else { BTreeMap::from([(date, builder)]) };
-        give(&Given::of_call(fcinfo), first, builders, bits);
+        give(Given::of_call(fcinfo), first, builders, bits);
         None
     }
 }

@@ -317,7 +317,8 @@ fn at_rest(race: &Race<'_>) {
         .query_one(
             "SELECT count(*) FILTER (WHERE way = 'scope'), count(*) FILTER (WHERE way = 'append'),
                     count(*) FILTER (WHERE way = 'merge'), count(*),
-                    (SELECT count(*) FROM identity.changes)
+                    (SELECT count(*) FROM identity.changes),
+                    count(*) FILTER (WHERE model = 'race.timeline' AND way = 'scope')
                FROM tidemark.refresh_log",
             &[],
         )
@@ -328,6 +329,7 @@ fn at_rest(race: &Race<'_>) {
         r.appended = ways.get(1);
         r.merged = ways.get(2);
         r.refreshed = ways.get(3);
+        r.parts = ways.get(5);
         r.known = ways.get::<_, i64>(4) as u64;
         r.events = all.len() as u64;
     });
