@@ -103,7 +103,7 @@ COMMENT ON COLUMN loader.batches.n_loaded IS 'Now in bronze.events';
 COMMENT ON COLUMN loader.batches.n_duplicate IS 'Same event_id on the same date as one loaded before';
 COMMENT ON COLUMN loader.batches.n_late IS 'Later than the allowed lateness and diverted';
 COMMENT ON COLUMN loader.batches.n_dead IS 'Now in loader.dead_letters';
-COMMENT ON COLUMN loader.batches.n_filtered IS 'Skipped on purpose, such as empty lines';
+COMMENT ON COLUMN loader.batches.n_filtered IS 'Skipped on purpose: empty lines, and events of who was erased';
 COMMENT ON COLUMN loader.batches.n_tombstone IS 'Kafka records without a value';
 COMMENT ON COLUMN loader.batches.bytes IS 'Size of the values read, in bytes';
 COMMENT ON COLUMN loader.batches.min_event_time IS 'Earliest event time written; NULL when none was';

@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod options;
 pub mod output;
 pub mod pause;
+pub mod person;
 pub mod status;
 
 // What talks to Kafka, or stands in for it.
@@ -97,6 +98,8 @@ pub enum Command {
     Maintain(maintain::Args),
     /// Look at events that could not be loaded, try them again, export or discard them
     DeadLetters(dead_letters::Args),
+    /// Hand out or erase everything that is known of a person
+    Person(person::Args),
     /// Show the positions of pipelines, or move them
     Offsets(offsets::Args),
     /// Load a stretch of a topic once more, into bronze.events or another table
@@ -168,6 +171,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Resume(args) => pause::resume(args).await,
             Command::Maintain(args) => maintain::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Person(args) => person::run(args).await,
             Command::Offsets(args) => offsets::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Status(args) => status::run(args).await,

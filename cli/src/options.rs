@@ -11,6 +11,7 @@ use tidemark_loader::event::envelope::mapping::{
     Description, Format, Noted, Part, Source as Place, parse_part,
 };
 use tidemark_loader::event::fingerprint;
+use tidemark_loader::event::suppression::Keys;
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
 use tidemark_loader::postgres::connection;
@@ -121,6 +122,12 @@ pub fn target(config: &Config) -> Result<Target> {
     Ok(target)
 }
 
+/// The keys of the suppression list.
+pub fn suppression(config: &Config) -> Result<Option<Keys>> {
+    let keys = Keys::parse(config.get("erasure.key").unwrap_or_default());
+    keys.map_err(|why| wrong(config, "erasure.key", why, "make one: openssl rand -hex 32"))
+}
+
 /// What reads events.
 pub fn encoder(config: &Config) -> Result<Encoder> {
     let members = config.list("dedupe.fingerprint_exclude");
@@ -132,6 +139,7 @@ pub fn encoder(config: &Config) -> Result<Encoder> {
         .with_format(format(config)?)
         .with_mapping(Noted::of(&mapping(config)?, &parts(config)?))
         .with_dedupe(choice(config, "dedupe.mode")?)
+        .with_suppression(suppression(config)?)
         .with_fingerprint(mapping(config)?.fingerprint(members)))
 }
 

@@ -18,6 +18,7 @@ pub mod event {
     pub mod envelope;
     pub mod fingerprint;
     pub mod screen;
+    pub mod suppression;
     pub mod time;
     pub mod zone;
 }

@@ -185,7 +185,7 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN tidemark_internal.execute_as_owner(model.target, format(
-        'SELECT json_build_object(''rows'', CASE WHEN %s
+        'SELECT json_build_object(''rows'', CASE WHEN %L
                                       THEN (SELECT count(*) FROM %s AS s WHERE s.event_date = $1) - p.n END,
                                   ''seen'', CASE p.n WHEN 0 THEN tidemark_internal.current_seen() END)
            FROM (SELECT tidemark_internal.pending(%L, $1) AS n OFFSET 0) AS p',

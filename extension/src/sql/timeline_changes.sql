@@ -181,6 +181,28 @@ $$;
 COMMENT ON FUNCTION tidemark_internal.forget_values(oid, text) IS
 'The work behind tidemark.forget_values.';
 
+CREATE FUNCTION tidemark.forget_statistics(relation regclass) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.forget_statistics(regclass) IS
+'Deletes what Postgres has gathered of the values of a table: ANALYZE keeps
+them where a table has become empty. For erasing somebody; ANALYZE the table
+afterwards. 42501: the caller has not the rights of its owner; 42P01: there
+is no such table.';
+
+CREATE FUNCTION tidemark_internal.forget_statistics(caller oid, relation regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tidemark_internal.check_may_act_as(caller, relation);
+    DELETE FROM pg_statistic s WHERE s.starelid = forget_statistics.relation;
+    DELETE FROM pg_statistic_ext_data d USING pg_statistic_ext e
+     WHERE e.oid = d.stxoid AND e.stxrelid = forget_statistics.relation;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.forget_statistics(oid, regclass) IS
+'The work behind tidemark.forget_statistics.';
+
 CREATE FUNCTION tidemark.declare_personal(source regclass, properties text[]) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'tidemark_act';
 COMMENT ON FUNCTION tidemark.declare_personal(regclass, text[]) IS

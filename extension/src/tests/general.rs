@@ -12,7 +12,7 @@ mod tests {
         current_xid, date_marks, declare_personal, detach_refused, distribute_dirty, drop_live_view, drop_model,
         drop_step, drop_timeline, ensure_partitions, execute_as, execute_as_owner, execute_for_persons,
         execute_contained, find_added,
-        forget_missing_tables, forget_values, keep_places, lock_registrations, lock_retired, lock_settings,
+        forget_missing_tables, forget_statistics, forget_values, keep_places, lock_registrations, lock_retired, lock_settings,
         maintenance_step, manage_materialized_view, manage_partitions, mark_all_dates, mark_changes, mark_dirty,
         mark_loaded, mark_persons, mark_replicated, mark_truncate, note_attempt, note_columns, note_maintenance, note_ways,
         pass_on, rebuild_timeline, record_maintenance, refresh_date, refresh_materialized_view_step, refresh_step,

@@ -17,6 +17,7 @@ use crate::event::dedupe::Dedupe;
 use crate::event::envelope::mapping::{Format, Noted};
 use crate::event::envelope::{self, Coordinates, Limits};
 use crate::event::fingerprint::Fingerprint;
+use crate::event::suppression::{self, Keys};
 use crate::event::time::{self, Micros};
 use crate::event::time::{LatePolicy, lateness};
 
@@ -29,6 +30,7 @@ pub struct Encoder {
     dedupe: Dedupe,
     fingerprint: Fingerprint,
     floor: Option<Arc<AtomicI64>>,
+    suppression: Option<Arc<Keys>>,
 }
 
 /// What a batch has had so far.
@@ -49,7 +51,14 @@ impl Encoder {
             dedupe: Dedupe::default(),
             fingerprint: Fingerprint::default(),
             floor: None,
+            suppression: None,
         }
+    }
+
+    /// Makes it hash ids under these keys, so that those of who was erased can be found.
+    pub fn with_suppression(mut self, keys: Option<Keys>) -> Self {
+        self.suppression = keys.map(Arc::new);
+        self
     }
 
     /// Makes it accept nothing from before this time either, which may move while it works.
@@ -103,6 +112,8 @@ impl Encoder {
             tombstones: 0,
             repeats: HashMap::new(),
             heirs: Vec::new(),
+            suppression: self.suppression.clone(),
+            people: Vec::new(),
             // The ledger knows ids only, so what they say must not matter within a batch either.
             id_alone: self.dedupe == Dedupe::IdWindow,
             raw: RawBatch::default(),
@@ -152,6 +163,11 @@ impl Encoder {
                             break;
                         }
                         Err(rejection) => {
+                            if let Some(keys) = &self.suppression {
+                                let words = suppression::words(raw.value(record));
+                                let hashes = words.flat_map(|word| keys.hashes(word));
+                                batch.people.extend(hashes.map(|hash| (hash, index)));
+                            }
                             let (event_id, event_time, event_type) = raw.known(record);
                             batch.dead.push(Dead {
                                 record: index,
@@ -238,6 +254,11 @@ impl Encoder {
             seen.dates.insert(day);
         }
         let hash = hash.unwrap_or_else(|| self.fingerprint.of(value));
+        if let Some(keys) = &self.suppression {
+            let ids = [&event.user_id, &event.anonymous_id].into_iter().flatten();
+            let hashes = ids.flat_map(|id| keys.hashes(id.as_bytes()));
+            batch.people.extend(hashes.map(|hash| (hash, index)));
+        }
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record, hash, value.len()).map_err(|what| {
             batch.encoded.truncate(start);

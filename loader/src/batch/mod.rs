@@ -6,7 +6,8 @@ mod encoder;
 mod raw;
 mod repeats;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use self::repeats::Repeat;
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::envelope::mapping::Noted;
 use crate::event::envelope::sha256;
+use crate::event::suppression::Keys;
 use crate::event::time::{DAY_US, Micros};
 
 /// How many events ended how, and what records were none. A record that holds several events counts as so many.
@@ -149,6 +151,9 @@ pub struct Batch {
     repeats: HashMap<usize, Vec<Repeat>>,
     /// Those of them that are to be written in its place.
     heirs: Vec<Repeat>,
+    suppression: Option<Arc<Keys>>,
+    /// Under its keys the ids of each record; of one that cannot be read, all that may be one.
+    people: Vec<(Uuid, usize)>,
     /// Whether a repeated id is a duplicate whatever the event says.
     id_alone: bool,
     /// What did not go into the batch any more: it would have had more than [`MAX_DATES`].
@@ -216,6 +221,36 @@ impl Batch {
         first.more = more || rest.is_some();
         let rest = rest.map(|rest| Batch { more, ..encoder.encode(rest) });
         (first, rest)
+    }
+
+    /// The keys of the suppression list that are known here, as the list names them.
+    pub fn keys(&self) -> Vec<Uuid> {
+        self.suppression.as_ref().map_or(Vec::new(), |keys| keys.names())
+    }
+
+    /// The ids of its records, each once, as the suppression list has them.
+    pub fn people(&self) -> HashSet<Uuid> {
+        self.people.iter().map(|(hash, _)| *hash).collect()
+    }
+
+    /// Takes records with one of these ids out: they are not wanted.
+    pub fn suppress(&mut self, listed: &HashSet<Uuid>) {
+        let listed = self.people.iter().filter(|(hash, _)| listed.contains(hash));
+        let gone: HashSet<usize> = listed.map(|(_, record)| *record).collect();
+        let Self { raw, rows, late, dead, heirs, repeats, filtered, .. } = self;
+        let mut stays = |record: usize| {
+            let stays = !gone.contains(&record);
+            if !stays {
+                raw.records[record].kind = RecordKind::Filtered;
+                *filtered += 1;
+            }
+            stays
+        };
+        rows.retain(|row| stays(row.record));
+        late.retain(|row| stays(row.record));
+        dead.retain(|dead| stays(dead.record));
+        heirs.retain(|heir| !gone.contains(&heir.row.record));
+        repeats.retain(|leader, _| !gone.contains(leader));
     }
 
     /// Exchanges the rows with the late ones, so that what writes the one writes the other.

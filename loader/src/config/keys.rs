@@ -246,6 +246,13 @@ pub const KEYS: &[Key] = &[
          replaces what the mapping says about these fields",
     ),
     key(
+        "erasure.key",
+        Kind::Secret,
+        "",
+        "Key of the suppression list, of 16 bytes or more: who was erased (`tidemark erase`) is not loaded again. \
+         Several, one a line, while it changes; the first one is for new entries",
+    ),
+    key(
         "fencing.terminate_previous_backend",
         Kind::Choice(&["true", "false"]),
         "false",

@@ -197,7 +197,8 @@ impl Sink {
                     return Err(SinkError::WentBack(why));
                 }
                 Failure::NoPartition => continue,
-                Failure::Suppressed(rows) => return Err(SinkError::Fatal(self.target.suppressed(rows))),
+                Failure::TakenAway(rows) => return Err(SinkError::Fatal(self.target.taken_away(rows))),
+                Failure::NoKey => return Err(SinkError::Fatal(self.target.no_key())),
                 Failure::Postgres(error) => error,
             };
             let situation = if failures == 0 { Situation::Batch } else { Situation::BatchAgain };

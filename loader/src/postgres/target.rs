@@ -80,10 +80,17 @@ impl Target {
     }
 
     /// What became of rows that Postgres neither wrote nor refused.
-    pub fn suppressed(&self, rows: u64) -> Error {
+    pub fn taken_away(&self, rows: u64) -> Error {
         let why = format!("a trigger took {rows} rows of a batch away, so nothing of it is written");
         let next =
             "drop the BEFORE INSERT triggers of the table and its partitions; tidemark check names them";
+        Error::new(Kind::Config, format!("cannot load into {}", self.name), why, next)
+    }
+
+    /// Why nothing is loaded without the key of the suppression list.
+    pub fn no_key(&self) -> Error {
+        let why = "persons were erased, and the key by which they would be known again is not given here";
+        let next = "give the loader the key that tidemark erase had: erasure.key_file, or TIDEMARK__ERASURE__KEY_FILE";
         Error::new(Kind::Config, format!("cannot load into {}", self.name), why, next)
     }
 

@@ -4,6 +4,7 @@
 mod rows;
 
 use tokio_postgres::{Client, Error as PgError};
+use uuid::Uuid;
 
 use self::rows::{Place, RowWriter};
 use crate::batch::Statistics;
@@ -65,7 +66,9 @@ pub enum Failure {
     /// Nobody has, but Postgres does not know any more what it had committed.
     WentBack(String),
     /// So many rows were neither written nor refused.
-    Suppressed(u64),
+    TakenAway(u64),
+    /// There is a suppression list, and not its key.
+    NoKey,
 }
 
 impl From<PgError> for Failure {
@@ -113,6 +116,7 @@ pub async fn run(
     {
         return Err(Failure::Fenced);
     }
+    leave_out_erased(cx, batch).await?;
     let mut noted = None;
     if cx.target.dedupe == Dedupe::IdWindow && !(batch.rows.is_empty() && batch.late.is_empty()) {
         noted = Some(ledger::take_seen_out(cx.client, cx.target, batch).await?);
@@ -154,6 +158,26 @@ pub async fn run(
         return Err(lost.map_or(Failure::Fenced, Failure::WentBack));
     }
     Ok(Written { batch_id, counts, path })
+}
+
+/// Takes out who is on the suppression list. Whoever puts somebody on it, and erases what is there, holds the table of
+/// keys alone until that is committed: so nobody comes in beside it.
+async fn leave_out_erased(cx: &Context<'_>, batch: &mut Batch) -> Result<(), Failure> {
+    let used = cx.client.query("SELECT k.key_hash FROM loader.suppression_keys AS k", &[]).await?;
+    if used.is_empty() {
+        return Ok(());
+    }
+    let ours = batch.keys();
+    if used.iter().any(|row| !ours.contains(&row.get(0))) {
+        return Err(Failure::NoKey);
+    }
+    let people: Vec<Uuid> = batch.people().into_iter().collect();
+    let sql = "SELECT s.id_hash FROM loader.suppressed AS s WHERE s.id_hash = ANY ($1)";
+    let listed = cx.client.query(sql, &[&people]).await?;
+    if !listed.is_empty() {
+        batch.suppress(&listed.iter().map(|row| row.get(0)).collect());
+    }
+    Ok(())
 }
 
 /// Writes the rows and the late rows of the batch, where the transaction stands at `SAVEPOINT rows`. Returns the path

@@ -199,7 +199,7 @@ pub fn parts_of_model(database: &Database<'_>) {
     assert_eq!(stored(c), "01 append 1");
     run(c, "UPDATE w.events SET event_type = 'other' WHERE id = 7");
     add(c, "2026-01-01", 2);
-    assert_eq!(stored(c), "01 recompute 0");
+    assert_eq!(stored(c), "01 scope 0");
     // A property more is in the live view, too.
     run(c, "SELECT tidemark.add_property('w.line', 'shop')");
     add(c, "2026-01-01", 2);

@@ -245,7 +245,7 @@ impl RowWriter<'_, '_> {
 fn all_written(written: u64, rows: usize) -> Result<(), Failure> {
     match (rows as u64).saturating_sub(written) {
         0 => Ok(()),
-        suppressed => Err(Failure::Suppressed(suppressed)),
+        taken => Err(Failure::TakenAway(taken)),
     }
 }
 
