@@ -30,7 +30,7 @@ CREATE TABLE loader.suppressed (
 );
 ALTER TABLE loader.suppressed OWNER TO tidemark_admin;
 COMMENT ON TABLE loader.suppressed IS
-    'Ids that were erased, by tidemark erase: records with one of them end as filtered';
+    'Ids that were erased, by tidemark person erase: records with one of them end as filtered';
 COMMENT ON COLUMN loader.suppressed.id_hash IS 'The first 16 bytes of HMAC-SHA-256 of the id under the key';
 COMMENT ON COLUMN loader.suppressed.key_hash IS 'loader.suppression_keys.key_hash';
 COMMENT ON COLUMN loader.suppressed.suppressed_on IS 'Since which date';

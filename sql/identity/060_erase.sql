@@ -238,10 +238,10 @@ COMMENT ON FUNCTION identity.erase_person(text[], boolean, uuid[], uuid) IS
     'dead letters hold of them: a row for each table, with how many rows went. identity.ids(person) lists the '
     'accounts and devices of a person; what is not named stays. dry_run (default): says what would go, and nothing '
     'does. Models follow with the next refresh and identity.resolve, statistics with identity.forget_statistics; '
-    'tidemark erase does all of it. suppressed: what loaders shall know these ids by, under the key of which '
-    'suppression_key is the hash; only who has the key can make them, as tidemark erase does. A receipt without ids '
-    'is in identity.erasures. Holds off refreshes of silver.events. 22004 and 22023 for what is no id, 25001 at '
-    'another isolation level than READ COMMITTED. For members of tidemark_admin.';
+    'tidemark person erase does all of it. suppressed: what loaders shall know these ids by, under the key of which '
+    'suppression_key is the hash; only who has the key can make them, as tidemark person erase does. A receipt '
+    'without ids is in identity.erasures. Holds off refreshes of silver.events. 22004 and 22023 for what is no id, '
+    '25001 at another isolation level than READ COMMITTED. For members of tidemark_admin.';
 REVOKE EXECUTE ON FUNCTION identity.erase_person(text[], boolean, uuid[], uuid) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.forget_statistics(ids text[]) RETURNS SETOF regclass

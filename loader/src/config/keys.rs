@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = &[
         "erasure.key",
         Kind::Secret,
         "",
-        "Key of the suppression list, of 16 bytes or more: who was erased (`tidemark erase`) is not loaded again. \
+        "Key of the suppression list, of 16 bytes or more: who was erased (`tidemark person erase`) is not loaded again. \
          Several, one a line, while it changes; the first one is for new entries",
     ),
     key(

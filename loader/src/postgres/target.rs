@@ -90,7 +90,7 @@ impl Target {
     /// Why nothing is loaded without the key of the suppression list.
     pub fn no_key(&self) -> Error {
         let why = "persons were erased, and the key by which they would be known again is not given here";
-        let next = "give the loader the key that tidemark erase had: erasure.key_file, or TIDEMARK__ERASURE__KEY_FILE";
+        let next = "give the loader the key that tidemark person erase had: erasure.key_file, or TIDEMARK__ERASURE__KEY_FILE";
         Error::new(Kind::Config, format!("cannot load into {}", self.name), why, next)
     }
 

@@ -1,5 +1,5 @@
 //! The race of identity, in the warehouse as `tidemark migrate` makes it: events come, late and in any order, and go;
-//! people link accounts, block ids, give devices away and take it back; several sessions refresh and resolve at once
+//! people link accounts, block ids, give devices away and take it back, and are erased; several sessions refresh and resolve at once
 //! and are ended or killed. Who every event is of, the rules say that share no code (`crate::identity`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,22 +154,26 @@ fn say(race: &Race<'_>) {
     repeat(race, "race-sayer", 400, &mut random, |random| {
         let account = format!("'a{:02}'", random.below(12));
         let device = format!("'d{:02}'", random.below(10));
-        match random.below(9) {
-            0 | 1 => format!(
+        match random.below(19) {
+            0 => format!(
+                "SELECT identity.erase_person(ARRAY[{}], false)",
+                if random.percent(50) { &account } else { &device }
+            ),
+            1..5 => format!(
                 "SELECT identity.link({account}, 'b' || a.id, {FIRST} + a.id * interval '1 minute')
                    FROM (SELECT {} AS id) AS a",
                 random.below(12)
             ),
-            2 => format!(
+            5 | 6 => format!(
                 "SELECT identity.link({account}, a.id, now()) FROM (SELECT 'a{:02}' AS id) AS a WHERE a.id <> {account}",
                 random.below(12)
             ),
-            3 | 4 => "SELECT identity.unlink(l.link_id) FROM identity.links AS l WHERE l.revoked_at IS NULL
+            7..11 => "SELECT identity.unlink(l.link_id) FROM identity.links AS l WHERE l.revoked_at IS NULL
                        ORDER BY l.link_id LIMIT 1"
                 .to_owned(),
-            5 => format!("SELECT identity.block('account', {account})"),
-            6 => format!("SELECT identity.block('device', {device})"),
-            7 => "SELECT identity.unblock(b.kind, b.id) FROM identity.blocked AS b".to_owned(),
+            11 | 12 => format!("SELECT identity.block('account', {account})"),
+            13 | 14 => format!("SELECT identity.block('device', {device})"),
+            15 | 16 => "SELECT identity.unblock(b.kind, b.id) FROM identity.blocked AS b".to_owned(),
             _ => format!(
                 "SELECT identity.forget_owner(s.anonymous_id, s.from_time) FROM identity.said_owners AS s
                   WHERE s.anonymous_id = {device};

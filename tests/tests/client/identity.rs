@@ -241,6 +241,8 @@ fn what_is_taken_back_was_never_there() {
     maintain(&database);
     let before = database.column(KNOWN);
     assert_known(&database, &all, &Said::default(), "nothing said");
+    maintain(&database);
+    let gold = truth::gold(&database);
     let mut client = database.connect();
     let say = |client: &mut postgres::Client, sql: &str| {
         client
@@ -259,8 +261,12 @@ fn what_is_taken_back_was_never_there() {
         ["a01", "a02", "a03"]
     );
     assert_eq!(database.value("SELECT account FROM identity.preview_link('a03', 'a04') LIMIT 1"), linked);
+    maintain(&database);
+    assert_ne!(truth::gold(&database), gold);
     say(&mut client, "SELECT identity.unlink(link_id) FROM identity.links");
     assert_eq!(database.column(KNOWN), before);
+    maintain(&database);
+    assert_eq!(truth::gold(&database), gold, "byte for byte");
     for (kind, id) in [("account", "a04"), ("device", "d05"), ("account", "a05")] {
         say(&mut client, &format!("SELECT identity.block('{kind}', '{id}')"));
         assert_ne!(database.column(KNOWN), before, "{kind} {id}");

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use tidemark_tests::cluster;
+use tidemark_tests::cluster::{self, Database};
 use tidemark_tests::events::{self, Generated};
 use tidemark_tests::process::tidemark;
 use tidemark_tests::random::Random;
@@ -15,6 +15,17 @@ use super::maintain;
 const GOLD: &str = "SELECT count(*), md5(string_agg(row, E'\\n' ORDER BY row COLLATE \"C\"))
                       FROM (SELECT (to_jsonb(g) - 'last_loaded_at')::text AS row FROM {} AS g) AS rows";
 
+/// What each table of gold holds.
+pub(super) fn gold(database: &Database<'_>) -> Vec<(String, Vec<Vec<String>>)> {
+    let tables = database.column(
+        "SELECT model FROM tidemark.model_status WHERE model LIKE 'gold\\_storage.%'
+         UNION ALL SELECT oid::regclass::text FROM pg_class
+          WHERE relkind = 'm' AND relnamespace = 'gold_storage'::regnamespace ORDER BY 1",
+    );
+    assert!(tables.len() >= 8, "{tables:?}");
+    tables.into_iter().map(|table| (table.clone(), database.rows(&GOLD.replace("{}", &table)))).collect()
+}
+
 #[test]
 fn gold_is_as_the_generator_knows_it_in_five_orders_of_arrival() {
     let shop = std::env::var("TRUTH");
@@ -24,7 +35,7 @@ fn gold_is_as_the_generator_knows_it_in_five_orders_of_arrival() {
     let whole = fs::read(&shop.path).unwrap();
     let mut lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
     let mut random = Random::new(19);
-    let mut first: Vec<(String, Vec<Vec<String>>)> = Vec::new();
+    let mut first = None;
     for order in 0..5 {
         let database = cluster::shared().database();
         if order > 0 {
@@ -42,19 +53,10 @@ fn gold_is_as_the_generator_knows_it_in_five_orders_of_arrival() {
         assert_eq!(found("SELECT count(DISTINCT person) FROM gold.person_days"), shop.number("persons"));
         let as_sent = found("SELECT count(DISTINCT person) FROM silver.events");
         assert!(as_sent > shop.number("persons"), "{as_sent}: nobody logged in");
-        let tables = database.column(
-            "SELECT model FROM tidemark.model_status WHERE model LIKE 'gold\\_storage.%'
-             UNION ALL SELECT oid::regclass::text FROM pg_class
-              WHERE relkind = 'm' AND relnamespace = 'gold_storage'::regnamespace ORDER BY 1",
-        );
-        let gold: Vec<_> =
-            tables.into_iter().map(|table| (database.rows(&GOLD.replace("{}", &table)), table)).collect();
-        assert!(gold.len() >= 8, "{gold:?}");
-        for (n, (rows, table)) in gold.into_iter().enumerate() {
-            match first.get(n) {
-                None => first.push((table, rows)),
-                Some(same) => assert_eq!(same, &(table, rows), "order {order}"),
-            }
+        let gold = gold(&database);
+        match first.as_ref() {
+            None => first = Some(gold),
+            Some(same) => assert_eq!(same, &gold, "order {order}"),
         }
     }
 }
