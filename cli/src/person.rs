@@ -5,11 +5,12 @@
 use std::io::Write;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Error as PgError};
 
 use super::output::{Output, confirm, show};
 use super::{Database, options};
 use tidemark_loader::error::{Error, Kind, Result};
+use tidemark_loader::event::suppression::bounded;
 use tidemark_loader::postgres::connection;
 
 /// Arguments of `tidemark person`.
@@ -70,7 +71,8 @@ struct Erase {
 
 /// What cannot be reached from here.
 const ELSEWHERE: &str = "not reached from here: backups, the WAL archive and replicas that lag, Kafka until its \
-    retention, exported files, tables of your own; on disk, bytes stay until VACUUM";
+    retention, exported files, tables of your own, partitions that were retired and kept; on disk, bytes stay until \
+    VACUUM";
 
 /// Lists, writes or erases; prints to standard output.
 pub async fn run(args: Args) -> Result<()> {
@@ -125,38 +127,60 @@ async fn erase(args: Erase) -> Result<()> {
                     (TIDEMARK__ERASURE__KEY_FILE), or say --no-suppression";
         return Err(Error::new(Kind::Usage, "nothing is erased", why, next));
     }
+    let used = client.query("SELECT key_hash FROM loader.suppression_keys", &[]).await.map_err(explain)?;
+    let used: Vec<uuid::Uuid> = used.iter().map(|row| row.get(0)).collect();
+    if keys.as_ref().is_some_and(|keys| !keys.know(&used)) {
+        let why = "the suppression list was begun under another key, which is not among those in erasure.key";
+        let next = "give both, one a line, the one for new entries first, here and to every loader";
+        return Err(Error::new(Kind::Config, "nothing is erased", why, next));
+    }
     confirm(&format!("Erase this from {tables} tables for good?"), args.yes)?;
 
     // Only the newest key is for new entries.
-    let hashes = |id: &String| keys.as_ref().and_then(|keys| keys.hashes(id.as_bytes()).next());
-    let listed: Option<Vec<_>> = keys.as_ref().map(|_| args.ids.iter().filter_map(hashes).collect());
+    let hash = |id: &String| keys.as_ref().and_then(|keys| keys.hashes(bounded(id).as_bytes()).next());
+    let listed: Option<Vec<_>> = keys.as_ref().map(|_| args.ids.iter().filter_map(hash).collect());
     let name = keys.as_ref().and_then(|keys| keys.names().into_iter().next());
+    client.batch_execute("BEGIN").await.map_err(explain)?;
     let sql = "SELECT count(*) FROM identity.erase_person($1, false, $2, $3)";
     client.query_one(sql, &[&args.ids, &listed, &name]).await.map_err(explain)?;
-    derive(&client).await.map_err(explain)?;
-    let sql = "SELECT count(*), (SELECT max(e.erasure_id) FROM identity.erasures AS e)
-                 FROM identity.forget_statistics($1)";
-    let row = client.query_one(sql, &[&args.ids]).await.map_err(explain)?;
-    say!("erased, and models refreshed; statistics of {} tables gathered anew", row.get::<_, i64>(0));
-    match listed {
-        Some(listed) => say!("{} ids are on the suppression list", listed.len()),
-        None => say!("no id is on the suppression list"),
+    let sql = "SELECT max(erasure_id) FROM identity.erasures WHERE erased_at = pg_catalog.now()";
+    let receipt: Option<i64> = client.query_one(sql, &[]).await.map_err(explain)?.get(0);
+    client.batch_execute("COMMIT").await.map_err(explain)?;
+    say!("erased; {} ids are on the suppression list", listed.map_or(0, |listed| listed.len()));
+    say!("receipt: identity.erasures, erasure_id {}", receipt.unwrap_or_default());
+
+    let mut failures = derive(&client).await.map_err(explain)?;
+    let sql = "SELECT count(*) FROM identity.forget_statistics($1)";
+    match client.query_one(sql, &[&args.ids]).await {
+        Ok(row) => say!("models are refreshed, statistics of {} tables gathered anew", row.get::<_, i64>(0)),
+        Err(error) => failures.push(("identity.forget_statistics".to_owned(), error)),
     }
-    say!("receipt: identity.erasures, erasure_id {}", row.get::<_, i64>(1));
     say!("{ELSEWHERE}");
-    Ok(())
+    let Some((what, error)) = failures.pop() else { return Ok(()) };
+    for (what, error) in &failures {
+        tracing::warn!("{what} failed: {}", connection::full_message(error));
+    }
+    let what = format!("the person is erased, but not yet from all that is derived: {what} failed");
+    Err(connection::explain(&what, &config, &error))
 }
 
-/// What follows from events: models, who everybody else is, views across dates, and texts that only timelines knew.
-async fn derive(client: &Client) -> Result<(), tokio_postgres::Error> {
-    for call in [
+/// What follows from events: models, who everybody else is, views across dates, and texts that only timelines knew. One
+/// that fails stops no other.
+async fn derive(client: &Client) -> Result<Vec<(String, PgError)>, PgError> {
+    let sql = "SELECT pg_catalog.format('SELECT tidemark.forget_values(%L)', t.timeline)
+                 FROM tidemark.timeline_status AS t";
+    let timelines = client.query(sql, &[]).await?;
+    let mut failures = Vec::new();
+    let calls = [
         "CALL tidemark.refresh()",
         "CALL identity.resolve()",
         "CALL tidemark.refresh()",
         "CALL tidemark.refresh_materialized_views()",
-        "SELECT tidemark.forget_values(t.timeline) FROM tidemark.timeline_status AS t",
-    ] {
-        client.batch_execute(call).await?;
+    ];
+    for call in calls.map(str::to_owned).into_iter().chain(timelines.iter().map(|row| row.get(0))) {
+        if let Err(error) = client.batch_execute(&call).await {
+            failures.push((call, error));
+        }
     }
-    Ok(())
+    Ok(failures)
 }

@@ -5,7 +5,7 @@ SET LOCAL ROLE tidemark_admin;
 CREATE OR REPLACE FUNCTION identity.mentions(content bytea, ids text[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000
 SET search_path = pg_catalog, pg_temp
--- Whole words only: u1 is not in u12. As written, and in the ways in which JSON is.
+-- Whole texts only, between quotation marks, commas and the like: de is not in de-AT. As written, and as JSON is.
 RETURN EXISTS (
     SELECT FROM unnest(ids) AS i(id)
      CROSS JOIN LATERAL (SELECT substr(to_json(i.id)::text, 2, length(to_json(i.id)::text) - 2)) AS j(word)
@@ -21,11 +21,12 @@ RETURN EXISTS (
          ) AS a(lower, upper)
      CROSS JOIN LATERAL (VALUES (i.id), (j.word), (a.lower), (a.upper)) AS w(word)
      WHERE position(convert_to(w.word, 'UTF8') IN content) > 0
-       AND encode(content, 'escape') ~ ('(^|[^[:alnum:]_-])'
+       AND encode(content, 'escape') ~ (E'(^|[",;{}\\[\\]\\x01-\\x1f]) *'
                || regexp_replace(encode(convert_to(w.word, 'UTF8'), 'escape'), '([^[:alnum:]])', '\\\1', 'g')
-               || '($|[^[:alnum:]_-])'));
+               || E' *($|[",;{}\\[\\]\\x01-\\x1f\\\\])'));
 COMMENT ON FUNCTION identity.mentions(bytea, text[]) IS
-    'Whether bytes that nobody could read contain one of these ids as a whole word. NULL contains none.';
+    'Whether bytes that nobody could read contain one of these ids as a whole text: all of them, or between quotation '
+    'marks, commas, semicolons, brackets or control characters. NULL contains none.';
 REVOKE EXECUTE ON FUNCTION identity.mentions(bytea, text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.events_of(ids text[])
@@ -39,9 +40,11 @@ DECLARE
     -- Events on their devices are also those of others who were logged in there.
     near CONSTANT text[] := ids || ARRAY(SELECT DISTINCT d.account FROM identity.device_days AS d
                                           WHERE d.anonymous_id = ANY (ids) AND d.account <> '');
-    -- Dates of which it is not known who was there, or which are not in silver yet: all of their rows are looked at.
+    -- Dates of which it is not known who was there, or which are not in silver, not yet or not any more: all of their
+    -- rows are looked at.
     unread CONSTANT date[] := COALESCE(tidemark.stale_dates('silver.events'), '{}')
-                              || COALESCE(tidemark.stale_dates('identity.device_days'), '{}');
+        || COALESCE(tidemark.stale_dates('identity.device_days'), '{}')
+        || ARRAY(SELECT r.event_date FROM tidemark.retired_dates AS r WHERE r.parent = 'silver.events'::regclass);
     day date;
 BEGIN
     FOR day IN SELECT e.event_date FROM silver.events AS e WHERE e.person = ANY (near)
@@ -53,7 +56,7 @@ BEGIN
            AND (e.person = ANY (near) OR day = ANY (unread))
            AND (silver.person_key(e.user_id, NULL) = ANY (ids) OR silver.person_key(NULL, e.anonymous_id) = ANY (ids));
         IF day = ANY (unread) THEN
-            events := events || ARRAY(
+            events := COALESCE(events, '{}') || ARRAY(
                 SELECT b.event_id FROM bronze.events AS b
                  WHERE b.event_time >= day::timestamptz AND b.event_time < (day + 1)::timestamptz
                    AND (silver.person_key(b.user_id, NULL) = ANY (ids)
@@ -150,6 +153,7 @@ DECLARE
     statement text;
     n jsonb;
     gone bigint;
+    days date[];
 BEGIN
     IF ids IS NULL OR dry_run IS NULL THEN
         RAISE EXCEPTION 'ids and dry_run must not be NULL' USING ERRCODE = '22004';
@@ -158,6 +162,11 @@ BEGIN
     ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'persons are erased at the isolation level READ COMMITTED only' USING ERRCODE = '25001';
     END IF;
+    IF given = '{}' THEN
+        RETURN;
+    END IF;
+    -- Late events that are on their way into bronze are there when this is granted.
+    LOCK TABLE bronze.late_events IN SHARE ROW EXCLUSIVE MODE;
     PERFORM identity.hold_sayings();
     PERFORM tidemark.change_dimension('silver.events');
     IF suppressed IS NOT NULL AND NOT dry_run THEN
@@ -183,6 +192,9 @@ BEGIN
                                         OR silver.person_key(NULL, e.anonymous_id) = ANY ($1)',
             'loader.dead_letters AS l WHERE identity.mentions(l.payload, $2) OR identity.mentions(l.key, $2)
                                          OR identity.mentions(l.headers, $2)
+                                         OR EXISTS (SELECT FROM unnest($2) AS i(id)
+                                                     WHERE length(i.id) >= 8
+                                                       AND position(convert_to(i.id, ''UTF8'') IN l.headers) > 0)
                                          OR identity.mentions(convert_to(l.detail, ''UTF8''), $2)',
             'identity.device_days AS d WHERE d.anonymous_id = ANY ($1) OR d.account = ANY ($1)',
             'identity.refused_links AS r USING identity.links AS l
@@ -205,17 +217,21 @@ BEGIN
         END LOOP;
         -- Dates without rows are never computed again: what is kept there of a person goes, totals stay.
         frozen := ARRAY(SELECT DISTINCT r.event_date FROM tidemark.retired_dates AS r);
-        FOR model IN SELECT m.target, m.scope FROM tidemark.model_status AS m WHERE m.scope IS NOT NULL LOOP
-            EXECUTE format('DELETE FROM %s AS t WHERE t.event_date = ANY ($1) AND t.%I::text = ANY ($2)', model.target,
-                           model.scope) USING frozen, given;
-            GET DIAGNOSTICS gone = ROW_COUNT;
+        FOR model IN SELECT m.target, m.scope
+                       FROM tidemark.model_status AS m JOIN pg_class AS c ON c.oid = m.target
+                      WHERE m.scope IS NOT NULL AND frozen <> '{}' AND pg_has_role(c.relowner, 'USAGE') LOOP
+            EXECUTE format('WITH gone AS (DELETE FROM %s AS t WHERE t.event_date = ANY ($1) AND t.%I::text = ANY ($2)
+                                          RETURNING t.event_date)
+                            SELECT count(*), array_agg(DISTINCT event_date) FROM gone', model.target, model.scope)
+               INTO gone, days USING frozen, given;
             n := n || jsonb_build_object(model.target::text || ', retired dates', gone);
+            PERFORM tidemark.mark_dirty(model.target, days, 'erasure') WHERE gone > 0;
         END LOOP;
         -- Of other tables over bronze it is not known what they hold of whom.
         PERFORM tidemark.mark_dirty('bronze.events', events.dates, 'erasure')
           WHERE EXISTS (SELECT FROM tidemark.model_status AS m
-                         WHERE m.query LIKE '%bronze.events%' AND m.model <> 'silver.events'
-                           AND m.query NOT LIKE '%/* silver.create_event_table */%');
+                         WHERE 'bronze.events' = ANY (m.sources) AND m.model <> 'silver.events'
+                           AND (m.query LIKE '%/* silver.create_event_table */%') IS NOT TRUE);
         FOR model IN SELECT m.target FROM tidemark.model_status AS m
                       WHERE m.query LIKE '%/* silver.create_event_table */%' LOOP
             PERFORM tidemark.mark_dirty(model.target, events.dates, 'erasure');
@@ -253,10 +269,17 @@ DECLARE
     place regclass;
 BEGIN
     FOR place IN
-        SELECT DISTINCT format('%I.%I', s.schemaname, s.tablename)::regclass
-          FROM pg_stats AS s
-         WHERE s.most_common_vals::text::text[] && forget_statistics.ids
-            OR s.histogram_bounds::text::text[] && forget_statistics.ids
+        SELECT c.oid
+          FROM pg_class AS c
+          JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE pg_has_role(c.relowner, 'USAGE')
+           AND EXISTS (
+               SELECT FROM pg_stats AS s
+                CROSS JOIN LATERAL (VALUES (s.most_common_vals::text), (s.histogram_bounds::text)) AS v(known)
+                WHERE s.schemaname = n.nspname AND s.tablename = c.relname
+                  -- Also within a text or a document.
+                  AND (v.known::text[] && forget_statistics.ids
+                       OR identity.mentions(convert_to(v.known, 'UTF8'), forget_statistics.ids)))
     LOOP
         -- Of a table that has become empty, ANALYZE would keep what it knew.
         PERFORM tidemark.forget_statistics(place);

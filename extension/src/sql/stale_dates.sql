@@ -287,6 +287,8 @@ SELECT m.name AS model,
        ARRAY(SELECT s.source_name FROM tidemark_internal.model_sources s
               WHERE s.model = m.name AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.source)
               ORDER BY 1) AS missing_sources,
+       ARRAY(SELECT s.source_name FROM tidemark_internal.model_sources s
+              WHERE s.model = m.name ORDER BY 1) AS sources,
        CASE WHEN tidemark_internal.may_see(m.target) THEN m.query END AS query
   FROM tidemark_internal.models m
   -- LEFT: who does not ask for dates does not pay for them. Of whatever a mark without a date is about, all that was
@@ -335,5 +337,6 @@ COMMENT ON COLUMN tidemark.model_status.last_error_at IS 'When it failed; NULL w
 COMMENT ON COLUMN tidemark.model_status.missing_sources IS
 'Tables that the model reads and that were dropped, as schema.table: nothing that happens there is noticed. Empty when '
 'all are there. A table created under the same name is taken over by the next refresh.';
+COMMENT ON COLUMN tidemark.model_status.sources IS 'Tables that it reads, as schema.table.';
 COMMENT ON COLUMN tidemark.model_status.query IS
 'Its query; NULL for whoever lacks the rights of the owner of the table.';

@@ -256,8 +256,10 @@ impl Encoder {
         let hash = hash.unwrap_or_else(|| self.fingerprint.of(value));
         if let Some(keys) = &self.suppression {
             let ids = [&event.user_id, &event.anonymous_id].into_iter().flatten();
-            let hashes = ids.flat_map(|id| keys.hashes(id.as_bytes()));
-            batch.people.extend(hashes.map(|hash| (hash, index)));
+            for id in ids {
+                let id = suppression::bounded(id);
+                batch.people.extend(keys.hashes(id.as_bytes()).map(|hash| (hash, index)));
+            }
         }
         let start = batch.encoded.len();
         copy::encode_row(&mut batch.encoded, &event, slot, record, hash, value.len()).map_err(|what| {

@@ -233,26 +233,6 @@ impl Batch {
         self.people.iter().map(|(hash, _)| *hash).collect()
     }
 
-    /// Takes records with one of these ids out: they are not wanted.
-    pub fn suppress(&mut self, listed: &HashSet<Uuid>) {
-        let listed = self.people.iter().filter(|(hash, _)| listed.contains(hash));
-        let gone: HashSet<usize> = listed.map(|(_, record)| *record).collect();
-        let Self { raw, rows, late, dead, heirs, repeats, filtered, .. } = self;
-        let mut stays = |record: usize| {
-            let stays = !gone.contains(&record);
-            if !stays {
-                raw.records[record].kind = RecordKind::Filtered;
-                *filtered += 1;
-            }
-            stays
-        };
-        rows.retain(|row| stays(row.record));
-        late.retain(|row| stays(row.record));
-        dead.retain(|dead| stays(dead.record));
-        heirs.retain(|heir| !gone.contains(&heir.row.record));
-        repeats.retain(|leader, _| !gone.contains(leader));
-    }
-
     /// Exchanges the rows with the late ones, so that what writes the one writes the other.
     pub fn swap_late(&mut self) {
         std::mem::swap(&mut self.rows, &mut self.late);

@@ -3,7 +3,11 @@
 //! that first one turns out not to be loadable, the next that says something else is written in its place; or an event
 //! would be lost because it came behind a bad one.
 
-use super::{Batch, Dead, Known, RawBatch, Row, conflict};
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::{Batch, Dead, Known, RawBatch, RecordKind, Row, conflict};
 use crate::event::dead_letter::Rejection;
 
 /// A record with the id of an earlier one of the batch.
@@ -37,6 +41,49 @@ impl Batch {
         } else {
             Err(conflict("in the same batch"))
         }
+    }
+
+    /// Takes records with one of these ids out: they are not wanted. Who repeats the id of one of them comes in its place.
+    pub fn suppress(&mut self, listed: &HashSet<Uuid>) {
+        let listed = self.people.iter().filter(|(hash, _)| listed.contains(hash));
+        let gone: HashSet<usize> = listed.map(|(_, record)| *record).collect();
+        let Self { raw, rows, late, dead, heirs, repeats, filtered, duplicates, .. } = self;
+        let mut stays = |record: usize| {
+            let stays = !gone.contains(&record);
+            if !stays {
+                raw.records[record].kind = RecordKind::Filtered;
+                *filtered += 1;
+            }
+            stays
+        };
+        let letters: HashSet<usize> = dead.iter().map(|dead| dead.record).collect();
+        dead.retain(|dead| stays(dead.record));
+        for repeats in repeats.values_mut() {
+            // What is no dead letter of them was counted as a duplicate.
+            repeats.retain(|repeat| {
+                let letter = letters.contains(&repeat.row.record);
+                let stays =
+                    if letter { !gone.contains(&repeat.row.record) } else { stays(repeat.row.record) };
+                *duplicates -= u64::from(!stays && !letter);
+                stays
+            });
+        }
+        heirs.retain(|heir| !gone.contains(&heir.row.record));
+        let mut leaders = Vec::new();
+        for rows in [rows, late] {
+            rows.retain(|row| {
+                let stays = stays(row.record);
+                if !stays {
+                    leaders.push((row.record, row.hash));
+                }
+                stays
+            });
+        }
+        for (leader, hash) in leaders {
+            let repeats = self.repeats.remove(&leader).unwrap_or_default();
+            self.succeed(hash, repeats);
+        }
+        self.admit_heirs();
     }
 
     /// Turns the row at this index into a dead letter.
@@ -176,6 +223,7 @@ mod tests {
     use crate::event::dead_letter::Reason;
     use crate::event::dedupe::Dedupe;
     use crate::event::envelope::Limits;
+    use crate::event::suppression::Keys;
 
     /// A batch of events with one id, each with its user and the day of the month.
     fn one_id(dedupe: Dedupe, events: &[(&str, u32)]) -> Batch {
@@ -200,7 +248,43 @@ mod tests {
             raw.push(0, offset, None, RecordKind::Value, None, None, value.as_bytes(), 10_000);
         }
         let limits = Limits { max_skew: i64::MAX / 4, ..Limits::default() };
-        Encoder::new(limits).with_dedupe(dedupe).encode(raw)
+        let keys = Keys::parse(KEY).unwrap();
+        Encoder::new(limits).with_dedupe(dedupe).with_suppression(keys).encode(raw)
+    }
+
+    const KEY: &str = "a key that is long enough";
+
+    /// The state once this user is on the list, with how many are filtered.
+    fn without(batch: &mut Batch, user: &str) -> ((Vec<usize>, u64, Vec<usize>), u64) {
+        let keys = Keys::parse(KEY).unwrap().unwrap();
+        batch.suppress(&keys.hashes(user.as_bytes()).collect());
+        assert_eq!(batch.counts_by_slot(), [batch.counts()]);
+        (state(batch), batch.counts().filtered)
+    }
+
+    #[test]
+    fn who_is_suppressed_goes_and_who_repeats_the_id_comes_in_their_place() {
+        for (dedupe, events, expected) in [
+            (
+                Dedupe::IdDate,
+                &[("x", 1), ("x", 1), ("b", 1), ("c", 1), ("b", 1)][..],
+                ((vec![2], 1, vec![3]), 2),
+            ),
+            (Dedupe::IdDate, &[("a", 1), ("x", 1), ("a", 1)][..], ((vec![0], 1, vec![]), 1)),
+            (Dedupe::IdWindow, &[("x", 1), ("b", 1), ("x", 1)][..], ((vec![1], 0, vec![]), 2)),
+            (Dedupe::IdWindow, &[("a", 1), ("x", 1)][..], ((vec![0], 0, vec![]), 1)),
+            (Dedupe::Offsets, &[("a", 1), ("x", 1)][..], ((vec![0], 0, vec![]), 1)),
+        ] {
+            let mut batch = one_id(dedupe, events);
+            assert_eq!(without(&mut batch, "x"), expected, "{events:?}");
+            assert_eq!(without(&mut batch, "x"), expected, "another try");
+            // What is refused now has no heir that was suppressed.
+            if dedupe == Dedupe::IdWindow {
+                batch.reject_row(0, refused());
+                batch.admit_heirs();
+                assert!(batch.rows.is_empty(), "{events:?}");
+            }
+        }
     }
 
     fn refused() -> Rejection {
@@ -210,7 +294,8 @@ mod tests {
     /// The records of the rows, how many duplicates there are, and the records of the dead letters.
     fn state(batch: &Batch) -> (Vec<usize>, u64, Vec<usize>) {
         let counts = batch.counts();
-        assert_eq!(counts.read, counts.loaded + counts.late + counts.duplicate + counts.dead, "{counts:?}");
+        let sum = counts.loaded + counts.late + counts.duplicate + counts.dead + counts.filtered;
+        assert_eq!(counts.read, sum, "{counts:?}");
         let mut dead: Vec<usize> = batch.dead.iter().map(|dead| dead.record).collect();
         dead.sort_unstable();
         (batch.rows.iter().map(|row| row.record).collect(), counts.duplicate, dead)

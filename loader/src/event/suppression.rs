@@ -1,10 +1,12 @@
 //! Who was erased is not loaded again. The list in the database holds keyed hashes of ids (HMAC-SHA-256, RFC 2104), cut
 //! to 16 bytes: without the key, which stays with the loader's secrets, neither the list nor a dump says who is on it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use md5::Md5;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// Fewest bytes of a key.
@@ -40,6 +42,12 @@ impl Keys {
         self.hashes(NAME.as_bytes()).collect()
     }
 
+    /// Whether all of these are among its keys.
+    pub fn know(&self, names: &[Uuid]) -> bool {
+        let ours = self.names();
+        names.iter().all(|name| ours.contains(name))
+    }
+
     /// An id as the list has it, under each key.
     pub fn hashes(&self, id: &[u8]) -> impl Iterator<Item = Uuid> {
         self.0.iter().map(move |key| {
@@ -49,6 +57,15 @@ impl Keys {
             Uuid::from_bytes(half)
         })
     }
+}
+
+/// An id as `silver.bounded_id` has it: a long one has an end that tells it from others.
+pub fn bounded(id: &str) -> Cow<'_, str> {
+    if id.len() <= 256 || id.chars().count() <= 256 {
+        return id.into();
+    }
+    let end: String = Md5::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    id.chars().take(200).chain(['#']).chain(end.chars()).collect::<String>().into()
 }
 
 /// What may be an id in a record that cannot be read: everything between quotation marks, commas and the like.
@@ -79,6 +96,14 @@ mod tests {
         let keys = Keys(vec![Hmac::new_from_slice(&[0x0b; 20]).unwrap()]);
         let expected = Uuid::parse_str("b0344c61-d8db-3853-5ca8-afceaf0bf12b").unwrap();
         assert_eq!(keys.hashes(b"Hi There").next(), Some(expected));
+    }
+
+    #[test]
+    fn long_ids_are_bounded_as_silver_does() {
+        assert_eq!(bounded(&"\u{eb}".repeat(256)), "\u{eb}".repeat(256));
+        let long = "\u{eb}".repeat(257);
+        let expected = format!("{}#3ae481d991d7bd01df135a0ab1beba88", "\u{eb}".repeat(200));
+        assert_eq!(bounded(&long), expected);
     }
 
     #[test]

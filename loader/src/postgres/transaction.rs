@@ -107,16 +107,17 @@ pub async fn run(
              SET LOCAL statement_timeout = '60s';
              SET LOCAL lock_timeout = '10s';
              SET LOCAL idle_in_transaction_session_timeout = '30s';
-             SET LOCAL jit = off;
-             SAVEPOINT rows",
+             SET LOCAL jit = off",
         )
         .await?;
+    // What is locked from here on must outlast a COPY that fails.
+    leave_out_erased(cx, batch).await?;
     if let Some(letters) = cx.letters
         && !letters.lock(cx.client).await?
     {
         return Err(Failure::Fenced);
     }
-    leave_out_erased(cx, batch).await?;
+    cx.client.batch_execute("SAVEPOINT rows").await?;
     let mut noted = None;
     if cx.target.dedupe == Dedupe::IdWindow && !(batch.rows.is_empty() && batch.late.is_empty()) {
         noted = Some(ledger::take_seen_out(cx.client, cx.target, batch).await?);
