@@ -338,6 +338,7 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('SELECT', 'table', 'loader.mappings', NULL), ('INSERT', 'table', 'loader.mappings', NULL),
     ('UPDATE', 'columns', 'loader.mappings', 'name'),
     ('INSERT', 'table', 'loader.batch_ranges', NULL),
+    ('SELECT', 'table', 'loader.suppression_keys', NULL), ('SELECT', 'table', 'loader.suppressed', NULL),
     ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
     ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),
     ('SELECT', 'table', 'loader.schema_history', NULL), ('USAGE', 'sequence', 'loader.batch_ids', NULL),
