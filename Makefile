@@ -15,7 +15,7 @@ help:
 	@echo 'make freeze                    the release of this version: its scripts never change again'
 	@echo 'make compare-demo              the demo from a file and through Kafka: same answers?'
 	@echo 'make bare-chroot               prove demo and test in an empty Debian (root, needs debootstrap)'
-	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9'
+	@echo 'make race MINUTES=10 SEED=1      models against a recompute, under writers, refreshers and kill -9 (OF=identity: who everybody is)'
 	@echo 'make histories                 a million random histories: timelines beside the aggregates (HISTORIES=10000 for a try)'
 	@echo 'make fuzz MINUTES=20            every parser of bytes and text on inputs made up (TARGET=hll for one, INPUT=FILE to repeat)'
 	@echo 'make late-event                what one late event among 10 million costs (EVENTS=200000 for a try)'
