@@ -98,7 +98,8 @@ END
 $$;
 COMMENT ON FUNCTION identity.export_person(text[]) IS
     'Every event that carries one of these ids, as it was sent, in the order of event time; behind them those that '
-    'were diverted as late. What identity.erase_person would erase of events. For members of tidemark_admin.';
+    'were diverted as late. What identity.erase_person would erase of events. NULL and {}: none. 22004 and 22023 for '
+    'what is no id. For members of tidemark_admin.';
 REVOKE EXECUTE ON FUNCTION identity.export_person(text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.erase_events(ids text[], OUT rows jsonb, OUT dates date[], OUT persons text[])
