@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo stop clean-demo compare-demo test storm install fmt bare-chroot differential bench bench-loader bench-models bench-freshness bench-timelines race histories fuzz late-event dbt bi-check deb test-matrix freeze
+.PHONY: help demo stop clean-demo compare-demo test storm install fmt bare-chroot differential bench bench-loader bench-models bench-freshness bench-timelines bench-dimensions race histories fuzz late-event dbt bi-check deb test-matrix freeze
 # Settings given as make arguments (make demo KAFKA=1) reach the scripts through the environment: make passes them on.
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make bench                     the functions beside plain SQL, postgresql-hll, ClickHouse, DuckDB (ARGS="--events 1000000")'
 	@echo 'make bench-models              dashboards over rollups, refreshes, growth to 100 M events (ARGS="--events 1000000")'
 	@echo 'make bench-timelines           reports over a timeline beside rows and ClickHouse (ARGS="--events 1000000")'
+	@echo 'make bench-dimensions          as-of joins with a slowly changing dimension, and what keeping it costs'
 	@echo 'make bench-freshness           from produce to bronze, live view and refreshed model (ARGS="--seconds 20")'
 	@echo 'make bench-loader              the loader beside COPY and a Python consumer (ARGS="--events 200000")'
 
@@ -81,6 +82,9 @@ bench-freshness:
 
 bench-timelines:
 	@scripts/bench-timelines.sh $(ARGS)
+
+bench-dimensions:
+	@scripts/bench-dimensions.sh
 
 race:
 	@scripts/race.sh

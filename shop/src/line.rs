@@ -13,6 +13,16 @@ use super::rng::{Rng, mix};
 use super::timeline::{Event, Timeline, VisitRecord, purpose};
 use super::visit::Kind;
 
+/// Whom shoppers buy for, if not for themselves.
+const COMPANIES: [&str; 6] = [
+    "Halden Roasters",
+    "Ostrea Hotels",
+    "Pell & Daughters",
+    "Quay Kitchens",
+    "Saltmarsh Inns",
+    "Wick Bakery",
+];
+
 const SITE: &str = "https://shop.example";
 
 /// What stands in the place of `timestamp`.
@@ -295,7 +305,28 @@ impl<'a> LineWriter<'a> {
         put(out, &["]}"]);
     }
 
+    /// What is true of a shopper with an account at that time. It follows from who and when alone, so that it costs no
+    /// event and no other value of the file.
+    fn put_traits(&self, out: &mut Vec<u8>, event: &Event, around: &Around) {
+        let salt = mix(self.args.seed ^ mix(u64::from(around.visit.user)));
+        let day = (event.happened_ms() / DAY_MS).saturating_sub(self.args.start.days());
+        // A third of them pays from some day on, and some of these leave again.
+        let (from, until) = (salt % 60, salt % 60 + (salt >> 8) % 40);
+        let plan = match (salt >> 16) % 3 {
+            0 if (from..until).contains(&day) => "plus",
+            _ => "free",
+        };
+        put(out, &["\"traits\":{\"plan\":\"", plan, "\",\"company\":"]);
+        match COMPANIES.get((salt >> 32) as usize % 40) {
+            Some(company) if day < 20 + (salt >> 24) % 40 => put(out, &["\"", company, "\"},"]),
+            _ => put(out, &["null},"]),
+        }
+    }
+
     fn put_context(&self, out: &mut Vec<u8>, event: &Event, around: &Around) {
+        if matches!(event.kind, Kind::SignedUp | Kind::LoggedIn) {
+            self.put_traits(out, event, around);
+        }
         let landing = event.previous == page::OUTSIDE;
         put(out, &["\"page\":{\"path\":\""]);
         put_path(out, event.page);

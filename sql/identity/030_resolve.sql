@@ -1,5 +1,6 @@
--- identity.resolve: brings owners, members and silver.events.known_person up to what events and people say. Refreshes
--- of silver.events, and of what reads it, wait meanwhile: what is read here is all that any of them has read.
+-- identity.resolve: brings owners, members and known_person, in silver.events and the typed tables, up to what events
+-- and people say. Refreshes of these, and of what reads them, wait meanwhile: what is read here is all that any has
+-- read.
 SET LOCAL ROLE tidemark_admin;
 
 CREATE OR REPLACE FUNCTION identity.first_event(account text) RETURNS timestamptz
@@ -102,68 +103,90 @@ COMMENT ON FUNCTION identity.resolve_accounts(text[]) IS
     'those of which that is something new.';
 REVOKE EXECUTE ON FUNCTION identity.resolve_accounts(text[]) FROM PUBLIC;
 
+CREATE OR REPLACE FUNCTION identity.places() RETURNS SETOF regclass
+LANGUAGE sql STABLE PARALLEL RESTRICTED COST 10000 ROWS 5
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- silver.events last: what reads it may read a dimension that is kept from one of the others.
+    SELECT m.target
+      FROM tidemark.model_status AS m
+     WHERE m.model = 'silver.events' OR m.query LIKE '%/* silver.create_event_table */%'
+     ORDER BY m.model = 'silver.events', m.model
+$$;
+COMMENT ON FUNCTION identity.places() IS
+    'Part of identity.resolve: the tables that hold events with the person known now: those of '
+    'silver.create_event_table, and silver.events.';
+REVOKE EXECUTE ON FUNCTION identity.places() FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION identity.know(accounts text[], devices text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    place regclass;
     changes record;
+    events bigint;
     -- Events of blocked accounts are treated as if they had none, and belong to whom the device does.
     by_account CONSTANT text[] := accounts || ARRAY(
         SELECT DISTINCT b.id FROM identity.blocked AS b
           JOIN identity.device_days AS d ON d.account = b.id AND d.anonymous_id = ANY (devices)
          WHERE b.kind = 'account');
 BEGIN
-    -- What silver.known_person says, for all anonymous events of an interval at once.
-    WITH known AS MATERIALIZED (
-        SELECT o.anonymous_id, o.from_time, o.to_time,
-               CASE WHEN o.why IS DISTINCT FROM 'blocked'
-                    THEN COALESCE(m.person, o.account, o.anonymous_id) END AS person
-          FROM unnest(devices) AS d(id)
-          JOIN identity.owners AS o ON o.anonymous_id = d.id
-          LEFT JOIN identity.members AS m ON m.account = o.account
-        UNION ALL
-        -- What no owner has is the device's own.
-        SELECT d.id, '-infinity', COALESCE(min(o.from_time), 'infinity'), d.id
-          FROM unnest(devices) AS d(id)
-          LEFT JOIN identity.owners AS o ON o.anonymous_id = d.id
-         GROUP BY d.id
-        HAVING COALESCE(min(o.from_time), 'infinity') > '-infinity'
-    ), wrong AS MATERIALIZED (
-        SELECT e.event_date, e.event_time, e.event_id, e.person AS id, e.known_person AS was, k.person AS is_now
-          FROM known AS k
-          JOIN silver.events AS e
-            ON e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
-         WHERE e.known_person IS DISTINCT FROM k.person
-           AND (e.user_id IS NULL OR silver.is_nobody(e.user_id))
-        UNION
-        SELECT e.event_date, e.event_time, e.event_id, e.person, e.known_person, k.person
-          FROM unnest(by_account) AS x(id)
-          JOIN silver.events AS e ON e.person = x.id
-         CROSS JOIN LATERAL (SELECT silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
-                             OFFSET 0) AS k(person)
-         WHERE e.known_person IS DISTINCT FROM k.person
-    ), changed AS (
-        UPDATE silver.events AS e SET known_person = w.is_now
-          FROM wrong AS w
-         WHERE e.person = w.id AND e.event_time = w.event_time AND e.event_id = w.event_id
-        RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
-           array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons INTO changes
-      FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id);
-    -- Of so many persons models are quicker computed with everybody.
-    PERFORM tidemark.mark_persons('silver.events',
-                CASE WHEN cardinality(changes.persons) <= 10000 THEN changes.persons END, 'identity', changes.dates,
-                'known_person')
-      WHERE changes.events > 0;
-    RETURN changes.events;
+    FOR place IN SELECT identity.places() LOOP
+        -- What silver.known_person says, for all anonymous events of an interval at once.
+        EXECUTE format($sql$
+            WITH known AS MATERIALIZED (
+                SELECT o.anonymous_id, o.from_time, o.to_time,
+                       CASE WHEN o.why IS DISTINCT FROM 'blocked'
+                            THEN COALESCE(m.person, o.account, o.anonymous_id) END AS person
+                  FROM unnest($2) AS d(id)
+                  JOIN identity.owners AS o ON o.anonymous_id = d.id
+                  LEFT JOIN identity.members AS m ON m.account = o.account
+                UNION ALL
+                -- What no owner has is the device's own.
+                SELECT d.id, '-infinity', COALESCE(min(o.from_time), 'infinity'), d.id
+                  FROM unnest($2) AS d(id)
+                  LEFT JOIN identity.owners AS o ON o.anonymous_id = d.id
+                 GROUP BY d.id
+                HAVING COALESCE(min(o.from_time), 'infinity') > '-infinity'
+            ), wrong AS MATERIALIZED (
+                SELECT e.event_date, e.event_time, e.event_id, e.person AS id, e.known_person AS was, k.person AS is_now
+                  FROM known AS k
+                  JOIN %1$s AS e
+                    ON e.person = k.anonymous_id AND e.event_time >= k.from_time AND e.event_time < k.to_time
+                 WHERE e.known_person IS DISTINCT FROM k.person
+                   AND (e.user_id IS NULL OR silver.is_nobody(e.user_id))
+                UNION
+                SELECT e.event_date, e.event_time, e.event_id, e.person, e.known_person, k.person
+                  FROM unnest($1) AS x(id)
+                  JOIN %1$s AS e ON e.person = x.id
+                 CROSS JOIN LATERAL (SELECT silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time)
+                                     OFFSET 0) AS k(person)
+                 WHERE e.known_person IS DISTINCT FROM k.person
+            ), changed AS (
+                UPDATE %1$s AS e SET known_person = w.is_now
+                  FROM wrong AS w
+                 WHERE e.person = w.id AND e.event_time = w.event_time AND e.event_id = w.event_id
+                RETURNING 1
+            )
+            SELECT (SELECT count(*) FROM changed) AS events, array_agg(DISTINCT w.event_date) AS dates,
+                   array_agg(DISTINCT p.id) FILTER (WHERE p.id IS NOT NULL) AS persons
+              FROM wrong AS w CROSS JOIN LATERAL (VALUES (w.was), (w.is_now)) AS p(id)
+            $sql$, place) INTO changes USING by_account, devices;
+        -- Of so many persons models are quicker computed with everybody.
+        PERFORM tidemark.mark_persons(place,
+                    CASE WHEN cardinality(changes.persons) <= 10000 THEN changes.persons END, 'identity',
+                    changes.dates, 'known_person')
+          WHERE changes.events > 0;
+        events := changes.events;
+    END LOOP;
+    RETURN events;
 END
 $$;
 COMMENT ON FUNCTION identity.know(text[], text[]) IS
-    'Part of identity.resolve: brings known_person in silver.events up to date for events of these accounts, and for '
-    'anonymous events of these devices. Returns how many it changed.';
+    'Part of identity.resolve: brings known_person in silver.events and in the typed tables up to date for events of '
+    'these accounts, and for anonymous events of these devices. Returns how many of silver.events it changed.';
 REVOKE EXECUTE ON FUNCTION identity.know(text[], text[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION identity.hold_sayings() RETURNS void
@@ -213,7 +236,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM identity.hold_sayings();
-    PERFORM tidemark.change_dimension('silver.events');
+    PERFORM tidemark.change_dimension(p) FROM identity.places() AS p;
     SELECT r.log_id INTO seen FROM identity.resolved AS r FOR UPDATE;
     latest := (SELECT max(l.id) FROM tidemark.refresh_log AS l);
     -- The first time, or so long ago that nobody knows what happened since.

@@ -109,8 +109,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-    places CONSTANT regclass[] := '{bronze.events,silver.events}'::regclass[] || ARRAY(
-        SELECT m.target FROM tidemark.model_status AS m WHERE m.query LIKE '%/* silver.create_event_table */%');
+    places CONSTANT regclass[] := 'bronze.events'::regclass || ARRAY(SELECT identity.places());
     found record;
     place regclass;
     gone bigint;
@@ -169,7 +168,7 @@ BEGIN
     -- Late events that are on their way into bronze are there when this is granted.
     LOCK TABLE bronze.late_events IN SHARE ROW EXCLUSIVE MODE;
     PERFORM identity.hold_sayings();
-    PERFORM tidemark.change_dimension('silver.events');
+    PERFORM tidemark.change_dimension(p) FROM identity.places() AS p;
     IF suppressed IS NOT NULL AND NOT dry_run THEN
         -- Loaders read it in the transaction of each batch: what they are loading is there when this is granted, and
         -- what comes later finds the list.
@@ -218,12 +217,16 @@ BEGIN
         END LOOP;
         -- Dates without rows are never computed again: what is kept there of a person goes, totals stay.
         frozen := ARRAY(SELECT DISTINCT r.event_date FROM tidemark.retired_dates AS r);
-        FOR model IN SELECT m.target, m.scope
+        FOR model IN SELECT m.target, format('t.%I::text = ANY ($2)', m.scope) AS theirs
                        FROM tidemark.model_status AS m JOIN pg_class AS c ON c.oid = m.target
-                      WHERE m.scope IS NOT NULL AND frozen <> '{}' AND pg_has_role(c.relowner, 'USAGE') LOOP
-            EXECUTE format('WITH gone AS (DELETE FROM %s AS t WHERE t.event_date = ANY ($1) AND t.%I::text = ANY ($2)
+                      WHERE m.scope IS NOT NULL AND frozen <> '{}' AND pg_has_role(c.relowner, 'USAGE')
+                     UNION ALL
+                     SELECT p, 'silver.person_key(t.user_id, NULL) = ANY ($2)'
+                               ' OR silver.person_key(NULL, t.anonymous_id) = ANY ($2)'
+                       FROM identity.places() AS p WHERE frozen <> '{}' LOOP
+            EXECUTE format('WITH gone AS (DELETE FROM %s AS t WHERE t.event_date = ANY ($1) AND (%s)
                                           RETURNING t.event_date)
-                            SELECT count(*), array_agg(DISTINCT event_date) FROM gone', model.target, model.scope)
+                            SELECT count(*), array_agg(DISTINCT event_date) FROM gone', model.target, model.theirs)
                INTO gone, days USING frozen, given;
             n := n || jsonb_build_object(model.target::text || ', retired dates', gone);
             PERFORM tidemark.mark_dirty(model.target, days, 'erasure') WHERE gone > 0;
@@ -233,11 +236,7 @@ BEGIN
           WHERE EXISTS (SELECT FROM tidemark.model_status AS m
                          WHERE 'bronze.events' = ANY (m.sources) AND m.model <> 'silver.events'
                            AND (m.query LIKE '%/* silver.create_event_table */%') IS NOT TRUE);
-        FOR model IN SELECT m.target FROM tidemark.model_status AS m
-                      WHERE m.query LIKE '%/* silver.create_event_table */%' LOOP
-            PERFORM tidemark.mark_dirty(model.target, events.dates, 'erasure');
-        END LOOP;
-        PERFORM tidemark.mark_persons('silver.events', events.persons, 'erasure', events.dates);
+        PERFORM tidemark.mark_persons(p, events.persons, 'erasure', events.dates) FROM identity.places() AS p;
         IF dry_run THEN
             RAISE EXCEPTION 'nothing is erased' USING ERRCODE = 'TM003';
         END IF;

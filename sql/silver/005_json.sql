@@ -182,6 +182,7 @@ CREATE OR REPLACE FUNCTION silver.properties_of(payload jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN payload ? 'properties' THEN payload -> 'properties'
+    WHEN payload ? 'traits' THEN payload -> 'traits'
     WHEN payload ? 'event_properties' THEN payload -> 'event_properties'
     WHEN payload ? 'event_params' THEN silver.ga4_params(payload) || pg_catalog.jsonb_strip_nulls(
         pg_catalog.jsonb_build_object('ecommerce', payload -> 'ecommerce', 'items', payload -> 'items'))
@@ -189,8 +190,9 @@ RETURN CASE
     ELSE payload
 END;
 COMMENT ON FUNCTION silver.properties_of(jsonb) IS
-    'What an event says of itself: its properties, its event_properties (Amplitude), its event_params with ecommerce '
-    'and items (Google Analytics 4), its data (CloudEvents); all of it where it has none of these.';
+    'What an event says of itself: its properties, its traits (identify and group of Segment), its event_properties '
+    '(Amplitude), its event_params with ecommerce and items (Google Analytics 4), its data (CloudEvents); all of it '
+    'where it has none of these.';
 
 -- Whoever is not Segment-like has page, campaign and device somewhere else; here they are put where all others have
 -- them.

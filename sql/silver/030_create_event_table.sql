@@ -16,9 +16,9 @@ DECLARE
                              WHERE t <> '' ORDER BY 1);
     types constant jsonb := '{"text": "text", "integer": "integer", "bigint": "bigint", "numeric": "numeric",
                               "double": "double precision", "boolean": "boolean", "date": "date",
-                              "timestamptz": "timestamptz", "items": "bigint"}';
-    taken constant text[] := ARRAY['event_id', 'event_time', 'event_date', 'event_type', 'person', 'user_id',
-                                   'anonymous_id', 'platform', 'country'];
+                              "timestamptz": "timestamptz", "items": "bigint", "unset": "text"}';
+    taken constant text[] := ARRAY['event_id', 'event_time', 'event_date', 'event_type', 'person', 'known_person',
+                                   'user_id', 'anonymous_id', 'platform', 'country'];
     is_new boolean;
     entry record;
     kind text;
@@ -27,6 +27,8 @@ DECLARE
     values_of text;
     stored text;
     selected text := '';
+    unset_names text[] := '{}';
+    unset_values text := '';
     described text[] := '{}';
     meanings text[] := '{}';
 BEGIN
@@ -49,9 +51,11 @@ BEGIN
     IF is_new THEN
         EXECUTE format('CREATE TABLE %s (event_id uuid NOT NULL, event_time timestamptz NOT NULL,
                             event_date date NOT NULL, event_type text NOT NULL,
-                            person text, user_id text, anonymous_id text, platform text, country text)%s',
+                            person text, known_person text, user_id text, anonymous_id text,
+                            platform text, country text)%s',
             target_table, CASE WHEN partitioned THEN ' PARTITION BY RANGE (event_time)' ELSE '' END);
         EXECUTE format('CREATE INDEX ON %s (person, event_time)', target_table);
+        EXECUTE format('CREATE INDEX ON %s (known_person, event_time)', target_table);
         IF partitioned THEN
             PERFORM tidemark.manage_partitions(parent => target_table::regclass, premake_days => 4,
                 partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']::name[]);
@@ -70,7 +74,7 @@ BEGIN
         IF NOT types ? coalesce(kind, '') THEN
             RAISE EXCEPTION 'column % has the unknown type %', entry.column_name, quote_nullable(kind)
                 USING ERRCODE = '22023',
-                HINT = 'One of text, integer, bigint, numeric, double, boolean, date, timestamptz, items; '
+                HINT = 'One of text, integer, bigint, numeric, double, boolean, date, timestamptz, items, unset; '
                        'behind a blank the path in properties, as in "integer search.results".';
         END IF;
         path := btrim(substr(btrim(entry.wanted), length(kind) + 1));
@@ -81,12 +85,25 @@ BEGIN
                             'beginning of the event, as in /data/order_id', entry.column_name, quote_literal(path)
                 USING ERRCODE = '22023';
         END IF;
-        SELECT string_agg(CASE WHEN p LIKE '/%'
-                   THEN format('silver.%I(e.payload #> %L)', 'json_' || kind, string_to_array(substr(p, 2), '/'))
-                   ELSE format('silver.%I(e.properties #> %L)', 'json_' || kind,
-                               string_to_array(p, '.')) END, ', ' ORDER BY n)
-          INTO values_of FROM unnest(paths) WITH ORDINALITY AS x(p, n);
-        selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
+        IF kind = 'unset' THEN
+            unset_names := unset_names || entry.column_name;
+        ELSE
+            SELECT string_agg(format('silver.%I(%s)', 'json_' || kind, f.found), ', ' ORDER BY x.n),
+                   string_agg(format('%s = ''null'' OR e.payload #> ''{properties,$unset}'' ? %L'
+                                     ' OR e.payload #> ''{user_properties,$unset}'' ? %2$L',
+                                     f.found, s.names[cardinality(s.names)]), ' OR ' ORDER BY x.n)
+              INTO values_of, path
+              FROM unnest(paths) WITH ORDINALITY AS x(p, n)
+             CROSS JOIN LATERAL (
+                 SELECT x.p LIKE '/%', string_to_array(ltrim(x.p, '/'), CASE WHEN x.p LIKE '/%' THEN '/' ELSE '.' END)
+                 ) AS s(absolute, names)
+             CROSS JOIN LATERAL (
+                 SELECT format('e.%I #> %L', CASE WHEN s.absolute THEN 'payload' ELSE 'properties' END, s.names)
+                 ) AS f(found);
+            selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
+            unset_values := unset_values || format(' || CASE WHEN COALESCE(%s) IS NULL AND (%s) THEN %L ELSE %L END',
+                                                   values_of, path, ',' || entry.column_name, '');
+        END IF;
         stored := (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
                     WHERE a.attrelid = target_table::regclass AND a.attname = entry.column_name AND NOT a.attisdropped);
         IF stored <> types ->> kind THEN
@@ -98,8 +115,14 @@ BEGIN
             EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target_table, entry.column_name, types ->> kind);
         END IF;
         described := described || entry.column_name;
-        meanings := meanings || format('Property %s as %s; NULL where it is missing or is no such value.',
-                                       array_to_string(paths, ' or '), types ->> kind);
+        meanings := meanings || CASE WHEN kind = 'unset'
+            THEN 'Names of the columns whose properties the event takes away, with commas between them: '
+                 'that are null or among its $unset. NULL for none.'
+            ELSE format('Property %s as %s; NULL where it is missing or is no such value.',
+                        array_to_string(paths, ' or '), types ->> kind) END;
+    END LOOP;
+    FOREACH path IN ARRAY unset_names LOOP
+        selected := selected || format(', NULLIF(ltrim(''''%s, '',''), '''') AS %I', unset_values, path);
     END LOOP;
     IF EXISTS (SELECT FROM pg_attribute a
                 WHERE a.attrelid = target_table::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -120,7 +143,8 @@ BEGIN
         'When it happened.',
         'UTC date of event_time.',
         'Name of the event in one spelling, as in silver.events.',
-        'Who did it, as in silver.events.',
+        'Who did it as it was sent, as in silver.events.',
+        'Who it is known to be now, as in silver.events: kept up to date by identity.resolve.',
         'Known user; NULL before login.',
         'Device or browser identity; NULL when the event has none.',
         'Where it ran, for example web, ios or android; NULL when the event does not say.',
@@ -131,12 +155,14 @@ BEGIN
     RETURN tidemark.create_model(target_table, ARRAY['bronze.events']::regclass[], format($query$
     SELECT /* silver.create_event_table */
            e.event_id, e.event_time, (e.event_time AT TIME ZONE 'UTC')::date AS event_date,
-           silver.event_name(e.event_type) AS event_type, silver.person_key(e.user_id, e.anonymous_id) AS person,
+           silver.event_name(e.event_type) AS event_type, e.person,
+           silver.known_person(e.person, e.user_id, e.anonymous_id, e.event_time) AS known_person,
            e.user_id, e.anonymous_id,
            silver.json_text(e.context, 'platform') AS platform,
            COALESCE(silver.json_text(e.context, 'country'),
                     silver.json_text(e.context #> '{location,country}')) AS country%s
       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.payload,
+                   silver.person_key(b.user_id, b.anonymous_id) AS person,
                    COALESCE(b.payload -> 'context', silver.context_of(b.payload)) AS context,
                    -- The attributes of a CloudEvent are properties, too.
                    CASE WHEN b.payload ? 'specversion' THEN b.payload || silver.properties_of(b.payload)
@@ -152,9 +178,9 @@ COMMENT ON FUNCTION silver.create_event_table(text, text[], json, boolean) IS
     'Creates silver.<name>, a live model with one row per event of these types: '
     'who, when and where as in silver.events, and one column per entry of columns. columns: '
     'a JSON object of column names and types (text, integer, bigint, numeric, double, boolean, date, timestamptz, '
-    'or items: the sum of quantity over an array), behind the type and a blank the path in properties where it is '
-    'not the name of the column, or from the beginning of the event as in /data/id, and alternatives behind |: '
-    '{"query": "text search.query|query"}. A property that is '
+    'items: the sum of quantity over an array, or unset: which of the others the event takes away), behind the type '
+    'and a blank the path in properties where it is not the name of the column, or from the beginning of the event as '
+    'in /data/id, and alternatives behind |: {"query": "text search.query|query"}. A property that is '
     'missing or cannot be read as its type gives NULL. event_types are compared in one spelling (silver.event_name). '
     'partitioned: one partition per UTC date, for large tables; only heeded when the table is new. '
     'Calling it again changes event_types and paths and adds columns. Readers may SELECT it. For members '

@@ -18,6 +18,11 @@ use crate::support::args;
 use crate::support::error::raise;
 use crate::support::pg_function;
 
+unsafe extern "C-unwind" {
+    /// Whether a table is a partition or a child (`catalog/pg_inherits.h`, which pgrx does not bind).
+    fn has_superclass(relation: Oid) -> bool;
+}
+
 /// A column of something in a FROM: its number there, and its own.
 type Column = (i32, i16);
 /// Why a query may mix persons.
@@ -149,7 +154,9 @@ impl Scope {
                 pg_sys::RTEKind::RTE_RELATION if entry.relid == self.source && entry.inh => {
                     Ok(Known { reads: true, persons: vec![self.person], dates: vec![self.date] })
                 }
-                pg_sys::RTEKind::RTE_RELATION => Err("it reads a part of the source, or another table"),
+                // A table without dates: whoever changes it marks the persons or dates that it is about.
+                pg_sys::RTEKind::RTE_RELATION if entry.relid != self.source => Ok(CONSTANT),
+                pg_sys::RTEKind::RTE_RELATION => Err("it reads a part of the source"),
                 pg_sys::RTEKind::RTE_SUBQUERY => {
                     if !reads_table(entry.subquery.cast(), std::ptr::null_mut()) {
                         return Ok(CONSTANT);
@@ -383,8 +390,15 @@ unsafe fn scoped(plan: &pg_sys::CachedPlanSource, mut scope: Scope, column: &CSt
     // SAFETY: the lists are those of an analyzed statement.
     unsafe {
         let [query] = nodes::<pg_sys::Query>(plan.query_list) else { return Err("it is not one SELECT") };
-        if relations(plan) != [scope.source] {
-            return Err("it reads other tables than its source, or a view");
+        // A view, a partition or a child may show rows of the source.
+        let apart = |relation: &Oid| {
+            let kind = pg_sys::get_rel_relkind(*relation) as u8;
+            matches!(kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE)
+                && !pg_sys::ffi::pg_guard_ffi_boundary(|| has_superclass(*relation))
+        };
+        let relations = relations(plan);
+        if !relations.contains(&scope.source) || !relations.iter().all(|r| *r == scope.source || apart(r)) {
+            return Err("it reads a view, a partition or a child of a table");
         }
         let mut found = Found::default();
         look(query.cast(), (&raw mut found).cast());

@@ -229,12 +229,38 @@ that are under way. Returns their names, {} if none reads the table. Needs
 the rights of the owner of the table (42501) and the isolation level READ
 COMMITTED (25001). 42P01: no such table.';
 
+CREATE FUNCTION tidemark_internal.readers_of(relation regclass) RETURNS SETOF tidemark_internal.models
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m tidemark_internal.models;
+BEGIN
+    FOR m IN SELECT * FROM tidemark_internal.models x ORDER BY x.name LOOP
+        BEGIN
+            IF relation = m.target
+               OR relation = ANY ((tidemark_internal.describe_query(
+                      (SELECT c.relowner FROM pg_class c WHERE c.oid = m.target), m.query)).relations) THEN
+                RETURN NEXT m;
+            END IF;
+        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name
+                    OR insufficient_privilege THEN
+            -- No refresh can run this query either.
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.readers_of(regclass) IS
+'The models whose query reads a relation, itself or through a view, and the
+model whose table it is; by name.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.readers_of(regclass) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.change_dimension(caller oid, dimension regclass) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    m record;
+    reader text;
     readers text[] := '{}';
 BEGIN
     PERFORM tidemark_internal.check_may_act_as(caller, dimension);
@@ -242,22 +268,59 @@ BEGIN
         -- An older snapshot would miss dates that were refreshed in the meantime.
         RAISE EXCEPTION 'change_dimension needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
     END IF;
-    FOR m IN SELECT x.name, x.target, x.query, c.relowner
-               FROM tidemark_internal.models x JOIN pg_class c ON c.oid = x.target ORDER BY x.name LOOP
-        BEGIN
-            IF dimension = m.target
-               OR dimension = ANY ((tidemark_internal.describe_query(m.relowner, m.query)).relations) THEN
-                -- Not against whoever only refers to it.
-                PERFORM FROM tidemark_internal.models x WHERE x.name = m.name FOR NO KEY UPDATE;
-                readers := readers || m.name;
-            END IF;
-        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name
-                    OR insufficient_privilege THEN
-            -- No refresh can run this query either.
-        END;
+    FOR reader IN SELECT r.name FROM tidemark_internal.readers_of(dimension) AS r LOOP
+        -- Not against whoever only refers to it.
+        PERFORM FROM tidemark_internal.models x WHERE x.name = reader FOR NO KEY UPDATE;
+        readers := readers || reader;
     END LOOP;
     RETURN readers;
 END
 $$;
 COMMENT ON FUNCTION tidemark_internal.change_dimension(oid, regclass) IS
 'The work behind tidemark.change_dimension.';
+
+CREATE FUNCTION tidemark.mark_readers(dimension regclass, since date DEFAULT NULL, ids text[] DEFAULT NULL,
+    id name DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
+COMMENT ON FUNCTION tidemark.mark_readers(regclass, date, text[], name) IS
+'Has the models that read a table without dates compute anew, at the next
+refresh, what they made of source rows of since (inclusive; NULL: any date)
+and later dates. Ends a change that tidemark.change_dimension began. ids:
+values of the column id of their source; a model that is scoped by this
+column computes only their rows, on all dates where they have some. Other
+models are left alone; tidemark.mark_dirty on a source marks single dates
+of all that read it. Needs the rights of the owner of the table (42501).
+42P01: no such table; 22004: ids without id, or the other way round; 22008:
+since outside the years 1 to 9999; 54000: more than 100,000 ids, or one of
+more than 1,000 bytes; 22P02: one that is no value of the column.';
+
+CREATE FUNCTION tidemark_internal.mark_readers(caller oid, dimension regclass, since date, ids text[], id name)
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    given CONSTANT text[] := tidemark_internal.checked_ids(mark_readers.ids);
+    m tidemark_internal.models;
+BEGIN
+    PERFORM tidemark_internal.check_may_act_as(caller, dimension);
+    IF (ids IS NULL) <> (id IS NULL) THEN
+        RAISE EXCEPTION 'ids needs id, and the other way round' USING ERRCODE = '22004';
+    ELSIF since NOT BETWEEN '0001-01-01' AND '9999-12-31' THEN
+        RAISE EXCEPTION 'since must lie in the years 1 to 9999' USING ERRCODE = '22008';
+    END IF;
+    FOR m IN SELECT * FROM tidemark_internal.readers_of(dimension) AS r
+              WHERE r.target <> dimension AND given IS DISTINCT FROM '{}' LOOP
+        IF m.scope_source = id THEN
+            PERFORM tidemark_internal.check_ids(given, m);
+            INSERT INTO tidemark_internal.model_dirty (model, persons, marked_at) VALUES (m.name, given, now());
+        ELSE
+            INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
+            SELECT m.name, d.event_date, now() FROM tidemark_internal.model_dates d
+             WHERE d.model = m.name AND (d.event_date >= since - m.lookahead_days) IS NOT FALSE;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.mark_readers(oid, regclass, date, text[], name) IS
+'The work behind tidemark.mark_readers.';

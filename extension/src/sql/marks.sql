@@ -196,15 +196,53 @@ nothing. 54000: more than 100,000 ids, or one of more than 1,000 bytes;
 neither ids nor dates; 22023: a reason of more than 1,000 characters; 42703:
 a column that is not there. Needs what tidemark.mark_dirty needs.';
 
+CREATE FUNCTION tidemark_internal.checked_ids(ids text[]) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    given CONSTANT text[] := CASE WHEN ids IS NOT NULL
+                                  THEN ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL) END;
+BEGIN
+    IF cardinality(given) > 100000 THEN
+        RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
+    ELSIF EXISTS (SELECT FROM unnest(given) AS x WHERE octet_length(x) > 1000) THEN
+        RAISE EXCEPTION 'ids must have at most 1000 bytes each' USING ERRCODE = '54000';
+    END IF;
+    RETURN given;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.checked_ids(text[]) IS
+'The ids of a mark, each once and without NULL; NULL for NULL. 54000 for too
+many or too long ones.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.checked_ids(text[]) FROM PUBLIC;
+
+CREATE FUNCTION tidemark_internal.check_ids(ids text[], model tidemark_internal.models) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    type CONSTANT text := tidemark_internal.ids_type(model);
+BEGIN
+    -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
+    IF type IS NOT NULL AND ids IS NOT NULL AND tidemark_internal.known_ids(ids, type) IS NULL THEN
+        RAISE EXCEPTION 'ids must be values of type %', rtrim(type, '[]')
+            USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tidemark_internal.check_ids(text[], tidemark_internal.models) IS
+'Raises 22P02 unless these are values of the column by which a model is
+scoped.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.check_ids(text[], tidemark_internal.models) FROM PUBLIC;
+
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
     changed name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    given CONSTANT text[] := CASE WHEN ids IS NOT NULL
-                                  THEN ARRAY(SELECT DISTINCT x FROM unnest(ids) AS x WHERE x IS NOT NULL) END;
-    refused text;
+    given CONSTANT text[] := tidemark_internal.checked_ids(ids);
 BEGIN
     PERFORM tidemark_internal.check_may_mark(caller, source, dates);
     IF coalesce(ids::text, dates::text) IS NULL THEN
@@ -215,22 +253,10 @@ BEGIN
         SELECT FROM pg_attribute a WHERE a.attrelid = mark_persons.source AND a.attname = changed AND a.attnum > 0
                                      AND NOT a.attisdropped) THEN
         RAISE EXCEPTION 'table % has no column %', source, quote_ident(changed) USING ERRCODE = '42703';
-    ELSIF cardinality(given) > 100000 THEN
-        RAISE EXCEPTION 'ids must have at most 100000 elements' USING ERRCODE = '54000';
-    ELSIF EXISTS (SELECT FROM unnest(given) AS x WHERE octet_length(x) > 1000) THEN
-        RAISE EXCEPTION 'ids must have at most 1000 bytes each' USING ERRCODE = '54000';
     ELSIF given IS DISTINCT FROM '{}' THEN
-        -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
-        SELECT rtrim(t.ids_type, '[]') INTO refused
-          FROM (SELECT DISTINCT tidemark_internal.ids_type(m) AS ids_type
-                  FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
-                 WHERE s.source = mark_persons.source AND m.scope IS NOT NULL OFFSET 0) t
-         WHERE t.ids_type IS NOT NULL AND given IS NOT NULL AND tidemark_internal.known_ids(given, t.ids_type) IS NULL
-         LIMIT 1;
-        IF refused IS NOT NULL THEN
-            RAISE EXCEPTION 'ids must be values of type %', refused
-                USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
-        END IF;
+        PERFORM tidemark_internal.check_ids(given, m)
+           FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
+          WHERE s.source = mark_persons.source AND m.scope IS NOT NULL;
         INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, changed, reason)
         SELECT mark_persons.source, d, given, mark_persons.changed, mark_persons.changed, mark_persons.reason
           FROM (SELECT DISTINCT unnest(dates) AS d UNION ALL SELECT NULL WHERE dates IS NULL) AS x

@@ -38,6 +38,11 @@ mod tests {
             "SELECT person, (SELECT string_agg(x, ',') FROM unnest(tags) AS x) FROM public.t",
             "SELECT person, count(*) FROM public.t GROUP BY person HAVING count(*) > 2 ORDER BY 2 OFFSET 0",
             "SELECT person, n FROM public.t UNION SELECT person, 1 FROM public.t EXCEPT SELECT person, 2 FROM public.t",
+            // What is the same for everybody, such as a table without dates.
+            "SELECT t.person, o.person AS other FROM public.t JOIN public.other o ON o.person = t.person",
+            "SELECT t.person, o.person AS other FROM public.t LEFT JOIN public.other o ON o.person = t.person",
+            "SELECT t.person FROM public.other o, public.t",
+            "SELECT person, count(*) FROM public.t JOIN (SELECT person AS o FROM public.other) x ON o = person GROUP BY 1",
             "WITH a AS (SELECT * FROM public.t)
              SELECT u.person, count(*) FROM (SELECT person FROM a UNION ALL
                  SELECT b.person FROM (SELECT DISTINCT person FROM a) AS b JOIN public.t USING (person)) AS u GROUP BY 1",
@@ -95,6 +100,7 @@ mod tests {
     fn queries_that_may_mix_persons_are_refused() {
         run("CREATE TABLE public.t (person text NOT NULL, at timestamptz, n int, tags text[]);
              CREATE TABLE public.other (person text);
+             CREATE TABLE public.child () INHERITS (public.t);
              CREATE VIEW public.v AS SELECT * FROM public.t;
              CREATE FUNCTION public.stable(text) RETURNS text LANGUAGE sql STABLE RETURN (SELECT max(person) FROM public.t)");
         for (query, reason) in [
@@ -147,8 +153,20 @@ mod tests {
             ("SELECT upper(person) AS person FROM public.t", "unchanged"),
             ("SELECT n AS person, person AS other FROM public.t", "unchanged"),
             ("SELECT n FROM public.t", "unchanged"),
-            ("SELECT t.person FROM public.t JOIN public.other o ON o.person = t.person", "other tables"),
-            ("SELECT person FROM public.v", "other tables"),
+            ("SELECT o.person FROM public.t JOIN public.other o ON o.person = t.person", "unchanged"),
+            ("SELECT person FROM public.other", "a view, a partition or a child"),
+            ("SELECT person FROM public.v", "a view, a partition or a child"),
+            ("SELECT t.person FROM public.t JOIN public.v USING (person)", "a view, a partition or a child"),
+            (
+                "SELECT t.person FROM public.t JOIN public.child USING (person)",
+                "a view, a partition or a child",
+            ),
+            ("SELECT t.person FROM public.other o LEFT JOIN public.t USING (person)", "outer join"),
+            ("SELECT person FROM public.t UNION SELECT person FROM public.other", "a branch"),
+            (
+                "SELECT person FROM public.t WHERE EXISTS (SELECT FROM public.other o WHERE o.person = t.person)",
+                "subquery",
+            ),
             ("SELECT person FROM ONLY public.t", "part of the source"),
             ("SELECT person FROM public.t TABLESAMPLE SYSTEM (50)", "sample"),
             ("SELECT person, public.stable(person) FROM public.t", "function"),

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use postgres::Client;
-use tidemark_tests::cluster::{self, Database, run, told};
+use tidemark_tests::cluster::{self, Database, rows, run, told};
 use tidemark_tests::wait_until;
 
 /// Sales by category of the product; two dates, refreshed.
@@ -29,14 +29,11 @@ fn world(database: &Database<'_>) -> Client {
 }
 
 /// A product changes its category, and a date with it is loaded and refreshed before that is committed.
-fn changed(database: &Database<'_>, beginning: &str) -> String {
+fn changed(database: &Database<'_>, beginning: &str, marking: &str) -> String {
     let c = &mut world(database);
     let (changer, loader) = (&mut database.connect(), &mut database.connect());
     run(changer, &format!("BEGIN; {beginning}; UPDATE w.products SET category = 'drinks' WHERE product = 1"));
-    run(
-        changer,
-        "SELECT tidemark.mark_dirty('w.sales', ARRAY(SELECT DISTINCT event_date FROM w.sales WHERE product = 1))",
-    );
+    run(changer, marking);
     run(loader, "INSERT INTO w.sales VALUES ('2026-01-03', 1, 100); CALL tidemark.refresh()");
     assert_eq!(told(c, "SELECT count(*) FROM w.days"), "3", "other models are refreshed meanwhile");
     run(changer, "COMMIT");
@@ -47,9 +44,60 @@ fn changed(database: &Database<'_>, beginning: &str) -> String {
 #[test]
 fn no_date_keeps_what_a_dimension_said_before() {
     let cluster = cluster::shared();
-    assert_eq!(changed(&cluster.empty_database(), "SELECT"), "ok, ok, different", "without the function");
     let change = "SELECT tidemark.change_dimension('w.products')";
-    assert_eq!(changed(&cluster.empty_database(), change), "ok, ok, ok");
+    for mark in [
+        "SELECT tidemark.mark_dirty('w.sales', ARRAY(SELECT DISTINCT event_date FROM w.sales WHERE product = 1))",
+        "SELECT tidemark.mark_readers('w.products')",
+    ] {
+        assert_eq!(
+            changed(&cluster.empty_database(), "SELECT", mark),
+            "ok, ok, different",
+            "without the function"
+        );
+        assert_eq!(changed(&cluster.empty_database(), change, mark), "ok, ok, ok");
+    }
+}
+
+#[test]
+fn only_what_reads_a_dimension_is_marked_and_only_from_then_on() {
+    let database = cluster::shared().empty_database();
+    let c = &mut world(&database);
+    let stale = "SELECT m, d FROM unnest('{w.revenue,w.days}'::text[]) AS m,
+                   LATERAL unnest(tidemark.stale_dates(m)) AS d ORDER BY 1, 2";
+    run(c, "SELECT tidemark.mark_readers('w.products', '2026-01-02')");
+    assert_eq!(rows(c, stale), [["w.revenue", "2026-01-02"]]);
+    run(c, "SELECT tidemark.mark_readers('w.products', '2026-01-01', '{1}', 'product')");
+    assert_eq!(
+        rows(c, stale),
+        [["w.revenue", "2026-01-01"], ["w.revenue", "2026-01-02"]],
+        "it is not scoped"
+    );
+    run(c, "CALL tidemark.refresh()");
+    for nothing in ["'w.sales', ids => '{}', id => 'product'", "'w.revenue'"] {
+        run(c, &format!("SELECT tidemark.mark_readers({nothing})"));
+        assert_eq!(rows(c, stale), [[""; 2]; 0], "{nothing}");
+    }
+    for (wrong, code) in [
+        ("NULL", "22004"),
+        ("0", "42P01"),
+        ("'w.products', ids => '{1}'", "22004"),
+        ("'w.products', id => 'product'", "22004"),
+        ("'w.products', since => 'infinity'", "22008"),
+        (
+            "'w.products', ids => ARRAY(SELECT n::text FROM generate_series(0, 100000) AS n), id => 'x'",
+            "54000",
+        ),
+    ] {
+        let call = format!("SELECT tidemark.mark_readers({wrong})");
+        assert_eq!(cluster::sqlstate(c.batch_execute(&call)), code, "{wrong}");
+    }
+    run(
+        c,
+        "CREATE ROLE marks_no_readers; GRANT ALL ON w.sales TO marks_no_readers; SET ROLE marks_no_readers",
+    );
+    let refused = c.batch_execute("SELECT tidemark.mark_readers('w.products')");
+    assert_eq!(cluster::sqlstate(refused), "42501");
+    run(c, "RESET ROLE; DROP OWNED BY marks_no_readers; DROP ROLE marks_no_readers");
 }
 
 /// A refresh that is under way has read the old row: its dates must be there to be marked.

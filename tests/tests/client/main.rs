@@ -40,6 +40,7 @@ mod roles;
 mod running;
 mod scripts;
 mod silver;
+mod slowly_changing;
 mod splitting;
 mod stage;
 mod standby;

@@ -46,11 +46,14 @@ const READABLE: &[&str] = &[
     "gold.monthly_actives",
     "gold.person_days",
     "gold.person_days_live",
+    "gold.persons",
+    "gold.purchases_star",
     "gold.retention_weekly",
     "gold.revenue_daily",
     "gold.revenue_daily_live",
     "gold.sessions",
     "gold.sessions_live",
+    "gold.sessions_star",
     "gold.source_freshness",
     "gold.stickiness",
     "gold.weekly_actives",
@@ -63,6 +66,8 @@ const READABLE: &[&str] = &[
     "silver.purchases_live",
     "silver.sign_ups",
     "silver.sign_ups_live",
+    "silver.trait_changes",
+    "silver.trait_changes_live",
 ];
 
 /// Tables and views, partitions left out.
