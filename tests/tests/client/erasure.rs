@@ -3,12 +3,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use tidemark_tests::broker;
 use tidemark_tests::cluster::{self, Database, connect, program, rows, sqlstate};
 use tidemark_tests::events::{self, Generated};
 use tidemark_tests::identity::{Event, event};
 use tidemark_tests::process::{Finished, Invocation, tidemark};
 use tidemark_tests::wait_until;
 
+use super::kafka::{catch_up, topic_of};
 use super::warehouse::{load, maintain};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -192,6 +194,77 @@ fn nothing_of_a_person_is_left_and_nothing_comes_back() {
         .ok()
         .counts();
     assert_eq!(counts.loaded, 0, "{counts:?}");
+}
+
+#[test]
+fn a_topic_and_dead_letters_that_are_read_again_bring_nobody_back() {
+    let database = cluster::shared().database();
+    let shop = Generated::new("--events 3000 --days 4 --users 40 --seed 5 --malformed 0 --duplicates 0");
+    let topic = topic_of(&shop.path, "2");
+    catch_up(&database, &topic, &[]);
+    maintain(&database);
+    let busiest = "SELECT known_person FROM silver.events WHERE user_id IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC LIMIT 1";
+    let person = database.value(busiest);
+    let ids = database.column(&format!("SELECT id FROM identity.ids('{person}')"));
+    // Letters that could be loaded later: theirs, written so that no search for it finds it, and somebody else's.
+    let escaped: String = person.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let letter = |number, who: &str| {
+        format!(
+            r#"{{"messageId":"{}","type":"track","event":"x","timestamp":"2026-09-02T10:00:00Z","userId":"{who}"}}"#,
+            events::id(number)
+        )
+    };
+    let letters =
+        events::file(format!("{}\n{}\n", letter(1, &escaped), letter(2, "somebody-else")).as_bytes());
+    let load = ["load", letters.to_str().unwrap(), "--event-time-floor", "2999-01-01"];
+    assert_eq!(tidemark(&load).database(&database.loader_url()).run().read_all().counts().dead, 2);
+
+    let key = events::file(KEY.as_bytes());
+    let words: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let theirs = format!(
+        "SELECT count(*) FROM bronze.events WHERE user_id = ANY ({0}) OR anonymous_id = ANY ({0})",
+        list(&ids)
+    );
+    let (before, all) = (database.number(&theirs), database.number("SELECT count(*) FROM bronze.events"));
+    assert!(before > 30, "{before}");
+    keyed(&[&["person", "erase", "--yes"], &words[..]].concat(), &database.admin_url(), &key).run().ok();
+    assert_eq!(database.number("SELECT count(*) FROM loader.dead_letters"), 2, "nobody can see whose it is");
+
+    let brokers = &broker::shared().address;
+    let replays = [&["replay", "--topic", &topic, "--brokers", brokers][..], &["dead-letters", "replay"]];
+    for replay in replays {
+        let refused = tidemark(replay).database(&database.admin_url()).run();
+        assert!(
+            refused.code == Some(78) && refused.stderr.contains("erasure.key_file"),
+            "{}",
+            refused.stderr
+        );
+    }
+    let counts = keyed(replays[0], &database.admin_url(), &key).run().ok().counts();
+    assert_eq!((counts.filtered as i64, counts.loaded), (before, 0), "{counts:?}");
+    let told = keyed(replays[1], &database.admin_url(), &key).run().ok().stdout;
+    assert!(told.contains("1 loaded"), "{told}");
+    // A daemon that reads the topic from its beginning.
+    let again = ["run", "--brokers", brokers, "--topic", &topic, "--group", "again", "--pipeline", "again"];
+    let more = ["--maintain-every", "off", "--until-caught-up"];
+    let counts = keyed(&[&again[..], &more].concat(), &database.loader_url(), &key).run().ok().counts();
+    assert_eq!((counts.filtered as i64, counts.loaded), (before, 0), "{counts:?}");
+    maintain(&database);
+    assert_eq!(database.number(&theirs), 0);
+    assert_eq!(
+        database.number("SELECT count(*) FROM bronze.events"),
+        all - before + 1,
+        "and somebody else's"
+    );
+    assert_eq!(
+        database.number("SELECT count(*) FROM loader.dead_letters WHERE status = 'open'"),
+        0,
+        "{told}"
+    );
+    assert_eq!(
+        database.number(&format!("SELECT count(*) FROM gold.sessions WHERE person = ANY ({})", list(&ids))),
+        0
+    );
 }
 
 #[test]
