@@ -1,6 +1,6 @@
 //! The race of identity, in the warehouse as `tidemark migrate` makes it: events come, late and in any order, and go;
 //! people link accounts, block ids, give devices away and take it back, and are erased; several sessions refresh and resolve at once
-//! and are ended or killed. Who every event is of, the rules say that share no code (`crate::identity`).
+//! and are ended or killed. A dimension follows what events say of persons, and a model reads it. Who every event is of, the rules say that share no code (`crate::identity`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -19,7 +19,7 @@ const MINUTES: u64 = 6 * 1440;
 const FIRST: &str = "timestamptz '2026-09-01 00:00:00Z'";
 
 /// What live views of gold must be, from the events known to be whose; the key first.
-const LIVE: [(&str, &str, &str); 4] = [
+const LIVE: [(&str, &str, &str); 6] = [
     (
         "sessions",
         "SELECT person, started_at, ended_at, events FROM gold.sessions_live",
@@ -47,6 +47,23 @@ const LIVE: [(&str, &str, &str); 4] = [
           WHERE value > 0",
         "SELECT event_date, count(DISTINCT known_person) FROM silver.events_live WHERE known_person IS NOT NULL GROUP BY 1",
     ),
+    (
+        "persons",
+        "SELECT person, valid_from, valid_to, plan FROM gold.persons",
+        "SELECT person, at, coalesce(lead(at) OVER (PARTITION BY person ORDER BY at), 'infinity'), plan
+           FROM (SELECT p.*, row_number() OVER s = 1 OR plan IS DISTINCT FROM lag(plan) OVER s AS new
+                   FROM (SELECT DISTINCT ON (known_person, event_time) known_person AS person, event_time AS at, plan
+                           FROM silver.trait_changes WHERE known_person IS NOT NULL AND (plan IS NOT NULL OR unset = 'plan')
+                          ORDER BY known_person, event_time, event_id DESC) AS p
+                 WINDOW s AS (PARTITION BY person ORDER BY at)) AS p
+          WHERE new",
+    ),
+    (
+        "plans",
+        "SELECT event_date, plan, count(*) FROM race.plans_live GROUP BY 1, 2",
+        "SELECT e.event_date, p.plan, count(*) FROM silver.events_live AS e JOIN gold.persons AS p
+             ON p.person = e.known_person AND p.valid_from <= e.event_time AND e.event_time < p.valid_to GROUP BY 1, 2",
+    ),
 ];
 
 /// Runs it on a server of its own.
@@ -62,7 +79,12 @@ pub fn run(options: &Options, name: &str) -> Report {
              SELECT tidemark.ensure_partitions(p.parent, ARRAY(SELECT date '2026-08-31' + n FROM generate_series(0, 8) AS n))
                FROM (VALUES ('bronze.events'::regclass), ('silver.events')) AS p(parent);
              SET ROLE tidemark_admin;
-             SELECT tidemark.create_timeline('race.timeline', 'silver.events', 'known_person', slices => 4)",
+             SELECT tidemark.create_timeline('race.timeline', 'silver.events', 'known_person', slices => 4);
+             SELECT tidemark.create_model('race.plans', '{silver.events}', $$
+                 SELECT e.event_date, e.event_id, e.known_person, p.plan FROM silver.events AS e JOIN gold.persons AS p
+                     ON p.person = e.known_person AND p.valid_from <= e.event_time AND e.event_time < p.valid_to
+                  WHERE e.event_date >= $1 AND e.event_date < $2$$,
+                 '{event_date, event_id, known_person}', scope => 'known_person', live => true)",
         )
         .unwrap_or_else(|e| panic!("{}", explain(&e)));
     start(options, database.superuser_url(), everybody, at_rest)
@@ -125,11 +147,17 @@ fn write(race: &Race<'_>, number: u64) {
                 let minute =
                     if random.percent(70) { MINUTES - 1 - random.below(1440) } else { random.below(MINUTES) };
                 values.push(format!(
-                    "({}, {}, {}, '{}')",
+                    "({}, {}, {}, {})",
                     minute / 7 * 7,
                     if known { format!("'a{account:02}'") } else { "NULL".to_owned() },
                     if !known || random.percent(80) { format!("'d{device:02}'") } else { "NULL".to_owned() },
-                    if random.percent(8) { "Logged Out" } else { "page_viewed" }
+                    match random.below(12) {
+                        0 => "'Logged Out', '{}'",
+                        1 => r#"'identify', '{"traits": {"plan": null}}'"#,
+                        2 => r#"'identify', '{"traits": {"plan": "free"}}'"#,
+                        3 => r#"'identify', '{"traits": {"plan": "plus"}}'"#,
+                        _ => "'page_viewed', '{}'",
+                    }
                 ));
             }
             // As the loader does: rows that were only added.
@@ -140,8 +168,8 @@ fn write(race: &Race<'_>, number: u64) {
             statement(format!(
                 "INSERT INTO bronze.events (event_id, event_time, event_type, user_id, anonymous_id, received_at, payload)
                  SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(nextval('race.numbers')), 12, '0'))::uuid,
-                        {FIRST} + v.minute * interval '1 minute', v.event_type, v.account, v.device, now(), '{{}}'
-                   FROM (VALUES {}) AS v(minute, account, device, event_type)",
+                        {FIRST} + v.minute * interval '1 minute', v.event_type, v.account, v.device, now(), v.payload::jsonb
+                   FROM (VALUES {}) AS v(minute, account, device, event_type, payload)",
                 values.join(", ")
             ));
         }
