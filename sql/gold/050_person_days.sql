@@ -19,9 +19,9 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.retention_stored AS
 WITH person AS (
     SELECT tidemark.cohort_member('week', 'on', 13,
                                   (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC'
-                                     FROM gold.person_days AS x),
+                                     FROM gold_storage.person_activity AS x),
                                   d.event_date::timestamp AT TIME ZONE 'UTC', true, true) AS cohorts
-      FROM gold.person_days AS d
+      FROM gold_storage.person_activity AS d
      GROUP BY d.person
 ), cohort AS (
     SELECT m.cohort, tidemark.cohort_retention(m.retained) AS retained
@@ -57,36 +57,37 @@ COMMENT ON COLUMN gold.retention_weekly.pct IS
 
 -- Lifecycle by day and by week.
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.lifecycle_stored AS
-WITH unit AS (
-    SELECT * FROM (VALUES ('day', 1), ('week', 7)) AS u(name, days)
-), activity AS (
-    SELECT DISTINCT u.name, u.days, d.person, date_trunc(u.name, d.event_date::timestamp)::date AS period
-      FROM gold.person_days AS d CROSS JOIN unit AS u
-), neighbours AS (
-    SELECT a.name, a.days, a.person, a.period,
-           lag(a.period) OVER person_by_time AS previous_active,
-           lead(a.period) OVER person_by_time AS next_active,
-           max(a.period) OVER (PARTITION BY a.name) AS last_period
-      FROM activity AS a
-    WINDOW person_by_time AS (PARTITION BY a.name, a.person ORDER BY a.period)
-), states AS (
-    SELECT n.name, n.period,
-           CASE WHEN n.previous_active IS NULL THEN 'new'
-                WHEN n.previous_active + n.days = n.period THEN 'returning'
-                ELSE 'resurrected' END AS state
+WITH neighbours AS (
+    -- In the order of the index by person and date: no sort, and days and weeks from one pass.
+    SELECT d.event_date AS day, d.event_date - (d.event_date - date '0001-01-01') % 7 AS week,
+           lag(d.event_date) OVER person_by_time AS before, lead(d.event_date) OVER person_by_time AS after
+      FROM (SELECT DISTINCT a.person, a.event_date FROM gold_storage.person_activity AS a) AS d
+    WINDOW person_by_time AS (PARTITION BY d.person ORDER BY d.event_date)
+), days AS (
+    SELECT n.day, n.week,
+           count(*) FILTER (WHERE n.before IS NULL) AS new,
+           count(*) FILTER (WHERE n.before = n.day - 1) AS returning,
+           count(*) FILTER (WHERE n.before < n.day - 1) AS resurrected,
+           count(*) FILTER (WHERE n.after = n.day + 1 IS NOT TRUE) AS gone,
+           -- The first day of a person in a week knows the week before, the last one the week after.
+           count(*) FILTER (WHERE n.before >= n.week - 7 AND n.before < n.week) AS returning_in_week,
+           count(*) FILTER (WHERE n.before < n.week - 7) AS resurrected_in_week,
+           count(*) FILTER (WHERE n.after >= n.week + 14 IS NOT FALSE) AS gone_in_week
       FROM neighbours AS n
+     GROUP BY n.day, n.week
+), periods AS (
+    SELECT 'day' AS unit, 1 AS days, d.day AS period, d.new, d.returning, d.resurrected, d.gone FROM days AS d
     UNION ALL
-    SELECT n.name, n.period + n.days, 'dormant'
-      FROM neighbours AS n
-     WHERE n.next_active IS DISTINCT FROM n.period + n.days AND n.period + n.days <= n.last_period
+    SELECT 'week', 7, d.week, sum(d.new), sum(d.returning_in_week), sum(d.resurrected_in_week), sum(d.gone_in_week)
+      FROM days AS d GROUP BY d.week
 )
-SELECT s.name AS unit, s.period,
-       count(*) FILTER (WHERE s.state = 'new') AS new_persons,
-       count(*) FILTER (WHERE s.state = 'returning') AS returning_persons,
-       count(*) FILTER (WHERE s.state = 'resurrected') AS resurrected_persons,
-       count(*) FILTER (WHERE s.state = 'dormant') AS dormant_persons
-  FROM states AS s
- GROUP BY s.name, s.period;
+SELECT s.unit, s.period, sum(s.new)::bigint AS new_persons, sum(s.returning)::bigint AS returning_persons,
+       sum(s.resurrected)::bigint AS resurrected_persons, sum(s.dormant)::bigint AS dormant_persons
+  FROM (SELECT p.unit, p.period, p.new, p.returning, p.resurrected, 0 AS dormant FROM periods AS p
+        UNION ALL
+        SELECT p.unit, p.period + p.days, 0, 0, 0, p.gone FROM periods AS p
+         WHERE p.period + p.days <= (SELECT max(x.period) FROM periods AS x WHERE x.unit = p.unit)) AS s
+ GROUP BY s.unit, s.period;
 CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold_storage.lifecycle_stored (unit, period);
 COMMENT ON MATERIALIZED VIEW gold_storage.lifecycle_stored IS
     'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';

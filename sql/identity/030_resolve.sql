@@ -107,11 +107,10 @@ CREATE OR REPLACE FUNCTION identity.places() RETURNS SETOF regclass
 LANGUAGE sql STABLE PARALLEL RESTRICTED COST 10000 ROWS 5
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- silver.events last: what reads it may read a dimension that is kept from one of the others.
     SELECT m.target
       FROM tidemark.model_status AS m
      WHERE m.model = 'silver.events' OR m.query LIKE '%/* silver.create_event_table */%'
-     ORDER BY m.model = 'silver.events', m.model
+     ORDER BY m.model = 'silver.events'
 $$;
 COMMENT ON FUNCTION identity.places() IS
     'Part of identity.resolve: the tables that hold events with the person known now: those of '
@@ -236,7 +235,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM identity.hold_sayings();
-    PERFORM tidemark.change_dimension(p) FROM identity.places() AS p;
+    PERFORM tidemark.change_dimension(VARIADIC ARRAY(SELECT identity.places()));
     SELECT r.log_id INTO seen FROM identity.resolved AS r FOR UPDATE;
     latest := (SELECT max(l.id) FROM tidemark.refresh_log AS l);
     -- The first time, or so long ago that nobody knows what happened since.

@@ -56,6 +56,8 @@ AS $$
 DECLARE
     link identity.links;
 BEGIN
+    -- Before the link, as identity.erase_person has it.
+    LOCK TABLE identity.waiting IN ROW EXCLUSIVE MODE;
     UPDATE identity.links AS l SET revoked_at = now(), revoked_by = session_user, revoke_note = note
      WHERE l.link_id = unlink.link_id AND l.revoked_at IS NULL RETURNING l.* INTO link;
     IF link IS NULL THEN

@@ -168,7 +168,7 @@ BEGIN
     -- Late events that are on their way into bronze are there when this is granted.
     LOCK TABLE bronze.late_events IN SHARE ROW EXCLUSIVE MODE;
     PERFORM identity.hold_sayings();
-    PERFORM tidemark.change_dimension(p) FROM identity.places() AS p;
+    PERFORM tidemark.change_dimension(VARIADIC ARRAY(SELECT identity.places()));
     IF suppressed IS NOT NULL AND NOT dry_run THEN
         -- Loaders read it in the transaction of each batch: what they are loading is there when this is granted, and
         -- what comes later finds the list.

@@ -181,7 +181,8 @@ COMMENT ON FUNCTION silver.ga4_params(jsonb) IS
 CREATE OR REPLACE FUNCTION silver.properties_of(payload jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN payload ? 'properties' THEN payload -> 'properties'
+    WHEN payload ? 'properties' AND NOT (payload ? 'traits' AND payload -> 'properties' = '{}')
+    THEN payload -> 'properties'
     WHEN payload ? 'traits' THEN payload -> 'traits'
     WHEN payload ? 'event_properties' THEN payload -> 'event_properties'
     WHEN payload ? 'event_params' THEN silver.ga4_params(payload) || pg_catalog.jsonb_strip_nulls(

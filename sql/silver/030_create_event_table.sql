@@ -89,17 +89,21 @@ BEGIN
             unset_names := unset_names || entry.column_name;
         ELSE
             SELECT string_agg(format('silver.%I(%s)', 'json_' || kind, f.found), ', ' ORDER BY x.n),
-                   string_agg(format('%s = ''null'' OR e.payload #> ''{properties,$unset}'' ? %L'
-                                     ' OR e.payload #> ''{user_properties,$unset}'' ? %2$L',
-                                     f.found, s.names[cardinality(s.names)]), ' OR ' ORDER BY x.n)
+                   string_agg(concat_ws(' OR ', f.found || ' = ''null''', f.unset), ' OR ' ORDER BY x.n)
               INTO values_of, path
               FROM unnest(paths) WITH ORDINALITY AS x(p, n)
              CROSS JOIN LATERAL (
                  SELECT x.p LIKE '/%', string_to_array(ltrim(x.p, '/'), CASE WHEN x.p LIKE '/%' THEN '/' ELSE '.' END)
                  ) AS s(absolute, names)
              CROSS JOIN LATERAL (
-                 SELECT format('e.%I #> %L', CASE WHEN s.absolute THEN 'payload' ELSE 'properties' END, s.names)
-                 ) AS f(found);
+                 SELECT cardinality(s.names), CASE WHEN s.absolute THEN 'e.payload' ELSE 'e.properties' END
+                 ) AS p(n, root)
+             CROSS JOIN LATERAL (
+                 -- What is set in $set is taken away in the $unset beside it.
+                 SELECT format('%s #> %L', p.root, s.names),
+                        CASE WHEN s.names[p.n - 1] = '$set'
+                             THEN format('%s #> %L ? %L', p.root, s.names[:p.n - 2] || '$unset'::text, s.names[p.n]) END
+                 ) AS f(found, unset);
             selected := selected || format(', COALESCE(%s)::%s AS %I', values_of, types ->> kind, entry.column_name);
             unset_values := unset_values || format(' || CASE WHEN COALESCE(%s) IS NULL AND (%s) THEN %L ELSE %L END',
                                                    values_of, path, ',' || entry.column_name, '');
@@ -117,7 +121,7 @@ BEGIN
         described := described || entry.column_name;
         meanings := meanings || CASE WHEN kind = 'unset'
             THEN 'Names of the columns whose properties the event takes away, with commas between them: '
-                 'that are null or among its $unset. NULL for none.'
+                 'that are null, or among its $unset where the path is within $set. NULL for none.'
             ELSE format('Property %s as %s; NULL where it is missing or is no such value.',
                         array_to_string(paths, ' or '), types ->> kind) END;
     END LOOP;

@@ -47,6 +47,8 @@ struct Scope {
     person: i16,
     /// Its column event_date.
     date: i16,
+    /// A table without dates whose rows are a person's, too, and the column that says whose.
+    dimension: Option<(Oid, i16)>,
     /// The CTEs of each level, the outermost first.
     ctes: Vec<Vec<(String, Known)>>,
 }
@@ -153,6 +155,10 @@ impl Scope {
             match entry.rtekind {
                 pg_sys::RTEKind::RTE_RELATION if entry.relid == self.source && entry.inh => {
                     Ok(Known { reads: true, persons: vec![self.person], dates: vec![self.date] })
+                }
+                pg_sys::RTEKind::RTE_RELATION if self.dimension.is_some_and(|d| d.0 == entry.relid) => {
+                    let persons = self.dimension.iter().map(|d| d.1).collect();
+                    Ok(Known { reads: true, persons, dates: vec![] })
                 }
                 // A table without dates: whoever changes it marks the persons or dates that it is about.
                 pg_sys::RTEKind::RTE_RELATION if entry.relid != self.source => Ok(CONSTANT),
@@ -390,15 +396,18 @@ unsafe fn scoped(plan: &pg_sys::CachedPlanSource, mut scope: Scope, column: &CSt
     // SAFETY: the lists are those of an analyzed statement.
     unsafe {
         let [query] = nodes::<pg_sys::Query>(plan.query_list) else { return Err("it is not one SELECT") };
-        // A view, a partition or a child may show rows of the source.
-        let apart = |relation: &Oid| {
-            let kind = pg_sys::get_rel_relkind(*relation) as u8;
+        // A view may show rows of the source, and so may a parent, a partition or a child.
+        let child = |relation| pg_sys::ffi::pg_guard_ffi_boundary(|| has_superclass(relation));
+        let own = child(scope.source);
+        let apart = |relation: Oid| {
+            let kind = pg_sys::get_rel_relkind(relation) as u8;
             matches!(kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE)
-                && !pg_sys::ffi::pg_guard_ffi_boundary(|| has_superclass(*relation))
+                && !own
+                && !child(relation)
         };
         let relations = relations(plan);
-        if !relations.contains(&scope.source) || !relations.iter().all(|r| *r == scope.source || apart(r)) {
-            return Err("it reads a view, a partition or a child of a table");
+        if !relations.contains(&scope.source) || !relations.iter().all(|r| *r == scope.source || apart(*r)) {
+            return Err("it reads a view, or a parent, a partition or a child of a table");
         }
         let mut found = Found::default();
         look(query.cast(), (&raw mut found).cast());
@@ -427,12 +436,21 @@ unsafe fn result(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool, Reason> {
             _ => raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be NULL")),
         };
         let (query, person, column) = (text(1, "query"), text(3, "person"), text(4, "scope"));
-        let source = Oid::from(args::datum(fcinfo, 2).map_or(0, |oid| oid.value() as u32));
+        let oid = |index| args::datum(fcinfo, index).map(|oid| Oid::from(oid.value() as u32));
+        let source = oid(2).unwrap_or(Oid::INVALID);
         let number = |name: &CStr| pg_sys::get_attnum(source, name.as_ptr());
+        let id = || args::text(fcinfo, 6, "id").and_then(|id| CString::new(id).ok());
+        let dimension = if args::count(fcinfo) > 5 { oid(5).zip(id()) } else { None };
+        let dimension = dimension.map(|(table, id)| (table, pg_sys::get_attnum(table, id.as_ptr())));
         as_owner(role, || {
             analyzed(&query, |plan| {
-                let scope =
-                    Scope { source, person: number(&person), date: number(c"event_date"), ctes: vec![] };
+                let scope = Scope {
+                    source,
+                    person: number(&person),
+                    date: number(c"event_date"),
+                    dimension,
+                    ctes: vec![],
+                };
                 scoped(plan, scope, &column)
             })
         })
@@ -440,7 +458,8 @@ unsafe fn result(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool, Reason> {
 }
 
 pg_function! {
-    /// `scope_problem(role oid, query text, source regclass, person text, scope text) -> text`.
+    /// `scope_problem(role oid, query text, source regclass, person text, scope text, dimension regclass, id text)
+    /// -> text`.
     fn tidemark_scope_problem(fcinfo) {
         match result(fcinfo).err().and_then(IntoDatum::into_datum) {
             Some(datum) => datum,

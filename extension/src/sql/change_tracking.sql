@@ -215,47 +215,50 @@ COMMENT ON FUNCTION tidemark.untrack_changes(regclass) IS
 'Takes the triggers of tidemark.track_changes off source; does nothing where
 there are none. Only the owner of source may.';
 
-CREATE FUNCTION tidemark.change_dimension(dimension regclass) RETURNS text[]
+CREATE FUNCTION tidemark.change_dimension(VARIADIC dimensions regclass[]) RETURNS text[]
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.change_dimension(regclass) IS
-'Begins a change of a table without dates that models read, such as names or
+COMMENT ON FUNCTION tidemark.change_dimension(regclass[]) IS
+'Begins a change of tables without dates that models read, such as names or
 categories, or of rows that a model wrote: holds off the refreshes of these
 models until the transaction ends. Call it
 before the change; what the statements after it read of the sources is all
 that any refresh has read. So a transaction that changes the table and then
 marks the dates of these rows (tidemark.mark_dirty) leaves no date behind
 that was loaded and refreshed meanwhile. Waits for refreshes of these models
-that are under way. Returns their names, {} if none reads the table. Needs
-the rights of the owner of the table (42501) and the isolation level READ
+that are under way. Returns their names, {} if none reads the tables. Needs
+the rights of the owner of each table (42501) and the isolation level READ
 COMMITTED (25001). 42P01: no such table.';
 
-CREATE FUNCTION tidemark_internal.readers_of(relation regclass) RETURNS SETOF tidemark_internal.models
+CREATE FUNCTION tidemark_internal.readers_of(relations regclass[]) RETURNS SETOF tidemark_internal.models
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     m tidemark_internal.models;
+    reads regclass[];
 BEGIN
     FOR m IN SELECT * FROM tidemark_internal.models x ORDER BY x.name LOOP
         BEGIN
-            IF relation = m.target
-               OR relation = ANY ((tidemark_internal.describe_query(
-                      (SELECT c.relowner FROM pg_class c WHERE c.oid = m.target), m.query)).relations) THEN
-                RETURN NEXT m;
-            END IF;
-        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name
-                    OR insufficient_privilege THEN
-            -- No refresh can run this query either.
+            reads := (tidemark_internal.describe_query(
+                         (SELECT c.relowner FROM pg_class c WHERE c.oid = m.target), m.query)).relations;
+        EXCEPTION WHEN lock_not_available THEN
+            RAISE;
+        WHEN OTHERS THEN
+            -- No refresh can run this query either, whatever is wrong with it.
+            CONTINUE;
         END;
+        IF relations && reads THEN
+            RETURN NEXT m;
+        END IF;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.readers_of(regclass) IS
-'The models whose query reads a relation, itself or through a view, and the
-model whose table it is; by name.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.readers_of(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION tidemark_internal.readers_of(regclass[]) IS
+'The models whose query reads one of some relations, itself or through a
+view; by name.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.readers_of(regclass[]) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.change_dimension(caller oid, dimension regclass) RETURNS text[]
+CREATE FUNCTION tidemark_internal.change_dimension(caller oid, dimensions regclass[]) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -263,64 +266,71 @@ DECLARE
     reader text;
     readers text[] := '{}';
 BEGIN
-    PERFORM tidemark_internal.check_may_act_as(caller, dimension);
+    IF dimensions IS NULL THEN
+        RAISE EXCEPTION 'dimensions must not be NULL' USING ERRCODE = '22004';
+    END IF;
+    PERFORM tidemark_internal.check_may_act_as(caller, d) FROM unnest(dimensions) AS d;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         -- An older snapshot would miss dates that were refreshed in the meantime.
         RAISE EXCEPTION 'change_dimension needs the isolation level READ COMMITTED' USING ERRCODE = '25001';
     END IF;
-    FOR reader IN SELECT r.name FROM tidemark_internal.readers_of(dimension) AS r LOOP
+    -- Models that write these tables first: a refresh of one of them may itself hold off readers of what it keeps.
+    FOR reader IN SELECT m.name FROM tidemark_internal.models m WHERE m.target = ANY (dimensions) ORDER BY 1 LOOP
         -- Not against whoever only refers to it.
         PERFORM FROM tidemark_internal.models x WHERE x.name = reader FOR NO KEY UPDATE;
         readers := readers || reader;
     END LOOP;
-    RETURN readers;
+    FOR reader IN SELECT r.name FROM tidemark_internal.readers_of(dimensions) AS r LOOP
+        PERFORM FROM tidemark_internal.models x WHERE x.name = reader FOR NO KEY UPDATE;
+        readers := readers || reader;
+    END LOOP;
+    RETURN ARRAY(SELECT DISTINCT r FROM unnest(readers) AS r ORDER BY 1);
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.change_dimension(oid, regclass) IS
+COMMENT ON FUNCTION tidemark_internal.change_dimension(oid, regclass[]) IS
 'The work behind tidemark.change_dimension.';
 
-CREATE FUNCTION tidemark.mark_readers(dimension regclass, since date DEFAULT NULL, ids text[] DEFAULT NULL,
-    id name DEFAULT NULL) RETURNS void
+CREATE FUNCTION tidemark.mark_readers(dimension regclass, ids text[] DEFAULT NULL, id name DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.mark_readers(regclass, date, text[], name) IS
-'Has the models that read a table without dates compute anew, at the next
-refresh, what they made of source rows of since (inclusive; NULL: any date)
-and later dates. Ends a change that tidemark.change_dimension began. ids:
-values of the column id of their source; a model that is scoped by this
-column computes only their rows, on all dates where they have some. Other
-models are left alone; tidemark.mark_dirty on a source marks single dates
-of all that read it. Needs the rights of the owner of the table (42501).
-42P01: no such table; 22004: ids without id, or the other way round; 22008:
-since outside the years 1 to 9999; 54000: more than 100,000 ids, or one of
-more than 1,000 bytes; 22P02: one that is no value of the column.';
+COMMENT ON FUNCTION tidemark.mark_readers(regclass, text[], name) IS
+'Has the models that read a table without dates compute all of their dates
+anew at the next refresh. Ends a change that tidemark.change_dimension
+began. ids: only rows with these values of its column id changed; a model
+that is scoped, and whose query compares its scope with this column wherever
+it reads the table, then computes only their rows. Other models are left
+alone; tidemark.mark_dirty on a source marks single dates of all that read
+it. Needs the rights of the owner of the table (42501). 42P01: no such
+table; 22004: ids without id, or the other way round; 42703: no such column;
+54000: more than 100,000 ids, or one of more than 1,000 bytes.';
 
-CREATE FUNCTION tidemark_internal.mark_readers(caller oid, dimension regclass, since date, ids text[], id name)
-RETURNS void
+CREATE FUNCTION tidemark_internal.mark_readers(caller oid, dimension regclass, ids text[], id name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     given CONSTANT text[] := tidemark_internal.checked_ids(mark_readers.ids);
     m tidemark_internal.models;
+    scoped boolean;
 BEGIN
     PERFORM tidemark_internal.check_may_act_as(caller, dimension);
     IF (ids IS NULL) <> (id IS NULL) THEN
         RAISE EXCEPTION 'ids needs id, and the other way round' USING ERRCODE = '22004';
-    ELSIF since NOT BETWEEN '0001-01-01' AND '9999-12-31' THEN
-        RAISE EXCEPTION 'since must lie in the years 1 to 9999' USING ERRCODE = '22008';
+    ELSIF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = dimension AND a.attname = coalesce(id, a.attname)
+                                                   AND a.attnum > 0 AND NOT a.attisdropped) THEN
+        RAISE EXCEPTION 'table % has no column %', dimension, quote_ident(id) USING ERRCODE = '42703';
     END IF;
-    FOR m IN SELECT * FROM tidemark_internal.readers_of(dimension) AS r
+    FOR m IN SELECT * FROM tidemark_internal.readers_of(ARRAY[dimension]) AS r
               WHERE r.target <> dimension AND given IS DISTINCT FROM '{}' LOOP
-        IF m.scope_source = id THEN
-            PERFORM tidemark_internal.check_ids(given, m);
-            INSERT INTO tidemark_internal.model_dirty (model, persons, marked_at) VALUES (m.name, given, now());
-        ELSE
-            INSERT INTO tidemark_internal.model_dirty (model, event_date, marked_at)
-            SELECT m.name, d.event_date, now() FROM tidemark_internal.model_dates d
-             WHERE d.model = m.name AND (d.event_date >= since - m.lookahead_days) IS NOT FALSE;
-        END IF;
+        scoped := given IS NOT NULL AND m.scope IS NOT NULL
+            AND tidemark_internal.known_ids(given, tidemark_internal.ids_type(m)) IS NOT NULL
+            AND tidemark_internal.scope_problem(
+                    (SELECT c.relowner FROM pg_class c WHERE c.oid = m.target), m.query,
+                    (SELECT s.source FROM tidemark_internal.model_sources s WHERE s.model = m.name),
+                    m.scope_source, m.scope, dimension, id) IS NULL;
+        INSERT INTO tidemark_internal.model_dirty (model, persons, marked_at)
+        VALUES (m.name, CASE WHEN scoped THEN given END, now());
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.mark_readers(oid, regclass, date, text[], name) IS
+COMMENT ON FUNCTION tidemark_internal.mark_readers(oid, regclass, text[], name) IS
 'The work behind tidemark.mark_readers.';

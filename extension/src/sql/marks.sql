@@ -217,25 +217,6 @@ COMMENT ON FUNCTION tidemark_internal.checked_ids(text[]) IS
 many or too long ones.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.checked_ids(text[]) FROM PUBLIC;
 
-CREATE FUNCTION tidemark_internal.check_ids(ids text[], model tidemark_internal.models) RETURNS void
-LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    type CONSTANT text := tidemark_internal.ids_type(model);
-BEGIN
-    -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
-    IF type IS NOT NULL AND ids IS NOT NULL AND tidemark_internal.known_ids(ids, type) IS NULL THEN
-        RAISE EXCEPTION 'ids must be values of type %', rtrim(type, '[]')
-            USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION tidemark_internal.check_ids(text[], tidemark_internal.models) IS
-'Raises 22P02 unless these are values of the column by which a model is
-scoped.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.check_ids(text[], tidemark_internal.models) FROM PUBLIC;
-
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
     changed name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
@@ -243,6 +224,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     given CONSTANT text[] := tidemark_internal.checked_ids(ids);
+    refused text;
 BEGIN
     PERFORM tidemark_internal.check_may_mark(caller, source, dates);
     IF coalesce(ids::text, dates::text) IS NULL THEN
@@ -254,9 +236,17 @@ BEGIN
                                      AND NOT a.attisdropped) THEN
         RAISE EXCEPTION 'table % has no column %', source, quote_ident(changed) USING ERRCODE = '42703';
     ELSIF given IS DISTINCT FROM '{}' THEN
-        PERFORM tidemark_internal.check_ids(given, m)
-           FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
-          WHERE s.source = mark_persons.source AND m.scope IS NOT NULL;
+        -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
+        SELECT rtrim(t.ids_type, '[]') INTO refused
+          FROM (SELECT DISTINCT tidemark_internal.ids_type(m) AS ids_type
+                  FROM tidemark_internal.model_sources s JOIN tidemark_internal.models m ON m.name = s.model
+                 WHERE s.source = mark_persons.source AND m.scope IS NOT NULL OFFSET 0) t
+         WHERE t.ids_type IS NOT NULL AND given IS NOT NULL AND tidemark_internal.known_ids(given, t.ids_type) IS NULL
+         LIMIT 1;
+        IF refused IS NOT NULL THEN
+            RAISE EXCEPTION 'ids must be values of type %', refused
+                USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
+        END IF;
         INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, changed, reason)
         SELECT mark_persons.source, d, given, mark_persons.changed, mark_persons.changed, mark_persons.reason
           FROM (SELECT DISTINCT unnest(dates) AS d UNION ALL SELECT NULL WHERE dates IS NULL) AS x

@@ -1,14 +1,16 @@
 -- Models whose rows are computed by person: whether a query may be, the query for some persons, and who of them matters
 -- on a date. The analysis is models/scope.rs; when a refresh does so is in refresh.sql.
 
-CREATE FUNCTION tidemark_internal.scope_problem(role oid, query text, source regclass, person text, scope text)
-RETURNS text
+CREATE FUNCTION tidemark_internal.scope_problem(role oid, query text, source regclass, person text, scope text,
+    dimension regclass DEFAULT NULL, id text DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000 AS 'MODULE_PATHNAME', 'tidemark_scope_problem';
-COMMENT ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) IS
+COMMENT ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text, regclass, text) IS
 'Why the rows that a query returns for a value of column scope may depend on
 rows of its source with other values of column person, as a role sees it and
-without running it. NULL: they do not. For the extension''s owner only.';
-REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text) FROM PUBLIC;
+without running it. NULL: they do not. With dimension, a table without
+dates: nor on rows of that one with other values of its column id. For the
+owner of the extension only.';
+REVOKE EXECUTE ON FUNCTION tidemark_internal.scope_problem(oid, text, regclass, text, text, regclass, text) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.scope_needs_rows(role oid, query text, source regclass, person text, scope text)
 RETURNS boolean

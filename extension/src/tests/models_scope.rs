@@ -154,12 +154,12 @@ mod tests {
             ("SELECT n AS person, person AS other FROM public.t", "unchanged"),
             ("SELECT n FROM public.t", "unchanged"),
             ("SELECT o.person FROM public.t JOIN public.other o ON o.person = t.person", "unchanged"),
-            ("SELECT person FROM public.other", "a view, a partition or a child"),
-            ("SELECT person FROM public.v", "a view, a partition or a child"),
-            ("SELECT t.person FROM public.t JOIN public.v USING (person)", "a view, a partition or a child"),
+            ("SELECT person FROM public.other", "it reads a view, or a parent"),
+            ("SELECT person FROM public.v", "it reads a view, or a parent"),
+            ("SELECT t.person FROM public.t JOIN public.v USING (person)", "it reads a view, or a parent"),
             (
                 "SELECT t.person FROM public.t JOIN public.child USING (person)",
-                "a view, a partition or a child",
+                "it reads a view, or a parent",
             ),
             ("SELECT t.person FROM public.other o LEFT JOIN public.t USING (person)", "outer join"),
             ("SELECT person FROM public.t UNION SELECT person FROM public.other", "a branch"),
@@ -183,6 +183,36 @@ mod tests {
         ] {
             let problem = problem(query);
             assert!(problem.contains(reason), "{query}: {problem}");
+        }
+    }
+
+    #[pg_test]
+    fn whether_a_dimension_is_read_by_person_only_is_known() {
+        run("CREATE TABLE public.t (person text NOT NULL, event_date date, at timestamptz, other text);
+             CREATE TABLE public.d (id text, since timestamptz, plan text, now boolean)");
+        let problem = |query: &str| {
+            text(&format!(
+                "SELECT tidemark_internal.scope_problem(10, $query${query}$query$, 'public.t', 'person', 'person', 'public.d', 'id')"
+            ))
+        };
+        for query in [
+            "SELECT t.person, d.plan FROM public.t JOIN public.d ON d.id = t.person AND d.since <= t.at",
+            "SELECT t.person, d.plan FROM public.t LEFT JOIN public.d ON d.id = t.person AND d.now",
+            "SELECT t.person, p.n FROM public.t LEFT JOIN (SELECT id, count(*) AS n FROM public.d GROUP BY id) AS p ON p.id = t.person",
+            "SELECT t.person, b.plan FROM public.t JOIN public.d AS a ON a.id = person JOIN public.d AS b ON b.id = person",
+        ] {
+            assert_eq!(problem(query), "NULL", "{query}");
+        }
+        for query in [
+            "SELECT t.person, d.plan FROM public.t JOIN public.d ON d.id = t.other",
+            "SELECT t.person, d.plan FROM public.t LEFT JOIN public.d ON d.id = t.other",
+            "SELECT t.person, d.plan FROM public.t LEFT JOIN public.d ON d.id = t.person OR d.id = t.other",
+            "SELECT t.person, b.plan FROM public.t JOIN public.d AS a ON a.id = person JOIN public.d AS b ON b.plan = a.plan",
+            "SELECT t.person, p.n FROM public.t JOIN public.d ON d.id = t.person
+               JOIN (SELECT plan, count(*) AS n FROM public.d GROUP BY plan) AS p ON p.plan = d.plan",
+            "SELECT t.person FROM public.t, public.d",
+        ] {
+            assert_ne!(problem(query), "NULL", "{query}");
         }
     }
 

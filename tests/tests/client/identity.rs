@@ -354,7 +354,7 @@ fn what_is_refreshed_while_identity_is_resolved_is_not_missed() {
     // Nor would it be right by chance: without the lock it is not, and nobody would ever notice.
     let database = cluster::shared().database();
     let unlock = r"DO $$ BEGIN EXECUTE replace(pg_get_functiondef('identity.resolve_now'::regproc),
-                       'PERFORM tidemark.change_dimension(p) FROM identity.places() AS p;', ''); END $$";
+                       'PERFORM tidemark.change_dimension(VARIADIC ARRAY(SELECT identity.places()));', ''); END $$";
     database.connect().batch_execute(unlock).unwrap();
     let wrong = [&known[..3], &["d jane".to_owned()]].concat();
     assert_eq!(refreshed_while_resolved(&database), [wrong, vec!["2026-09-02".to_owned()]]);

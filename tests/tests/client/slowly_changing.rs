@@ -8,6 +8,7 @@ use postgres::Client;
 use tidemark_tests::cluster::{self, Database, connect, rows, run, sqlstate};
 use tidemark_tests::events::id;
 use tidemark_tests::random::Random;
+use tidemark_tests::wait_until;
 
 use super::warehouse::{load, maintain};
 
@@ -48,14 +49,16 @@ impl Change {
             traits.iter().filter(|(_, said)| *said == Some(None)).map(|(name, _)| format!(r#""{name}""#));
         let gone: Vec<String> = gone.collect();
         let gone = gone.join(",");
+        // A name is no company.name.
+        let comma = if gone.is_empty() { "" } else { "," };
         let what = match self.number % 4 {
-            0 => format!(r#""type":"identify","traits":{}"#, object(true)),
+            0 => format!(r#""type":"identify","properties":{{}},"traits":{}"#, object(true)),
             1 => format!(
                 r#""type":"track","event":"Logged In","properties":{{}},"context":{{"traits":{}}}"#,
                 object(true)
             ),
             2 => format!(
-                r#""type":"track","event":"$set","properties":{{"$set":{},"$unset":[{gone}]}}"#,
+                r#""type":"track","event":"$set","properties":{{"$set":{},"$unset":["name"{comma}{gone}]}}"#,
                 object(false)
             ),
             _ => {
@@ -299,8 +302,7 @@ fn a_dimension_of_anything_with_an_id() {
     rows(
         &mut admin,
         r#"SELECT silver.create_event_table('group_changes', '{group}',
-            '{"company": "text /groupId", "seats": "integer", "rate": "numeric", "since": "date", "unset": "unset"}',
-            partitioned => true)"#,
+            '{"company": "text /groupId", "seats": "integer", "rate": "numeric", "since": "date", "unset": "unset"}')"#,
     );
     let create =
         "SELECT gold.create_dimension('companies', 'silver.group_changes', '{seats,rate}', id => 'company')";
@@ -336,6 +338,11 @@ fn a_dimension_of_anything_with_an_id() {
         database.rows("SELECT since, seats FROM gold.companies WHERE is_current"),
         [["2026-02-01", "9"]]
     );
+    run(
+        &mut database.connect(),
+        "CREATE SCHEMA w; CREATE TABLE w.theirs (event_id uuid, event_time timestamptz, known_person text, plan text);
+         GRANT ALL ON SCHEMA w TO tidemark_admin; GRANT ALL ON w.theirs TO tidemark_admin",
+    );
     for (wrong, code) in [
         ("'companies', 'silver.group_changes', '{seats}', 'company'", "22023"),
         ("'companies', 'silver.group_changes', '{seats,rate,since}', 'person'", "42P07"),
@@ -349,6 +356,10 @@ fn a_dimension_of_anything_with_an_id() {
         ("'others', 'silver.group_changes', '{seats,NULL}', 'company'", "22004"),
         ("'others', NULL, '{seats}', 'company'", "22004"),
         ("'others', 'silver.group_changes_live', '{seats}', 'company'", "42809"),
+        ("'others', 'silver.events', '{country}'", "42809"),
+        ("'others', 'w.theirs', '{plan}'", "42501"),
+        ("'others', 'silver.group_changes', '{seats}', 'valid_to'", "22023"),
+        ("'others', 'silver.group_changes', '{seats}', 'rate'", "42804"),
         ("'sessions', 'silver.group_changes', '{seats}', 'company'", "42P07"),
     ] {
         assert_eq!(
@@ -359,4 +370,155 @@ fn a_dimension_of_anything_with_an_id() {
     }
     assert_eq!(sqlstate(connect(&database.reader_url()).simple_query(create)), "42501");
     assert_eq!(database.number("SELECT count(*) FROM pg_tables WHERE tablename = 'others'"), 0);
+    // A group with a name that nobody can mean says nothing, and stops nobody.
+    let long = group(5, 6, r#"{"seats":1}"#).replace("acme", &"g".repeat(3000));
+    load(&database, &(long + "\n" + &group(6, 6, r#"{"seats":11}"#)));
+    maintain(&database);
+    assert_eq!(database.column("SELECT seats FROM gold.companies WHERE is_current"), ["11"]);
+    // Without the table there is nothing to keep.
+    run(&mut admin, "DROP TABLE gold.companies");
+    load(&database, &group(7, 7, r#"{"seats":12}"#));
+    maintain(&database);
+    rows(&mut admin, create);
+    assert_eq!(database.number("SELECT max(seats) FROM gold.companies"), 12);
+}
+
+/// A table of events that no refresh writes, of tidemark_admin, with a dimension and models that read it in many ways.
+fn plain(database: &Database<'_>) -> Client {
+    let mut admin = connect(&database.admin_url());
+    run(
+        &mut admin,
+        "SET ROLE tidemark_admin;
+         CREATE TABLE gold.said (event_id uuid DEFAULT gen_random_uuid(), event_time timestamptz, known_person text,
+                                 plan text, unset text);
+         CREATE TABLE gold.happened (event_date date NOT NULL, event_id uuid, event_time timestamptz, known_person text,
+                                     inviter text);
+         INSERT INTO gold.happened SELECT (t AT TIME ZONE 'UTC')::date, gen_random_uuid(), t, who, inviter
+           FROM generate_series(timestamptz '2026-09-01 12:00Z', '2026-09-03 12:00Z', '1 day') AS t,
+                (VALUES ('ada', NULL), ('bob', 'ada')) AS w(who, inviter);
+         SELECT gold.create_dimension('plans', 'gold.said', '{plan}')",
+    );
+    let as_of = "p.valid_from <= e.event_time AND e.event_time < p.valid_to";
+    for (name, joined, scope) in [
+        ("by_scope", format!("LEFT JOIN gold.plans AS p ON p.person = e.known_person AND {as_of}"), true),
+        ("by_inviter", format!("LEFT JOIN gold.plans AS p ON p.person = e.inviter AND {as_of}"), true),
+        ("by_now", "LEFT JOIN gold.plans AS p ON p.person = e.known_person AND p.is_current".to_owned(), false),
+        (
+            "by_sum",
+            "LEFT JOIN gold.plans AS q ON q.person = e.known_person AND q.is_current
+             LEFT JOIN (SELECT plan AS of, count(*)::text AS plan FROM gold.plans WHERE is_current GROUP BY 1) AS p
+                ON p.of = q.plan"
+                .to_owned(),
+            true,
+        ),
+    ] {
+        let scope = if scope { ", scope => 'known_person'" } else { "" };
+        run(
+            &mut admin,
+            &format!(
+                "SELECT tidemark.create_model('gold.{name}', '{{gold.happened}}', $$
+                     SELECT e.event_date, e.event_id, e.known_person, p.plan FROM gold.happened AS e {joined}
+                      WHERE e.event_date >= $1 AND e.event_date < $2$$, '{{event_date, event_id, known_person}}'{scope})"
+            ),
+        );
+    }
+    run(&mut admin, "CALL tidemark.refresh()");
+    admin
+}
+
+fn wrong_models(database: &Database<'_>) -> Vec<Vec<String>> {
+    database.rows(
+        "SELECT m, v.event_date, v.status FROM unnest('{gold.by_scope,gold.by_inviter,gold.by_now,gold.by_sum}'::text[]) AS m
+          CROSS JOIN LATERAL tidemark.verify_model(m, '2026-09-01', '2026-09-03') AS v WHERE v.status <> 'ok'",
+    )
+}
+
+#[test]
+fn however_a_model_reads_a_dimension_it_follows() {
+    let database = cluster::shared().database();
+    let mut admin = plain(&database);
+    let say =
+        |values: &str| format!("INSERT INTO gold.said (event_time, known_person, plan) VALUES {values}");
+    for (statement, versions) in [
+        (say("('2026-09-01Z', 'ada', 'free')"), 1),
+        (say("('2026-09-02Z', 'bob', 'free'), ('2026-09-03Z', 'ada', 'plus')"), 3),
+        (say("('2026-08-01Z', 'ada', 'pro')"), 4),
+        ("UPDATE gold.said SET known_person = 'bob' WHERE plan = 'pro'".to_owned(), 4),
+        (
+            say(
+                "('infinity', 'ada', 'x'), ('-infinity', 'ada', 'x'), (NULL, 'ada', 'x'), ('2026-09-01Z', NULL, 'x')",
+            ),
+            4,
+        ),
+        ("DELETE FROM gold.said WHERE plan = 'plus'".to_owned(), 3),
+        ("TRUNCATE gold.said".to_owned(), 0),
+    ] {
+        run(&mut admin, &statement);
+        assert_eq!(database.number("SELECT count(*) FROM gold.plans"), versions, "{statement}");
+        run(&mut admin, "CALL tidemark.refresh()");
+        assert_eq!(wrong_models(&database), [[""; 3]; 0], "{statement}");
+    }
+    // Only who is scoped by the id that it compares is computed by person.
+    run(&mut admin, &say("('2026-09-02Z', 'ada', 'free')"));
+    let last = database.number("SELECT max(id) FROM tidemark.refresh_log");
+    run(&mut admin, "CALL tidemark.refresh()");
+    let ways = format!("SELECT DISTINCT model, way FROM tidemark.refresh_log WHERE id > {last} ORDER BY 1");
+    assert_eq!(
+        database.rows(&ways),
+        [
+            ["gold.by_inviter", "recompute"],
+            ["gold.by_now", "recompute"],
+            ["gold.by_scope", "scope"],
+            ["gold.by_sum", "recompute"]
+        ]
+    );
+    // What no trigger saw is put right by making it again, and read again by who reads it.
+    run(
+        &mut admin,
+        "ALTER TABLE gold.said DISABLE TRIGGER USER; DELETE FROM gold.said; ALTER TABLE gold.said ENABLE TRIGGER USER;
+         SELECT gold.create_dimension('plans', 'gold.said', '{plan}')",
+    );
+    run(&mut admin, "CALL tidemark.refresh()");
+    assert_eq!(database.number("SELECT count(*) FROM gold.plans"), 0);
+    assert_eq!(wrong_models(&database), [[""; 3]; 0]);
+    let another = "SELECT gold.create_dimension('others', 'gold.said', '{plan}')".to_owned();
+    for isolated in [another, say("('2026-09-01Z', 'ada', 'free')")] {
+        run(&mut admin, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+        assert_eq!(sqlstate(admin.batch_execute(&isolated)), "25001");
+        run(&mut admin, "ROLLBACK");
+    }
+}
+
+/// Each would find what the other wrote only later: the second one waits.
+#[test]
+fn two_who_write_of_one_person_at_once_leave_one_history() {
+    let database = cluster::shared().database();
+    let mut admin = plain(&database);
+    let say = |day: u64, plan: &str| {
+        format!(
+            "INSERT INTO gold.said (event_time, known_person, plan) VALUES ('2026-09-0{day}Z', 'ada', '{plan}')"
+        )
+    };
+    run(&mut admin, &say(1, "A"));
+    run(&mut admin, &format!("BEGIN; {}", say(3, "C")));
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| run(&mut database.connect(), &say(2, "B")));
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                        WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO gold.said%'";
+        wait_until("the second one waits", std::time::Duration::from_secs(20), || {
+            database.number(waiting) > 0
+        });
+        run(&mut admin, "COMMIT");
+        second.join().unwrap();
+    });
+    assert_eq!(
+        database.rows("SELECT plan, valid_from::date, valid_to::date FROM gold.plans ORDER BY valid_from"),
+        [
+            ["A", "2026-09-01", "2026-09-02"],
+            ["B", "2026-09-02", "2026-09-03"],
+            ["C", "2026-09-03", "infinity"]
+        ]
+    );
+    run(&mut admin, "CALL tidemark.refresh()");
+    assert_eq!(wrong_models(&database), [[""; 3]; 0]);
 }
