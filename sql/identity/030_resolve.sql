@@ -213,8 +213,8 @@ SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- So many devices at a time keep the memory small.
-    chunk CONSTANT integer := 50000;
+    -- So many devices at a time keep the memory small, and large tables from being read more often than needed.
+    chunk CONSTANT integer := 200000;
     windowed CONSTANT boolean := (SELECT y.retroactive_window IS NOT NULL FROM identity.policy AS y);
     seen bigint;
     latest bigint;
