@@ -310,15 +310,16 @@ impl<'a> LineWriter<'a> {
     fn put_traits(&self, out: &mut Vec<u8>, event: &Event, around: &Around) {
         let salt = mix(self.args.seed ^ mix(u64::from(around.visit.user)));
         let day = (event.happened_ms() / DAY_MS).saturating_sub(self.args.start.days());
-        // A third of them pays from some day on, and some of these leave again.
-        let (from, until) = (salt % 60, salt % 60 + (salt >> 8) % 40);
+        // A third of them pays from some day on, and leaves again.
+        let from = salt % 30;
+        let until = from + 5 + (salt >> 8) % 40;
         let plan = match (salt >> 16) % 3 {
             0 if (from..until).contains(&day) => "plus",
             _ => "free",
         };
         put(out, &["\"traits\":{\"plan\":\"", plan, "\",\"company\":"]);
-        match COMPANIES.get((salt >> 32) as usize % 40) {
-            Some(company) if day < 20 + (salt >> 24) % 40 => put(out, &["\"", company, "\"},"]),
+        match COMPANIES.get((salt >> 32) as usize % 24) {
+            Some(company) if day < 10 + (salt >> 24) % 40 => put(out, &["\"", company, "\"},"]),
             _ => put(out, &["null},"]),
         }
     }

@@ -168,6 +168,7 @@ DECLARE
     missing text;
     wanted record;
     changed_ids text[];
+    nobody boolean;
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,39}$' THEN
         RAISE EXCEPTION 'name must be lower case letters, digits and underscores, at most 40, got %',
@@ -183,7 +184,9 @@ BEGIN
     ELSIF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = source AND c.relkind = 'r' AND c.relpersistence = 'p'
                          AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE source IN (i.inhrelid, i.inhparent))) THEN
         RAISE EXCEPTION 'source % must be a table without partitions and children', source USING ERRCODE = '42809',
-            HINT = 'Versions of what is in partitions would go when these are retired.';
+            HINT = CASE WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = source AND c.relkind IN ('v', 'm'))
+                        THEN 'Take the table that the view reads.'
+                        ELSE 'Versions of what is in partitions would go when these are retired.' END;
     ELSIF (SELECT c.relowner FROM pg_class AS c WHERE c.oid = source) <> 'tidemark_admin'::regrole THEN
         RAISE EXCEPTION 'source % must belong to tidemark_admin', source USING ERRCODE = '42501';
     END IF;
@@ -207,7 +210,12 @@ BEGIN
         SELECT FROM pg_trigger AS t JOIN pg_attribute AS a ON a.attrelid = dimension AND a.attnum = 1
          WHERE t.tgrelid = source AND t.tgname = 'dimension_' || name || '_insert' AND a.attname = target_id) THEN
         RAISE EXCEPTION 'name % is taken by a relation that is no dimension of % by %', name, source, id
-            USING ERRCODE = '42P07', HINT = format('One whose source is gone: DROP TABLE %s;', target_table);
+            USING ERRCODE = '42P07',
+            HINT = CASE WHEN EXISTS (SELECT FROM pg_attribute AS a
+                                      WHERE a.attrelid = dimension AND a.attname = 'is_current')
+                         AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgname = 'dimension_' || name || '_insert')
+                        THEN format('Its source is gone: DROP TABLE %s; first, or choose another name.', target_table)
+                        ELSE 'Choose another name.' END;
     END IF;
     IF dimension IS NULL THEN
         EXECUTE format('CREATE TABLE %s (%I %s, valid_from timestamptz, valid_to timestamptz NOT NULL,
@@ -262,6 +270,10 @@ BEGIN
     END LOOP;
     changed_ids := gold_storage.make_versions(dimension, source, id, columns, NULL);
     PERFORM gold_storage.mark_readers(dimension, changed_ids) WHERE changed_ids IS NOT NULL;
+    EXECUTE format('SELECT count(*) > 0 AND count(%I) = 0 FROM %s', id, source) INTO nobody;
+    IF nobody THEN
+        RAISE NOTICE 'no row of % has a value of %, so there are no versions', source, quote_ident(id);
+    END IF;
     RETURN dimension;
 END
 $$;

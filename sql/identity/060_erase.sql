@@ -150,6 +150,7 @@ DECLARE
     events record;
     frozen date[];
     model record;
+    place regclass;
     statement text;
     n jsonb;
     gone bigint;
@@ -230,6 +231,18 @@ BEGIN
                INTO gone, days USING frozen, given;
             n := n || jsonb_build_object(model.target::text || ', retired dates', gone);
             PERFORM tidemark.mark_dirty(model.target, days, 'erasure') WHERE gone > 0;
+        END LOOP;
+        -- Dimensions by person follow what they are kept from; one that is not kept any more is looked at.
+        FOR place IN
+            SELECT c.oid FROM pg_class AS c
+             WHERE c.relnamespace = 'gold'::regnamespace AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
+               AND ARRAY(SELECT a.attname FROM pg_attribute AS a
+                          WHERE a.attrelid = c.oid AND a.attnum BETWEEN 1 AND 4 ORDER BY a.attnum)
+                   = '{person,valid_from,valid_to,is_current}'
+        LOOP
+            EXECUTE format('DELETE FROM %s AS d WHERE d.person = ANY ($1)', place) USING given;
+            GET DIAGNOSTICS gone = ROW_COUNT;
+            n := n || jsonb_build_object(place::text, gone);
         END LOOP;
         -- Of other tables over bronze it is not known what they hold of whom.
         PERFORM tidemark.mark_dirty('bronze.events', events.dates, 'erasure')

@@ -174,6 +174,16 @@ fn versions_are_those_of_the_person_known_now() {
     assert_eq!(database.number(differ), 0);
 }
 
+/// Waits until no transaction of the cluster is older than what is there now: until then a table that was just made may have been
+/// changed since it was computed, and is computed whole.
+fn nobody_older(database: &Database<'_>) {
+    let now = database.value("SELECT pg_current_xact_id()");
+    let past = format!("SELECT (pg_snapshot_xmin(pg_current_snapshot()) > '{now}'::xid8)::integer");
+    wait_until("older transactions to end", std::time::Duration::from_secs(120), || {
+        database.number(&past) == 1
+    });
+}
+
 /// Views of two companies' people, of whom one changes company on the second day.
 fn company_events(database: &Database<'_>) -> Client {
     let mut lines = String::new();
@@ -219,6 +229,7 @@ fn company_events(database: &Database<'_>) -> Client {
              SELECT tidemark.create_timeline('gold.companies', 'gold.company_events', person => 'company')"
         ),
     );
+    nobody_older(database);
     maintain(database);
     admin
 }
@@ -422,6 +433,7 @@ fn plain(database: &Database<'_>) -> Client {
             ),
         );
     }
+    nobody_older(database);
     run(&mut admin, "CALL tidemark.refresh()");
     admin
 }
@@ -521,4 +533,35 @@ fn two_who_write_of_one_person_at_once_leave_one_history() {
     );
     run(&mut admin, "CALL tidemark.refresh()");
     assert_eq!(wrong_models(&database), [[""; 3]; 0]);
+}
+
+#[test]
+fn a_dimension_whose_source_is_gone_keeps_nobody_who_is_erased() {
+    let database = cluster::shared().database();
+    let mut admin = connect(&database.admin_url());
+    rows(&mut admin, r#"SELECT silver.create_event_table('said', '{identify}', '{"industry": "text"}')"#);
+    let create = "SELECT gold.create_dimension('industries', 'silver.said', '{industry}')";
+    rows(&mut admin, create);
+    for (number, who) in [(1, "ada"), (2, "bob")] {
+        load(
+            &database,
+            &format!(
+                r#"{{"messageId":"{}","type":"identify","userId":"{who}","timestamp":"2026-09-01T08:00:00Z","traits":{{"industry":"food"}}}}"#,
+                id(number)
+            ),
+        );
+    }
+    maintain(&database);
+    let persons = "SELECT person FROM gold.industries ORDER BY 1";
+    assert_eq!(database.column(persons), ["ada", "bob"]);
+    let taken = |admin: &mut Client, call: &str| {
+        let error = admin.batch_execute(call).unwrap_err();
+        error.as_db_error().unwrap().hint().unwrap().to_owned()
+    };
+    let other = "SELECT gold.create_dimension('industries', 'silver.trait_changes', '{plan}')";
+    assert_eq!(taken(&mut admin, other), "Choose another name.");
+    rows(&mut admin, "SELECT tidemark.drop_model('silver.said', drop_table => true)");
+    assert!(taken(&mut admin, other).contains("DROP TABLE gold.industries"));
+    rows(&mut admin, "SELECT identity.erase_person('{ada}', false)");
+    assert_eq!(database.column(persons), ["bob"]);
 }
