@@ -46,7 +46,7 @@ CREATE VIEW public.lead AS
 SELECT known_person AS person, event_time AS valid_from, plan,
        lead(event_time, 1, 'infinity') OVER (PARTITION BY known_person ORDER BY event_time) AS valid_to
   FROM silver.trait_changes;
-CREATE FUNCTION public.measured(what text, spans jsonb) RETURNS TABLE (span text, way text, median_ms numeric, answer text)
+CREATE FUNCTION public.measured(spans jsonb) RETURNS TABLE (span text, way text, median_ms numeric, answer text)
 LANGUAGE plpgsql AS \$\$
 DECLARE
     began timestamptz;
@@ -82,7 +82,7 @@ VACUUM ANALYZE;
 \echo
 \echo '== as-of joins, $FACTS facts in $DAYS dates, $PERSONS persons with $VERSIONS versions each; medians of $ROUNDS'
 CREATE TABLE public.results AS
-SELECT * FROM public.measured('as of', jsonb_build_object(
+SELECT * FROM public.measured(jsonb_build_object(
     '1 one row', (SELECT format('b.event_date = %L AND b.event_id = %L', event_date, event_id)
                     FROM silver.purchases LIMIT 1),
     '2 a date', 'b.event_date = ''2026-09-15''', '3 all dates', 'b.event_date >= ''2026-09-01'''));

@@ -406,7 +406,10 @@ unsafe fn scoped(plan: &pg_sys::CachedPlanSource, mut scope: Scope, column: &CSt
                 && !child(relation)
         };
         let relations = relations(plan);
-        if !relations.contains(&scope.source) || !relations.iter().all(|r| *r == scope.source || apart(*r)) {
+        if !relations.contains(&scope.source) {
+            return Err("it does not read its source");
+        }
+        if !relations.iter().all(|r| *r == scope.source || apart(*r)) {
             return Err("it reads a view, or a parent, a partition or a child of a table");
         }
         let mut found = Found::default();

@@ -220,14 +220,15 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME', 'tidemark_a
 COMMENT ON FUNCTION tidemark.change_dimension(regclass[]) IS
 'Begins a change of tables without dates that models read, such as names or
 categories, or of rows that a model wrote: holds off the refreshes of these
-models until the transaction ends. Call it
-before the change; what the statements after it read of the sources is all
-that any refresh has read. So a transaction that changes the table and then
-marks the dates of these rows (tidemark.mark_dirty) leaves no date behind
-that was loaded and refreshed meanwhile. Waits for refreshes of these models
-that are under way. Returns their names, {} if none reads the tables. Needs
-the rights of the owner of each table (42501) and the isolation level READ
-COMMITTED (25001). 42P01: no such table.';
+models until the transaction ends. Call it before the change, once for all
+tables; what the statements after it read of the sources is all that any
+refresh has read. So a transaction that changes a table and then marks the
+dates of these rows (tidemark.mark_dirty), or who reads it
+(tidemark.mark_readers), leaves no date behind that was loaded and refreshed
+meanwhile. Waits for refreshes of these models that are under way. Returns
+their names, {} if none reads the tables. Needs the rights of the owner of
+each table (42501) and the isolation level READ COMMITTED (25001). 22004:
+NULL; 42P01: no such table.';
 
 CREATE FUNCTION tidemark_internal.readers_of(relations regclass[]) RETURNS SETOF tidemark_internal.models
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10

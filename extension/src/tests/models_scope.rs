@@ -154,7 +154,7 @@ mod tests {
             ("SELECT n AS person, person AS other FROM public.t", "unchanged"),
             ("SELECT n FROM public.t", "unchanged"),
             ("SELECT o.person FROM public.t JOIN public.other o ON o.person = t.person", "unchanged"),
-            ("SELECT person FROM public.other", "it reads a view, or a parent"),
+            ("SELECT person FROM public.other", "it does not read its source"),
             ("SELECT person FROM public.v", "it reads a view, or a parent"),
             ("SELECT t.person FROM public.t JOIN public.v USING (person)", "it reads a view, or a parent"),
             (
