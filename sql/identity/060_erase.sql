@@ -232,13 +232,16 @@ BEGIN
             n := n || jsonb_build_object(model.target::text || ', retired dates', gone);
             PERFORM tidemark.mark_dirty(model.target, days, 'erasure') WHERE gone > 0;
         END LOOP;
-        -- Dimensions by person follow what they are kept from; one that is not kept any more is looked at.
+        -- Dimensions by person follow what they are kept from; those that are not kept any more are looked at.
         FOR place IN
             SELECT c.oid FROM pg_class AS c
              WHERE c.relnamespace = 'gold'::regnamespace AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
                AND ARRAY(SELECT a.attname FROM pg_attribute AS a
                           WHERE a.attrelid = c.oid AND a.attnum BETWEEN 1 AND 4 ORDER BY a.attnum)
                    = '{person,valid_from,valid_to,is_current}'
+               AND NOT EXISTS (SELECT FROM pg_trigger AS t
+                                WHERE t.tgfoid = 'gold_storage.keep_dimension()'::regprocedure
+                                  AND t.tgname = 'dimension_' || c.relname || '_insert')
         LOOP
             EXECUTE format('DELETE FROM %s AS d WHERE d.person = ANY ($1)', place) USING given;
             GET DIAGNOSTICS gone = ROW_COUNT;
