@@ -47,7 +47,7 @@ pub enum Sabotage {
 pub struct Options {
     /// Decides what everybody does; when they do it is up to the machine.
     pub seed: u64,
-    /// For how long.
+    /// For how long they race; being brought to rest and checked comes on top, so that a slow machine has as many rounds.
     pub duration: Duration,
     /// After how long everything is brought to rest and checked.
     pub round: Duration,
@@ -340,20 +340,22 @@ fn lead(race: &Race<'_>, at_rest: impl Fn(&Race<'_>)) {
     }
     let _stop = Stop(&race.stop);
     let options = race.options;
-    let started = Instant::now();
+    let mut raced = Duration::ZERO;
     let mut progress = Instant::now();
-    while started.elapsed() < options.duration {
-        let end = (Instant::now() + options.round).min(started + options.duration);
-        while Instant::now() < end {
-            let elapsed = started.elapsed().as_secs_f64() / options.duration.as_secs_f64();
+    while raced < options.duration {
+        let started = Instant::now();
+        let length = options.round.min(options.duration - raced);
+        while started.elapsed() < length {
+            let passed = (raced + started.elapsed()).as_secs_f64() / options.duration.as_secs_f64();
             let days = (world::DAYS - 1 - world::FIRST_TODAY) as f64;
-            race.today.store(world::FIRST_TODAY + (days * elapsed.min(1.0)) as u64, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(100).min(end.saturating_duration_since(Instant::now())));
+            race.today.store(world::FIRST_TODAY + (days * passed.min(1.0)) as u64, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(100).min(length.saturating_sub(started.elapsed())));
             if options.progress && progress.elapsed() >= Duration::from_secs(10) {
                 progress = Instant::now();
-                race.note(|r| println!("{:5} s  {r}", started.elapsed().as_secs()));
+                race.note(|r| println!("{:5} s  {r}", (raced + started.elapsed()).as_secs()));
             }
         }
+        raced += length;
         let _rest = race.gate.write().unwrap_or_else(PoisonError::into_inner);
         at_rest(race);
     }
