@@ -6,6 +6,7 @@
 #   DAYS_BACK=20                                   how many days before the last one the late event happened
 #   REBUILD=1                                      also mark every date and build all again (0: compare with the first
 #                                                  build)
+#   PERSONS=300                                    how many persons get one more event each afterwards, over all dates
 #   VERIFY_DAYS=10                                 how many days around it every model is compared with a recompute
 #   TIDEMARK_BIN=...                               this loader, and the extension as it is installed: nothing is built
 #   LATE_DIR=.run/late-event                       where the private Postgres is kept (KEEP=1) or was (otherwise
@@ -18,12 +19,12 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 EVENTS=${EVENTS:-10000000} DAYS=${DAYS:-30} USERS=${USERS:-200000} SEED=${SEED:-42} DAYS_BACK=${DAYS_BACK:-20}
-REBUILD=${REBUILD:-1} VERIFY_DAYS=${VERIFY_DAYS:-10}
+REBUILD=${REBUILD:-1} VERIFY_DAYS=${VERIFY_DAYS:-10} PERSONS=${PERSONS:-300}
 mkdir -p "${LATE_DIR:=$RUN/late-event}"
 LATE_DIR=$(cd "$LATE_DIR" && pwd)
 PG=$LATE_DIR/pg
 
-for number in EVENTS DAYS USERS SEED DAYS_BACK REBUILD VERIFY_DAYS; do
+for number in EVENTS DAYS USERS SEED DAYS_BACK REBUILD VERIFY_DAYS PERSONS; do
     case ${!number} in '' | *[!0-9]*) die "$number=${!number} is not a number" "make late-event $number=20" ;; esac
 done
 [ "$DAYS_BACK" -lt "$DAYS" ] || die "DAYS_BACK=$DAYS_BACK is before the first of $DAYS days" "choose fewer"
@@ -94,6 +95,13 @@ SQL
 
 recomputed() { value 'SELECT coalesce(sum(refresh_count), 0) FROM tidemark.model_status'; }
 
+# costs TIME: where the seconds since then went, the views over models aside.
+costs() {
+    psql -c "SELECT model, way, count(*) AS dates, max(persons) AS persons,
+                    sum(rows_inserted + rows_updated + rows_deleted) AS rows, sum(seconds)::numeric(9, 2) AS seconds
+               FROM tidemark.refresh_log WHERE refreshed_at >= '$1' AND way <> 'changed' GROUP BY 1, 2 ORDER BY 6 DESC"
+}
+
 if [ -z "${TIDEMARK_LATE_LOCKED:-}" ]; then
     rc=0
     TIDEMARK_LATE_LOCKED=1 flock -n -o -E 99 "$LATE_DIR/lock" "$0" "$@" || rc=$?
@@ -162,6 +170,7 @@ before=$(recomputed)
 timed REFRESHED maintain_until_clean
 LATE_DATES=$(($(recomputed) - before))
 say "    $LATE_DATES dates of models in $REFRESHED s"
+costs "$since"
 
 say "${BOLD}==> what was recomputed, and what should have been${RESET}"
 contents after
@@ -211,13 +220,31 @@ SELECT m.name AS model, m.lookback_days AS back, m.lookahead_days AS ahead,
   FROM tidemark_internal.models m ORDER BY 1;
 SQL
 
+say "${BOLD}==> load one event each of $PERSONS persons, over all dates${RESET}"
+psql -At >"$LATE_DIR/persons.ndjson" <<SQL
+SELECT format('{"messageId":"00000000-0000-4000-8001-%s","type":"track","event":"page_viewed",'
+              '"timestamp":"%sT12:34:56.789Z","receivedAt":"%sT18:00:00Z","userId":"%s","context":{"page":{"path":"/late"}}}',
+              lpad(n::text, 12, '0'), date '$received' - (n % $DAYS)::integer, '$received', person)
+  FROM (SELECT person, row_number() OVER (ORDER BY person) - 1 AS n
+          FROM (SELECT DISTINCT person FROM silver.events WHERE event_date = '$DATE' AND user_id IS NOT NULL) AS p
+         LIMIT $PERSONS) AS p
+SQL
+tidemark load "$LATE_DIR/persons.ndjson"
+psql -c "CALL tidemark.refresh('silver.events')"
+since=$(value 'SELECT clock_timestamp()')
+timed SESSIONS psql -c "CALL tidemark.refresh('gold_storage.session_facts')"
+timed PERSONS_REFRESHED maintain_until_clean
+costs "$since"
+
 printf '%-46s %10s %12s\n' 'what' 'dates' 'seconds' \
     "load $EVENTS events" '' "$LOADED" \
     'first build of all models' "$BUILT_DATES" "$BUILT" \
     "$([ "$REBUILD" = 0 ] && echo 'no forced rebuild: the first build counts' || echo 'forced rebuild of all models')" \
     "$REBUILT_DATES" "$REBUILT" \
     "load one event of $DATE" '' "$LATE_LOADED" \
-    'maintain after it' "$LATE_DATES" "$REFRESHED"
+    'maintain after it' "$LATE_DATES" "$REFRESHED" \
+    "sessions after an event each of $PERSONS persons" '' "$SESSIONS" \
+    'maintain after that' '' "$PERSONS_REFRESHED"
 awk -v a="$REBUILT" -v b="$REFRESHED" 'BEGIN { printf "rebuild / maintain after the late event: %.1f\n", a / b }'
 wrong=$(value "SELECT what || ': ' || model || ' ' || event_date FROM late.wrong ORDER BY 1")
 [ -z "$wrong" ] || die "not exactly the right dates:
