@@ -151,6 +151,16 @@ async fn round(client: &mut Client, config: &Config) -> Done {
     let mut done = Done::default();
     partitions::maintain(client, config, &[Work::Create], &mut done.created, &mut done.failures).await;
 
+    // Before the refresh, which computes what it marks.
+    match check_reporting(client).await {
+        Ok(0) => {}
+        Ok(dates) => tracing::warn!(
+            "the time zone of gold.reporting has other offsets than before on {dates} dates: they are computed again"
+        ),
+        Err(error) => {
+            done.failures.push(connection::explain("checking the time zone failed", config, &error))
+        }
+    }
     let before = counters(client).await.ok();
     refresh(client, config, &mut done).await;
     if let Err(error) = client.batch_execute("CALL tidemark.refresh_materialized_views()").await {
@@ -214,6 +224,14 @@ async fn refresh(client: &mut Client, config: &Config, done: &mut Done) {
     for (what, result) in [("refreshing models failed", refreshed), ("resolving identity failed", resolved)] {
         done.failures.extend(result.err().map(|e| connection::explain(what, config, &e)));
     }
+}
+
+/// Marks the dates on which the time zone of reports came to mean something else; how many these are.
+async fn check_reporting(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    if !may_execute(client, "gold", "check_reporting").await? {
+        return Ok(0);
+    }
+    Ok(client.query_one("SELECT gold.check_reporting()", &[]).await?.get(0))
 }
 
 /// Whether identity was never resolved.

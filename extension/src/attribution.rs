@@ -1,7 +1,9 @@
-//! Attribution: the aggregates `first` and `last`, and `channel_group`.
+//! Attribution: the aggregates `first` and `last`, and `channel_group`; `attribution` is in `credits`.
 //!
 //! The rules of channels stand in `tidemark_core::channel`; the SQL declarations in `sql/attribution.sql`. `first` and
 //! `last` have no core: their values are of any SQL type, and so is the order that breaks ties.
+
+mod credits;
 
 use std::cmp::Ordering;
 use std::ffi::{CStr, c_int};

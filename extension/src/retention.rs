@@ -168,7 +168,7 @@ unsafe fn members(mut state: Option<&mut Cohorts>, fcinfo: FunctionCallInfo) -> 
     let rows = state.into_iter().flat_map(|state| state.log.members(Interrupts)).map(|member| {
         let date = member.cohort.div_euclid(DAY).max(FIRST_DATE);
         let retained = member.retained().map(|r| r.map(Datum::from));
-        [Datum::from(date as i32), array::make(retained, Element::BOOL)]
+        [Some(Datum::from(date as i32)), Some(array::make(retained, Element::BOOL))]
     });
     // SAFETY: see above.
     Some(unsafe { array::make_rows(CallSite::of(fcinfo), [pg_sys::DATEOID, pg_sys::BOOLARRAYOID], rows) })

@@ -102,7 +102,7 @@ unsafe fn sessions(mut group: Option<&mut Group>, fcinfo: FunctionCallInfo) -> O
     let rows = group
         .into_iter()
         .flat_map(|group| group.sessions.finish(Interrupts))
-        .map(|s| [Datum::from(s.started_at), Datum::from(s.ended_at), Datum::from(s.events)]);
+        .map(|s| [s.started_at, s.ended_at, s.events].map(|value| Some(Datum::from(value))));
     let types = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID];
     // SAFETY: see above.
     Some(unsafe { array::make_rows(CallSite::of(fcinfo), types, rows) })

@@ -5,12 +5,15 @@
 --   dormant       not active in this period, but in the one before; shown negative, to be drawn below the line
 -- So new + returning + resurrecting is the number of active persons, and their number in the period before is
 -- returning - dormant. The last period may still be running: then its dormant persons are not lost yet.
--- To change it: the period in unit (day, week from Monday, month; all UTC), the source in activity. Do not cut activity
--- to a range of dates, or persons become new twice; cut the result.
+-- To change it: the period in unit (day, week, month), its time zone, how many days weeks begin before Monday (1: on
+-- Sunday; 0 for days and months), the source in activity. Do not cut activity to a range of dates, or persons become
+-- new twice; cut the result.
 WITH unit AS (
-    SELECT 'day' AS name, interval '1 day' AS length
+    SELECT 'day' AS name, interval '1 day' AS length, 'UTC' AS time_zone, 0 AS days_before
 ), activity AS (
-    SELECT DISTINCT e.known_person AS person, date_trunc(u.name, (e.event_time AT TIME ZONE 'UTC'))::date AS period
+    SELECT DISTINCT e.known_person AS person,
+           date_trunc(u.name, (e.event_time AT TIME ZONE u.time_zone)::date + u.days_before * interval '1 day')::date
+               - u.days_before AS period
       FROM silver.events e CROSS JOIN unit u
      WHERE e.known_person IS NOT NULL
 ), neighbours AS (

@@ -1,6 +1,6 @@
 -- Stickiness: persons by the number of days on which they were active, over the 28 UTC days that end with the last
 -- one that has events. pct is the share of all active persons, pct_at_least that of persons with as many days or more.
--- To change it: the length of the span, the source in activity.
+-- To change it: the length of the span, the source and the time zone in activity.
 WITH activity AS (
     SELECT e.known_person AS person, (e.event_time AT TIME ZONE 'UTC')::date AS event_date
       FROM silver.events e

@@ -1,12 +1,14 @@
--- gold.sessions: one row per session of a person; a session belongs to the UTC date on which it starts. The rows are in
--- gold_storage.session_facts; the view numbers them, which no model by date could keep right: one late session
--- renumbers all later ones of its person. Whoever does not select session_number does not pay for it.
+-- gold.sessions: one row per session of a person; a session belongs to the date on which it starts, in the time zone of
+-- reports. The rows are in gold_storage.session_facts by UTC date, and the same in any zone; the view numbers them,
+-- which no model by date could keep right: one late session renumbers all later ones of its person. Whoever does not
+-- select session_number does not pay for it.
 -- The query reads one day back, to see whether the first event of a date goes on with an older session, and two days
 -- ahead, to follow sessions over midnight: a session is whole if it ends within 48 hours after the date it starts on.
 SET LOCAL ROLE tidemark_admin;
 
 CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
     event_date date NOT NULL,
+    report_date date NOT NULL,
     session_id uuid NOT NULL,
     person text NOT NULL,
     started_at timestamptz NOT NULL,
@@ -31,6 +33,9 @@ CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
 CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (person, started_at);
 
 COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read that view instead.';
+
+SELECT gold_storage.in_zone('sessions', $zoned$
+{{|CREATE INDEX IF NOT EXISTS session_facts_report_date ON gold_storage.session_facts (report_date);}}
 
 SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events']::regclass[], $query$
     WITH near AS MATERIALIZED (
@@ -81,6 +86,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
          GROUP BY s.person, s.started_at
     )
     SELECT s.event_date,
+           {{s.event_date|(s.started_at AT TIME ZONE {{zone}})::date}} AS report_date,
            tidemark.session_id(s.person, s.started_at) AS session_id,
            s.person,
            s.started_at,
@@ -106,7 +112,7 @@ $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, l
     scope => 'person', scope_source => 'known_person', scope_since => 'started_at');
 
 CREATE OR REPLACE VIEW gold.sessions AS
-SELECT f.event_date, f.session_id, f.person,
+SELECT {{f.event_date|f.report_date}} AS event_date, f.session_id, f.person,
        (SELECT count(*) FROM gold_storage.session_facts AS before
          WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
        f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page,
@@ -123,7 +129,7 @@ WITH changed AS MATERIALIZED (
     SELECT COALESCE(min(d.day), 'infinity') AS since
       FROM unnest(tidemark.stale_dates('gold_storage.session_facts')) AS d(day)
 )
-SELECT u.event_date, u.session_id, u.person,
+SELECT {{u.event_date|u.report_date}} AS event_date, u.session_id, u.person,
        CASE WHEN u.number IS NULL
             THEN (SELECT count(*) FROM gold_storage.session_facts AS before
                    WHERE before.person = u.person AND before.started_at <= u.started_at)
@@ -140,6 +146,7 @@ SELECT u.event_date, u.session_id, u.person,
         SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
           FROM gold_storage.session_facts_live AS l
          WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
+$zoned$);
 
 DO $$
 DECLARE
@@ -155,7 +162,10 @@ BEGIN
     FOREACH relation IN ARRAY ARRAY['gold_storage.session_facts', 'gold_storage.session_facts_live',
                                     'gold.sessions', 'gold.sessions_live'] LOOP
         FOR entry IN SELECT c.column_name, c.meaning FROM (VALUES
-            ('event_date', 'UTC date on which the session starts.'),
+            ('event_date', CASE WHEN relation LIKE 'gold.%'
+                                THEN 'Date on which the session starts, in the time zone of gold.reporting.'
+                                ELSE 'UTC date on which the session starts.' END),
+            ('report_date', 'Date on which the session starts, in the time zone of gold.reporting.'),
             ('session_id', 'Stable key: tidemark.session_id(person, started_at).'),
             ('person', 'Who it is known to be: silver.events.known_person.'),
             ('session_number', 'How many sessions the person had with this one, 1 for the first; '

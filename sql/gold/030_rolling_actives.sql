@@ -17,7 +17,7 @@ SELECT d.event_date,
 CREATE UNIQUE INDEX IF NOT EXISTS rolling_actives_stored_event_date ON gold_storage.rolling_actives_stored (event_date);
 COMMENT ON MATERIALIZED VIEW gold_storage.rolling_actives_stored IS
     'Storage of gold.weekly_actives, gold.monthly_actives and gold.stickiness; read those views instead.';
-COMMENT ON COLUMN gold_storage.rolling_actives_stored.event_date IS 'Last UTC date of the spans.';
+COMMENT ON COLUMN gold_storage.rolling_actives_stored.event_date IS 'Last date of the spans.';
 COMMENT ON COLUMN gold_storage.rolling_actives_stored.active_persons IS 'Distinct persons of that date, exact.';
 COMMENT ON COLUMN gold_storage.rolling_actives_stored.days_with_events_7d IS 'How many of the 7 dates have events.';
 COMMENT ON COLUMN gold_storage.rolling_actives_stored.active_persons_7d IS 'Estimated distinct persons of 7 dates.';
@@ -29,8 +29,8 @@ CREATE OR REPLACE VIEW gold.weekly_actives AS
 SELECT r.event_date, r.days_with_events_7d AS days_with_events, r.active_persons_7d
   FROM gold_storage.rolling_actives_stored AS r;
 COMMENT ON VIEW gold.weekly_actives IS
-    'Distinct persons active in the 7 UTC dates that end with event_date, from the daily sketches (WAU).';
-COMMENT ON COLUMN gold.weekly_actives.event_date IS 'Last UTC date of the 7.';
+    'Distinct persons active in the 7 dates that end with event_date, from the daily sketches (WAU).';
+COMMENT ON COLUMN gold.weekly_actives.event_date IS 'Last date of the 7.';
 COMMENT ON COLUMN gold.weekly_actives.days_with_events IS
     'How many of the 7 dates have events; fewer at the beginning.';
 COMMENT ON COLUMN gold.weekly_actives.active_persons_7d IS 'Estimated distinct persons, standard error 0.81 %.';
@@ -39,9 +39,9 @@ CREATE OR REPLACE VIEW gold.monthly_actives AS
 SELECT r.event_date, r.days_with_events_28d AS days_with_events, r.active_persons_28d
   FROM gold_storage.rolling_actives_stored AS r;
 COMMENT ON VIEW gold.monthly_actives IS
-    'Distinct persons active in the 28 UTC dates that end with event_date, '
+    'Distinct persons active in the 28 dates that end with event_date, '
     'from the daily sketches (MAU in whole weeks, so that every span has the same weekdays).';
-COMMENT ON COLUMN gold.monthly_actives.event_date IS 'Last UTC date of the 28.';
+COMMENT ON COLUMN gold.monthly_actives.event_date IS 'Last date of the 28.';
 COMMENT ON COLUMN gold.monthly_actives.days_with_events IS
     'How many of the 28 dates have events; fewer at the beginning.';
 COMMENT ON COLUMN gold.monthly_actives.active_persons_28d IS 'Estimated distinct persons, standard error 0.81 %.';
@@ -51,8 +51,8 @@ SELECT r.event_date, r.active_persons, r.active_persons_7d, r.active_persons_28d
        round(100.0 * r.active_persons / nullif(r.active_persons_7d, 0), 1) AS pct_of_weekly,
        round(100.0 * r.active_persons / nullif(r.active_persons_28d, 0), 1) AS pct_of_monthly
   FROM gold_storage.rolling_actives_stored AS r;
-COMMENT ON VIEW gold.stickiness IS 'Daily actives as a share of weekly and monthly actives, by UTC date.';
-COMMENT ON COLUMN gold.stickiness.event_date IS 'UTC date, the last one of the spans.';
+COMMENT ON VIEW gold.stickiness IS 'Daily actives as a share of weekly and monthly actives, by date.';
+COMMENT ON COLUMN gold.stickiness.event_date IS 'Date, the last one of the spans.';
 COMMENT ON COLUMN gold.stickiness.active_persons IS 'Distinct persons of the date, exact.';
 COMMENT ON COLUMN gold.stickiness.active_persons_7d IS 'Estimated distinct persons of the 7 dates.';
 COMMENT ON COLUMN gold.stickiness.active_persons_28d IS 'Estimated distinct persons of the 28 dates.';

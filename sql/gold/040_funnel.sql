@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS gold_storage.funnel_chains (
 CREATE INDEX IF NOT EXISTS funnel_chains_person ON gold_storage.funnel_chains (person, event_date);
 COMMENT ON TABLE gold_storage.funnel_chains IS
     'How far each person came in the funnel: what gold_storage.funnel_facts is computed from.';
-COMMENT ON COLUMN gold_storage.funnel_chains.event_date IS 'UTC date on which the person entered the funnel.';
+COMMENT ON COLUMN gold_storage.funnel_chains.event_date IS
+    'Date on which the person entered the funnel, in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold_storage.funnel_chains.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold_storage.funnel_chains.chain IS 'When each step was reached, as tidemark.funnel says.';
 
@@ -21,33 +22,37 @@ CREATE TABLE IF NOT EXISTS gold_storage.funnel_facts (
     stats tidemark.funnel_stats NOT NULL
 );
 COMMENT ON TABLE gold_storage.funnel_facts IS 'Storage of gold.funnel_daily; read that view instead.';
-COMMENT ON COLUMN gold_storage.funnel_facts.event_date IS 'UTC date on which persons entered the funnel.';
+COMMENT ON COLUMN gold_storage.funnel_facts.event_date IS
+    'Date on which persons entered the funnel, in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold_storage.funnel_facts.stats IS
     'Figures of the funnel, to be merged by tidemark.funnel_stats_union_agg.';
 
+SELECT gold_storage.in_zone('funnel_chains', $zoned$
 SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events']::regclass[], $query$
     SELECT p.event_date, p.person, p.chain
-      FROM (SELECT min(e.event_date) AS event_date,  -- of an entry, if there is a chain
+      FROM (SELECT {{min(e.event_date)|d.event_date}} AS event_date,  -- of an entry, if there is a chain
                    e.known_person AS person,
                    tidemark.funnel(interval '1 day', e.event_time,
                        -- Only a page view of the date itself is an entry.
                        silver.is_page_view(e.event_type)
-                           AND e.event_time < d.starts_at + interval '24 hours',
+                           AND e.event_time < d.ends_at,
                        e.event_type = 'product_viewed',
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
                        silver.is_purchase(e.event_type)) AS chain
-              FROM (SELECT day::date AS event_date, day AT TIME ZONE 'UTC' AS starts_at
+              FROM (SELECT day::date AS event_date, day AT TIME ZONE {{zone}} AS starts_at,
+                           (day + interval '1 day') AT TIME ZONE {{zone}} AS ends_at
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
               JOIN silver.events AS e
-                ON e.event_time >= d.starts_at AND e.event_time < d.starts_at + interval '48 hours'
+                ON e.event_time >= d.starts_at AND e.event_time < d.ends_at + interval '24 hours'
              WHERE e.known_person IS NOT NULL
-               AND e.event_time >= $1::timestamp AT TIME ZONE 'UTC'
-               AND e.event_time < ($2 + 1)::timestamp AT TIME ZONE 'UTC'
+               AND e.event_time >= $1::timestamp AT TIME ZONE {{zone}}
+               AND e.event_time < $2::timestamp AT TIME ZONE {{zone}} + interval '24 hours'
              GROUP BY d.event_date, e.known_person) AS p
      WHERE cardinality(p.chain) > 0
-$query$, key => ARRAY['event_date', 'person']::name[], lookahead_days => 1, live => true, scope => 'person',
-    scope_source => 'known_person');
+$query$, key => ARRAY['event_date', 'person']::name[], lookback_days => {{before}}, lookahead_days => 1 + {{after}},
+    live => true, scope => 'person', scope_source => 'known_person');
+$zoned$);
 
 SELECT tidemark.create_model('gold_storage.funnel_facts', ARRAY['gold_storage.funnel_chains']::regclass[], $query$
     SELECT c.event_date, tidemark.funnel_stats(c.chain, 5) AS stats
@@ -63,9 +68,9 @@ SELECT f.event_date, t.step, t.name, t.entered AS persons, t.pct_of_first, t.pct
  CROSS JOIN LATERAL tidemark.funnel_table(f.stats,
      ARRAY['page viewed', 'product viewed', 'product added', 'checkout started', 'purchase completed']) AS t;
 COMMENT ON VIEW gold.funnel_daily IS
-    'The purchase funnel by date of entry: persons who viewed a page on that UTC date, and how far '
+    'The purchase funnel by date of entry: persons who viewed a page on that date, and how far '
     'they came within a day of it, steps in order. A person counts once on each date of entry. As of the last refresh.';
-COMMENT ON COLUMN gold.funnel_daily.event_date IS 'UTC date of entry.';
+COMMENT ON COLUMN gold.funnel_daily.event_date IS 'Date of entry, in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.funnel_daily.step IS 'Number of the step, from 1.';
 COMMENT ON COLUMN gold.funnel_daily.name IS 'Name of the step.';
 COMMENT ON COLUMN gold.funnel_daily.persons IS 'Persons who reached the step.';

@@ -6,21 +6,23 @@ SELECT a.event_date, a.person, sum(a.events)::bigint AS events
   FROM gold_storage.person_activity AS a
  GROUP BY a.event_date, a.person;
 COMMENT ON VIEW gold.person_days IS
-    'One row per person and UTC date with events, as of the last refresh: '
+    'One row per person and date with events, as of the last refresh: '
     'for retention, lifecycle and anything else by person and day.';
-COMMENT ON COLUMN gold.person_days.event_date IS 'UTC date.';
+COMMENT ON COLUMN gold.person_days.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.person_days.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold.person_days.events IS 'Number of events of the person on the date.';
 GRANT SELECT ON gold.person_days TO tidemark_reader;
 
--- Weekly retention. Complete is a week that ended before the last date with events did: the answer depends on what was
+-- Weekly retention. cohort_member has weeks from Monday: dates are moved by as many days as weeks begin before it.
+-- Complete is a week that ended before the last date with events did: the answer depends on what was
 -- loaded and not on the clock.
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.retention_stored AS
 WITH person AS (
     SELECT tidemark.cohort_member('week', 'on', 13,
-                                  (SELECT (max(x.event_date) + 1)::timestamp AT TIME ZONE 'UTC'
-                                     FROM gold_storage.person_activity AS x),
-                                  d.event_date::timestamp AT TIME ZONE 'UTC', true, true) AS cohorts
+                                  (SELECT (max(x.event_date) + 1 + gold_storage.week_shift())::timestamp
+                                              AT TIME ZONE 'UTC' FROM gold_storage.person_activity AS x),
+                                  (d.event_date + gold_storage.week_shift())::timestamp AT TIME ZONE 'UTC',
+                                  true, true) AS cohorts
       FROM gold_storage.person_activity AS d
      GROUP BY d.person
 ), cohort AS (
@@ -28,13 +30,13 @@ WITH person AS (
       FROM person AS p CROSS JOIN LATERAL unnest(p.cohorts) AS m
      GROUP BY m.cohort
 )
-SELECT (c.cohort AT TIME ZONE 'UTC')::date AS cohort_week, t.period AS weeks_since,
+SELECT c.cohort - gold_storage.week_shift() AS cohort_week, t.period AS weeks_since,
        c.retained[1] AS cohort_persons, t.persons, t.pct
   FROM cohort AS c CROSS JOIN LATERAL tidemark.cohort_table(c.retained) AS t;
 CREATE UNIQUE INDEX IF NOT EXISTS retention_stored_cohort ON gold_storage.retention_stored (cohort_week, weeks_since);
 COMMENT ON MATERIALIZED VIEW gold_storage.retention_stored IS
     'Storage of gold.retention_weekly; read that view instead.';
-COMMENT ON COLUMN gold_storage.retention_stored.cohort_week IS 'Monday of the cohort.';
+COMMENT ON COLUMN gold_storage.retention_stored.cohort_week IS 'First day of the week of the cohort.';
 COMMENT ON COLUMN gold_storage.retention_stored.weeks_since IS 'Weeks since.';
 COMMENT ON COLUMN gold_storage.retention_stored.cohort_persons IS 'Size of the cohort.';
 COMMENT ON COLUMN gold_storage.retention_stored.persons IS 'Persons who were active in that week.';
@@ -44,9 +46,10 @@ SELECT tidemark.manage_materialized_view('gold_storage.retention_stored', ARRAY[
 CREATE OR REPLACE VIEW gold.retention_weekly AS
 SELECT r.cohort_week, r.weeks_since, r.cohort_persons, r.persons, r.pct FROM gold_storage.retention_stored AS r;
 COMMENT ON VIEW gold.retention_weekly IS
-    'Weekly retention in rows: persons by the calendar week (UTC, from Monday) of their first event, '
+    'Weekly retention in rows: persons by the calendar week of their first event, '
     'and how many of them were active in each of the 12 weeks after.';
-COMMENT ON COLUMN gold.retention_weekly.cohort_week IS 'Monday of the week of the first event ever.';
+COMMENT ON COLUMN gold.retention_weekly.cohort_week IS
+    'First day of the week of the first event ever; gold.reporting says on which weekday.';
 COMMENT ON COLUMN gold.retention_weekly.weeks_since IS 'Weeks since then: 0 is that week itself, up to 12.';
 COMMENT ON COLUMN gold.retention_weekly.cohort_persons IS
     'Persons in the cohort: active for the first time ever in that week.';
@@ -59,7 +62,8 @@ COMMENT ON COLUMN gold.retention_weekly.pct IS
 CREATE MATERIALIZED VIEW IF NOT EXISTS gold_storage.lifecycle_stored AS
 WITH neighbours AS (
     -- In the order of the index by person and date: no sort, and days and weeks from one pass.
-    SELECT d.event_date AS day, d.event_date - (d.event_date - date '0001-01-01') % 7 AS week,
+    SELECT d.event_date AS day,
+           d.event_date - (d.event_date - date '0001-01-01' + gold_storage.week_shift()) % 7 AS week,
            lag(d.event_date) OVER person_by_time AS before, lead(d.event_date) OVER person_by_time AS after
       FROM (SELECT DISTINCT a.person, a.event_date FROM gold_storage.person_activity AS a) AS d
     WINDOW person_by_time AS (PARTITION BY d.person ORDER BY d.event_date)
@@ -92,7 +96,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS lifecycle_stored_period ON gold_storage.lifecy
 COMMENT ON MATERIALIZED VIEW gold_storage.lifecycle_stored IS
     'Storage of gold.lifecycle_daily and gold.lifecycle_weekly; read those views instead.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.unit IS 'day or week.';
-COMMENT ON COLUMN gold_storage.lifecycle_stored.period IS 'First UTC date of the period.';
+COMMENT ON COLUMN gold_storage.lifecycle_stored.period IS 'First date of the period.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.new_persons IS 'Active for the first time.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.returning_persons IS 'Active in this period and the one before.';
 COMMENT ON COLUMN gold_storage.lifecycle_stored.resurrected_persons IS 'Active again after a pause.';
@@ -111,7 +115,7 @@ BEGIN
             CASE unit WHEN 'day' THEN 'daily' ELSE 'weekly' END, unit);
     END LOOP;
     FOR entry IN SELECT v.view_name, c.column_name, c.meaning FROM (VALUES
-            ('period', 'First UTC date of the period; weeks begin on Monday.'),
+            ('period', 'First date of the period; gold.reporting says on which weekday weeks begin.'),
             ('new_persons', 'Persons active for the first time ever.'),
             ('returning_persons', 'Persons active in this period and in the one before.'),
             ('resurrected_persons', 'Persons active in this period, not in the one before, but earlier.'),
@@ -125,9 +129,9 @@ BEGIN
 END
 $$;
 COMMENT ON VIEW gold.lifecycle_daily IS
-    'Growth accounting by UTC date: new, returning, resurrected and dormant persons. '
+    'Growth accounting by date: new, returning, resurrected and dormant persons. '
     'new + returning + resurrected are the active persons of the date, returning + dormant those of the date before.';
 COMMENT ON VIEW gold.lifecycle_weekly IS
-    'Growth accounting by calendar week (UTC, from Monday): new, returning, resurrected and dormant persons. '
+    'Growth accounting by calendar week: new, returning, resurrected and dormant persons. '
     'new + returning + resurrected are the active persons of the week, returning + dormant those of the week before.';
 GRANT SELECT ON gold.retention_weekly, gold.lifecycle_daily, gold.lifecycle_weekly TO tidemark_reader;

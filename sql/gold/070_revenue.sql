@@ -1,13 +1,15 @@
 -- Revenue by day: few rows, so a plain view over silver.purchases is fast enough.
 SET LOCAL ROLE tidemark_admin;
 
+SELECT gold_storage.in_zone('revenue', $zoned$
 CREATE OR REPLACE VIEW gold.revenue_daily AS
-SELECT p.event_date, COALESCE(p.currency, 'unknown') AS currency, count(*) AS purchases,
+SELECT {{date of p}} AS event_date, COALESCE(p.currency, 'unknown') AS currency, count(*) AS purchases,
        sum(p.items)::bigint AS items, sum(p.revenue) AS revenue, round(avg(p.revenue), 2) AS average_revenue
   FROM silver.purchases AS p
- GROUP BY p.event_date, COALESCE(p.currency, 'unknown');
-COMMENT ON VIEW gold.revenue_daily IS 'Purchases and revenue by UTC date and currency, as of the last refresh.';
-COMMENT ON COLUMN gold.revenue_daily.event_date IS 'UTC date.';
+ GROUP BY {{date of p}}, COALESCE(p.currency, 'unknown');
+$zoned$);
+COMMENT ON VIEW gold.revenue_daily IS 'Purchases and revenue by date and currency, as of the last refresh.';
+COMMENT ON COLUMN gold.revenue_daily.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.revenue_daily.currency IS 'ISO 4217 code of the currency; unknown where events name none.';
 COMMENT ON COLUMN gold.revenue_daily.purchases IS 'Number of purchases.';
 COMMENT ON COLUMN gold.revenue_daily.items IS 'Number of items bought.';

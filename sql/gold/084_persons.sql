@@ -19,15 +19,18 @@ SELECT s.event_date, s.session_id, s.person, s.session_number, s.started_at, s.e
 COMMENT ON VIEW gold.sessions_star IS
     'gold.sessions, with what gold.persons says of the person when the session began. Filter on event_date.';
 
+SELECT gold_storage.in_zone('purchases_star', $zoned$
 CREATE OR REPLACE VIEW gold.purchases_star AS
-SELECT b.event_date, b.event_id, b.event_time, b.known_person AS person, b.order_id, b.revenue, b.currency, b.items,
-       b.platform, b.country, p.plan, p.company
+SELECT {{date of b}} AS event_date, b.event_id, b.event_time, b.known_person AS person,
+       b.order_id, b.revenue, b.currency, b.items, b.platform, b.country, p.plan, p.company
   FROM silver.purchases AS b
   LEFT JOIN gold.persons AS p
     ON p.person = b.known_person AND p.valid_from <= b.event_time AND b.event_time < p.valid_to;
+$zoned$);
 COMMENT ON VIEW gold.purchases_star IS
     'Purchases by the person known now, with what gold.persons says of that person at the time. '
     'As of the last refresh. Filter on event_date.';
+COMMENT ON COLUMN gold.purchases_star.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.purchases_star.person IS 'Who it is known to be now, as in silver.events.';
 
 DO $$
@@ -42,7 +45,7 @@ BEGIN
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = v.star::pg_catalog.regclass
           JOIN pg_catalog.pg_attribute AS f ON f.attrelid = v.origin::pg_catalog.regclass AND f.attname = a.attname
          WHERE (v.star, a.attname, v.origin) <> ('gold.sessions_star', 'person', 'gold.persons')
-           AND (v.star, a.attname) <> ('gold.purchases_star', 'person')
+           AND (v.star, a.attname) NOT IN (('gold.purchases_star', 'person'), ('gold.purchases_star', 'event_date'))
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', described.star, described.attname, described.words);
     END LOOP;

@@ -2,6 +2,7 @@
 -- moment. Made from the definitions and comments of the views themselves, hence last.
 SET LOCAL ROLE tidemark_admin;
 
+SELECT gold_storage.in_zone('live', $zoned$
 DO $$
 DECLARE
     pair record;
@@ -41,3 +42,4 @@ BEGIN
     END LOOP;
 END
 $$;
+$zoned$);

@@ -7,8 +7,8 @@ DECLARE
 BEGIN
     FOR states, cost IN
         VALUES ('sessions', 10), ('funnel', 10), ('funnel_stats', 100), ('sequence', 10), ('next_node', 10),
-               ('retention', 10), ('cohort_member', 10), ('cohort_retention', 10), ('touch', 10), ('hll', 10),
-               ('ddsketch', 100)
+               ('retention', 10), ('cohort_member', 10), ('cohort_retention', 10), ('touch', 10), ('attribution', 10),
+               ('hll', 10), ('ddsketch', 100)
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE FUNCTION tidemark_internal.%1$s_combine(state internal, other internal) RETURNS internal

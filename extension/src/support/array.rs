@@ -144,14 +144,15 @@ pub fn make(elements: impl ExactSizeIterator<Item = Option<Datum>>, of: Element)
     }
 }
 
-/// An array of the composite type that the function at `site` returns an array of, from the fields of each element.
+/// An array of the composite type that the function at `site` returns an array of, from the fields of each element;
+/// `None` is NULL.
 ///
 /// # Safety
 /// The fields must be of those types.
 pub unsafe fn make_rows<const N: usize>(
     site: CallSite,
     types: [Oid; N],
-    rows: impl Iterator<Item = [Datum; N]>,
+    rows: impl Iterator<Item = [Option<Datum>; N]>,
 ) -> Datum {
     // SAFETY: see above; the descriptor is found to have these attributes.
     unsafe {
@@ -165,10 +166,11 @@ pub unsafe fn make_rows<const N: usize>(
             );
         }
         let mut datums = AVec::new_in(ContextAlloc::current());
-        datums.extend(rows.map(|mut values| {
+        datums.extend(rows.map(|values| {
             pgrx::check_for_interrupts!();
-            let tuple =
-                pg_sys::heap_form_tuple(descriptor.as_ptr(), values.as_mut_ptr(), [false; N].as_mut_ptr());
+            let mut nulls = values.map(|value| value.is_none());
+            let mut values = values.map(|value| value.unwrap_or(Datum::from(0)));
+            let tuple = pg_sys::heap_form_tuple(descriptor.as_ptr(), values.as_mut_ptr(), nulls.as_mut_ptr());
             Some(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
         }));
         make(datums.into_iter(), Element { oid, length: -1, by_value: false, align: b'd' })

@@ -170,4 +170,112 @@ mod tests {
         )
         .expect("immutable enough for a generated column");
     }
+
+    /// Journeys of 60 persons: touches on five channels and purchases, at times that may be the same.
+    const JOURNEYS: &str = "SELECT setseed(0.3);
+        CREATE TEMP TABLE journeys AS
+        SELECT (random() * 59)::integer AS person,
+               timestamptz '2026-01-01Z' + (random() * 960)::integer * interval '1 hour' AS event_time,
+               CASE WHEN random() < 0.8 THEN ('{Direct,Direct,Email,Paid Search,Referral}'::text[])[1 + n % 5] END AS channel,
+               CASE WHEN random() < 0.25 THEN round((random() * 300 - 20)::numeric, 1 + n % 3) END AS amount
+          FROM generate_series(1, 900) AS n;
+        ANALYZE journeys";
+
+    /// The rules in plain SQL: every conversion joined with its touches.
+    fn by_hand(model: &str, direct: bool) -> String {
+        let weight = match model {
+            "first" => "(n = 1)::integer",
+            "last" => "(n = among)::integer",
+            "linear" => "1",
+            "position" => {
+                "CASE WHEN among <= 2 THEN 1 WHEN n IN (1, among) THEN 0.4 ELSE 0.2 / (among - 2) END"
+            }
+            _ => "power(0.5::numeric, extract(epoch FROM at - event_time)::numeric / 86400 / 7)",
+        };
+        format!(
+            "WITH conversions AS (
+                 SELECT person, event_time AS at, amount, greatest(scale(amount), 2) AS decimals,
+                        row_number() OVER () AS id FROM journeys WHERE amount IS NOT NULL
+             ), pairs AS (
+                 SELECT c.*, t.event_time, t.channel,
+                        bool_or(t.channel <> 'Direct') OVER (PARTITION BY c.id) AS others
+                   FROM conversions AS c
+                   LEFT JOIN journeys AS t ON t.person = c.person AND t.channel IS NOT NULL
+                                          AND t.event_time BETWEEN c.at - interval '9 days' AND c.at
+             ), ranked AS (
+                 SELECT *, row_number() OVER (PARTITION BY id ORDER BY event_time, channel COLLATE \"C\") AS n,
+                        count(*) OVER (PARTITION BY id) AS among
+                   FROM pairs WHERE {direct} OR others IS NOT TRUE OR channel <> 'Direct'
+             ), weighed AS (SELECT *, ({weight})::numeric AS weight FROM ranked
+             ), shares AS (
+                 SELECT *, round(amount * sum(weight) OVER (PARTITION BY id ORDER BY n)
+                                        / sum(weight) OVER (PARTITION BY id), decimals::integer) AS until
+                   FROM weighed)
+             SELECT person, at, event_time, coalesce(channel, 'Unattributed') AS channel,
+                    until - coalesce(lag(until) OVER (PARTITION BY id ORDER BY n), 0) AS amount, weight
+               FROM shares"
+        )
+    }
+
+    #[pg_test]
+    fn amounts_are_those_of_plain_sql_to_the_cent() {
+        Spi::run(JOURNEYS).unwrap();
+        for (model, direct) in [
+            ("first", false),
+            ("last", false),
+            ("last", true),
+            ("linear", false),
+            ("position", false),
+            ("position", true),
+            ("time_decay", false),
+            ("time_decay", true),
+        ] {
+            let words = if direct { format!("{model},direct") } else { model.to_owned() };
+            let found = format!(
+                "SELECT p.person, c.conversion_time, c.touch_time, c.channel, c.amount
+                   FROM (SELECT person, tidemark.attribution('{words}', '9 days', event_time, channel, amount) AS credits
+                           FROM journeys GROUP BY person) AS p, unnest(p.credits) AS c"
+            );
+            // Who gets nothing of a conversion has no credit.
+            let expected = format!(
+                "SELECT person, at, event_time, channel, amount FROM ({}) AS x WHERE weight > 0",
+                by_hand(model, direct)
+            );
+            let differing = text(&format!(
+                "WITH found AS MATERIALIZED ({found}), expected AS MATERIALIZED ({expected})
+                 SELECT concat((SELECT count(*) FROM (TABLE found EXCEPT ALL TABLE expected) AS x), ' ',
+                               (SELECT count(*) FROM (TABLE expected EXCEPT ALL TABLE found) AS x), ' ',
+                               (SELECT count(*) > 150 FROM found), ' ',
+                               (SELECT sum(amount) FROM found) = (SELECT sum(amount) FROM journeys))"
+            ));
+            assert_eq!(differing, "0 0 t t", "{words}");
+        }
+    }
+
+    #[pg_test]
+    fn attribution_is_the_same_under_any_plan() {
+        Spi::run(JOURNEYS).unwrap();
+        let credits = "tidemark.attribution('time_decay', '9 days', event_time, channel, amount)";
+        let answers = same_under_any_plan(
+            "SELECT * FROM journeys",
+            &format!("SELECT person AS key, {credits} AS answer FROM {{t}} GROUP BY person"),
+        );
+        assert!(answers.contains("Paid Search"), "{answers}");
+    }
+
+    #[pg_test]
+    fn attribution_refuses_what_it_cannot_do() {
+        let error = |arguments: &str| {
+            error_of(&format!("SELECT tidemark.attribution({arguments}) FROM generate_series(1, 2) AS n"))
+        };
+        let rest = "now(), 'Email', 1";
+        assert!(error(&format!("'best', '1 day', {rest}")).contains("unknown model \"best\""));
+        assert!(error(&format!("'first,last', '1 day', {rest}")).contains("repeats or contradicts"));
+        assert!(error(&format!("NULL, '1 day', {rest}")).contains("model"));
+        assert!(error(&format!("'last', '1 month', {rest}")).contains("look_back"));
+        assert!(error(&format!("'last', n * interval '1 day', {rest}")).contains("model and look_back"));
+        assert!(error("'last', '1 day', now(), 'Email', 'NaN'").contains("amount must be finite"));
+        assert_eq!(text("SELECT tidemark.attribution('last', '1 day', now(), 'Email', NULL)::text"), "{}");
+        assert_eq!(text("SELECT tidemark.attribution('last', '1 day', NULL, 'Email', 5)::text"), "{}");
+    }
 }

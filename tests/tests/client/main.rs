@@ -35,6 +35,7 @@ mod plans;
 mod refusals;
 mod replay;
 mod replication;
+mod reporting;
 mod retries;
 mod roles;
 mod running;

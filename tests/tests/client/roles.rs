@@ -5,7 +5,7 @@ use tidemark_tests::events::Generated;
 use tidemark_tests::process::tidemark;
 
 /// Storage behind views that readers use instead.
-const STORAGE: [&str; 16] = [
+const STORAGE: [&str; 18] = [
     "gold_storage.daily_activity",
     "gold_storage.daily_activity_live",
     "gold_storage.funnel_chains",
@@ -17,15 +17,18 @@ const STORAGE: [&str; 16] = [
     "gold_storage.load_times_live",
     "gold_storage.person_activity",
     "gold_storage.person_activity_live",
+    "gold_storage.reporting",
     "gold_storage.retention_stored",
     "gold_storage.rolling_actives_stored",
     "gold_storage.session_facts",
     "gold_storage.session_facts_live",
     "gold_storage.silver_settings",
+    "gold_storage.zoned_statements",
 ];
 
 /// What readers are there for.
 const READABLE: &[&str] = &[
+    "gold.calendar",
     "gold.daily_actives",
     "gold.daily_actives_by_platform_country",
     "gold.daily_actives_by_platform_country_live",
@@ -48,6 +51,7 @@ const READABLE: &[&str] = &[
     "gold.person_days_live",
     "gold.persons",
     "gold.purchases_star",
+    "gold.reporting",
     "gold.retention_weekly",
     "gold.revenue_daily",
     "gold.revenue_daily_live",

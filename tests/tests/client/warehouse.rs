@@ -37,7 +37,7 @@ pub(super) fn event(
 }
 
 /// Panics unless two queries give the same rows, each as often.
-fn assert_same(database: &Database<'_>, found: &str, expected: &str) {
+pub(super) fn assert_same(database: &Database<'_>, found: &str, expected: &str) {
     for (what, sql) in [
         ("too much", format!("({found}) EXCEPT ALL ({expected})")),
         ("missing", format!("({expected}) EXCEPT ALL ({found})")),
