@@ -3,7 +3,7 @@ SET LOCAL ROLE tidemark_admin;
 
 CREATE OR REPLACE VIEW gold.calendar AS
 SELECT d.event_date, gold.date_start(d.event_date) AS starts_at, gold.date_start(d.event_date + 1) AS ends_at,
-       extract(epoch FROM gold.date_start(d.event_date + 1) - gold.date_start(d.event_date))::numeric / 3600 AS hours,
+       round(extract(epoch FROM gold.date_start(d.event_date + 1) - gold.date_start(d.event_date)) / 3600, 2) AS hours,
        gold.period_start('week', d.event_date) AS week_start,
        to_char(d.event_date, 'IYYY-"W"IW') AS iso_week,
        gold.period_start('month', d.event_date) AS month_start,

@@ -174,7 +174,7 @@ mod tests {
     /// Journeys of 60 persons: touches on five channels and purchases, at times that may be the same.
     const JOURNEYS: &str = "SELECT setseed(0.3);
         CREATE TEMP TABLE journeys AS
-        SELECT (random() * 59)::integer AS person,
+        SELECT (random() * 59)::integer AS person, n % 3 AS team,
                timestamptz '2026-01-01Z' + (random() * 960)::integer * interval '1 hour' AS event_time,
                CASE WHEN random() < 0.8 THEN ('{Direct,Direct,Email,Paid Search,Referral}'::text[])[1 + n % 5] END AS channel,
                CASE WHEN random() < 0.25 THEN round((random() * 300 - 20)::numeric, 1 + n % 3) END AS amount
@@ -190,7 +190,7 @@ mod tests {
             "position" => {
                 "CASE WHEN among <= 2 THEN 1 WHEN n IN (1, among) THEN 0.4 ELSE 0.2 / (among - 2) END"
             }
-            _ => "power(0.5::numeric, extract(epoch FROM at - event_time)::numeric / 86400 / 7)",
+            _ => "coalesce(power(0.5::numeric, extract(epoch FROM at - event_time)::numeric / 86400 / 7), 1)",
         };
         format!(
             "WITH conversions AS (
@@ -258,7 +258,7 @@ mod tests {
         let credits = "tidemark.attribution('time_decay', '9 days', event_time, channel, amount)";
         let answers = same_under_any_plan(
             "SELECT * FROM journeys",
-            &format!("SELECT person AS key, {credits} AS answer FROM {{t}} GROUP BY person"),
+            &format!("SELECT team AS key, {credits} AS answer FROM {{t}} GROUP BY team"),
         );
         assert!(answers.contains("Paid Search"), "{answers}");
     }
