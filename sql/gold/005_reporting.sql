@@ -8,15 +8,20 @@ CREATE TABLE IF NOT EXISTS gold_storage.reporting (
     time_zone text NOT NULL DEFAULT 'UTC',
     week_start smallint NOT NULL DEFAULT 1 CHECK (week_start BETWEEN 1 AND 7),
     fiscal_month smallint NOT NULL DEFAULT 1 CHECK (fiscal_month BETWEEN 1 AND 12),
+    session_cut text[] NOT NULL DEFAULT '{}' CHECK (session_cut <@ '{campaign,midnight}'),
+    heartbeat_seconds integer CHECK (heartbeat_seconds BETWEEN 5 AND 600),
     offsets jsonb NOT NULL DEFAULT '{"1970-01-01": 0}',
     offsets_checked_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO gold_storage.reporting DEFAULT VALUES ON CONFLICT DO NOTHING;
-COMMENT ON TABLE gold_storage.reporting IS 'What gold.set_reporting was told; one row.';
+COMMENT ON TABLE gold_storage.reporting IS 'What gold.set_reporting and gold.set_sessions were told; one row.';
 COMMENT ON COLUMN gold_storage.reporting.only_row IS 'Key: there is one row.';
 COMMENT ON COLUMN gold_storage.reporting.time_zone IS 'Time zone in which days begin and end.';
 COMMENT ON COLUMN gold_storage.reporting.week_start IS 'First weekday of a week: 1 Monday to 7 Sunday.';
 COMMENT ON COLUMN gold_storage.reporting.fiscal_month IS 'First month of a fiscal year, 1 to 12.';
+COMMENT ON COLUMN gold_storage.reporting.session_cut IS 'What ends a session besides a pause: campaign, midnight.';
+COMMENT ON COLUMN gold_storage.reporting.heartbeat_seconds IS
+    'How many seconds apart pages send heartbeats; NULL: engaged time is not computed.';
 COMMENT ON COLUMN gold_storage.reporting.offsets IS
     'What the time zone meant when it was last looked up: by the date from which on, seconds to be added to UTC.';
 COMMENT ON COLUMN gold_storage.reporting.offsets_checked_at IS 'When that was.';
@@ -98,13 +103,19 @@ COMMENT ON FUNCTION gold_storage.in_zone(text, text) IS
 
 CREATE OR REPLACE VIEW gold.reporting AS
 SELECT r.time_zone, (ARRAY['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'])[r.week_start]
-           AS week_start, r.fiscal_month::integer AS fiscal_month
+           AS week_start, r.fiscal_month::integer AS fiscal_month, array_to_string(r.session_cut, ',') AS session_cut,
+       r.heartbeat_seconds
   FROM gold_storage.reporting AS r;
 COMMENT ON VIEW gold.reporting IS
-    'How the reports of gold count days, weeks and fiscal years; one row. gold.set_reporting changes it.';
+    'How the reports of gold count days, weeks, fiscal years and sessions; one row. gold.set_reporting and '
+    'gold.set_sessions change it.';
 COMMENT ON COLUMN gold.reporting.time_zone IS 'Time zone in which the days of gold begin and end.';
 COMMENT ON COLUMN gold.reporting.week_start IS 'Weekday on which a week begins, such as monday.';
 COMMENT ON COLUMN gold.reporting.fiscal_month IS 'Month in which a fiscal year begins, 1 to 12.';
+COMMENT ON COLUMN gold.reporting.session_cut IS
+    'What ends a session besides a pause of 30 minutes: campaign, midnight, both with a comma, or nothing.';
+COMMENT ON COLUMN gold.reporting.heartbeat_seconds IS
+    'How many seconds apart pages send heartbeats, for engaged_seconds of gold.sessions; NULL: not set.';
 
 -- Literals in the bodies, so that the planner inlines them. STABLE: no index may be made of what a setting changes.
 SELECT gold_storage.in_zone('dates', $zoned$
@@ -143,6 +154,15 @@ COMMENT ON FUNCTION gold.period_start(text, date) IS
     'The first date of the period with a date: day, week, month, quarter, year, fiscal_quarter or fiscal_year, of '
     'which gold.reporting says where weeks and fiscal years begin. NULL for another unit, and for NULL.';
 COMMENT ON FUNCTION gold_storage.week_shift() IS 'How many days weeks begin before Monday, 0 to 6.';
+
+CREATE OR REPLACE FUNCTION gold_storage.waiting() RETURNS TABLE (model text, dates bigint)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT m.model, m.dirty_dates FROM tidemark.model_status AS m
+     WHERE m.dirty_dates > 0 AND m.model LIKE 'gold_storage.%' ORDER BY 1
+$$;
+COMMENT ON FUNCTION gold_storage.waiting() IS 'The models of gold that wait for a refresh, and how many dates of each.';
 
 CREATE OR REPLACE FUNCTION gold.set_reporting(
     time_zone text DEFAULT NULL, week_start text DEFAULT NULL, fiscal_month integer DEFAULT NULL
@@ -186,8 +206,7 @@ BEGIN
         REFRESH MATERIALIZED VIEW CONCURRENTLY gold_storage.lifecycle_stored;
     END IF;
     RETURN QUERY
-    SELECT m.model, m.dirty_dates FROM tidemark.model_status AS m
-     WHERE m.dirty_dates > 0 AND m.model LIKE 'gold_storage.%' ORDER BY 1;
+    SELECT * FROM gold_storage.waiting();
 END
 $$;
 COMMENT ON FUNCTION gold.set_reporting(text, text, integer) IS

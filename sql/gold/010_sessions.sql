@@ -28,13 +28,33 @@ CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
     platform text,
     device text,
     country text,
+    engaged_seconds integer,
     PRIMARY KEY (event_date, session_id)
 ) WITH (fillfactor = 70);  -- today's rows are written again and again: beside themselves
 CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (person, started_at);
 
 COMMENT ON TABLE gold_storage.session_facts IS 'Storage of gold.sessions; read that view instead.';
 
-SELECT gold_storage.in_zone('sessions', $zoned$
+CREATE OR REPLACE FUNCTION gold_storage.define_sessions() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
+SET search_path = pg_catalog, pg_temp
+AS $define$
+DECLARE
+    wanted CONSTANT gold_storage.reporting := (SELECT r FROM gold_storage.reporting AS r);
+    -- What ends a session is said by an event and the one before it, so that half an hour before the date says enough.
+    cuts CONSTANT text := nullif(concat_ws(' OR ',
+        CASE WHEN 'midnight' = ANY (wanted.session_cut) THEN '{{date of x}} <> lag({{date of x}}) OVER previous' END,
+        CASE WHEN 'campaign' = ANY (wanted.session_cut) THEN
+            'COALESCE(x.utm_source, x.utm_medium, x.utm_campaign, x.click_id) IS NOT NULL AND '
+            'ARRAY[x.utm_source, x.utm_medium, x.utm_campaign, x.click_id] IS DISTINCT FROM '
+            'lag(ARRAY[x.utm_source, x.utm_medium, x.utm_campaign, x.click_id]) OVER previous' END), '');
+    -- Of each page the spans of a heartbeat in which it was seen or beat, but for the first, which is 5 seconds.
+    engaged CONSTANT text := format(
+        '(%1$s * count(DISTINCT ROW(s.page_path, floor(extract(epoch FROM s.event_time AT TIME ZONE ''UTC'') / %1$s)))'
+        '    FILTER (WHERE %2$s) - (%1$s - 5) * count(DISTINCT s.page_path) FILTER (WHERE %2$s))::integer',
+        wanted.heartbeat_seconds,
+        's.page_path IS NOT NULL AND (silver.is_page_view(s.event_type) OR silver.is_heartbeat(s.event_type))');
+    written text := $zoned$
 {{|CREATE INDEX IF NOT EXISTS session_facts_report_date ON gold_storage.session_facts (report_date);}}
 
 SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events']::regclass[], $query$
@@ -44,7 +64,7 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
         SELECT e.known_person AS person, e.event_date, e.event_time, e.event_type, e.page_path,
                e.page_path IS NOT NULL OR e.page_url IS NOT NULL AS has_page,
                e.utm_source, e.utm_medium, e.utm_campaign,
-               e.referrer_host, e.click_id, e.platform, e.device, e.country
+               e.referrer_host, e.click_id, e.platform, e.device, e.country{{event id}}
           FROM silver.events AS e
          WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
            AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
@@ -53,9 +73,9 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
         -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be
         -- sorted.
         SELECT n.*,
-               tidemark.sessionize(n.event_time, interval '30 minutes')
-                   OVER (PARTITION BY n.person ORDER BY n.event_time) AS started_at
-          FROM near AS n
+               tidemark.sessionize(n.event_time, interval '30 minutes'{{cut}})
+                   OVER (PARTITION BY n.person ORDER BY n.event_time{{then}}) AS started_at
+          FROM {{near}} AS n
          WHERE n.event_time < $2::timestamp AT TIME ZONE 'UTC'
             OR n.person IN (SELECT late.person FROM near AS late
                              WHERE late.event_time >= $2::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
@@ -80,7 +100,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                                  IS NOT NULL) AS touch,
                tidemark.first(s.platform, s.event_time) AS platform,
                tidemark.first(s.device, s.event_time) AS device,
-               tidemark.first(s.country, s.event_time) AS country
+               tidemark.first(s.country, s.event_time) AS country,
+               {{engaged}} AS engaged_seconds
           FROM events AS s
          WHERE s.started_at >= $1::timestamp AT TIME ZONE 'UTC' AND s.started_at < $2::timestamp AT TIME ZONE 'UTC'
          GROUP BY s.person, s.started_at
@@ -106,10 +127,11 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.touch[4] AS referrer_host,
            s.platform,
            s.device,
-           s.country
+           s.country,
+           s.engaged_seconds
       FROM sessions AS s
 $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true,
-    scope => 'person', scope_source => 'known_person', scope_since => 'started_at');
+    scope => 'person', scope_source => 'known_person'{{since}});
 
 CREATE OR REPLACE VIEW gold.sessions AS
 SELECT {{f.event_date|f.report_date}} AS event_date, f.session_id, f.person,
@@ -117,7 +139,8 @@ SELECT {{f.event_date|f.report_date}} AS event_date, f.session_id, f.person,
          WHERE before.person = f.person AND before.started_at <= f.started_at) AS session_number,
        f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page,
        f.exit_page,
-       f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country
+       f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country,
+       f.engaged_seconds
   FROM gold_storage.session_facts AS f;
 
 -- Up to the first date that waits for a refresh the stored rows say how many sessions a person had; from there on rows
@@ -138,7 +161,8 @@ SELECT {{u.event_date|u.report_date}} AS event_date, u.session_id, u.person,
        END AS session_number,
        u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page,
        u.exit_page,
-       u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country
+       u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country,
+       u.engaged_seconds
   FROM (SELECT f.*, NULL::bigint AS number
           FROM gold_storage.session_facts AS f
          WHERE f.event_date < (SELECT c.since FROM changed AS c)
@@ -146,7 +170,59 @@ SELECT {{u.event_date|u.report_date}} AS event_date, u.session_id, u.person,
         SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
           FROM gold_storage.session_facts_live AS l
          WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
-$zoned$);
+$zoned$;
+    part record;
+BEGIN
+    FOR part IN SELECT p.name, p.replacement FROM (VALUES
+        ('{{event id}}', CASE WHEN cuts IS NOT NULL THEN ', e.event_id' END),
+        ('{{cut}}', CASE WHEN cuts IS NOT NULL THEN ', n.cuts' END),
+        ('{{then}}', CASE WHEN cuts IS NOT NULL THEN ', n.event_id' END),
+        ('{{near}}', COALESCE('(SELECT x.*, ' || cuts || ' AS cuts FROM near AS x '
+                              'WINDOW previous AS (PARTITION BY x.person ORDER BY x.event_time, x.event_id))', 'near')),
+        ('{{engaged}}', CASE WHEN wanted.heartbeat_seconds IS NULL THEN 'NULL::integer' ELSE engaged END),
+        -- Whether a campaign is another one is said by an event of the session before: a session is not by itself.
+        ('{{since}}', CASE WHEN NOT 'campaign' = ANY (wanted.session_cut) THEN ', scope_since => ''started_at''' END)
+    ) AS p(name, replacement) LOOP
+        written := replace(written, part.name, COALESCE(part.replacement, ''));
+    END LOOP;
+    EXECUTE gold_storage.zoned(written);
+END
+$define$;
+COMMENT ON FUNCTION gold_storage.define_sessions() IS
+    'Makes gold.sessions what gold_storage.reporting says; its dates become dirty if that is something new.';
+SELECT gold_storage.in_zone('sessions', 'SELECT gold_storage.define_sessions()');
+
+CREATE OR REPLACE FUNCTION gold.set_sessions(cut text[] DEFAULT NULL, heartbeat interval DEFAULT NULL)
+RETURNS TABLE (model text, dates bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10
+SET role = tidemark_admin
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    seconds CONSTANT numeric := extract(epoch FROM heartbeat);
+BEGIN
+    IF NOT cut <@ ARRAY['campaign', 'midnight'] OR array_position(cut, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'cut must be of campaign and midnight, got %', cut
+            USING ERRCODE = '22023', HINT = '{} for none.';
+    ELSIF seconds <> trunc(seconds) OR seconds NOT BETWEEN 5 AND 600 AND seconds <> 0 THEN
+        RAISE EXCEPTION 'heartbeat must be 5 to 600 whole seconds, got %', heartbeat
+            USING ERRCODE = '22023', HINT = '0: no engaged time.';
+    END IF;
+    UPDATE gold_storage.reporting AS r
+       SET session_cut = CASE WHEN cut IS NULL THEN r.session_cut
+                              ELSE ARRAY(SELECT DISTINCT c FROM unnest(cut) AS c ORDER BY 1) END,
+           heartbeat_seconds = CASE WHEN heartbeat IS NULL THEN r.heartbeat_seconds ELSE nullif(seconds, 0) END;
+    PERFORM gold_storage.define_sessions();
+    RETURN QUERY SELECT * FROM gold_storage.waiting();
+END
+$$;
+COMMENT ON FUNCTION gold.set_sessions(text[], interval) IS
+    'Says what ends a session of gold.sessions besides a pause of 30 minutes: campaign (an event with another campaign '
+    'or click than the event before it), midnight (in the time zone of gold.reporting), both, or {} for neither, as in '
+    'the beginning; and every how many seconds pages send a heartbeat (silver.is_heartbeat), 5 to 600, from which '
+    'engaged_seconds are counted; 0: not at all, as in the beginning. NULL leaves it as it is. For members of '
+    'tidemark_admin. Returns which models wait for a refresh now, and how many dates of each. 22023 for anything else.';
+REVOKE EXECUTE ON FUNCTION gold.set_sessions(text[], interval) FROM PUBLIC;
 
 DO $$
 DECLARE
@@ -187,7 +263,10 @@ BEGIN
             ('referrer_host', 'Host of the other site that referred it; NULL without one.'),
             ('platform', 'First platform known in the session; NULL without any.'),
             ('device', 'First kind of device known in the session; NULL without any.'),
-            ('country', 'First country known in the session, in general an ISO 3166 code; NULL without any.')
+            ('country', 'First country known in the session, in general an ISO 3166 code; NULL without any.'),
+            ('engaged_seconds', 'For how long its pages were looked at, by heartbeats (gold.set_sessions): of each '
+                                'page 5 s and a heartbeat for each further span of one in which it was seen or beat. '
+                                'NULL unless heartbeats are set.')
         ) AS c(column_name, meaning)
         LOOP
             IF EXISTS (SELECT FROM pg_catalog.pg_attribute a

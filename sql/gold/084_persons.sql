@@ -13,7 +13,7 @@ COMMENT ON COLUMN gold.persons.company IS
 CREATE OR REPLACE VIEW gold.sessions_star AS
 SELECT s.event_date, s.session_id, s.person, s.session_number, s.started_at, s.ended_at, s.duration_seconds, s.events,
        s.page_views, s.purchases, s.bounced, s.entry_page, s.exit_page, s.channel, s.utm_source, s.utm_medium,
-       s.utm_campaign, s.referrer_host, s.platform, s.device, s.country, p.plan, p.company
+       s.utm_campaign, s.referrer_host, s.platform, s.device, s.country, s.engaged_seconds, p.plan, p.company
   FROM gold.sessions AS s
   LEFT JOIN gold.persons AS p ON p.person = s.person AND p.valid_from <= s.started_at AND s.started_at < p.valid_to;
 COMMENT ON VIEW gold.sessions_star IS

@@ -111,6 +111,13 @@ COMMENT ON FUNCTION silver.is_page_view(text) IS
     'screen, screen_viewed; page_view, pageview, $pageview, screen_view, $screen, $mp_web_page_view, '
     '[amplitude]_page_viewed and [amplitude]_screen_viewed of other systems.';
 
+CREATE OR REPLACE FUNCTION silver.is_heartbeat(event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN event_type IN ('page_ping', 'heartbeat', 'page_heartbeat');
+COMMENT ON FUNCTION silver.is_heartbeat(text) IS
+    'Whether events of this name, spelled as in silver.events, say that a page is still looked at: page_ping '
+    '(Snowplow), heartbeat, page_heartbeat.';
+
 CREATE OR REPLACE FUNCTION silver.is_purchase(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('purchase_completed', 'order_completed', 'completed_order', 'purchase', 'transaction');

@@ -242,7 +242,7 @@ fn fiscal_years_and_periods_are_those_that_were_set() {
     load(&database, &visits("2026-03-28", 5).join("\n"));
     maintain(&database);
     let mut admin = connect(&database.admin_url());
-    assert_eq!(rows(&mut admin, "TABLE gold.reporting"), [["UTC", "monday", "1"]]);
+    assert_eq!(rows(&mut admin, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL"]]);
     let stored = "SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM
                   (SELECT to_jsonb(s) AS t FROM gold.sessions AS s UNION ALL SELECT to_jsonb(f) FROM gold.funnel_daily AS f
                    UNION ALL SELECT to_jsonb(r) FROM gold.retention_weekly AS r
@@ -317,6 +317,119 @@ fn every_cent_of_revenue_is_some_touch_s() {
     assert_eq!(refused(&mut reader, bad), "22023");
 }
 
+/// Visits with campaigns and heartbeats, at most one event a second.
+fn beats(seed: u64) -> Vec<String> {
+    let random = &mut Random::new(seed);
+    let mut seconds = std::collections::BTreeSet::new();
+    let mut lines = vec![];
+    for _ in 0..120 {
+        let user = format!("p{}", random.below(6));
+        // Around the midnight of Kathmandu.
+        let mut at = 16 * 3600 + random.below(2 * 86_400);
+        let mut page = "/a";
+        for _ in 0..1 + random.below(9) {
+            let longest = if random.percent(70) { 20 } else { 1500 };
+            at += 1 + random.below(longest);
+            if !seconds.insert(at) {
+                continue;
+            }
+            let beats = random.percent(60);
+            if !beats {
+                page = random.pick(&["/a", "/b", "/c"]);
+            }
+            let campaign = match random.below(6) {
+                0 if !beats => r#","campaign":{"source":"news","medium":"email"}"#,
+                1 if !beats => r#","campaign":{"source":"ads","medium":"cpc","name":"spring"}"#,
+                _ => "",
+            };
+            let time = format!(
+                "2026-04-{:02}T{:02}:{:02}:{:02}Z",
+                1 + at / 86_400,
+                at / 3600 % 24,
+                at / 60 % 60,
+                at % 60
+            );
+            let name = if beats { "page_ping" } else { "page_viewed" };
+            let context = format!(r#"{{"page":{{"path":"{page}"}}{campaign}}}"#);
+            lines.push(event(lines.len() as u64, &user, &time, name, "{}", &context));
+        }
+    }
+    lines.sort_by_cached_key(|_| random.bits());
+    lines
+}
+
+#[test]
+fn sessions_end_at_midnight_and_where_a_campaign_begins_and_know_how_long_pages_were_looked_at() {
+    let database = cluster::shared().database();
+    let mut admin = connect(&database.admin_url());
+    set(&mut admin, "Asia/Kathmandu");
+    let lines = beats(3);
+    let (before, after) = lines.split_at(lines.len() / 2);
+    load(&database, &before.join("\n"));
+    maintain(&database);
+    for (cut, cuts) in [
+        ("{}", "false"),
+        ("{midnight}", "midnight"),
+        ("{campaign}", "campaign"),
+        ("{campaign,midnight}", "midnight OR campaign"),
+    ] {
+        let expected = format!(
+            "SELECT (min(event_time) AT TIME ZONE 'Asia/Kathmandu')::date, user_id, min(event_time), max(event_time), count(*),
+                    (SELECT sum(10 * (b.beats - 1) + 5)
+                       FROM (SELECT count(DISTINCT floor(extract(epoch FROM t.at) / 10)) AS beats
+                               FROM unnest(array_agg(event_time), array_agg(payload #>> '{{context,page,path}}')) AS t(at, page)
+                              GROUP BY t.page) AS b)
+               FROM (SELECT *, count(*) FILTER (WHERE begins) OVER w AS n
+                       FROM (SELECT *, coalesce(pause OR {cuts}, true) AS begins
+                               FROM (SELECT *, event_time - lag(event_time) OVER w > interval '30 minutes' AS pause,
+                                            date_trunc('day', event_time, 'Asia/Kathmandu')
+                                                <> date_trunc('day', lag(event_time) OVER w, 'Asia/Kathmandu') AS midnight,
+                                            payload #> '{{context,campaign}}' IS NOT NULL
+                                                AND payload #> '{{context,campaign}}' IS DISTINCT FROM
+                                                    lag(payload #> '{{context,campaign}}') OVER w AS campaign
+                                       FROM bronze.events WINDOW w AS (PARTITION BY user_id ORDER BY event_time)) AS x) AS y
+                     WINDOW w AS (PARTITION BY user_id ORDER BY event_time)) AS z
+              GROUP BY user_id, n"
+        );
+        let found =
+            "SELECT event_date, person, started_at, ended_at, events, engaged_seconds FROM gold.sessions";
+        rows(&mut admin, &format!("SELECT * FROM gold.set_sessions('{cut}', '10 s')"));
+        assert_same(&database, &found.replace("sessions", "sessions_live"), &expected);
+        maintain(&database);
+        assert_same(&database, found, &expected);
+        if cut.contains(',') {
+            for part in after.chunks(after.len() / 3 + 1) {
+                load(&database, &part.join("\n"));
+                maintain(&database);
+                assert_same(&database, found, &expected);
+            }
+            // An event with which a session began is gone, so that what follows it belongs to the one before.
+            let gone = "DELETE FROM bronze.events WHERE (event_date, event_id) IN (
+                            SELECT e.event_date, e.event_id FROM silver.events AS e JOIN gold.sessions AS s
+                                ON s.person = e.person AND s.started_at = e.event_time AND e.utm_source IS NOT NULL)";
+            assert!(admin.execute(gone, &[]).unwrap() > 5);
+            run(
+                &mut admin,
+                "SELECT tidemark.mark_dirty('bronze.events', '{2026-04-01,2026-04-02,2026-04-03}', 'gone')",
+            );
+            maintain(&database);
+            assert_same(&database, found, &expected);
+        }
+    }
+    assert_eq!(
+        rows(&mut admin, "SELECT session_cut, heartbeat_seconds FROM gold.reporting"),
+        [["campaign,midnight", "10"]]
+    );
+    rows(&mut admin, "SELECT * FROM gold.set_sessions('{}', '0')");
+    maintain(&database);
+    assert_eq!(database.number("SELECT count(engaged_seconds) FROM gold.sessions"), 0);
+    let mut refused = |sql: &str| sqlstate(admin.batch_execute(&format!("SELECT gold.set_sessions({sql})")));
+    assert_eq!(refused("'{noon}'"), "22023");
+    assert_eq!(refused("'{midnight,NULL}'"), "22023");
+    assert_eq!(refused("heartbeat => '1 s'"), "22023");
+    assert_eq!(refused("heartbeat => '10.5 s'"), "22023");
+}
+
 #[test]
 fn what_is_no_setting_is_refused() {
     let database = cluster::shared().database();
@@ -327,7 +440,7 @@ fn what_is_no_setting_is_refused() {
     assert_eq!(refused("week_start => 'Sonntag'"), "22023");
     assert_eq!(refused("fiscal_month => 13"), "22023");
     let mut reader = connect(&database.reader_url());
-    assert_eq!(rows(&mut reader, "TABLE gold.reporting"), [["UTC", "monday", "1"]]);
+    assert_eq!(rows(&mut reader, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL"]]);
     assert_eq!(sqlstate(reader.batch_execute("SELECT gold.set_reporting('Asia/Tokyo')")), "42501");
 }
 
