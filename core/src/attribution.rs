@@ -38,9 +38,7 @@ pub enum SpecError {
     #[error("model has at most {MAX_TEXT} bytes, got {0}")]
     TooLong(usize),
     /// A word nobody knows.
-    #[error(
-        "unknown model \"{0}\", expected first, last, linear, position, time_decay or time_decay=DAYS, and direct"
-    )]
+    #[error("unknown model \"{0}\", expected first, last, linear, position, time_decay or time_decay=DAYS")]
     Unknown(String),
     /// Two words that answer the same question.
     #[error("model \"{0}\" repeats or contradicts an earlier one")]
@@ -226,7 +224,8 @@ impl<A: Allocator + Clone> Journey<A> {
 
     /// Hands out each conversion, by time and what it is worth: its time, that, and the credits in order of time.
     ///
-    /// O(n log n) to sort, and for each conversion O(log n) and its touches.
+    /// O(n log n) to sort, and for each conversion O(log n) and its touches; of `first` and `last`, those that are direct
+    /// up to the one that is not.
     pub fn credits(&mut self, interrupt: impl Interrupt, mut each: impl FnMut(i64, &[u8], &[Credit<'_>])) {
         let Self { spec, touches, conversions, bytes } = self;
         let bytes = &bytes[..];
@@ -249,9 +248,18 @@ impl<A: Allocator + Clone> Journey<A> {
                 spec.direct || text(bytes, touch) != DIRECT.as_bytes()
             };
             counted.clear();
-            counted.extend(within.iter().filter(counts));
+            match spec.model {
+                // Whoever asks for one touch only needs no look at all others.
+                Model::First => counted.extend(within.iter().find(counts)),
+                Model::Last => counted.extend(within.iter().rfind(counts)),
+                _ => counted.extend(within.iter().filter(counts)),
+            }
             if counted.is_empty() {
-                counted.extend(within);
+                match spec.model {
+                    Model::First => counted.extend(within.first()),
+                    Model::Last => counted.extend(within.last()),
+                    _ => counted.extend(within),
+                }
             }
             times.clear();
             times.extend(counted.iter().map(|touch: &&Entry| touch.time));

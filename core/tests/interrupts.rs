@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tidemark_core::attribution::{self, Journey};
 use tidemark_core::codec::{Reader, Writer};
 use tidemark_core::event::{Event, EventLog};
 use tidemark_core::funnel::{Funnel, Mode, WindowMode, window_funnel};
@@ -166,6 +167,25 @@ fn sessions() {
         Sessions::decode_in(&mut Reader::new(&bytes, 1).unwrap(), Global, i).unwrap();
     });
     asks("merge", PARTS, |i| state().merge(&state(), i).unwrap());
+}
+
+#[test]
+fn attributions() {
+    let spec = attribution::Spec::parse("linear", i64::MAX).unwrap();
+    let state = || {
+        let mut journey = Journey::new_in(spec, Global);
+        scattered().for_each(|(time, _)| journey.touch(time, b"Email", ()));
+        journey.convert(i64::MAX, b"1", ());
+        journey
+    };
+    let mut bytes = AVec::new();
+    state().encode(&mut Writer::new(&mut bytes, 1), ());
+    asks("credits", 2 * ROWS, |i| state().credits(i, |_, _, credits| assert!(credits.len() > ROWS / 2)));
+    asks("encode", ROWS, |i| state().encode(&mut Writer::new(&mut AVec::new(), 1), i));
+    asks("decode", ROWS, |i| {
+        Journey::decode_in(&mut Reader::new(&bytes, 1).unwrap(), Global, i).unwrap();
+    });
+    asks("append", ROWS, |i| state().append(&state(), i).unwrap());
 }
 
 #[test]

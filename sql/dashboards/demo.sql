@@ -8,7 +8,7 @@
 SET timezone = 'UTC';
 
 \echo
-\echo 'Events and active persons per day (the last 10 days with events; by event time, UTC)'
+\echo 'Events and active persons per day (the last 10 days with events; by event time)'
 SELECT d.event_date, d.events, d.received_after_day AS next_day, d.active_persons AS active,
        w.active_persons_7d AS active_7d, m.active_persons_28d AS active_28d,
        tidemark.bar(d.events, max(d.events) OVER (), 24) AS events_per_day

@@ -3,39 +3,18 @@
 -- gold.set_reporting can make them anew; what is read from bronze and silver stays by UTC date.
 SET LOCAL ROLE tidemark_admin;
 
-CREATE TABLE IF NOT EXISTS gold_storage.reporting (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    time_zone text NOT NULL DEFAULT 'UTC',
-    week_start smallint NOT NULL DEFAULT 1 CHECK (week_start BETWEEN 1 AND 7),
-    fiscal_month smallint NOT NULL DEFAULT 1 CHECK (fiscal_month BETWEEN 1 AND 12),
-    session_cut text[] NOT NULL DEFAULT '{}' CHECK (session_cut <@ '{campaign,midnight}'),
-    heartbeat_seconds integer CHECK (heartbeat_seconds BETWEEN 5 AND 600),
-    offsets jsonb NOT NULL DEFAULT '{"1970-01-01": 0}',
-    offsets_checked_at timestamptz NOT NULL DEFAULT now()
-);
-INSERT INTO gold_storage.reporting DEFAULT VALUES ON CONFLICT DO NOTHING;
-COMMENT ON TABLE gold_storage.reporting IS 'What gold.set_reporting and gold.set_sessions were told; one row.';
-COMMENT ON COLUMN gold_storage.reporting.only_row IS 'Key: there is one row.';
-COMMENT ON COLUMN gold_storage.reporting.time_zone IS 'Time zone in which days begin and end.';
-COMMENT ON COLUMN gold_storage.reporting.week_start IS 'First weekday of a week: 1 Monday to 7 Sunday.';
-COMMENT ON COLUMN gold_storage.reporting.fiscal_month IS 'First month of a fiscal year, 1 to 12.';
-COMMENT ON COLUMN gold_storage.reporting.session_cut IS 'What ends a session besides a pause: campaign, midnight.';
-COMMENT ON COLUMN gold_storage.reporting.heartbeat_seconds IS
-    'How many seconds apart pages send heartbeats; NULL: engaged time is not computed.';
-COMMENT ON COLUMN gold_storage.reporting.offsets IS
-    'What the time zone meant when it was last looked up: by the date from which on, seconds to be added to UTC.';
-COMMENT ON COLUMN gold_storage.reporting.offsets_checked_at IS 'When that was.';
-
 CREATE TABLE IF NOT EXISTS gold_storage.zoned_statements (
     name text PRIMARY KEY,
     number integer NOT NULL GENERATED ALWAYS AS IDENTITY,
-    statements text NOT NULL
+    statements text NOT NULL,
+    ran text
 );
 COMMENT ON TABLE gold_storage.zoned_statements IS
     'Statements that make what depends on the time zone of reports, run again by gold.set_reporting.';
 COMMENT ON COLUMN gold_storage.zoned_statements.name IS 'Name, for a later version of the same.';
 COMMENT ON COLUMN gold_storage.zoned_statements.number IS 'Their order.';
 COMMENT ON COLUMN gold_storage.zoned_statements.statements IS 'What gold_storage.in_zone explains.';
+COMMENT ON COLUMN gold_storage.zoned_statements.ran IS 'As they were run the last time.';
 
 CREATE OR REPLACE FUNCTION gold_storage.zone_offsets(time_zone text) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE COST 100000
@@ -69,7 +48,11 @@ LANGUAGE sql STABLE PARALLEL SAFE COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT regexp_replace(regexp_replace(
-               replace(replace(replace(replace(replace($1, '{{zone}}', quote_literal(r.time_zone)),
+               replace(replace(replace(replace(replace(regexp_replace($1,
+                   '\{\{start of ([^{}]+)\}\}',
+                   CASE WHEN r.time_zone = 'UTC' THEN '(\1)::timestamp AT TIME ZONE ''UTC'''
+                       ELSE 'tidemark.date_start(\1, ' || quote_literal(r.time_zone) || ')' END, 'g'),
+                   '{{zone}}', quote_literal(r.time_zone)),
                    '{{before}}', (max(o.seconds::integer) > 0)::integer::text),
                    '{{after}}', (min(o.seconds::integer) < 0)::integer::text),
                    '{{week_shift}}', ((8 - r.week_start) % 7)::text),
@@ -82,10 +65,43 @@ AS $$
      GROUP BY r.time_zone, r.week_start, r.fiscal_month
 $$;
 COMMENT ON FUNCTION gold_storage.zoned(text) IS
-    'The text with {{zone}} replaced by the time zone of reports as a literal, {{before}} and {{after}} by how many '
+    'The text with {{zone}} replaced by the time zone of reports as a literal, {{start of $1}} by when a date begins '
+    'there, {{before}} and {{after}} by how many '
     'UTC dates before and after a date its local day may reach into, 0 or 1, {{date of e}} by the date of event e, '
     '{{week_shift}} by how many days weeks begin before Monday, {{fiscal_shift}} by how many months fiscal years begin '
     'after January, and {{this|that}} by this if the time zone is UTC, else by that.';
+
+CREATE OR REPLACE FUNCTION gold_storage.run_zoned() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+SET search_path = pg_catalog, pg_temp
+-- Shorter than it takes to look for a deadlock: whoever reads the views meanwhile is not the one who is cancelled.
+SET lock_timeout = '500ms'
+AS $$
+DECLARE
+    part record;
+BEGIN
+    FOR attempt IN 1..40 LOOP
+        BEGIN
+            FOR part IN
+                SELECT s.name, gold_storage.zoned(s.statements) AS statements FROM gold_storage.zoned_statements AS s
+                 WHERE s.ran IS DISTINCT FROM gold_storage.zoned(s.statements) ORDER BY s.number
+            LOOP
+                EXECUTE part.statements;
+                UPDATE gold_storage.zoned_statements AS s SET ran = part.statements WHERE s.name = part.name;
+            END LOOP;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Undone, and with it all locks: others get on.
+            PERFORM pg_sleep(0.25);
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'views of gold are in use' USING ERRCODE = '55P03', HINT = 'They are made anew in a moment in '
+        'which nobody has a transaction that read them: try again when long queries and refreshes are over.';
+END
+$$;
+COMMENT ON FUNCTION gold_storage.run_zoned() IS
+    'Runs the statements of gold_storage.zoned_statements that would be others than those that were run, all or none. '
+    '55P03 if somebody is in the way for a while.';
 
 CREATE OR REPLACE FUNCTION gold_storage.in_zone(name text, statements text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
@@ -95,6 +111,8 @@ BEGIN
     INSERT INTO gold_storage.zoned_statements (name, statements) VALUES (in_zone.name, in_zone.statements)
     ON CONFLICT ON CONSTRAINT zoned_statements_pkey DO UPDATE SET statements = excluded.statements;
     EXECUTE gold_storage.zoned(in_zone.statements);
+    UPDATE gold_storage.zoned_statements AS s SET ran = gold_storage.zoned(in_zone.statements)
+     WHERE s.name = in_zone.name;
 END
 $$;
 COMMENT ON FUNCTION gold_storage.in_zone(text, text) IS
@@ -125,20 +143,26 @@ RETURN (moment AT TIME ZONE {{zone}})::date;
 
 CREATE OR REPLACE FUNCTION gold.date_start(day date) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN day::timestamp AT TIME ZONE {{zone}};
+RETURN {{start of day}};
 
 CREATE OR REPLACE FUNCTION gold.period_start(unit text, day date) RETURNS date
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE unit
     WHEN 'day' THEN day
-    WHEN 'week' THEN day - (day - date '0001-01-01' + {{week_shift}}) % 7
+    WHEN 'week' THEN day - ((day - date '0001-01-01' + {{week_shift}}) % 7 + 7) % 7
     WHEN 'month' THEN date_trunc('month', day::timestamp)::date
     WHEN 'quarter' THEN date_trunc('quarter', day::timestamp)::date
     WHEN 'year' THEN date_trunc('year', day::timestamp)::date
     WHEN 'fiscal_quarter' THEN (date_trunc('quarter', day::timestamp - interval '{{fiscal_shift}} months')
                                 + interval '{{fiscal_shift}} months')::date
     WHEN 'fiscal_year' THEN (date_trunc('year', day::timestamp - interval '{{fiscal_shift}} months')
-                             + interval '{{fiscal_shift}} months')::date END;
+                             + interval '{{fiscal_shift}} months')::date
+    -- Not NULL, which would put everything into one group: an error that says what was given (22023).
+    ELSE date_trunc('no unit of gold.period_start: ' || unit, day::timestamp)::date END;
+
+CREATE OR REPLACE FUNCTION gold.report_time(moment timestamptz) RETURNS timestamp
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN moment AT TIME ZONE {{zone}};
 
 CREATE OR REPLACE FUNCTION gold_storage.week_shift() RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -148,11 +172,14 @@ COMMENT ON FUNCTION gold.report_date(timestamptz) IS
     'The date on which something happened, in the time zone of reports (gold.reporting), as event_date of gold has it. '
     'NULL for NULL.';
 COMMENT ON FUNCTION gold.date_start(date) IS
-    'When a date begins in the time zone of reports; where its midnight is skipped, the first moment after. '
+    'When a date begins in the time zone of reports; where its midnight is skipped, the first moment after, where it '
+    'comes twice, the first. '
     'To read silver by such dates: event_time >= gold.date_start(first) AND event_time < gold.date_start(last + 1).';
 COMMENT ON FUNCTION gold.period_start(text, date) IS
     'The first date of the period with a date: day, week, month, quarter, year, fiscal_quarter or fiscal_year, of '
-    'which gold.reporting says where weeks and fiscal years begin. NULL for another unit, and for NULL.';
+    'which gold.reporting says where weeks and fiscal years begin. NULL for NULL; 22023 for another unit.';
+COMMENT ON FUNCTION gold.report_time(timestamptz) IS
+    'What clocks show at a moment in the time zone of reports: for hours of the day. NULL for NULL.';
 COMMENT ON FUNCTION gold_storage.week_shift() IS 'How many days weeks begin before Monday, 0 to 6.';
 
 CREATE OR REPLACE FUNCTION gold_storage.waiting() RETURNS TABLE (model text, dates bigint)
@@ -170,24 +197,29 @@ CREATE OR REPLACE FUNCTION gold.set_reporting(
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $$
 #variable_conflict use_variable
 DECLARE
     zone CONSTANT text := CASE WHEN time_zone = 'UTC' THEN 'UTC'
-                               ELSE (SELECT z.name FROM pg_timezone_names AS z WHERE z.name = time_zone) END;
+                               ELSE (SELECT z.name FROM pg_timezone_names AS z
+                                      WHERE lower(z.name) = lower(time_zone)
+                                        AND z.name <> ALL ('{localtime,posixrules,Factory}')
+                                      ORDER BY z.name <> time_zone LIMIT 1) END;
     first_day CONSTANT integer := array_position(
-        ARRAY['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'], week_start);
+        ARRAY['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'], lower(week_start));
     before gold_storage.reporting;
-    written text;
 BEGIN
     IF time_zone IS NOT NULL AND zone IS NULL THEN
         RAISE EXCEPTION 'time_zone % does not exist', quote_literal(time_zone)
-            USING ERRCODE = '22023', HINT = 'SELECT name FROM pg_timezone_names lists them; Europe/Vienna, say.';
+            USING ERRCODE = '22023', HINT = 'Name a place, which knows its changes of clocks, not an abbreviation or '
+                'an offset: SELECT name FROM pg_timezone_names WHERE name ILIKE ''%vienna%'' finds one.';
     ELSIF week_start IS NOT NULL AND first_day IS NULL THEN
-        RAISE EXCEPTION 'week_start must be the name of a weekday in lower case, got %', quote_literal(week_start)
+        RAISE EXCEPTION 'week_start must be the name of a weekday, got %', quote_literal(week_start)
             USING ERRCODE = '22023', HINT = 'monday, sunday or saturday, say.';
     ELSIF fiscal_month NOT BETWEEN 1 AND 12 THEN
-        RAISE EXCEPTION 'fiscal_month must be 1 to 12, got %', fiscal_month USING ERRCODE = '22023';
+        RAISE EXCEPTION 'fiscal_month must be 1 to 12, got %', fiscal_month
+            USING ERRCODE = '22023', HINT = '1 is January.';
     END IF;
     SELECT r.* INTO STRICT before FROM gold_storage.reporting AS r FOR UPDATE;
     UPDATE gold_storage.reporting AS r
@@ -197,10 +229,7 @@ BEGIN
         UPDATE gold_storage.reporting AS r
            SET offsets = gold_storage.zone_offsets(zone), offsets_checked_at = now();
     END IF;
-    -- A model of which the query is what it was stays as it is.
-    FOR written IN SELECT s.statements FROM gold_storage.zoned_statements AS s ORDER BY s.number LOOP
-        EXECUTE gold_storage.zoned(written);
-    END LOOP;
+    PERFORM gold_storage.run_zoned();
     IF first_day <> before.week_start THEN
         REFRESH MATERIALIZED VIEW CONCURRENTLY gold_storage.retention_stored;
         REFRESH MATERIALIZED VIEW CONCURRENTLY gold_storage.lifecycle_stored;
@@ -247,6 +276,8 @@ BEGIN
         PERFORM tidemark.mark_dirty('silver.events', changed, 'another offset of ' || known.time_zone);
     END IF;
     UPDATE gold_storage.reporting AS r SET offsets = now_known, offsets_checked_at = now();
+    -- An offset of the other sign reaches into other UTC dates.
+    PERFORM gold_storage.run_zoned();
     RETURN COALESCE(cardinality(changed), 0);
 END
 $$;

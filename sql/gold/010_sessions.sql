@@ -190,18 +190,21 @@ END
 $define$;
 COMMENT ON FUNCTION gold_storage.define_sessions() IS
     'Makes gold.sessions what gold_storage.reporting says; its dates become dirty if that is something new.';
-SELECT gold_storage.in_zone('sessions', 'SELECT gold_storage.define_sessions()');
+-- The zone shows that it is to be run again.
+SELECT gold_storage.in_zone('sessions', 'SELECT gold_storage.define_sessions() /* {{zone}} */');
 
 CREATE OR REPLACE FUNCTION gold.set_sessions(cut text[] DEFAULT NULL, heartbeat interval DEFAULT NULL)
 RETURNS TABLE (model text, dates bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10
 SET role = tidemark_admin
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $$
 DECLARE
     seconds CONSTANT numeric := extract(epoch FROM heartbeat);
 BEGIN
-    IF NOT cut <@ ARRAY['campaign', 'midnight'] OR array_position(cut, NULL) IS NOT NULL THEN
+    IF array_ndims(cut) > 1
+       OR EXISTS (SELECT FROM unnest(cut) AS c WHERE (c IN ('campaign', 'midnight')) IS NOT TRUE) THEN
         RAISE EXCEPTION 'cut must be of campaign and midnight, got %', cut
             USING ERRCODE = '22023', HINT = '{} for none.';
     ELSIF seconds <> trunc(seconds) OR seconds NOT BETWEEN 5 AND 600 AND seconds <> 0 THEN
@@ -212,7 +215,8 @@ BEGIN
        SET session_cut = CASE WHEN cut IS NULL THEN r.session_cut
                               ELSE ARRAY(SELECT DISTINCT c FROM unnest(cut) AS c ORDER BY 1) END,
            heartbeat_seconds = CASE WHEN heartbeat IS NULL THEN r.heartbeat_seconds ELSE nullif(seconds, 0) END;
-    PERFORM gold_storage.define_sessions();
+    UPDATE gold_storage.zoned_statements AS s SET ran = NULL WHERE s.name = 'sessions';
+    PERFORM gold_storage.run_zoned();
     RETURN QUERY SELECT * FROM gold_storage.waiting();
 END
 $$;

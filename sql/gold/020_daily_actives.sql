@@ -45,7 +45,7 @@ SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.event
            max(e.event_time) AS last_event_at,
            max(e.loaded_at) AS last_loaded_at
       FROM silver.events AS e
-     WHERE e.event_time >= $1::timestamp AT TIME ZONE {{zone}} AND e.event_time < $2::timestamp AT TIME ZONE {{zone}}
+     WHERE e.event_time >= {{start of $1}} AND e.event_time < {{start of $2}}
        AND e.known_person IS NOT NULL
      GROUP BY {{date of e}}, e.known_person, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown')
 $query$, key => ARRAY['event_date', 'person', 'platform', 'country']::name[], lookback_days => {{before}},
@@ -116,8 +116,8 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
                    silver.is_purchase(e.event_type)::integer,
                    e.event_time, e.loaded_at, false
               FROM silver.events AS e
-             WHERE e.event_time >= $1::timestamp AT TIME ZONE {{zone}}
-               AND e.event_time < $2::timestamp AT TIME ZONE {{zone}}
+             WHERE e.event_time >= {{start of $1}}
+               AND e.event_time < {{start of $2}}
                AND e.known_person IS NULL) AS a
      GROUP BY GROUPING SETS ((a.event_date), (a.event_date, a.platform, a.country))
 $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], lookback_days => {{before}},

@@ -40,14 +40,14 @@ SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events'
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
                        silver.is_purchase(e.event_type)) AS chain
-              FROM (SELECT day::date AS event_date, day AT TIME ZONE {{zone}} AS starts_at,
-                           (day + interval '1 day') AT TIME ZONE {{zone}} AS ends_at
+              FROM (SELECT day::date AS event_date, {{start of day::date}} AS starts_at,
+                           {{start of day::date + 1}} AS ends_at
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
               JOIN silver.events AS e
                 ON e.event_time >= d.starts_at AND e.event_time < d.ends_at + interval '24 hours'
              WHERE e.known_person IS NOT NULL
-               AND e.event_time >= $1::timestamp AT TIME ZONE {{zone}}
-               AND e.event_time < $2::timestamp AT TIME ZONE {{zone}} + interval '24 hours'
+               AND e.event_time >= {{start of $1}}
+               AND e.event_time < {{start of $2}} + interval '24 hours'
              GROUP BY d.event_date, e.known_person) AS p
      WHERE cardinality(p.chain) > 0
 $query$, key => ARRAY['event_date', 'person']::name[], lookback_days => {{before}}, lookahead_days => 1 + {{after}},

@@ -15,7 +15,12 @@ BEGIN
             quote_nullable(breakdown) USING ERRCODE = '22023';
     ELSIF from_date IS NULL OR to_date IS NULL OR NOT isfinite(from_date) OR NOT isfinite(to_date) THEN
         RAISE EXCEPTION 'from_date and to_date must be finite dates' USING ERRCODE = '22023';
+    ELSIF from_date >= to_date THEN
+        RAISE EXCEPTION 'to_date must be after from_date' USING ERRCODE = '22023', HINT = 'It is exclusive: the day '
+            'after the last one.';
     END IF;
+    -- What is wrong with these is said here, without the query below.
+    PERFORM tidemark.attribution(model, look_back, now(), NULL, NULL);
     RETURN QUERY
     WITH bought AS (
         SELECT p.known_person AS person, p.event_time, COALESCE(p.currency, 'unknown') AS currency,
@@ -26,28 +31,33 @@ BEGIN
         SELECT b.person, b.currency, b.event_time, NULL AS touch, b.revenue FROM bought AS b
         UNION ALL
         SELECT s.person, b.currency, s.started_at,
-               CASE WHEN s.channel = 'Direct' OR breakdown = 'channel' THEN s.channel
-                    ELSE COALESCE(CASE breakdown WHEN 'utm_source' THEN s.utm_source WHEN 'utm_medium' THEN s.utm_medium
-                                                 WHEN 'utm_campaign' THEN s.utm_campaign
-                                                 WHEN 'entry_page' THEN s.entry_page END, '(none)') END, NULL
+               -- A campaign may be called Direct: what is none has no blank before it.
+               CASE WHEN s.channel = 'Direct' THEN 'Direct' ELSE ' ' || COALESCE(CASE breakdown
+                   WHEN 'channel' THEN s.channel WHEN 'utm_source' THEN s.utm_source
+                   WHEN 'utm_medium' THEN s.utm_medium WHEN 'utm_campaign' THEN s.utm_campaign
+                   WHEN 'entry_page' THEN s.entry_page END, '(none)') END, NULL
           FROM (SELECT DISTINCT x.person, x.currency FROM bought AS x) AS b
           JOIN gold.sessions AS s ON s.person = b.person
-         WHERE s.started_at >= gold.date_start(from_date) - look_back AND s.started_at < gold.date_start(to_date)
+         WHERE s.channel <> 'Unknown' AND s.started_at >= gold.date_start(from_date) - look_back
+           AND s.started_at < gold.date_start(to_date)
     )
-    SELECT c.channel, j.currency, round(sum(c.weight)::numeric, 2), sum(c.amount)
+    SELECT CASE WHEN c.channel LIKE ' %' THEN substr(c.channel, 2) WHEN breakdown = 'channel' THEN c.channel
+                ELSE '(' || lower(c.channel) || ')' END,
+           j.currency, trim_scale(round(sum(c.weight)::numeric, 6)), sum(c.amount)
       FROM (SELECT h.currency,
                    tidemark.attribution(model, look_back, h.event_time, h.touch, h.revenue) AS credits
               FROM happened AS h
              GROUP BY h.person, h.currency) AS j
      CROSS JOIN LATERAL unnest(j.credits) AS c
-     GROUP BY c.channel, j.currency
-     ORDER BY sum(c.amount) DESC, c.channel;
+     GROUP BY 1, 2
+     ORDER BY sum(c.amount) DESC, 1;
 END
 $$;
 COMMENT ON FUNCTION gold.attribution_report(date, date, text, interval, text) IS
     'What touches got of the purchases from from_date to the day before to_date (dates of gold.reporting), by model: '
     'see tidemark.attribution. Touches are the sessions of the person known now that began up to look_back before the '
-    'purchase, that of the purchase included. breakdown: channel, utm_source, utm_medium, utm_campaign or entry_page '
-    'of the session, (none) where it has none; Direct stays Direct, and a purchase without a session is Unattributed. '
+    'purchase, but for those of channel Unknown. breakdown: channel, utm_source, utm_medium, utm_campaign or '
+    'entry_page of the session. touch: its value, (none) without one, Direct or (direct) of direct sessions, '
+    'Unattributed or (unattributed) of purchases without a touch. '
     'purchases: sum of the weights; revenue adds up to that of gold.revenue_daily to the cent. As of the last refresh.';
 GRANT EXECUTE ON FUNCTION gold.attribution_report(date, date, text, interval, text) TO tidemark_reader;

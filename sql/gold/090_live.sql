@@ -2,7 +2,9 @@
 -- moment. Made from the definitions and comments of the views themselves, hence last.
 SET LOCAL ROLE tidemark_admin;
 
+-- Again for another zone, since the views are others then.
 SELECT gold_storage.in_zone('live', $zoned$
+-- {{zone}}
 DO $$
 DECLARE
     pair record;

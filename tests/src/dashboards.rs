@@ -114,6 +114,8 @@ pub fn grafana(sql: &str, range: (&str, &str), seconds: u32, chosen: &dyn Fn(&st
             );
         }
     }
+    sent = sent.replace("$__timeFrom()", &format!("'{}'", range.0));
+    sent = sent.replace("$__timeTo()", &format!("'{}'", range.1));
     while let Some((before, after)) = sent.split_once("$__timeFilter(") {
         let (column, behind) = after.split_once(')').expect("a macro ends with )");
         sent = format!("{before}{column} BETWEEN '{}' AND '{}'{behind}", range.0, range.1);

@@ -82,7 +82,10 @@ unsafe fn add(slot: &mut Slot<Credits>, fcinfo: FunctionCallInfo) {
         let look_back = fixed_microseconds(not_null(args::interval(fcinfo, 2), "look_back"), "look_back");
         let spec = || match Spec::parse(args::word(model, "model"), look_back) {
             Ok(spec) => spec,
-            Err(error) => invalid_argument(error.to_string(), "For example ('last', '90 days', ...)."),
+            Err(error) => invalid_argument(
+                error.to_string(),
+                "'last' is the last touch that is not direct, 'last,direct' the last one whatever it is.",
+            ),
         };
         let state = slot.get_or_place(|context| Credits::new(spec(), model, look_back, context));
         if (&state.model[..], state.look_back) != (model, look_back) {
@@ -101,11 +104,16 @@ unsafe fn add(slot: &mut Slot<Credits>, fcinfo: FunctionCallInfo) {
     }
 }
 
-/// A function of numerics that never returns NULL for them.
-fn numeric(function: unsafe fn(FunctionCallInfo) -> Datum, arguments: [Datum; 2]) -> Datum {
-    // SAFETY: the callers pass functions of Postgres and what these take.
-    let result = unsafe { direct_function_call_as_datum(function, &arguments.map(Some)) };
-    result.unwrap_or_else(|| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a number became NULL"))
+/// Calls a function of numerics that never returns NULL for them, and frees the first argument if wanted: credits are many.
+fn numeric(function: unsafe fn(FunctionCallInfo) -> Datum, arguments: [Datum; 2], free: bool) -> Datum {
+    // SAFETY: the callers pass functions of Postgres and what these take; what they free they have made themselves.
+    unsafe {
+        let result = direct_function_call_as_datum(function, &arguments.map(Some));
+        if free {
+            pg_sys::pfree(arguments[0].cast_mut_ptr());
+        }
+        result.unwrap_or_else(|| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a number became NULL"))
+    }
 }
 
 /// Splits an amount by weights, which are 1 together: the shares are its sum.
@@ -113,21 +121,17 @@ struct Shares {
     amount: Datum,
     decimals: i32,
     weight: f64,
-    given: Datum,
+    /// The sum of the shares so far.
+    given: Option<Datum>,
 }
 
 impl Shares {
     fn new(amount: &[u8]) -> Self {
         let amount = args::make_varlena(amount);
-        // SAFETY: both take what they are given.
-        let (decimals, given) = unsafe {
-            (
-                direct_function_call_as_datum(pg_sys::numeric_scale, &[Some(amount)]),
-                direct_function_call_as_datum(pg_sys::int4_numeric, &[Some(Datum::from(0))]),
-            )
-        };
+        // SAFETY: takes a numeric.
+        let decimals = unsafe { direct_function_call_as_datum(pg_sys::numeric_scale, &[Some(amount)]) };
         let decimals = decimals.map_or(CENTS, |decimals| CENTS.max(decimals.value() as i32));
-        Self { amount, decimals, weight: 0.0, given: given.unwrap_or(amount) }
+        Self { amount, decimals, weight: 0.0, given: None }
     }
 
     /// The share of the next weight, the rest for the last one.
@@ -140,13 +144,21 @@ impl Shares {
             let weight = unsafe {
                 direct_function_call_as_datum(pg_sys::float8_numeric, &[Some(args::make_float(self.weight))])
             };
-            let weighed = numeric(pg_sys::numeric_mul, [self.amount, weight.unwrap_or(self.amount)]);
+            let weighed = weight
+                .map_or(self.amount, |weight| numeric(pg_sys::numeric_mul, [weight, self.amount], true));
             // Half a cent that a third of something lost to binary fractions is half a cent.
-            let near = numeric(pg_sys::numeric_round, [weighed, Datum::from(self.decimals + 6)]);
-            numeric(pg_sys::numeric_round, [near, Datum::from(self.decimals)])
+            let near = numeric(pg_sys::numeric_round, [weighed, Datum::from(self.decimals + 6)], true);
+            numeric(pg_sys::numeric_round, [near, Datum::from(self.decimals)], true)
         };
-        let share = numeric(pg_sys::numeric_sub, [until, self.given]);
-        self.given = until;
+        let share = match self.given.replace(until) {
+            None => numeric(pg_sys::numeric_uplus, [until, until], false),
+            Some(given) => {
+                let share = numeric(pg_sys::numeric_sub, [until, given], false);
+                // SAFETY: made above, and not the amount: that one comes last.
+                unsafe { pg_sys::pfree(given.cast_mut_ptr()) };
+                share
+            }
+        };
         share
     }
 }
@@ -167,6 +179,7 @@ unsafe fn credits(state: Option<&mut Credits>, fcinfo: FunctionCallInfo) -> Opti
             let mut shares = Shares::new(amount);
             let conversion = Some(Datum::from(time));
             for (n, credit) in credits.iter().enumerate() {
+                pgrx::check_for_interrupts!();
                 rows.push([
                     conversion,
                     Some(Datum::from(credit.time)),

@@ -30,3 +30,20 @@ COMMENT ON SCHEMA tidemark_internal IS
 
 -- USAGE without CREATE: everybody may call the functions, nobody may squat names beside them.
 GRANT USAGE ON SCHEMA tidemark, tidemark_internal TO PUBLIC;
+
+CREATE FUNCTION tidemark.date_start(day date, time_zone text) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT CASE WHEN t.first AT TIME ZONE time_zone = day::timestamp THEN least(t.first, t.last)
+                    ELSE t.last END
+          -- Of a midnight that comes twice AT TIME ZONE takes the second; the first is by the offset of the day before.
+          FROM (SELECT l.last, (day::timestamp - ((l.last - interval '1 day') AT TIME ZONE time_zone
+                                                  - (l.last - interval '1 day') AT TIME ZONE 'UTC'))
+                               AT TIME ZONE 'UTC' AS first
+                  FROM (SELECT day::timestamp AT TIME ZONE time_zone AS last) AS l) AS t);
+COMMENT ON FUNCTION tidemark.date_start(date, text) IS
+'When a date begins in a time zone: at its midnight, the first of them where
+clocks are put back over it, the moment after where it is skipped. A date
+ends when the next one begins, after 23 or 25 hours, say. Immutable as
+AT TIME ZONE is: by the time zones that the server knows. NULL for NULL;
+22023 for an unknown time zone, 22008 for an infinite date.';

@@ -7,6 +7,6 @@ SELECT channel,
        sum(purchases)::bigint AS purchases,
        round(100.0 * avg((purchases > 0)::integer), 1) AS pct_buying
   FROM gold.sessions
- WHERE $__timeFilter(event_date)
+ WHERE event_date BETWEEN gold.report_date($__timeFrom()) AND gold.report_date($__timeTo())
  GROUP BY channel
  ORDER BY sessions DESC, channel;

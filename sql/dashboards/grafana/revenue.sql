@@ -7,7 +7,7 @@ SELECT $__timeGroupAlias(event_date, $__interval),
        sum(revenue) AS revenue,
        sum(purchases)::bigint AS purchases
   FROM gold.revenue_daily
- WHERE $__timeFilter(event_date)
+ WHERE event_date BETWEEN gold.report_date($__timeFrom()) AND gold.report_date($__timeTo())
    AND currency IN (${currency:sqlstring})
  GROUP BY 1, 2
  ORDER BY 1, 2;

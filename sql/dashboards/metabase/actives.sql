@@ -1,4 +1,4 @@
--- Events and active persons by UTC date: of the date (DAU, exact), of 7 and of 28 dates up to it (WAU, MAU: estimates,
+-- Events and active persons by date: of the date (DAU, exact), of 7 and of 28 dates up to it (WAU, MAU: estimates,
 -- standard error 0.81 %). Chart: lines dau, wau and mau over event_date.
 -- Variables, all optional:
 --   event_date   field filter on gold.daily_actives.event_date

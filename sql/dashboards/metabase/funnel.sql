@@ -1,4 +1,4 @@
--- The purchase funnel: how many came how far within a day of their first page view. A person counts once on each UTC
+-- The purchase funnel: how many came how far within a day of their first page view. A person counts once on each
 -- date of entry, so entries of a range of dates are sums. Chart: funnel, step by name and entries.
 -- Variables, all optional:
 --   event_date   field filter on gold.funnel_daily.event_date: the date of entry

@@ -1,4 +1,4 @@
--- How long pages take to load by UTC date and platform: median, 95th and 99th percentile in milliseconds, within 1 %.
+-- How long pages take to load by date and platform: median, 95th and 99th percentile in milliseconds, within 1 %.
 -- Percentiles of platforms cannot be averaged: those of all together are in gold.latency_daily. Chart: lines.
 -- Variables, all optional:
 --   event_date   field filter on gold.latency_daily_by_platform.event_date

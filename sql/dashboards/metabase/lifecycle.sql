@@ -1,4 +1,4 @@
--- Growth accounting by week (UTC, from Monday): new, returning and resurrected persons, and below the line those who
+-- Growth accounting by week (of gold.reporting): new, returning and resurrected persons, and below the line those who
 -- were active in the week before only. Chart: stacked bars over period. By day: gold.lifecycle_daily instead.
 -- Variables, all optional:
 --   period       field filter on gold.lifecycle_weekly.period

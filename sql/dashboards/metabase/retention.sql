@@ -1,4 +1,4 @@
--- Weekly retention triangle: persons by the week of their first event (UTC, from Monday), and which percentage of them
+-- Weekly retention triangle: persons by the week of their first event (of gold.reporting), and which percentage of them
 -- came back in each of the weeks after; empty while a week is not over. Chart: table with a colour range from 0 to 100.
 -- Variables, all optional:
 --   cohort_week  field filter on gold.retention_weekly.cohort_week

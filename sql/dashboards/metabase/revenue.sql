@@ -1,4 +1,4 @@
--- Revenue by UTC date and currency; amounts of different currencies are never added. Chart: lines by currency.
+-- Revenue by date and currency; amounts of different currencies are never added. Chart: lines by currency.
 -- Variables, all optional:
 --   event_date   field filter on gold.revenue_daily.event_date
 --   currency     field filter on gold.revenue_daily.currency

@@ -1,4 +1,4 @@
--- Sessions by the UTC date on which they start: how many, of how many persons, how long, how many bounce and buy.
+-- Sessions by the date on which they start: how many, of how many persons, how long, how many bounce and buy.
 -- Chart: bars for sessions, a line for pct_bounced.
 -- Variables, all optional:
 --   event_date   field filter on gold.sessions.event_date

@@ -1,4 +1,4 @@
--- Stickiness by UTC date: which percentage of the persons of 7 and of 28 dates was active on the last of them.
+-- Stickiness by date: which percentage of the persons of 7 and of 28 dates was active on the last of them.
 -- Chart: lines over event_date.
 -- Variables, all optional:
 --   event_date   field filter on gold.stickiness.event_date
