@@ -150,7 +150,7 @@ impl Shares {
             let near = numeric(pg_sys::numeric_round, [weighed, Datum::from(self.decimals + 6)], true);
             numeric(pg_sys::numeric_round, [near, Datum::from(self.decimals)], true)
         };
-        let share = match self.given.replace(until) {
+        match self.given.replace(until) {
             None => numeric(pg_sys::numeric_uplus, [until, until], false),
             Some(given) => {
                 let share = numeric(pg_sys::numeric_sub, [until, given], false);
@@ -158,8 +158,7 @@ impl Shares {
                 unsafe { pg_sys::pfree(given.cast_mut_ptr()) };
                 share
             }
-        };
-        share
+        }
     }
 }
 
