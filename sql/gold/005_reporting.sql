@@ -122,7 +122,7 @@ COMMENT ON FUNCTION gold_storage.in_zone(text, text) IS
 CREATE OR REPLACE VIEW gold.reporting AS
 SELECT r.time_zone, (ARRAY['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'])[r.week_start]
            AS week_start, r.fiscal_month::integer AS fiscal_month, array_to_string(r.session_cut, ',') AS session_cut,
-       r.heartbeat_seconds
+       r.heartbeat_seconds, r.currency
   FROM gold_storage.reporting AS r;
 COMMENT ON VIEW gold.reporting IS
     'How the reports of gold count days, weeks, fiscal years and sessions; one row. gold.set_reporting and '
@@ -182,6 +182,9 @@ COMMENT ON FUNCTION gold.report_time(timestamptz) IS
     'What clocks show at a moment in the time zone of reports: for hours of the day. NULL for NULL.';
 COMMENT ON FUNCTION gold_storage.week_shift() IS 'How many days weeks begin before Monday, 0 to 6.';
 
+COMMENT ON COLUMN gold.reporting.currency IS
+    'Currency into which gold converts amounts, by gold.currency_rates; NULL: none.';
+
 CREATE OR REPLACE FUNCTION gold_storage.waiting() RETURNS TABLE (model text, dates bigint)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -192,7 +195,8 @@ $$;
 COMMENT ON FUNCTION gold_storage.waiting() IS 'The models of gold that wait for a refresh, and how many dates of each.';
 
 CREATE OR REPLACE FUNCTION gold.set_reporting(
-    time_zone text DEFAULT NULL, week_start text DEFAULT NULL, fiscal_month integer DEFAULT NULL
+    time_zone text DEFAULT NULL, week_start text DEFAULT NULL, fiscal_month integer DEFAULT NULL,
+    currency text DEFAULT NULL
 ) RETURNS TABLE (model text, dates bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10
 SET role = tidemark_admin
@@ -220,11 +224,15 @@ BEGIN
     ELSIF fiscal_month NOT BETWEEN 1 AND 12 THEN
         RAISE EXCEPTION 'fiscal_month must be 1 to 12, got %', fiscal_month
             USING ERRCODE = '22023', HINT = '1 is January.';
+    ELSIF currency !~ '^([A-Z]{3})?$' THEN
+        RAISE EXCEPTION 'currency must be an ISO 4217 code, got %', quote_literal(currency)
+            USING ERRCODE = '22023', HINT = 'EUR, say; an empty text for none.';
     END IF;
     SELECT r.* INTO STRICT before FROM gold_storage.reporting AS r FOR UPDATE;
     UPDATE gold_storage.reporting AS r
        SET time_zone = COALESCE(zone, r.time_zone), week_start = COALESCE(first_day, r.week_start),
-           fiscal_month = COALESCE(set_reporting.fiscal_month, r.fiscal_month);
+           fiscal_month = COALESCE(set_reporting.fiscal_month, r.fiscal_month),
+           currency = nullif(COALESCE(set_reporting.currency, r.currency), '');
     IF zone <> before.time_zone THEN
         UPDATE gold_storage.reporting AS r
            SET offsets = gold_storage.zone_offsets(zone), offsets_checked_at = now();
@@ -238,13 +246,14 @@ BEGIN
     SELECT * FROM gold_storage.waiting();
 END
 $$;
-COMMENT ON FUNCTION gold.set_reporting(text, text, integer) IS
+COMMENT ON FUNCTION gold.set_reporting(text, text, integer, text) IS
     'Says in which time zone the days of gold begin and end (a name of pg_timezone_names), on which weekday weeks '
-    'begin (monday) and in which month fiscal years (1 to 12); NULL leaves it as it is. For members of tidemark_admin. '
+    'begin (monday), in which month fiscal years (1 to 12) and into which currency amounts are converted (an ISO 4217 '
+    'code; an empty text for none); NULL leaves it as it is. For members of tidemark_admin. '
     'Another time zone makes all dates of the models dirty that have days: returns which wait, and how many dates of '
     'each. The next refresh computes them; until then tables and views of gold have old days beside new ones, and '
-    'live views new ones only. 22023 for what is no time zone, weekday or month.';
-REVOKE EXECUTE ON FUNCTION gold.set_reporting(text, text, integer) FROM PUBLIC;
+    'live views new ones only. 22023 for what is no time zone, weekday, month or currency.';
+REVOKE EXECUTE ON FUNCTION gold.set_reporting(text, text, integer, text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION gold.check_reporting() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000

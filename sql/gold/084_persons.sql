@@ -22,7 +22,8 @@ COMMENT ON VIEW gold.sessions_star IS
 SELECT gold_storage.in_zone('purchases_star', $zoned$
 CREATE OR REPLACE VIEW gold.purchases_star AS
 SELECT {{date of b}} AS event_date, b.event_id, b.event_time, b.known_person AS person,
-       b.order_id, b.revenue, b.currency, b.items, b.platform, b.country, p.plan, p.company
+       b.order_id, b.revenue, b.currency, gold.converted(b.revenue, b.currency, b.event_date) AS revenue_converted,
+       b.items, b.platform, b.country, p.plan, p.company
   FROM silver.purchases AS b
   LEFT JOIN gold.persons AS p
     ON p.person = b.known_person AND p.valid_from <= b.event_time AND b.event_time < p.valid_to;
@@ -31,6 +32,8 @@ COMMENT ON VIEW gold.purchases_star IS
     'Purchases by the person known now, with what gold.persons says of that person at the time. '
     'As of the last refresh. Filter on event_date.';
 COMMENT ON COLUMN gold.purchases_star.event_date IS 'Date in the time zone of gold.reporting.';
+COMMENT ON COLUMN gold.purchases_star.revenue_converted IS
+    'Revenue in the currency of gold.reporting (gold.converted); NULL where a rate is missing.';
 COMMENT ON COLUMN gold.purchases_star.person IS 'Who it is known to be now, as in silver.events.';
 
 DO $$

@@ -7,6 +7,8 @@ use tidemark_tests::random::Random;
 
 use super::warehouse::{assert_same, event, load, maintain};
 
+mod money;
+
 /// Visits of twelve persons, and of nobody, on sixteen days from this date on, at times that differ.
 fn visits(first: &str, seed: u64) -> Vec<String> {
     const STEPS: [&str; 5] =
@@ -249,7 +251,7 @@ fn fiscal_years_and_periods_are_those_that_were_set() {
     load(&database, &visits("2026-03-28", 5).join("\n"));
     maintain(&database);
     let mut admin = connect(&database.admin_url());
-    assert_eq!(rows(&mut admin, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL"]]);
+    assert_eq!(rows(&mut admin, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL", "NULL"]]);
     let stored = "SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM
                   (SELECT to_jsonb(s) AS t FROM gold.sessions AS s UNION ALL SELECT to_jsonb(f) FROM gold.funnel_daily AS f
                    UNION ALL SELECT to_jsonb(r) FROM gold.retention_weekly AS r
@@ -290,40 +292,6 @@ fn fiscal_years_and_periods_are_those_that_were_set() {
     assert!(!rows(&mut admin, "SELECT * FROM gold.set_reporting('UTC', 'monday', 1)").is_empty());
     maintain(&database);
     assert_eq!(database.value(stored), in_utc);
-}
-
-#[test]
-fn every_cent_of_revenue_is_some_touch_s() {
-    let database = cluster::shared().database();
-    load(&database, &visits("2026-03-28", 5).join("\n"));
-    let mut admin = connect(&database.admin_url());
-    set(&mut admin, "Asia/Kathmandu");
-    maintain(&database);
-    let mut reader = connect(&database.reader_url());
-    let days = "(SELECT min(event_date) + 3 FROM gold.calendar), (SELECT max(event_date) FROM gold.calendar)";
-    let revenue = "SELECT currency, sum(purchases), sum(revenue) FROM gold.revenue_daily
-                    WHERE event_date >= (SELECT min(event_date) + 3 FROM gold.calendar)
-                      AND event_date < (SELECT max(event_date) FROM gold.calendar) GROUP BY 1 ORDER BY 1";
-    let revenue = rows(&mut reader, revenue);
-    assert_eq!(revenue.len(), 2);
-    for model in ["first", "last", "linear", "position", "time_decay", "time_decay=1,direct"] {
-        for breakdown in ["channel", "entry_page"] {
-            let report = format!("gold.attribution_report({days}, '{model}', '10 days', '{breakdown}')");
-            let sums = format!(
-                "SELECT currency, round(sum(purchases)), sum(revenue) FROM {report} GROUP BY 1 ORDER BY 1"
-            );
-            assert_eq!(rows(&mut reader, &sums), revenue, "{model} by {breakdown}");
-        }
-    }
-    // Purchases of nobody have no touch.
-    let unattributed =
-        format!("SELECT count(*) FROM gold.attribution_report({days}) WHERE touch = 'Unattributed'");
-    assert_eq!(rows(&mut reader, &unattributed), [["2"]]);
-    let refused = |reader: &mut Client, sql: &str| sqlstate(reader.batch_execute(&format!("SELECT {sql}")));
-    let bad = "gold.attribution_report('2026-04-01', '2026-04-02', 'last', '1 day', 'color')";
-    assert_eq!(refused(&mut reader, bad), "22023");
-    let bad = "gold.attribution_report('2026-04-01', '2026-04-12', 'best', '1 day')";
-    assert_eq!(refused(&mut reader, bad), "22023");
 }
 
 /// Visits with campaigns and heartbeats, at most one event a second.
@@ -453,7 +421,7 @@ fn what_is_no_setting_is_refused() {
     assert_eq!(refused("'UTC', 'monday'"), "no error");
     assert_eq!(refused("fiscal_month => 13"), "22023");
     let mut reader = connect(&database.reader_url());
-    assert_eq!(rows(&mut reader, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL"]]);
+    assert_eq!(rows(&mut reader, "TABLE gold.reporting"), [["UTC", "monday", "1", "", "NULL", "NULL"]]);
     assert_eq!(sqlstate(reader.batch_execute("SELECT gold.set_reporting('Asia/Tokyo')")), "42501");
 }
 

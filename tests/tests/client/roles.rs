@@ -29,6 +29,7 @@ const STORAGE: [&str; 18] = [
 /// What readers are there for.
 const READABLE: &[&str] = &[
     "gold.calendar",
+    "gold.currency_rates",
     "gold.daily_actives",
     "gold.daily_actives_by_platform_country",
     "gold.daily_actives_by_platform_country_live",
@@ -84,6 +85,7 @@ fn a_reader_reads_silver_and_gold_and_nothing_else() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 3000 --days 3 --users 50 --seed 71");
     database.load_and_maintain(&file.path);
+    database.rows("INSERT INTO gold.currency_rates VALUES ('USD', '2026-09-01', 0.9)");
     let mut reader = connect(&database.reader_url());
 
     let (mut hidden, mut readable) = (Vec::new(), Vec::new());
