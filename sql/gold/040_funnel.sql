@@ -40,9 +40,10 @@ SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events'
                        e.event_type IN ('product_added', 'product_added_to_cart'),
                        e.event_type = 'checkout_started',
                        silver.is_purchase(e.event_type)) AS chain
+              -- OFFSET 0: when a day begins is found out once, not for each event.
               FROM (SELECT day::date AS event_date, {{start of day::date}} AS starts_at,
                            {{start of day::date + 1}} AS ends_at
-                      FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day) AS d
+                      FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day OFFSET 0) AS d
               JOIN silver.events AS e
                 ON e.event_time >= d.starts_at AND e.event_time < d.ends_at + interval '24 hours'
              WHERE e.known_person IS NOT NULL
