@@ -1,9 +1,12 @@
 //! Days, weeks and fiscal years of the reports: in any time zone gold counts what plain SQL counts over bronze, over
 //! changes of the clocks and changes of the setting.
 
+use std::time::Duration;
+
 use postgres::Client;
 use tidemark_tests::cluster::{self, Database, connect, rows, run, sqlstate};
 use tidemark_tests::random::Random;
+use tidemark_tests::wait_until;
 
 use super::warehouse::{assert_same, event, load, maintain};
 
@@ -406,6 +409,30 @@ fn sessions_end_at_midnight_and_where_a_campaign_begins_and_know_how_long_pages_
     assert_eq!(refused("'{{midnight},{campaign}}'"), "22023");
     assert_eq!(refused("heartbeat => '1 s'"), "22023");
     assert_eq!(refused("heartbeat => '10.5 s'"), "22023");
+}
+
+#[test]
+fn who_reads_gold_meanwhile_is_never_cancelled() {
+    let database = cluster::shared().database();
+    load(&database, &visits("2026-03-28", 5).join("\n"));
+    maintain(&database);
+    let mut reader = connect(&database.reader_url());
+    run(&mut reader, "BEGIN; SELECT count(*) FROM gold.revenue_daily");
+    let url = database.admin_url();
+    let setting = std::thread::spawn(move || {
+        sqlstate(connect(&url).batch_execute("SELECT gold.set_reporting('Asia/Tokyo', 'sunday')"))
+    });
+    // Now it waits for the view, and holds others, for half a second; then it lets go of all.
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'gold.revenue_daily'::regclass";
+    wait_until("the setting to come to the view", Duration::from_secs(30), || database.number(waits) > 0);
+    for view in ["sessions", "daily_actives", "funnel_daily", "sessions_live", "revenue_daily_live"] {
+        run(&mut reader, &format!("SELECT count(*) FROM gold.{view}"));
+    }
+    run(&mut reader, "COMMIT");
+    assert_eq!(setting.join().unwrap(), "no error");
+    maintain(&database);
+    right(&database, "Asia/Tokyo", false);
 }
 
 #[test]
