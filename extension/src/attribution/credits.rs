@@ -96,9 +96,6 @@ unsafe fn add(slot: &mut Slot<Credits>, fcinfo: FunctionCallInfo) {
             state.journey.touch(time, channel, Interrupts);
         }
         if let Some(amount) = args::datum(fcinfo, 5) {
-            if direct_function_call_as_datum(pg_sys::numeric_scale, &[Some(amount)]).is_none() {
-                raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "amount must be finite");
-            }
             state.journey.convert(time, args::varlena_bytes(amount), Interrupts);
         }
     }
@@ -130,7 +127,11 @@ impl Shares {
         let amount = args::make_varlena(amount);
         // SAFETY: takes a numeric.
         let decimals = unsafe { direct_function_call_as_datum(pg_sys::numeric_scale, &[Some(amount)]) };
-        let decimals = decimals.map_or(CENTS, |decimals| CENTS.max(decimals.value() as i32));
+        // Here and not where rows come in: which error there is must not depend on their order.
+        let Some(decimals) = decimals else {
+            raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "amount must be finite")
+        };
+        let decimals = CENTS.max(decimals.value() as i32);
         Self { amount, decimals, weight: 0.0, given: None }
     }
 

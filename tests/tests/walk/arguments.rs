@@ -45,9 +45,23 @@ const COLUMNS: [(&str, &str); 18] = [
 ];
 
 /// Arguments that must be constant, by name and type.
-const CONSTANTS: [(&str, &str, &[&str]); 15] = [
+const CONSTANTS: [(&str, &str, &[&str]); 17] = [
     ("win", "interval", INTERVALS),
     ("gap", "interval", INTERVALS),
+    ("look_back", "interval", INTERVALS),
+    (
+        "model",
+        "text",
+        &[
+            "'linear'",
+            "'time_decay=1,direct'",
+            "NULL",
+            "''",
+            "'x'",
+            "repeat('x', 1000000)",
+            "repeat('direct,', 100)",
+        ],
+    ),
     (
         "mode",
         "text",
@@ -279,12 +293,14 @@ impl Aggregate {
 }
 
 /// Constants that make work, by name.
-const LABORIOUS: [(&str, &[&str]); 6] = [
+const LABORIOUS: [(&str, &[&str]); 8] = [
     ("win", &["'1 hour'"]),
     ("mode", &["''", "'any_order'", "'step_window=1h'", "'strict_once'", "'recurring'"]),
     ("pattern", &["'(?1).*(?32)'", "repeat('(?1)(?t<=1h)', 1000) || '(?32)'"]),
     ("periods", &["1000"]),
     ("as_of", &["'infinity'"]),
+    ("model", &["'last'", "'linear'", "'time_decay'"]),
+    ("look_back", &["'36500 days'"]),
     ("log2m", &["17"]),
 ];
 
