@@ -194,11 +194,6 @@ impl<A: Allocator + Clone> Journey<A> {
         self.conversions.push(entry);
     }
 
-    /// How many conversions there are.
-    pub fn conversions(&self) -> usize {
-        self.conversions.len()
-    }
-
     /// Adds all of another journey.
     ///
     /// # Errors

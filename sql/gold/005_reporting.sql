@@ -66,8 +66,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION gold_storage.zoned(text) IS
     'The text with {{zone}} replaced by the time zone of reports as a literal, {{start of $1}} by when a date begins '
-    'there, {{before}} and {{after}} by how many '
-    'UTC dates before and after a date its local day may reach into, 0 or 1, {{date of e}} by the date of event e, '
+    'there, {{before}} and {{after}} by how many UTC dates before and after a date its local day may reach into, 0 or '
+    '1, {{date of e}} by the date of event e, '
     '{{week_shift}} by how many days weeks begin before Monday, {{fiscal_shift}} by how many months fiscal years begin '
     'after January, and {{this|that}} by this if the time zone is UTC, else by that.';
 
@@ -134,6 +134,8 @@ COMMENT ON COLUMN gold.reporting.session_cut IS
     'What ends a session besides a pause of 30 minutes: campaign, midnight, both with a comma, or nothing.';
 COMMENT ON COLUMN gold.reporting.heartbeat_seconds IS
     'How many seconds apart pages send heartbeats, for engaged_seconds of gold.sessions; NULL: not set.';
+COMMENT ON COLUMN gold.reporting.currency IS
+    'Currency into which gold converts amounts, by gold.currency_rates; NULL: none.';
 
 -- Literals in the bodies, so that the planner inlines them. STABLE: no index may be made of what a setting changes.
 SELECT gold_storage.in_zone('dates', $zoned$
@@ -181,9 +183,6 @@ COMMENT ON FUNCTION gold.period_start(text, date) IS
 COMMENT ON FUNCTION gold.report_time(timestamptz) IS
     'What clocks show at a moment in the time zone of reports: for hours of the day. NULL for NULL.';
 COMMENT ON FUNCTION gold_storage.week_shift() IS 'How many days weeks begin before Monday, 0 to 6.';
-
-COMMENT ON COLUMN gold.reporting.currency IS
-    'Currency into which gold converts amounts, by gold.currency_rates; NULL: none.';
 
 CREATE OR REPLACE FUNCTION gold_storage.waiting() RETURNS TABLE (model text, dates bigint)
 LANGUAGE sql STABLE

@@ -141,12 +141,9 @@ impl Shares {
         let until = if last {
             self.amount
         } else {
-            // SAFETY: takes a float8.
-            let weight = unsafe {
-                direct_function_call_as_datum(pg_sys::float8_numeric, &[Some(args::make_float(self.weight))])
-            };
-            let weighed = weight
-                .map_or(self.amount, |weight| numeric(pg_sys::numeric_mul, [weight, self.amount], true));
+            let weight = args::make_float(self.weight);
+            let weight = numeric(pg_sys::float8_numeric, [weight, weight], false);
+            let weighed = numeric(pg_sys::numeric_mul, [weight, self.amount], true);
             // Half a cent that a third of something lost to binary fractions is half a cent.
             let near = numeric(pg_sys::numeric_round, [weighed, Datum::from(self.decimals + 6)], true);
             numeric(pg_sys::numeric_round, [near, Datum::from(self.decimals)], true)
