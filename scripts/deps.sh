@@ -88,6 +88,7 @@ if [ -n "$want_kafka" ]; then
 fi
 if [ -n "$want_dbt" ]; then need python3-venv "runs dbt" find_python; fi
 if [ -n "$want_test" ]; then
+    need npm "fetches user agents and networks" command -v npm
     # Debian's runtime brings the compiler's module along; a java from elsewhere may not.
     if has_java; then need openjdk-17-jdk-headless "runs a Java source file" has_java_compiler; fi
     need openssl "makes certificates for tests" command -v openssl

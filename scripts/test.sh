@@ -23,6 +23,7 @@ stage_deps() {
     fi
     "$ROOT/scripts/kafka.sh" libs >/dev/null
     "$ROOT/scripts/bi-check.sh" libs >/dev/null
+    "$ROOT/scripts/enrich-data.sh" >/dev/null
     use_postgres
     "$ROOT/scripts/pgrx.sh" ensure
 }

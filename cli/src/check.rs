@@ -8,6 +8,7 @@ use super::kafka_options::{self, Options};
 use super::migrate::{self, Standing};
 use super::options;
 use tidemark_loader::config::Config;
+use tidemark_loader::enrich::Enrichment;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::kafka::Kafka;
 use tidemark_loader::kafka::bounded::Range;
@@ -144,6 +145,10 @@ async fn check_all(config: &Config, report: &mut Report) {
         Ok(format!("{lanes}, batches of up to {} records and {} KiB", l.rows, l.bytes >> 10))
     });
     report.ok("configuration", batch.unwrap_or_default());
+    match options::enrichment(config) {
+        Err(e) => report.error("enrichment", &e),
+        Ok(enrichment) => check_enrichment(&enrichment, config, report),
+    }
 
     let mut books = None;
     match &postgres {
@@ -204,6 +209,25 @@ async fn check_all(config: &Config, report: &mut Report) {
             check_positions(client, pipeline, &kafka, &topic, (id, logs), report).await;
         }
     }
+}
+
+/// Whether the files about user agents and networks can be used.
+fn check_enrichment(enrichment: &Enrichment, config: &Config, report: &mut Report) {
+    for problem in enrichment.take_problems() {
+        let (what, next) = problem.rsplit_once(": ").unwrap_or((&problem, "name another file"));
+        report.problem("enrichment", what, next);
+    }
+    let addresses = match config.get("enrich.addresses") {
+        Some("keep") => "addresses are kept",
+        _ => "addresses are cut",
+    };
+    let by = |what: &str, by: Option<&str>| match by {
+        Some(by) => format!("{what} by {by}"),
+        None => format!("nothing says what {what} are"),
+    };
+    let (agents, places) =
+        (by("user agents", enrichment.agents_by()), by("networks", enrichment.places_by()));
+    report.ok("enrichment", format!("{addresses}, {agents}, {places}"));
 }
 
 async fn check_postgres(
@@ -339,6 +363,8 @@ WITH needed (privilege, kind, name, columns) AS (VALUES
     ('UPDATE', 'columns', 'loader.mappings', 'name'),
     ('INSERT', 'table', 'loader.batch_ranges', NULL),
     ('SELECT', 'table', 'loader.suppression_keys', NULL), ('SELECT', 'table', 'loader.suppressed', NULL),
+    ('USAGE', 'schema', 'silver', NULL), ('SELECT', 'table', 'loader.own_networks', NULL),
+    ('INSERT', 'table', 'silver.user_agents', NULL), ('INSERT', 'table', 'silver.networks', NULL),
     ('SELECT', 'table', 'loader.dead_letters', NULL), ('INSERT', 'table', 'loader.dead_letters', NULL),
     ('UPDATE', 'columns', 'loader.dead_letters', 'batch_id, stage, reason, detail, sqlstate, attempts'),
     ('SELECT', 'table', 'loader.schema_history', NULL), ('USAGE', 'sequence', 'loader.batch_ids', NULL),

@@ -281,6 +281,7 @@ async fn replay(args: Replay) -> Result<()> {
     let client = connection::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
     target.check(&client, &config).await?;
+    options::prepare(&encoder, &client, &config).await?;
     let explain =
         |e: tokio_postgres::Error| connection::explain("cannot replay the dead letters", &config, &e);
     may_resolve(&client, &config).await?;

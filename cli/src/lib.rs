@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 pub mod dead_letters;
+pub mod enrich;
 pub mod events;
 pub mod inspect;
 mod letter_filter;
@@ -98,6 +99,8 @@ pub enum Command {
     Maintain(maintain::Args),
     /// Look at events that could not be loaded, try them again, export or discard them
     DeadLetters(dead_letters::Args),
+    /// Show what is known of user agents and networks, or look it up in new files
+    Enrich(enrich::Args),
     /// Hand out or erase everything that is known of a person
     Person(person::Args),
     /// Show the positions of pipelines, or move them
@@ -171,6 +174,7 @@ pub fn run(cli: Cli) -> Result<()> {
             Command::Resume(args) => pause::resume(args).await,
             Command::Maintain(args) => maintain::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Enrich(args) => enrich::run(args).await,
             Command::Person(args) => person::run(args).await,
             Command::Offsets(args) => offsets::run(args).await,
             Command::Replay(args) => replay::run(args).await,

@@ -1,10 +1,13 @@
 //! What follows from the configuration, for every command that loads events. What only Kafka needs is in
 //! `kafka_options`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_loader::batch::{BatchLimits, Encoder};
 use tidemark_loader::config::{Config, Source};
+use tidemark_loader::enrich::{Enrichment, Files};
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::envelope::Limits;
 use tidemark_loader::event::envelope::mapping::{
@@ -15,7 +18,9 @@ use tidemark_loader::event::suppression::Keys;
 use tidemark_loader::event::time;
 use tidemark_loader::operations::breaker;
 use tidemark_loader::postgres::connection;
+use tidemark_loader::postgres::dimensions;
 use tidemark_loader::postgres::target::{BRONZE, Target};
+use tokio_postgres::Client;
 
 /// The value of a key that must be one of the words of an option.
 pub(super) fn choice<T: clap::ValueEnum>(config: &Config, key: &str) -> Result<T> {
@@ -128,6 +133,40 @@ pub fn suppression(config: &Config) -> Result<Option<Keys>> {
     keys.map_err(|why| wrong(config, "erasure.key", why, "make one: openssl rand -hex 32"))
 }
 
+/// What becomes of addresses, and the files that say what user agents and networks are.
+pub fn enrichment(config: &Config) -> Result<Enrichment> {
+    let keep = config.get("enrich.addresses") == Some("keep");
+    let path = |key| config.get(key).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let files = Files {
+        user_agents: path("enrich.user_agent_file"),
+        bots: path("enrich.bot_file"),
+        places: config.list("enrich.place_files").iter().map(PathBuf::from).collect(),
+    };
+    #[cfg(not(feature = "enrich"))]
+    if files != Files::default() {
+        let why = "this build reads no files about user agents, bots and places";
+        return Err(wrong(
+            config,
+            "enrich",
+            why,
+            "build with the feature enrich, which is among the defaults",
+        ));
+    }
+    Ok(Enrichment::new(keep, &files))
+}
+
+/// What has to be known before the first event is read, and said about the files.
+pub async fn prepare(encoder: &Encoder, client: &Client, postgres: &connection::Config) -> Result<()> {
+    let Some(enrichment) = encoder.enrichment() else { return Ok(()) };
+    for problem in enrichment.take_problems() {
+        tracing::warn!("goes on without: {problem}");
+    }
+    let own = dimensions::own_networks(client).await;
+    let own = own.map_err(|e| connection::explain("cannot read the own networks", postgres, &e))?;
+    enrichment.own_networks_are(own);
+    Ok(())
+}
+
 /// What reads events.
 pub fn encoder(config: &Config) -> Result<Encoder> {
     let members = config.list("dedupe.fingerprint_exclude");
@@ -140,6 +179,7 @@ pub fn encoder(config: &Config) -> Result<Encoder> {
         .with_mapping(Noted::of(&mapping(config)?, &parts(config)?))
         .with_dedupe(choice(config, "dedupe.mode")?)
         .with_suppression(suppression(config)?)
+        .with_enrichment(Arc::new(enrichment(config)?))
         .with_fingerprint(mapping(config)?.fingerprint(members)))
 }
 

@@ -14,7 +14,7 @@ use super::events::Events;
 use super::kafka_options::{self, Brokers};
 use super::output::parse_moment;
 use super::{Database, load, migrate, options};
-use tidemark_loader::batch::Counts;
+use tidemark_loader::batch::{Counts, Encoder};
 use tidemark_loader::config::Config as Configuration;
 use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::event::dedupe::Dedupe;
@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let (config, kafka) = (options::postgres(&settings)?, kafka_options::kafka(&settings)?);
     let target = options::target(&settings)?;
-    options::encoder(&settings)?;
+    let encoder = options::encoder(&settings)?;
     let (ranges, cluster) = survey(&args, &kafka).await?;
     let client = connection::connect_once(&config).await?;
     migrate::expect_current(&client, &config).await?;
@@ -104,6 +104,7 @@ pub async fn run(args: Args) -> Result<()> {
         create(&client, &config, &target).await?;
     }
     target.check(&client, &config).await?;
+    options::prepare(&encoder, &client, &config).await?;
 
     let name = args.pipeline(&target);
     let explain =
@@ -149,7 +150,7 @@ pub async fn run(args: Args) -> Result<()> {
     let stop =
         super::run::watch_signals(settings.time("shutdown.timeout")?.unwrap_or(Duration::from_secs(25)))?;
     let sink = Sink::new(config, pipeline_id, owner, Patience::For(Duration::from_secs(60)), stop.clone());
-    let job = Job { args: &args, settings: &settings, kafka, target, topic_id, stretches, offsets };
+    let job = Job { args: &args, settings: &settings, kafka, target, topic_id, stretches, offsets, encoder };
     let (total, end) = job.run(sink, stop).await?;
     load::print_summary(&total, started.elapsed());
     if total.dead > 0 {
@@ -261,16 +262,16 @@ struct Job<'a> {
     topic_id: i32,
     stretches: Vec<Stretch>,
     offsets: i64,
+    encoder: Encoder,
 }
 
 impl Job<'_> {
     async fn run(self, sink: Sink, stop: watch::Receiver<bool>) -> Result<(Counts, Read)> {
         let args = self.args;
-        let encoder = options::encoder(self.settings)?;
         // Counts, and offsets passed.
         let done = Arc::new(Mutex::new((Counts::default(), 0i64)));
         let heard = done.clone();
-        let lane = lanes::start(sink.into_target(self.target), encoder, move |written, slots| {
+        let lane = lanes::start(sink.into_target(self.target), self.encoder, move |written, slots| {
             let mut done = heard.lock().unwrap_or_else(PoisonError::into_inner);
             done.0 += written.counts;
             done.1 += slots.iter().map(|s| s.to - s.from).sum::<i64>();

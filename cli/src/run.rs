@@ -102,6 +102,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
     }
     reading.target.check(&client, &postgres).await?;
+    options::prepare(&reading.encoder, &client, &postgres).await?;
     reading.dates.refresh(&client, &reading.target).await.map_err(explain)?;
     let owner = super::owner();
     let state = Shared::new(&name, &owner);

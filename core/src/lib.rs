@@ -9,6 +9,7 @@
 // Where a processor's own instructions are used, in `timeline::masks`, and nowhere else.
 #![deny(unsafe_code)]
 
+pub mod address;
 pub mod attribution;
 pub mod channel;
 pub mod codec;

@@ -1,9 +1,10 @@
-//! Members of JSON objects as text: what the warehouse reads most events by. Which members those are, and what they
-//! mean, is in `sql/silver/`.
+//! Members of JSON objects as text, and the addresses that such texts are: what the warehouse reads most events by. Which
+//! members those are, and what they mean, is in `sql/silver/`.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 
 use pgrx::pg_sys::{self, Datum, JsonbValue, jbvType};
+use tidemark_core::address;
 
 use crate::support::{args, pg_function};
 
@@ -45,5 +46,15 @@ pg_function! {
             jbvType::jbvBool => text(if value.boolean { b"true" } else { b"false" }),
             _ => None,
         }
+    }
+}
+
+pg_function! {
+    /// `ip_address(address text) -> inet`, strict.
+    fn tidemark_ip_address(fcinfo) {
+        let text = std::str::from_utf8(args::bytes(fcinfo, 0)?).ok()?;
+        let address = CString::new(address::first(text)?.to_string()).ok()?;
+        let (input, text) = (pg_sys::Oid::from(pg_sys::F_INET_IN), address.as_ptr().cast_mut());
+        Some(pg_sys::OidInputFunctionCall(input, text, pg_sys::InvalidOid, -1))
     }
 }

@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS gold_storage.session_facts (
     device text,
     country text,
     engaged_seconds integer,
+    user_agent_id uuid,
+    ip_prefix text,
     PRIMARY KEY (event_date, session_id)
 ) WITH (fillfactor = 70);  -- today's rows are written again and again: beside themselves
 CREATE INDEX IF NOT EXISTS session_facts_person ON gold_storage.session_facts (person, started_at);
@@ -64,11 +66,12 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
         SELECT e.known_person AS person, e.event_date, e.event_time, e.event_type, e.page_path,
                e.page_path IS NOT NULL OR e.page_url IS NOT NULL AS has_page,
                e.utm_source, e.utm_medium, e.utm_campaign,
-               e.referrer_host, e.click_id, e.platform, e.device, e.country{{event id}}
+               e.referrer_host, e.click_id, e.platform, e.device, COALESCE(e.country, e.ip_country) AS country,
+               e.user_agent_id, e.ip_prefix{{event id}}
           FROM silver.events AS e
          WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' - interval '30 minutes'
            AND e.event_time < ($2 + 2)::timestamp AT TIME ZONE 'UTC'
-           AND e.known_person IS NOT NULL
+           AND e.known_person IS NOT NULL AND e.excluded_as IS NULL
     ), events AS (
         -- And of the days after only persons matter who were there in the last 30 minutes: the others need not be
         -- sorted.
@@ -101,6 +104,8 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
                tidemark.first(s.platform, s.event_time) AS platform,
                tidemark.first(s.device, s.event_time) AS device,
                tidemark.first(s.country, s.event_time) AS country,
+               tidemark.first(s.user_agent_id, s.event_time) AS user_agent_id,
+               tidemark.first(s.ip_prefix, s.event_time) AS ip_prefix,
                {{engaged}} AS engaged_seconds
           FROM events AS s
          WHERE s.started_at >= $1::timestamp AT TIME ZONE 'UTC' AND s.started_at < $2::timestamp AT TIME ZONE 'UTC'
@@ -128,7 +133,9 @@ SELECT tidemark.create_model('gold_storage.session_facts', ARRAY['silver.events'
            s.platform,
            s.device,
            s.country,
-           s.engaged_seconds
+           s.engaged_seconds,
+           s.user_agent_id,
+           s.ip_prefix
       FROM sessions AS s
 $query$, key => ARRAY['event_date', 'session_id']::name[], lookback_days => 1, lookahead_days => 2, live => true,
     scope => 'person', scope_source => 'known_person'{{since}});
@@ -140,8 +147,10 @@ SELECT {{f.event_date|f.report_date}} AS event_date, f.session_id, f.person,
        f.started_at, f.ended_at, f.duration_seconds, f.events, f.page_views, f.purchases, f.bounced, f.entry_page,
        f.exit_page,
        f.channel, f.utm_source, f.utm_medium, f.utm_campaign, f.referrer_host, f.platform, f.device, f.country,
-       f.engaged_seconds
-  FROM gold_storage.session_facts AS f;
+       f.engaged_seconds, a.browser, a.os, n.region
+  FROM gold_storage.session_facts AS f
+  LEFT JOIN silver.user_agents AS a ON a.user_agent_id = f.user_agent_id
+  LEFT JOIN silver.networks AS n ON n.ip_prefix = f.ip_prefix;
 
 -- Up to the first date that waits for a refresh the stored rows say how many sessions a person had; from there on rows
 -- are numbered as they come out of the live view. Numbers are put together outside the UNION ALL, which computes all
@@ -162,14 +171,16 @@ SELECT {{u.event_date|u.report_date}} AS event_date, u.session_id, u.person,
        u.started_at, u.ended_at, u.duration_seconds, u.events, u.page_views, u.purchases, u.bounced, u.entry_page,
        u.exit_page,
        u.channel, u.utm_source, u.utm_medium, u.utm_campaign, u.referrer_host, u.platform, u.device, u.country,
-       u.engaged_seconds
+       u.engaged_seconds, a.browser, a.os, n.region
   FROM (SELECT f.*, NULL::bigint AS number
           FROM gold_storage.session_facts AS f
          WHERE f.event_date < (SELECT c.since FROM changed AS c)
         UNION ALL
         SELECT l.*, row_number() OVER (PARTITION BY l.person ORDER BY l.started_at) AS number
           FROM gold_storage.session_facts_live AS l
-         WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u;
+         WHERE l.event_date >= (SELECT c.since FROM changed AS c)) AS u
+  LEFT JOIN silver.user_agents AS a ON a.user_agent_id = u.user_agent_id
+  LEFT JOIN silver.networks AS n ON n.ip_prefix = u.ip_prefix;
 $zoned$;
     part record;
 BEGIN
@@ -267,7 +278,13 @@ BEGIN
             ('referrer_host', 'Host of the other site that referred it; NULL without one.'),
             ('platform', 'First platform known in the session; NULL without any.'),
             ('device', 'First kind of device known in the session; NULL without any.'),
-            ('country', 'First country known in the session, in general an ISO 3166 code; NULL without any.'),
+            ('country', 'First country known in the session, as its events say or by silver.networks, in general an '
+                        'ISO 3166 code; NULL without any.'),
+            ('user_agent_id', 'First user agent known in the session: key of silver.user_agents; NULL without any.'),
+            ('ip_prefix', 'First network known in the session: key of silver.networks; NULL without any.'),
+            ('browser', 'Its browser, by silver.user_agents; NULL when nobody knows.'),
+            ('os', 'Its operating system, by silver.user_agents; NULL when nobody knows.'),
+            ('region', 'The part of the country where it was, by silver.networks; NULL when nobody knows.'),
             ('engaged_seconds', 'For how long its pages were looked at, by heartbeats (gold.set_sessions): of each '
                                 'page 5 s and a heartbeat for each further span of one in which it was seen or beat. '
                                 'NULL unless heartbeats are set.')

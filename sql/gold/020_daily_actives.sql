@@ -24,7 +24,8 @@ COMMENT ON TABLE gold_storage.person_activity IS
 COMMENT ON COLUMN gold_storage.person_activity.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold_storage.person_activity.person IS 'Who it is known to be: silver.events.known_person.';
 COMMENT ON COLUMN gold_storage.person_activity.platform IS 'Platform; unknown where events name none.';
-COMMENT ON COLUMN gold_storage.person_activity.country IS 'Country; unknown where events name none.';
+COMMENT ON COLUMN gold_storage.person_activity.country IS
+    'Country, as events say or by their network; unknown where nobody knows.';
 COMMENT ON COLUMN gold_storage.person_activity.events IS 'Number of events.';
 COMMENT ON COLUMN gold_storage.person_activity.received_after_day IS
     'Events received on a later date than they happened on.';
@@ -37,7 +38,7 @@ SELECT gold_storage.in_zone('person_activity', $zoned$
 SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.events']::regclass[], $query$
     SELECT {{date of e}} AS event_date, e.known_person AS person,
            COALESCE(e.platform, 'unknown') AS platform,
-           COALESCE(e.country, 'unknown') AS country,
+           COALESCE(e.country, e.ip_country, 'unknown') AS country,
            count(*) AS events,
            count(*) FILTER (WHERE (e.received_at AT TIME ZONE {{zone}})::date > {{date of e}}) AS received_after_day,
            count(*) FILTER (WHERE silver.is_page_view(e.event_type)) AS page_views,
@@ -46,8 +47,9 @@ SELECT tidemark.create_model('gold_storage.person_activity', ARRAY['silver.event
            max(e.loaded_at) AS last_loaded_at
       FROM silver.events AS e
      WHERE e.event_time >= {{start of $1}} AND e.event_time < {{start of $2}}
-       AND e.known_person IS NOT NULL
-     GROUP BY {{date of e}}, e.known_person, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown')
+       AND e.known_person IS NOT NULL AND e.excluded_as IS NULL
+     GROUP BY {{date of e}}, e.known_person, COALESCE(e.platform, 'unknown'),
+              COALESCE(e.country, e.ip_country, 'unknown')
 $query$, key => ARRAY['event_date', 'person', 'platform', 'country']::name[], lookback_days => {{before}},
     lookahead_days => {{after}}, live => true, scope => 'person', scope_source => 'known_person');
 $zoned$);
@@ -73,7 +75,8 @@ COMMENT ON COLUMN gold_storage.daily_activity.event_date IS 'Date in the time zo
 COMMENT ON COLUMN gold_storage.daily_activity.grain IS
     'total: the whole date; platform_country: one platform and country of it.';
 COMMENT ON COLUMN gold_storage.daily_activity.platform IS 'Platform; unknown where events name none, empty in totals.';
-COMMENT ON COLUMN gold_storage.daily_activity.country IS 'Country; unknown where events name none, empty in totals.';
+COMMENT ON COLUMN gold_storage.daily_activity.country IS
+    'Country, as events say or by their network; unknown where nobody knows, empty in totals.';
 COMMENT ON COLUMN gold_storage.daily_activity.events IS 'Number of events.';
 COMMENT ON COLUMN gold_storage.daily_activity.received_after_day IS
     'Events received after the date was over: on a later date than they happened on. '
@@ -110,7 +113,8 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
               FROM gold_storage.person_activity AS p
              WHERE p.event_date >= $1 AND p.event_date < $2
             UNION ALL
-            SELECT {{date of e}}, NULL, COALESCE(e.platform, 'unknown'), COALESCE(e.country, 'unknown'), 1,
+            SELECT {{date of e}}, NULL, COALESCE(e.platform, 'unknown'),
+                   COALESCE(e.country, e.ip_country, 'unknown'), 1,
                    ((e.received_at AT TIME ZONE {{zone}})::date > {{date of e}})::integer,
                    silver.is_page_view(e.event_type)::integer,
                    silver.is_purchase(e.event_type)::integer,
@@ -118,7 +122,7 @@ SELECT tidemark.create_model('gold_storage.daily_activity',
               FROM silver.events AS e
              WHERE e.event_time >= {{start of $1}}
                AND e.event_time < {{start of $2}}
-               AND e.known_person IS NULL) AS a
+               AND e.known_person IS NULL AND e.excluded_as IS NULL) AS a
      GROUP BY GROUPING SETS ((a.event_date), (a.event_date, a.platform, a.country))
 $query$, key => ARRAY['event_date', 'grain', 'platform', 'country']::name[], lookback_days => {{before}},
     lookahead_days => {{after}}, live => true);
@@ -156,7 +160,7 @@ COMMENT ON VIEW gold.daily_actives_by_platform_country IS
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.platform IS 'Platform; unknown where events name none.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.country IS
-    'ISO 3166 country code; unknown where events name none.';
+    'ISO 3166 country code, as events say or by their network; unknown where nobody knows.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.events IS 'Number of events.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons IS 'Distinct persons, exact.';
 COMMENT ON COLUMN gold.daily_actives_by_platform_country.active_persons_estimate IS

@@ -46,7 +46,7 @@ SELECT tidemark.create_model('gold_storage.funnel_chains', ARRAY['silver.events'
                       FROM generate_series($1::timestamp, ($2 - 1)::timestamp, interval '1 day') AS day OFFSET 0) AS d
               JOIN silver.events AS e
                 ON e.event_time >= d.starts_at AND e.event_time < d.ends_at + interval '24 hours'
-             WHERE e.known_person IS NOT NULL
+             WHERE e.known_person IS NOT NULL AND e.excluded_as IS NULL
                AND e.event_time >= {{start of $1}}
                AND e.event_time < {{start of $2}} + interval '24 hours'
              GROUP BY d.event_date, e.known_person) AS p

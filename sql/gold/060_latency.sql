@@ -25,7 +25,7 @@ SELECT tidemark.create_model('gold_storage.load_times', ARRAY['silver.events']::
            tidemark.ddsketch_agg(e.load_ms::double precision) AS sketch
       FROM silver.events AS e
      WHERE e.event_time >= $1::timestamp AT TIME ZONE 'UTC' AND e.event_time < $2::timestamp AT TIME ZONE 'UTC'
-       AND e.load_ms IS NOT NULL
+       AND e.load_ms IS NOT NULL AND e.excluded_as IS NULL
      GROUP BY e.event_date, (e.event_time AT TIME ZONE {{zone}})::date, COALESCE(e.platform, 'unknown')
 $query$, key => ARRAY['event_date', 'report_date', 'platform']::name[], live => true);
 

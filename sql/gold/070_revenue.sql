@@ -26,10 +26,12 @@ SELECT d.event_date, d.currency, sum(d.purchases)::bigint AS purchases, sum(d.it
                sum(p.items) AS items, sum(p.revenue) AS revenue, count(p.revenue) AS priced,
                gold.converted(sum(p.revenue), COALESCE(p.currency, 'unknown'), p.event_date) AS converted
           FROM silver.purchases AS p
+         WHERE p.excluded_as IS NULL
          GROUP BY {{date of p}}, p.event_date, COALESCE(p.currency, 'unknown')) AS d
  GROUP BY d.event_date, d.currency;
 $zoned$);
-COMMENT ON VIEW gold.revenue_daily IS 'Purchases and revenue by date and currency, as of the last refresh.';
+COMMENT ON VIEW gold.revenue_daily IS
+    'Purchases and revenue by date and currency, without those of bots and own traffic, as of the last refresh.';
 COMMENT ON COLUMN gold.revenue_daily.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.revenue_daily.currency IS 'ISO 4217 code of the currency; unknown where events name none.';
 COMMENT ON COLUMN gold.revenue_daily.purchases IS 'Number of purchases.';

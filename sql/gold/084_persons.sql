@@ -13,7 +13,8 @@ COMMENT ON COLUMN gold.persons.company IS
 CREATE OR REPLACE VIEW gold.sessions_star AS
 SELECT s.event_date, s.session_id, s.person, s.session_number, s.started_at, s.ended_at, s.duration_seconds, s.events,
        s.page_views, s.purchases, s.bounced, s.entry_page, s.exit_page, s.channel, s.utm_source, s.utm_medium,
-       s.utm_campaign, s.referrer_host, s.platform, s.device, s.country, s.engaged_seconds, p.plan, p.company
+       s.utm_campaign, s.referrer_host, s.platform, s.device, s.country, s.engaged_seconds, s.browser, s.os, s.region,
+       p.plan, p.company
   FROM gold.sessions AS s
   LEFT JOIN gold.persons AS p ON p.person = s.person AND p.valid_from <= s.started_at AND s.started_at < p.valid_to;
 COMMENT ON VIEW gold.sessions_star IS
@@ -26,10 +27,12 @@ SELECT {{date of b}} AS event_date, b.event_id, b.event_time, b.known_person AS 
        b.items, b.platform, b.country, p.plan, p.company
   FROM silver.purchases AS b
   LEFT JOIN gold.persons AS p
-    ON p.person = b.known_person AND p.valid_from <= b.event_time AND b.event_time < p.valid_to;
+    ON p.person = b.known_person AND p.valid_from <= b.event_time AND b.event_time < p.valid_to
+ WHERE b.excluded_as IS NULL;
 $zoned$);
 COMMENT ON VIEW gold.purchases_star IS
-    'Purchases by the person known now, with what gold.persons says of that person at the time. '
+    'Purchases by the person known now, without those of bots and own traffic, with what gold.persons says of that '
+    'person at the time. '
     'As of the last refresh. Filter on event_date.';
 COMMENT ON COLUMN gold.purchases_star.event_date IS 'Date in the time zone of gold.reporting.';
 COMMENT ON COLUMN gold.purchases_star.revenue_converted IS

@@ -27,6 +27,7 @@ BEGIN
                COALESCE(p.revenue, 0) AS revenue
           FROM silver.purchases AS p
          WHERE p.event_time >= gold.date_start(from_date) AND p.event_time < gold.date_start(to_date)
+           AND p.excluded_as IS NULL
     ), happened AS (
         SELECT b.person, b.currency, b.event_time, NULL AS touch, b.revenue FROM bought AS b
         UNION ALL

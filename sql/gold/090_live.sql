@@ -15,6 +15,7 @@ BEGIN
     FOR pair IN SELECT v.view_name, v.model FROM (VALUES
             ('gold.daily_actives', 'gold_storage.daily_activity'),
             ('gold.daily_actives_by_platform_country', 'gold_storage.daily_activity'),
+            ('gold.excluded_daily', 'gold_storage.excluded_days'),
             ('gold.funnel_daily', 'gold_storage.funnel_facts'),
             ('gold.latency_daily', 'gold_storage.load_times'),
             ('gold.latency_daily_by_platform', 'gold_storage.load_times'),

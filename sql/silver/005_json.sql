@@ -214,7 +214,8 @@ RETURN CASE
         'campaign', pg_catalog.jsonb_build_object('source', payload -> 'mkt_source', 'medium', payload -> 'mkt_medium',
             'name', payload -> 'mkt_campaign', 'term', payload -> 'mkt_term', 'content', payload -> 'mkt_content'),
         'device', pg_catalog.jsonb_build_object('type', payload -> 'dvce_type', 'os', payload -> 'os_name'),
-        'platform', payload -> 'platform', 'country', payload -> 'geo_country', 'locale', payload -> 'br_lang')
+        'platform', payload -> 'platform', 'country', payload -> 'geo_country', 'locale', payload -> 'br_lang',
+        'userAgent', payload -> 'useragent', 'ip', payload -> 'user_ipaddress')
     -- Umami
     WHEN payload ?& ARRAY['url_path', 'website_id'] THEN pg_catalog.jsonb_build_object(
         'page', pg_catalog.jsonb_build_object('path', payload -> 'url_path', 'title', payload -> 'page_title',
@@ -239,7 +240,9 @@ RETURN CASE
             'os', payload #> '{properties,$os}'),
         'platform', COALESCE(payload #> '{properties,$lib}', payload #> '{properties,mp_lib}'),
         'country', COALESCE(payload #> '{properties,$geoip_country_code}', payload #> '{properties,mp_country_code}'),
-        'locale', payload #> '{properties,$browser_language}')
+        'locale', payload #> '{properties,$browser_language}',
+        'userAgent', COALESCE(payload #> '{properties,$raw_user_agent}', payload #> '{properties,$user_agent}'),
+        'ip', COALESCE(payload #> '{properties,$ip}', payload #> '{properties,ip}', payload -> 'ip'))
     -- Amplitude, whose libraries write EMPTY where there is nothing. What it says of the user is of another time.
     WHEN payload ?& ARRAY['event_properties', 'device_id'] THEN (
         SELECT pg_catalog.jsonb_build_object(
@@ -252,7 +255,7 @@ RETURN CASE
                 'term', NULLIF(p.said ->> 'utm_term', 'EMPTY'), 'content', NULLIF(p.said ->> 'utm_content', 'EMPTY')),
             'device', pg_catalog.jsonb_build_object('type', payload -> 'device_type', 'os', payload -> 'os_name'),
             'platform', pg_catalog.lower(payload ->> 'platform'), 'country', payload -> 'country',
-            'locale', payload -> 'language')
+            'locale', payload -> 'language', 'userAgent', payload -> 'user_agent', 'ip', payload -> 'ip_address')
           FROM (SELECT payload -> 'event_properties' AS said) AS p)
     -- Google Analytics 4 in BigQuery. Its traffic_source is where the user came from first, not this visit.
     WHEN pg_catalog.jsonb_typeof(payload -> 'event_params') = 'array' THEN (
@@ -284,7 +287,8 @@ RETURN CASE
             'name', COALESCE(NULLIF(payload #>> '{visit,campaignName}', ''), payload #>> '{visit,referrerName}')) END,
         'device', pg_catalog.jsonb_build_object('type', payload #> '{visit,deviceType}',
             'os', COALESCE(payload #> '{visit,operatingSystemName}', payload #> '{visit,operatingSystem}')),
-        'country', pg_catalog.upper(payload #>> '{visit,countryCode}'), 'locale', payload #> '{visit,languageCode}')
+        'country', pg_catalog.upper(payload #>> '{visit,countryCode}'), 'locale', payload #> '{visit,languageCode}',
+        'ip', payload #> '{visit,visitIp}')
     -- Tables of Segment and RudderStack in a warehouse
     WHEN payload ?| ARRAY['context_page_url', 'context_library_name', 'context_ip'] THEN
         pg_catalog.jsonb_build_object(
@@ -297,14 +301,17 @@ RETURN CASE
             'term', payload -> 'context_campaign_term', 'content', payload -> 'context_campaign_content'),
         'device', pg_catalog.jsonb_build_object('type', payload -> 'context_device_type',
             'os', payload -> 'context_os_name'),
-        'country', payload -> 'context_location_country', 'locale', payload -> 'context_locale')
+        'country', payload -> 'context_location_country', 'locale', payload -> 'context_locale',
+        'userAgent', payload -> 'context_user_agent', 'ip', payload -> 'context_ip')
     -- A web server's log, which does not say its host.
     WHEN payload ?& ARRAY['remote_addr', 'status'] THEN pg_catalog.jsonb_build_object(
         'page', pg_catalog.jsonb_build_object('path', pg_catalog.split_part(payload ->> 'path', '?', 1),
-            'url', payload -> 'path', 'referrer', payload -> 'referrer'))
+            'url', payload -> 'path', 'referrer', payload -> 'referrer'),
+        'userAgent', payload -> 'user_agent', 'ip', payload -> 'remote_addr')
 END;
 COMMENT ON FUNCTION silver.context_of(jsonb) IS
-    'Page, campaign, device, platform, country and locale of an event without a context, as Segment has them there: '
+    'Page, campaign, device, platform, country, locale, userAgent and ip of an event without a context, as Segment has '
+    'them there: '
     'of Snowplow, Umami, PostHog, Mixpanel, Amplitude, Google Analytics 4, Matomo, tables of Segment and web servers. '
     'NULL for any other event.';
 

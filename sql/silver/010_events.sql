@@ -34,10 +34,16 @@ CREATE TABLE IF NOT EXISTS silver.events (
 ) PARTITION BY RANGE (event_time);
 ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS properties jsonb;
 ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS known_person text;
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS user_agent_id uuid;
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS ip_prefix text;
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS ip_country text;
+ALTER TABLE silver.events ADD COLUMN IF NOT EXISTS excluded_as text;
 -- Rows of a person in order: sessions, funnels and look-ups of one person read along it. By the person as sent, events
 -- are found that come to be known as another one's.
 CREATE INDEX IF NOT EXISTS events_known_person ON silver.events (known_person, event_time);
 CREATE INDEX IF NOT EXISTS events_person ON silver.events (person, event_time);
+-- They are few, and gold asks which they are.
+CREATE INDEX IF NOT EXISTS events_excluded ON silver.events (event_date, event_id) WHERE excluded_as IS NOT NULL;
 SELECT tidemark.manage_partitions(parent => 'silver.events'::regclass, premake_days => 4,
     partition_schema => 'silver_partitions', partition_unique => ARRAY['event_id']);
 
@@ -87,6 +93,8 @@ COMMENT ON COLUMN silver.events.device IS
 COMMENT ON COLUMN silver.events.os IS 'Operating system; NULL when the event does not say.';
 COMMENT ON COLUMN silver.events.country IS
     'Country as the event says, in general an ISO 3166 code; NULL when it does not.';
+COMMENT ON COLUMN silver.events.ip_country IS
+    'Country of its network by silver.networks, an ISO 3166 code; NULL when nobody knows.';
 COMMENT ON COLUMN silver.events.locale IS
     'Language and region of the client, for example en-GB; NULL when the event does not say.';
 COMMENT ON COLUMN silver.events.load_ms IS
@@ -96,6 +104,13 @@ COMMENT ON COLUMN silver.events.received_at IS
     'When the broker got it; received_at - event_time is its lateness. '
     'The event time itself where nobody knows the receipt.';
 COMMENT ON COLUMN silver.events.loaded_at IS 'Start of the transaction that committed it to Postgres.';
+COMMENT ON COLUMN silver.events.user_agent_id IS
+    'Its user agent: key of silver.user_agents; NULL when the event names none.';
+COMMENT ON COLUMN silver.events.ip_prefix IS
+    'The network of its IP address: key of silver.networks; NULL when the event has none.';
+COMMENT ON COLUMN silver.events.excluded_as IS
+    'Why gold does not count it: own network or test host (silver.set_own_traffic), or bot (silver.user_agents); '
+    'NULL for what gold counts.';
 COMMENT ON COLUMN silver.events.properties IS
     'What the event says of itself beyond these columns, as far as silver.show_properties shows it; '
     'NULL unless it does.';
@@ -178,8 +193,15 @@ BEGIN
            CASE WHEN e.load BETWEEN 0 AND 3600000 THEN round(e.load)::integer END AS load_ms,
            e.received_at,
            e.loaded_at,
-           {{properties}} AS properties
+           {{properties}} AS properties,
+           e.user_agent_id,
+           e.ip_prefix,
+           silver.network_country(e.ip_prefix) AS ip_country,
+           -- Bots come last: that one is a bot may turn out later, and must not hide another reason.
+           COALESCE(silver.own_traffic(e.ip, e.page_url),
+                    CASE WHEN silver.is_bot(e.user_agent_id) THEN 'bot' END) AS excluded_as
       FROM (SELECT d.*, silver.person_key(d.user_id, d.anonymous_id) AS person,
+                   silver.user_agent_id(d.user_agent) AS user_agent_id, silver.ip_prefix(d.ip) AS ip_prefix,
                    -- Few addresses have parameters: the others are not searched for one after the other.
                    CASE WHEN d.page_url LIKE '%=%' THEN d.page_url END AS tagged_url
               FROM (SELECT c.*,
@@ -192,6 +214,8 @@ BEGIN
                                     silver.json_text(c.properties, 'title')) AS page_title,
                            COALESCE(silver.json_text(c.page, 'referrer'),
                                     silver.json_text(c.properties, 'referrer')) AS referrer,
+                           silver.user_agent_of(c.context) AS user_agent,
+                           silver.ip_of(c.payload, c.context) AS ip,
                            COALESCE(silver.json_numeric(c.properties #> '{performance,load_ms}'),
                                     silver.json_numeric(c.properties -> 'load_ms')) AS load
                       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.received_at,

@@ -18,7 +18,7 @@ DECLARE
                               "double": "double precision", "boolean": "boolean", "date": "date",
                               "timestamptz": "timestamptz", "items": "bigint", "unset": "text"}';
     taken constant text[] := ARRAY['event_id', 'event_time', 'event_date', 'event_type', 'person', 'known_person',
-                                   'user_id', 'anonymous_id', 'platform', 'country'];
+                                   'user_id', 'anonymous_id', 'platform', 'country', 'excluded_as'];
     is_new boolean;
     entry record;
     kind text;
@@ -52,7 +52,7 @@ BEGIN
         EXECUTE format('CREATE TABLE %s (event_id uuid NOT NULL, event_time timestamptz NOT NULL,
                             event_date date NOT NULL, event_type text NOT NULL,
                             person text, known_person text, user_id text, anonymous_id text,
-                            platform text, country text)%s',
+                            platform text, country text, excluded_as text)%s',
             target_table, CASE WHEN partitioned THEN ' PARTITION BY RANGE (event_time)' ELSE '' END);
         EXECUTE format('CREATE INDEX ON %s (person, event_time)', target_table);
         EXECUTE format('CREATE INDEX ON %s (known_person, event_time)', target_table);
@@ -152,7 +152,8 @@ BEGIN
         'Known user; NULL before login.',
         'Device or browser identity; NULL when the event has none.',
         'Where it ran, for example web, ios or android; NULL when the event does not say.',
-        'Country as the event says, in general an ISO 3166 code; NULL when it does not.'];
+        'Country as the event says, in general an ISO 3166 code; NULL when it does not.',
+        'Why gold does not count it, as in silver.events; NULL for what gold counts.'];
     FOR entry IN SELECT d.column_name, d.meaning FROM unnest(described, meanings) AS d(column_name, meaning) LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, entry.column_name, entry.meaning);
     END LOOP;
@@ -164,7 +165,14 @@ BEGIN
            e.user_id, e.anonymous_id,
            silver.json_text(e.context, 'platform') AS platform,
            COALESCE(silver.json_text(e.context, 'country'),
-                    silver.json_text(e.context #> '{location,country}')) AS country%s
+                    silver.json_text(e.context #> '{location,country}')) AS country,
+           -- As silver.events has it.
+           COALESCE(silver.own_traffic(silver.ip_of(e.payload, e.context),
+                                       COALESCE(silver.json_text(e.context -> 'page', 'url'),
+                                                CASE WHEN silver.is_page_view(silver.event_name(e.event_type))
+                                                     THEN silver.json_text(e.payload -> 'properties', 'url') END)),
+                    CASE WHEN silver.is_bot(silver.user_agent_id(silver.user_agent_of(e.context))) THEN 'bot' END
+           ) AS excluded_as%s
       FROM (SELECT b.event_id, b.event_time, b.event_type, b.user_id, b.anonymous_id, b.payload,
                    silver.person_key(b.user_id, b.anonymous_id) AS person,
                    COALESCE(b.payload -> 'context', silver.context_of(b.payload)) AS context,

@@ -6,7 +6,8 @@ CREATE OR REPLACE VIEW silver.events_known AS
 SELECT e.event_id, e.event_time, e.event_date, e.event_type, e.known_person AS person, e.person AS person_as_sent,
        e.user_id, e.anonymous_id, e.page_path, e.page_url, e.page_title, e.referrer, e.referrer_host, e.utm_source,
        e.utm_medium, e.utm_campaign, e.utm_term, e.utm_content, e.click_id, e.platform, e.device, e.os, e.country,
-       e.locale, e.load_ms, e.received_at, e.loaded_at, e.properties
+       e.locale, e.load_ms, e.received_at, e.loaded_at, e.properties, e.user_agent_id, e.ip_prefix, e.ip_country,
+       e.excluded_as
   FROM silver.events AS e;
 COMMENT ON VIEW silver.events_known IS
     'Every event once, as silver.events has it, but by the person who it is known to be now: anonymous events '

@@ -173,6 +173,7 @@ impl Load {
             }
         }
         self.target.check(&client, config).await?;
+        options::prepare(&self.encoder, &client, config).await?;
         let topic_id = position::topic_id(&client, &topic).await.map_err(explain)?;
         let first = position::Position::default();
         let (mut claim, _) =

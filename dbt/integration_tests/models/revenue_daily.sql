@@ -15,7 +15,8 @@ with days as (
            sum(p.revenue) as revenue,
            round(avg(p.revenue), 2) as average_revenue
       from {{ source('tidemark_silver', 'purchases') }} as p
-     where {{ tidemark.reads(changed, 'p.event_time') }}
+     where p.excluded_as is null
+       and {{ tidemark.reads(changed, 'p.event_time') }}
      group by p.event_date, coalesce(p.currency, 'unknown')
 )
 {{ tidemark.replace_dates(changed, 'days') }}

@@ -18,7 +18,8 @@ with days as (
            max(e.event_time) as last_event_at,
            max(e.loaded_at) as last_loaded_at
       from {{ source('tidemark_silver', 'events_known') }} as e
-     where {{ tidemark.reads(changed, 'e.event_time') }}
+     where e.excluded_as is null
+       and {{ tidemark.reads(changed, 'e.event_time') }}
      group by e.event_date
 )
 {{ tidemark.replace_dates(changed, 'days') }}

@@ -14,7 +14,7 @@
 with days as (
     select e.event_date, e.person, count(*) as events
       from {{ source('tidemark_silver', 'events_known') }} as e
-     where e.person is not null
+     where e.person is not null and e.excluded_as is null
        and {{ tidemark.reads(changed, 'e.event_time') }}
      group by e.event_date, e.person
 )

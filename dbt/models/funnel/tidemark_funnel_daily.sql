@@ -19,7 +19,7 @@ with chains as (
     select d.event_date, {{ tidemark.funnel('1 day', 'e.event_time', steps.values() | list) }} as chain
       from {{ source('tidemark_silver', 'events_known') }} as e
      cross join lateral (values (e.event_date), (e.event_date - 1)) as d(event_date)
-     where e.person is not null
+     where e.person is not null and e.excluded_as is null
        and {{ tidemark.reads(changed, 'e.event_time') }}
      group by d.event_date, e.person
 ), days as (

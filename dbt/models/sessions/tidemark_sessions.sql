@@ -17,7 +17,7 @@
 with events as (
     select e.*, {{ tidemark.session_start('e.person', 'e.event_time') }} as started_at
       from {{ source('tidemark_silver', 'events_known') }} as e
-     where e.person is not null
+     where e.person is not null and e.excluded_as is null
        and {{ tidemark.reads(changed, 'e.event_time') }}
 ), grouped as (
     select e.person,
@@ -37,7 +37,7 @@ with events as (
            ) }} as touch,
            {{ tidemark.first_touch('e.platform', 'e.event_time') }} as platform,
            {{ tidemark.first_touch('e.device', 'e.event_time') }} as device,
-           {{ tidemark.first_touch('e.country', 'e.event_time') }} as country
+           {{ tidemark.first_touch('coalesce(e.country, e.ip_country)', 'e.event_time') }} as country
       from events as e
      where {{ tidemark.replaces(changed, 'e.started_at') }}
      group by e.person, e.started_at

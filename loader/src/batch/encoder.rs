@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::repeats::Repeat;
 use super::{Batch, Dead, MAX_DATES, RawBatch, RecordKind, Row, Slot};
 use crate::batch::copy;
+use crate::enrich::{Enrichment, Noted as Named, Strangers};
 use crate::event::dead_letter::{Reason, Rejection};
 use crate::event::dedupe::Dedupe;
 use crate::event::envelope::mapping::{Format, Noted};
@@ -31,6 +32,7 @@ pub struct Encoder {
     fingerprint: Fingerprint,
     floor: Option<Arc<AtomicI64>>,
     suppression: Option<Arc<Keys>>,
+    enrichment: Option<Arc<Enrichment>>,
 }
 
 /// What a batch has had so far.
@@ -39,6 +41,8 @@ struct Seen {
     /// Record and hash of the first with an id, on a date if it is one event there only.
     ids: HashMap<(Uuid, i32), (usize, i64)>,
     dates: HashSet<i32>,
+    /// User agents and networks.
+    named: Named,
 }
 
 impl Encoder {
@@ -52,7 +56,19 @@ impl Encoder {
             fingerprint: Fingerprint::default(),
             floor: None,
             suppression: None,
+            enrichment: None,
         }
+    }
+
+    /// Makes it cut addresses and note user agents and networks.
+    pub fn with_enrichment(mut self, enrichment: Arc<Enrichment>) -> Self {
+        self.enrichment = Some(enrichment);
+        self
+    }
+
+    /// What [`Encoder::with_enrichment`] was given.
+    pub fn enrichment(&self) -> Option<&Arc<Enrichment>> {
+        self.enrichment.as_ref()
     }
 
     /// Makes it hash ids under these keys, so that those of who was erased can be found.
@@ -94,6 +110,11 @@ impl Encoder {
     /// Parses, judges and encodes each record, until there are too many dates.
     pub fn encode(&mut self, mut raw: RawBatch) -> Batch {
         (raw.format, raw.mapping) = (self.format.clone(), self.mapping.clone());
+        let mut seen = Seen { ids: HashMap::with_capacity(raw.records.len()), ..Seen::default() };
+        // Before anything is made of it or compared: nobody is to find a whole address again.
+        if let Some(enrichment) = &self.enrichment {
+            raw.for_each_value(|value| enrichment.look_at(value, &mut seen.named));
+        }
         if self.format.keeps_record() {
             raw.split_all(|record| self.format.events_with_their_record(record));
         }
@@ -114,13 +135,14 @@ impl Encoder {
             heirs: Vec::new(),
             suppression: self.suppression.clone(),
             people: Vec::new(),
+            enrichment: self.enrichment.clone(),
+            strangers: Strangers::default(),
             // The ledger knows ids only, so what they say must not matter within a batch either.
             id_alone: self.dedupe == Dedupe::IdWindow,
             raw: RawBatch::default(),
             rest: None,
             more: false,
         };
-        let mut seen = Seen { ids: HashMap::with_capacity(raw.records.len()), ..Seen::default() };
         let (mut full_at, mut index) = (None, 0);
         // The records behind one that was split, each put back when its turn has come.
         let mut behind = Vec::new().into_iter();
@@ -184,6 +206,9 @@ impl Encoder {
         }
         raw.records.extend(behind);
         batch.sort();
+        if let Some(enrichment) = &self.enrichment {
+            batch.strangers = enrichment.strangers(seen.named);
+        }
         batch.rest = full_at.map(|at| raw.split_off(at));
         batch.more = batch.rest.is_some();
         batch.raw = raw;
@@ -214,7 +239,10 @@ impl Encoder {
         if let Some(oversize) = &record.oversize {
             return Err(envelope::too_large(oversize.bytes, &self.limits));
         }
-        let composed = self.format.compose(raw.headers(record), raw.value(record));
+        let mut composed = self.format.compose(raw.headers(record), raw.value(record));
+        if let (Some(enrichment), Some(composed)) = (&self.enrichment, &mut composed) {
+            enrichment.look_at(composed, &mut seen.named);
+        }
         let value = composed.as_deref().unwrap_or(raw.value(record));
         let (envelope, hash) = match self.format.scan(value, &self.limits, &self.fingerprint) {
             Some((envelope, hash)) => (envelope, Some(hash)),

@@ -6,6 +6,7 @@ mod encoder;
 mod raw;
 mod repeats;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use uuid::Uuid;
 pub use self::encoder::Encoder;
 pub use self::raw::{BatchLimits, Oversize, Pool, RawBatch, RawRecord, RecordKind, Slot};
 use self::repeats::Repeat;
-use crate::event::dead_letter::{Reason, Rejection};
+use crate::enrich::{Enrichment, Strangers};
+use crate::event::dead_letter::{Reason, Rejection, Stage};
 use crate::event::envelope::mapping::Noted;
 use crate::event::envelope::sha256;
 use crate::event::suppression::Keys;
@@ -115,11 +117,11 @@ pub struct DeadLetter<'a> {
     /// The broker's time.
     pub received_at: Option<Micros>,
     /// Kafka key.
-    pub key: Option<&'a [u8]>,
+    pub key: Option<Cow<'a, [u8]>>,
     /// Kafka headers, in the encoding of `loader.dead_letters.headers`.
-    pub headers: Option<&'a [u8]>,
+    pub headers: Option<Cow<'a, [u8]>>,
     /// The value or its beginning.
-    pub payload: &'a [u8],
+    pub payload: Cow<'a, [u8]>,
     /// Whether it is the beginning only.
     pub truncated: bool,
     /// SHA-256 of the whole value.
@@ -154,6 +156,8 @@ pub struct Batch {
     suppression: Option<Arc<Keys>>,
     /// Under its keys the ids of each record; of one that cannot be read, all that may be one.
     people: Vec<(Uuid, usize)>,
+    enrichment: Option<Arc<Enrichment>>,
+    strangers: Strangers,
     /// Whether a repeated id is a duplicate whatever the event says.
     id_alone: bool,
     /// What did not go into the batch any more: it would have had more than [`MAX_DATES`].
@@ -221,6 +225,26 @@ impl Batch {
         first.more = more || rest.is_some();
         let rest = rest.map(|rest| Batch { more, ..encoder.encode(rest) });
         (first, rest)
+    }
+
+    /// User agents and networks that need a row before the batch is written, and who knows more of them.
+    pub fn strangers(&self) -> Option<(&Enrichment, &Strangers)> {
+        let enrichment = self.enrichment.as_deref().filter(|_| !self.strangers.is_empty())?;
+        Some((enrichment, &self.strangers))
+    }
+
+    /// Notes that the rows of its strangers are committed.
+    pub fn strangers_are_known(&mut self) {
+        if let Some(enrichment) = &self.enrichment {
+            enrichment.saw(&std::mem::take(&mut self.strangers));
+        }
+    }
+
+    /// Notes that such rows may be lost.
+    pub fn forget_strangers(&self) {
+        if let Some(enrichment) = &self.enrichment {
+            enrichment.forget();
+        }
     }
 
     /// The keys of the suppression list that are known here, as the list names them.
@@ -304,22 +328,33 @@ impl Batch {
         self.raw.records.iter().rev().filter(|r| r.slot == slot).find_map(|r| r.received_at)
     }
 
-    /// The dead letters with their bytes.
+    /// The dead letters with their bytes. Addresses of events were cut before anything was made of them; here they are
+    /// in what is no event.
     pub fn dead_letters(&self) -> impl Iterator<Item = DeadLetter<'_>> {
-        self.dead.iter().map(|dead| {
+        let cut = |text| match &self.enrichment {
+            Some(enrichment) => enrichment.cut_anywhere(text),
+            None => Cow::Borrowed(text),
+        };
+        self.dead.iter().map(move |dead| {
             let r = &self.raw.records[dead.record];
-            let value = self.raw.value(r);
+            let mut value = Cow::Borrowed(self.raw.value(r));
+            if dead.rejection.reason.stage() == Stage::Decode || self.raw.format.composes() {
+                value = cut(self.raw.value(r));
+            }
             let headers_at = r.start + r.key.unwrap_or(0);
             DeadLetter {
                 slot: &self.raw.slots[r.slot],
                 offset: r.offset,
                 index: r.index,
                 received_at: r.received_at,
-                key: r.key.map(|len| &self.raw.arena[r.start..r.start + len]),
-                headers: r.headers.map(|len| &self.raw.arena[headers_at..headers_at + len]),
-                payload: value,
+                key: r.key.map(|len| cut(&self.raw.arena[r.start..r.start + len])),
+                headers: r.headers.map(|len| {
+                    let headers = &self.raw.arena[headers_at..headers_at + len];
+                    self.enrichment.as_ref().map_or(Cow::Borrowed(headers), |e| e.cut_headers(headers))
+                }),
                 truncated: r.oversize.is_some(),
-                sha256: r.oversize.as_ref().map_or_else(|| sha256(value), |o| o.sha256),
+                sha256: r.oversize.as_ref().map_or_else(|| sha256(&value), |o| o.sha256),
+                payload: value,
                 dead,
             }
         })

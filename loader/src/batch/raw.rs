@@ -348,6 +348,13 @@ impl RawBatch {
         &self.arena[r.value_at..r.value_at + r.value]
     }
 
+    /// Shows each value, to be changed where it stands.
+    pub(super) fn for_each_value(&mut self, mut shown: impl FnMut(&mut [u8])) {
+        for r in &self.records {
+            shown(&mut self.arena[r.value_at..r.value_at + r.value]);
+        }
+    }
+
     pub(super) fn headers(&self, r: &RawRecord) -> Option<&[u8]> {
         let start = r.start + r.key.unwrap_or(0);
         r.headers.map(|len| &self.arena[start..start + len])

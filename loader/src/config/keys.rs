@@ -246,6 +246,31 @@ pub const KEYS: &[Key] = &[
          replaces what the mapping says about these fields",
     ),
     key(
+        "enrich.addresses",
+        Kind::Choice(&["cut", "keep"]),
+        "cut",
+        "Whether of an IP address only the network is kept, 24 bits of IPv4 and 48 of IPv6: in members called ip \
+         and the like, and in dead letters. Own networks (silver.set_own_traffic) are kept whole",
+    ),
+    key(
+        "enrich.user_agent_file",
+        Kind::Text,
+        "",
+        "File that says what user agents are: regexes.yaml of uap-core",
+    ),
+    key(
+        "enrich.bot_file",
+        Kind::Text,
+        "",
+        "File that says which user agents are bots, which gold does not count: crawler-user-agents.json",
+    ),
+    key(
+        "enrich.place_files",
+        Kind::List,
+        "",
+        "Files that say where networks are, in MaxMind's format (.mmdb); the first that knows a thing says it",
+    ),
+    key(
         "erasure.key",
         Kind::Secret,
         "",

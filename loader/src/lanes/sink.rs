@@ -16,6 +16,7 @@ use crate::operations::supervisor::Voice;
 use crate::operations::tally::Phase;
 use crate::postgres::backends;
 use crate::postgres::connection::{self, Config, Kept, PgDay, full_message};
+use crate::postgres::dimensions;
 use crate::postgres::ledger;
 use crate::postgres::letters::Letters;
 use crate::postgres::partitions::{Dates, too_many_new_dates};
@@ -194,6 +195,7 @@ impl Sink {
                 }
                 Failure::WentBack(why) => {
                     self.voice.tell(|state, _| state.tally.commits_lost += 1);
+                    batch.forget_strangers();
                     return Err(SinkError::WentBack(why));
                 }
                 Failure::NoPartition => continue,
@@ -260,6 +262,10 @@ impl Sink {
             dates.refresh(self.client().await?, &target).await?;
         }
         self.ensure_partitions(batch).await?;
+        if let Some((enrichment, strangers)) = batch.strangers() {
+            dimensions::add(self.client().await?, enrichment, strangers).await?;
+            batch.strangers_are_known();
+        }
         let prefer = if self.duplicate_share > 0.2 { WritePath::Probed } else { WritePath::Direct };
         let pipeline_id = self.pipeline_id;
         let owner = self.owner.clone();

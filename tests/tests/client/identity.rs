@@ -11,7 +11,7 @@ use tidemark_tests::random::Random;
 
 use super::warehouse::{load, maintain};
 
-mod truth;
+pub(super) mod truth;
 
 const KNOWN: &str =
     "SELECT person_as_sent || ' ' || coalesce(person, '-') FROM silver.events_known ORDER BY event_id";

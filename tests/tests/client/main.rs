@@ -14,6 +14,7 @@ mod dead_letters;
 mod dedupe;
 mod dimensions;
 mod dump_restore;
+mod enrichment;
 mod erasure;
 mod exports;
 mod files;

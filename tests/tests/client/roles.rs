@@ -1,13 +1,15 @@
 //! Who may do what, and that every object says what it is.
 
 use tidemark_tests::cluster::{self, connect, rows, sqlstate};
-use tidemark_tests::events::Generated;
+use tidemark_tests::events::{self, Generated};
 use tidemark_tests::process::tidemark;
 
 /// Storage behind views that readers use instead.
-const STORAGE: [&str; 18] = [
+const STORAGE: [&str; 20] = [
     "gold_storage.daily_activity",
     "gold_storage.daily_activity_live",
+    "gold_storage.excluded_days",
+    "gold_storage.excluded_days_live",
     "gold_storage.funnel_chains",
     "gold_storage.funnel_chains_live",
     "gold_storage.funnel_facts",
@@ -36,6 +38,8 @@ const READABLE: &[&str] = &[
     "gold.daily_actives_live",
     "gold.dead_letters_by_reason",
     "gold.dead_letters_daily",
+    "gold.excluded_daily",
+    "gold.excluded_daily_live",
     "gold.freshness",
     "gold.funnel_daily",
     "gold.funnel_daily_live",
@@ -65,6 +69,7 @@ const READABLE: &[&str] = &[
     "silver.events",
     "silver.events_known",
     "silver.events_live",
+    "silver.networks",
     "silver.page_views",
     "silver.page_views_live",
     "silver.purchases",
@@ -73,6 +78,7 @@ const READABLE: &[&str] = &[
     "silver.sign_ups_live",
     "silver.trait_changes",
     "silver.trait_changes_live",
+    "silver.user_agents",
 ];
 
 /// Tables and views, partitions left out.
@@ -84,6 +90,10 @@ const RELATIONS: &str =
 fn a_reader_reads_silver_and_gold_and_nothing_else() {
     let database = cluster::shared().database();
     let file = Generated::new("--events 3000 --days 3 --users 50 --seed 71");
+    database.rows("INSERT INTO silver.user_agents (user_agent_id, user_agent, bot) VALUES (md5('robot/1')::uuid, 'robot/1', 'robot')");
+    let robot = r#"{"messageId":"robot","event":"page_viewed","timestamp":"2026-09-01T10:00:00Z",
+        "context":{"ip":"203.0.113.7","userAgent":"robot/1"}}"#;
+    database.load_and_maintain(&events::file(robot.replace('\n', "").as_bytes()));
     database.load_and_maintain(&file.path);
     database.rows("INSERT INTO gold.currency_rates VALUES ('USD', '2026-09-01', 0.9)");
     let mut reader = connect(&database.reader_url());

@@ -234,6 +234,11 @@ impl Format {
         }
     }
 
+    /// Whether [`Format::compose`] may make something of a record that is no event by itself.
+    pub fn composes(&self) -> bool {
+        matches!(self, Format::Mapped(mapping) if mapping.binary || !mapping.columns.is_empty())
+    }
+
     /// The events of a record, each with what the record says beside them, where the mapping wants that.
     pub fn events_with_their_record(&self, record: &[u8]) -> Option<Vec<Vec<u8>>> {
         match self {

@@ -16,7 +16,7 @@ const GOLD: &str = "SELECT count(*), md5(string_agg(row, E'\\n' ORDER BY row COL
                       FROM (SELECT (to_jsonb(g) - 'last_loaded_at')::text AS row FROM {} AS g) AS rows";
 
 /// What each table of gold holds.
-pub(super) fn gold(database: &Database<'_>) -> Vec<(String, Vec<Vec<String>>)> {
+pub(crate) fn gold(database: &Database<'_>) -> Vec<(String, Vec<Vec<String>>)> {
     let tables = database.column(
         "SELECT model FROM tidemark.model_status WHERE model LIKE 'gold\\_storage.%'
          UNION ALL SELECT oid::regclass::text FROM pg_class

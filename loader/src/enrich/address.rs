@@ -1,0 +1,197 @@
+//! IP addresses are cut to the network that they are of, 24 bits of IPv4 and 48 of IPv6, where they stand: what is shorter
+//! then is filled up with blanks, so that nothing moves. Own networks are kept whole: they are the company, no person.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::str::FromStr;
+
+use tidemark_core::address::{masked, parse, prefix};
+
+/// Some networks, as Postgres writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<(IpAddr, u8)>);
+
+impl Networks {
+    /// Those of these texts that are networks.
+    pub fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        Networks(texts.filter_map(network).collect())
+    }
+
+    fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|(network, bits)| {
+            network.is_ipv4() == address.is_ipv4() && masked(address, *bits) == masked(*network, *bits)
+        })
+    }
+}
+
+fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, "128"));
+    let address = IpAddr::from_str(address).ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    Some((address, bits.parse::<u8>().ok()?.min(most)))
+}
+
+/// What stands for an address, or for several with commas between them, if any is one and is not an own one.
+pub(super) fn cut(text: &str, own: &Networks) -> Option<String> {
+    let mut changed = false;
+    let parts: Vec<String> = text
+        .split(',')
+        .map(|part| match parse(part) {
+            Some(address) if !own.contain(address) => {
+                changed = true;
+                prefix(address).0.to_string()
+            }
+            _ => part.trim_ascii().to_owned(),
+        })
+        .collect();
+    changed.then(|| parts.join(",")).filter(|cut| cut != text)
+}
+
+/// Puts a text in the place of another one, which ends where its quote begins, and blanks behind the quote.
+pub(super) fn put(text: &mut [u8], at: Range<usize>, new: &str) {
+    let quote = if text.get(at.end) == Some(&b'\\') { 2 } else { 1 };
+    let Some(spare) = at.len().checked_sub(new.len()) else { return };
+    let end = (at.end + quote).min(text.len());
+    text[at.start..at.start + new.len()].copy_from_slice(new.as_bytes());
+    text.copy_within(at.end..end, at.start + new.len());
+    text[end - spare..end].fill(b' ');
+}
+
+/// A text of JSON without its escapes.
+pub(super) fn unescaped(text: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
+    if memchr::memchr(b'\\', text).is_none() {
+        return std::str::from_utf8(text).ok().map(std::borrow::Cow::Borrowed);
+    }
+    serde_json::from_slice(&[b"\"", text, b"\""].concat()).ok().map(std::borrow::Cow::Owned)
+}
+
+/// Cuts whatever looks like an address in something that nobody can read.
+pub(super) fn cut_anywhere(text: &mut [u8], own: &Networks) {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+    let mut at = 0;
+    while at < text.len() {
+        let len = text[at..].iter().take_while(|byte| is_part(byte)).count();
+        if len == 0 {
+            at += 1;
+            continue;
+        }
+        // A dot or colon at the end is one of the sentence, or stands before a port.
+        let token = std::str::from_utf8(&text[at..at + len]).unwrap_or_default();
+        let whole = token.trim_end_matches('.');
+        let address =
+            [whole, whole.trim_end_matches(':'), whole.rsplit_once(':').map_or(whole, |(host, _)| host)]
+                .into_iter()
+                .find(|token| IpAddr::from_str(token).is_ok());
+        if let Some(token) = address
+            && let Some(new) = cut(token, own)
+            && let Some(spare) = token.len().checked_sub(new.len())
+        {
+            let end = at + token.len();
+            text[at..at + new.len()].copy_from_slice(new.as_bytes());
+            text[end - spare..end].fill(b' ');
+        }
+        at += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Enrichment;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn cut_members(text: &mut [u8], own: Networks) {
+        let enrichment = Enrichment::default();
+        enrichment.own_networks_are(own);
+        enrichment.look_at(text, &mut HashMap::new());
+    }
+
+    fn members(text: &str) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        cut_members(&mut bytes, Networks::of(["192.0.2.7/32", "2001:db8:ffff::/48", "none"].into_iter()));
+        assert_eq!(bytes.len(), text.len());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_cut_where_they_stand() {
+        for (text, expected) in [
+            (r#"{"ip":"203.0.113.77","a":1}"#, r#"{"ip":"203.0.113.0" ,"a":1}"#),
+            (r#"{"ip":"203.0.113.0","a":1}"#, r#"{"ip":"203.0.113.0","a":1}"#),
+            (r#"{"ip":"2001:db8:1:2:3:4:5:6"}"#, r#"{"ip":"2001:db8:1::"        }"#),
+            (r#"{"ip":"::ffff:203.0.113.77"}"#, r#"{"ip":"203.0.113.0"        }"#),
+            (r#"{"ip":"203.0.113.77:8080"}"#, r#"{"ip":"203.0.113.0"      }"#),
+            (r#"{"ip":"[2001:db8::1]:80"}"#, r#"{"ip":"2001:db8::"      }"#),
+            (r#"{"ip":"fe80::1%eth0"}"#, r#"{"ip":"fe80::"      }"#),
+            (
+                r#"{"x_forwarded_for":"203.0.113.77, 10.1.2.3, unknown"}"#,
+                r#"{"x_forwarded_for":"203.0.113.0,10.1.2.0,unknown"   }"#,
+            ),
+            (
+                r#"{"ip":"192.0.2.7","ips":["192.0.2.8","2001:db8:ffff::1"]}"#,
+                r#"{"ip":"192.0.2.7","ips":["192.0.2.0","2001:db8:ffff::1"]}"#,
+            ),
+            (r#"{"m":"{\"ip\":\"203.0.113.77\"}"}"#, r#"{"m":"{\"ip\":\"203.0.113.0\" }"}"#),
+            (r#"{"ip":"203.0.113.\u0037"}"#, r#"{"ip":"203.0.113.0"     }"#),
+            // No address, or no member that says one.
+            (
+                r#"{"ip":"localhost","version":"1.2.3.4","ip2":7}"#,
+                r#"{"ip":"localhost","version":"1.2.3.4","ip2":7}"#,
+            ),
+        ] {
+            assert_eq!(members(text), expected);
+        }
+    }
+
+    #[test]
+    fn in_what_nobody_can_read_all_that_looks_like_one_is_cut() {
+        let cut = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            cut_anywhere(&mut bytes, &Networks::of(["10.0.0.0/8"].into_iter()));
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(cut("a;203.0.113.77;2026-09-05T10:00:00Z,b"), "a;203.0.113.0 ;2026-09-05T10:00:00Z,b");
+        assert_eq!(cut("from 203.0.113.77:443, 10.1.2.3."), "from 203.0.113.0 :443, 10.1.2.3.");
+        assert_eq!(
+            cut("x=2001:db8:1:2::9 1.2.3 12:30:45 300.1.1.1"),
+            "x=2001:db8:1::    1.2.3 12:30:45 300.1.1.1"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_is_never_longer_is_valid_json_and_stays_as_it_is_then(
+            bits in any::<u128>(), shift in 0u32..128, four in any::<bool>()
+        ) {
+            let address = match four {
+                true => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+                false => IpAddr::V6(Ipv6Addr::from_bits(bits >> shift << (shift / 2))),
+            };
+            let text = format!("{{\"ip\":\"{address}\",\"b\":[1]}}");
+            let mut once = text.clone().into_bytes();
+            cut_members(&mut once, Networks::default());
+            let read: serde_json::Value = serde_json::from_slice(&once).unwrap();
+            let expected = prefix(address.to_canonical()).0;
+            prop_assert_eq!(read["ip"].as_str().unwrap(), expected.to_string());
+            prop_assert_eq!(read["b"][0].as_i64(), Some(1));
+            let mut again = once.clone();
+            cut_members(&mut again, Networks::default());
+            prop_assert_eq!(&again, &once);
+            let mut anywhere = address.to_string().into_bytes();
+            cut_anywhere(&mut anywhere, &Networks::default());
+            let anywhere = String::from_utf8(anywhere).unwrap();
+            prop_assert_eq!(anywhere.trim_end().parse::<IpAddr>().unwrap(), expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_or_change_their_number(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let mut text = [b"\"ip\":\"".as_slice(), &bytes].concat();
+            let len = text.len();
+            cut_members(&mut text, Networks::default());
+            cut_anywhere(&mut text, &Networks::default());
+            prop_assert_eq!(text.len(), len);
+        }
+    }
+}
