@@ -78,7 +78,7 @@ BEGIN
         -- Nobody is no person to be computed anew, and of many models are quicker computed with everybody.
         PERFORM tidemark.mark_persons(place,
             CASE WHEN cardinality(persons) <= 10000 AND array_position(persons, NULL) IS NULL THEN persons END,
-            'enrichment', dates, changed);
+            'enrichment', dates, changed, 'known_person');
     END IF;
 END
 $$;

@@ -179,9 +179,9 @@ COMMENT ON FUNCTION tidemark_internal.mark_dirty(oid, regclass, date[], text) IS
 'The work behind tidemark.mark_dirty.';
 
 CREATE FUNCTION tidemark.mark_persons(source regclass, ids text[], reason text DEFAULT NULL,
-    dates date[] DEFAULT NULL, changed name DEFAULT NULL) RETURNS void
+    dates date[] DEFAULT NULL, changed name DEFAULT NULL, id_column name DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'tidemark_act';
-COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text, date[], name) IS
+COMMENT ON FUNCTION tidemark.mark_persons(regclass, text[], text, date[], name, name) IS
 'Records that rows of these persons changed in source, on these UTC dates or
 (NULL) on whichever, so that tidemark.refresh computes anew what models say
 of them: those that are scoped only their rows, others every date. changed:
@@ -189,9 +189,10 @@ only this column did, and models that do not read it are left alone; hold
 off refreshes by tidemark.change_dimension before such a change, which
 tidemark.refresh_log then shows if source is a model. ids must be complete:
 all values by which rows of these persons are found in source and in models,
-before and after the change; NULL: anybody''s, with dates. Call it in the
-transaction that changes them. NULL elements are skipped; none at all mark
-nothing. 54000: more than 100,000 ids, or one of more than 1,000 bytes;
+before and after the change, or those of id_column alone (without it: of
+changed); NULL: anybody''s, with dates. Call it in the transaction that
+changes them. NULL elements are skipped; none at all mark nothing. 54000:
+more than 100,000 ids, or one of more than 1,000 bytes;
 22P02: one that is no value of the column by which a model is scoped; 22004:
 neither ids nor dates; 22023: a reason of more than 1,000 characters; 42703:
 a column that is not there. Needs what tidemark.mark_dirty needs.';
@@ -218,12 +219,17 @@ many or too long ones.';
 REVOKE EXECUTE ON FUNCTION tidemark_internal.checked_ids(text[]) FROM PUBLIC;
 
 CREATE FUNCTION tidemark_internal.mark_persons(caller oid, source regclass, ids text[], reason text, dates date[],
-    changed name) RETURNS void
+    changed name, id_column name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     given CONSTANT text[] := tidemark_internal.checked_ids(ids);
+    missing CONSTANT name := (SELECT c FROM unnest(ARRAY[changed, id_column]) AS c
+                               WHERE NOT EXISTS (SELECT FROM pg_attribute a
+                                                  WHERE a.attrelid = mark_persons.source AND a.attname = c
+                                                    AND a.attnum > 0 AND NOT a.attisdropped)
+                                 AND c IS NOT NULL LIMIT 1);
     refused text;
 BEGIN
     PERFORM tidemark_internal.check_may_mark(caller, source, dates);
@@ -231,10 +237,8 @@ BEGIN
         RAISE EXCEPTION 'ids and dates must not both be NULL' USING ERRCODE = '22004';
     ELSIF length(reason) > 1000 THEN
         RAISE EXCEPTION 'reason must have at most 1000 characters' USING ERRCODE = '22023';
-    ELSIF changed IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = mark_persons.source AND a.attname = changed AND a.attnum > 0
-                                     AND NOT a.attisdropped) THEN
-        RAISE EXCEPTION 'table % has no column %', source, quote_ident(changed) USING ERRCODE = '42703';
+    ELSIF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'table % has no column %', source, quote_ident(missing) USING ERRCODE = '42703';
     ELSIF given IS DISTINCT FROM '{}' THEN
         -- No cast: a type may be anybody's by now, and its code would run with the rights of the extension's owner.
         SELECT rtrim(t.ids_type, '[]') INTO refused
@@ -248,7 +252,8 @@ BEGIN
                 USING ERRCODE = '22P02', HINT = 'It is that of the column by which a model of this source is scoped.';
         END IF;
         INSERT INTO tidemark_internal.dirty_log (source, event_date, persons, person_column, changed, reason)
-        SELECT mark_persons.source, d, given, mark_persons.changed, mark_persons.changed, mark_persons.reason
+        SELECT mark_persons.source, d, given, coalesce(id_column, mark_persons.changed), mark_persons.changed,
+               mark_persons.reason
           FROM (SELECT DISTINCT unnest(dates) AS d UNION ALL SELECT NULL WHERE dates IS NULL) AS x
          WHERE d IS NOT NULL OR dates IS NULL
          ORDER BY d;
@@ -274,7 +279,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tidemark_internal.mark_persons(oid, regclass, text[], text, date[], name) IS
+COMMENT ON FUNCTION tidemark_internal.mark_persons(oid, regclass, text[], text, date[], name, name) IS
 'The work behind tidemark.mark_persons.';
 
 CREATE FUNCTION tidemark.mark_loaded(source regclass, dates date[], rows bigint[], late_rows bigint[],

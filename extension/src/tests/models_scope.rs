@@ -387,6 +387,15 @@ mod tests {
             "1"
         );
         while !step("NULL", "").is_empty() {}
+        // Unless it is said whose values they are.
+        run(&format!(
+            "SELECT tidemark.mark_persons('w.events', '{{b}}', NULL, '{{{date}}}', 'n', id_column => 'person')"
+        ));
+        assert_eq!(stale(), expected);
+        run("SELECT tidemark_internal.distribute_dirty()");
+        let of_sums = "SELECT persons::text FROM tidemark_internal.model_dirty WHERE model = 'w.sums'";
+        assert_eq!(text(of_sums), "{b}");
+        while !step("NULL", "").is_empty() {}
         run("SELECT tidemark.mark_persons('w.events', '{b}', NULL, NULL, 'person')");
         assert!(stale().contains("w.sums 2026-01-01") && !stale().contains("w.total"), "{}", stale());
         run("SELECT tidemark_internal.distribute_dirty()");
@@ -394,10 +403,12 @@ mod tests {
             text("SELECT persons::text FROM tidemark_internal.model_dirty WHERE model = 'w.sums'"),
             "{b}"
         );
-        assert_eq!(
-            error_of("SELECT tidemark.mark_persons('w.events', '{b}', NULL, NULL, 'nothing')"),
-            "42703 table w.events has no column nothing"
-        );
+        for more in ["'nothing'", "'n', 'nothing'"] {
+            assert_eq!(
+                error_of(&format!("SELECT tidemark.mark_persons('w.events', '{{b}}', NULL, NULL, {more})")),
+                "42703 table w.events has no column nothing"
+            );
+        }
         while !step("NULL", "").is_empty() {}
         // Anybody's rows; and who follows the table by the log, if it is a model, finds the dates there.
         run("SELECT tidemark.mark_persons('w.sums', NULL, NULL, '{2026-01-02}', 'n'),

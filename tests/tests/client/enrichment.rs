@@ -305,6 +305,14 @@ fn a_new_file_changes_the_events_of_which_it_says_something_else() {
         "{said}"
     );
     assert_eq!(changed.rows(of_it), [["DE", "bot"]]);
+    // Of one person only this one is computed again.
+    let log = changed.number("SELECT max(id) FROM tidemark.refresh_log");
+    maintain(&changed);
+    let scoped = format!(
+        "SELECT DISTINCT way, persons FROM tidemark.refresh_log
+          WHERE id > {log} AND model = 'gold_storage.person_activity'"
+    );
+    assert_eq!(changed.rows(&scoped), [["scope", "1"]]);
 }
 
 #[test]
