@@ -20,6 +20,7 @@ fn main() {
     let mapping = Description::of(mapping.as_deref().unwrap_or("segment")).expect("a mapping");
     let mut encoder = Encoder::new(Limits::default())
         .with_format(Format::new(&mapping, &[]))
+        .with_enrichment(Arc::default())
         .with_fingerprint(mapping.fingerprint(Vec::new()));
     let mut books = Books::new(1, 16 << 20);
     let topic: Arc<str> = "events".into();

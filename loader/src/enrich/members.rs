@@ -48,20 +48,22 @@ pub fn subject(name: &[u8]) -> Option<Subject> {
     if !b"ps46rt".contains(&end) {
         return None;
     }
-    let (mut before, mut word) = (Vec::with_capacity(NAME), Vec::with_capacity(NAME));
+    // Letters and digits alone, and where among them the last word begins and the one before it.
+    let mut letters = [0; NAME];
+    let (mut len, mut last, mut before) = (0, 0, 0);
     let mut was_small = false;
-    for byte in name {
+    for byte in &name[name.len().saturating_sub(NAME)..] {
         let begins = byte.is_ascii_uppercase() && was_small || !byte.is_ascii_alphanumeric();
-        if begins && !word.is_empty() {
-            std::mem::swap(&mut before, &mut word);
-            word.clear();
+        if begins && len > last {
+            (before, last) = (last, len);
         }
         if byte.is_ascii_alphanumeric() {
-            word.push(byte.to_ascii_lowercase());
+            letters[len] = byte.to_ascii_lowercase();
+            len += 1;
         }
         was_small = byte.is_ascii_lowercase() || byte.is_ascii_digit();
     }
-    let both = [&before[..], &word[..]].concat();
+    let (word, both) = (&letters[last..len], &letters[before..len]);
     if word == b"useragent" || both == b"useragent" {
         return Some(Subject::UserAgent);
     }
