@@ -2,12 +2,14 @@
 //!
 //! What is retained when stands in `tidemark_core::retention`; the SQL declarations in `sql/retention.sql`.
 
+use std::ffi::c_int;
+
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use tidemark_core::AVec;
 use tidemark_core::codec::{DecodeError, Reader, Writer};
 use tidemark_core::retention::calendar::DAY;
-use tidemark_core::retention::cohort::{CohortLog, MAX_PERIODS, Spec};
+use tidemark_core::retention::cohort::{CohortLog, MAX_PERIODS, Spec, time_zone};
 use tidemark_core::retention::matrix::Matrix;
 use tidemark_core::retention::retention;
 
@@ -75,21 +77,37 @@ unsafe fn seen(state: Option<&mut Seen>, _: FunctionCallInfo) -> Option<Datum> {
     Some(array::make((0..count).map(|i| Some(Datum::from(bits >> i & 1 == 1))), Element::BOOL))
 }
 
-/// The state of `cohort_member`, and period and mode as they were written, to notice quickly that they are the same.
+/// The state of `cohort_member`, and its arguments as they were written, to notice quickly that they are the same.
 struct Cohorts {
     period: AVec<u8, ContextAlloc>,
     mode: AVec<u8, ContextAlloc>,
+    as_of: i64,
     log: CohortLog<ContextAlloc>,
 }
 
 impl Cohorts {
-    fn new(spec: Spec, period: &[u8], mode: &[u8], context: ContextAlloc) -> Self {
+    fn new(spec: Spec, period: &[u8], mode: &[u8], as_of: i64, context: ContextAlloc) -> Self {
         let copy = |bytes: &[u8]| {
             let mut copy = AVec::with_capacity_in(bytes.len(), context);
             copy.extend_from_slice(bytes);
             copy
         };
-        Self { period: copy(period), mode: copy(mode), log: CohortLog::new_in(spec, context) }
+        Self { period: copy(period), mode: copy(mode), as_of, log: CohortLog::new_in(spec, context) }
+    }
+}
+
+/// What the clock of a time zone shows at a time, as a time of UTC.
+///
+/// # Safety
+/// Must be called within Postgres; a time zone that it does not know is an ERROR.
+unsafe fn by_clock(zone: &str, time: i64) -> i64 {
+    // SAFETY: (text, timestamptz) -> timestamp, which has the same form as a timestamptz.
+    unsafe {
+        let zone = pg_sys::cstring_to_text_with_len(zone.as_ptr().cast(), zone.len() as c_int);
+        let arguments = [Some(Datum::from(zone)), Some(Datum::from(time))];
+        let local = pgrx::direct_function_call_as_datum(pg_sys::timestamptz_zone, &arguments);
+        pg_sys::pfree(zone.cast());
+        local.map_or(time, |local| local.value() as i64)
     }
 }
 
@@ -97,7 +115,7 @@ const COHORT_ARGUMENTS: &str = "period, mode, periods and as_of";
 
 impl State for Cohorts {
     fn like(&self, context: ContextAlloc) -> Self {
-        Self::new(*self.log.spec(), &[], &[], context)
+        Self::new(*self.log.spec(), &[], &[], self.as_of, context)
     }
 
     fn merge(&mut self, other: &Self, _: ContextAlloc) {
@@ -110,7 +128,8 @@ impl State for Cohorts {
 
     fn decode(r: &mut Reader<'_>, context: ContextAlloc, _: CallSite) -> Result<Self, DecodeError> {
         let none = || AVec::new_in(context);
-        Ok(Self { period: none(), mode: none(), log: CohortLog::decode_in(r, context, Interrupts)? })
+        let log = CohortLog::decode_in(r, context, Interrupts)?;
+        Ok(Self { period: none(), mode: none(), as_of: log.spec().as_of(), log })
     }
 }
 
@@ -132,20 +151,25 @@ unsafe fn add(slot: &mut Slot<Cohorts>, fcinfo: FunctionCallInfo) {
         let mode = not_null(args::bytes(fcinfo, 2), "mode");
         let periods = i64::from(not_null(args::int32(fcinfo, 3), "periods"));
         let as_of = not_null(args::timestamp(fcinfo, 4), "as_of");
-        let spec =
-            || match Spec::parse(args::word(period, "period"), args::word(mode, "mode"), periods, as_of) {
+        let spec = || {
+            let mode = args::word(mode, "mode");
+            let known = time_zone(mode).map_or(as_of, |zone| by_clock(zone, as_of));
+            match Spec::parse(args::word(period, "period"), mode, periods, known) {
                 Ok(spec) => spec,
                 Err(error) => {
                     invalid_argument(error.to_string(), "For example ('week', 'on', 9, now(), ...).")
                 }
-            };
-        let state = slot.get_or_place(|context| Cohorts::new(spec(), period, mode, context));
+            }
+        };
+        let state = slot.get_or_place(|context| Cohorts::new(spec(), period, mode, as_of, context));
         let old = state.log.spec();
-        if (&state.period[..], &state.mode[..], old.periods(), old.as_of()) != (period, mode, periods, as_of)
+        if (&state.period[..], &state.mode[..], old.periods(), state.as_of) != (period, mode, periods, as_of)
         {
             check_same(*old == spec(), COHORT_ARGUMENTS);
         }
-        if let Some(time) = args::event_time(fcinfo, 5) {
+        if let Some(time) = args::event_time(fcinfo, 5).filter(|time| *time < as_of) {
+            let zone = if old.is_utc() { None } else { time_zone(args::word(mode, "mode")) };
+            let time = zone.map_or(time, |zone| by_clock(zone, time));
             state.log.push(time, args::is_true(fcinfo, 6), args::is_true(fcinfo, 7));
         }
     }

@@ -15,7 +15,7 @@ WITH unit AS (
            date_trunc(u.name, (e.event_time AT TIME ZONE u.time_zone)::date + u.days_before * interval '1 day')::date
                - u.days_before AS period
       FROM silver.events e CROSS JOIN unit u
-     WHERE e.known_person IS NOT NULL
+     WHERE e.known_person IS NOT NULL AND e.excluded_as IS NULL
 ), neighbours AS (
     SELECT a.person, a.period,
            (a.period + u.length)::date AS following,

@@ -1,24 +1,18 @@
 -- Retention triangle: one row per weekly cohort, one column per week since; the share in percent of the cohort that
 -- came back in that week, NULL while the week is incomplete. Week 0 is the week of the start, hence 100.
--- To change it: the time zone of the weeks and how many days before Monday they begin (1: on Sunday), period and mode
--- (see the comment on tidemark.cohort_member: \dd+ or docs), which rows start a person (here the first event ever) and
--- which count as coming back (here any). For a chart or a pivot take rows instead: CROSS JOIN LATERAL
+-- To change it: period (week from sunday) and mode (time_zone=Europe/Berlin has weeks of that clock; see
+-- the comment on tidemark.cohort_member: \dd+ or docs), which rows start a person (here the first event ever) and which
+-- count as coming back (here any). For a chart or a pivot take rows instead: CROSS JOIN LATERAL
 -- tidemark.cohort_table(c.retained).
-WITH week AS (
-    SELECT 'UTC' AS time_zone, 0 AS days_before
-), person AS (
-    -- cohort_member has UTC weeks from Monday: it is given local times as if they were UTC, and moved.
-    SELECT tidemark.cohort_member('week', 'on', 9,
-               (now() AT TIME ZONE w.time_zone + w.days_before * interval '1 day') AT TIME ZONE 'UTC',
-               (e.event_time AT TIME ZONE w.time_zone + w.days_before * interval '1 day') AT TIME ZONE 'UTC',
-               true, true) AS cohorts
-      FROM silver.events e CROSS JOIN week w
-     WHERE e.known_person IS NOT NULL
+WITH person AS (
+    SELECT tidemark.cohort_member('week', 'on, time_zone=UTC', 9, now(), e.event_time, true, true) AS cohorts
+      FROM silver.events e
+     WHERE e.known_person IS NOT NULL AND e.excluded_as IS NULL
      GROUP BY e.known_person
 ), cohort AS (
-    SELECT m.cohort - w.days_before AS cohort, tidemark.cohort_retention(m.retained) AS retained
-      FROM person p CROSS JOIN LATERAL unnest(p.cohorts) AS m CROSS JOIN week w
-     GROUP BY m.cohort, w.days_before
+    SELECT m.cohort, tidemark.cohort_retention(m.retained) AS retained
+      FROM person p CROSS JOIN LATERAL unnest(p.cohorts) AS m
+     GROUP BY m.cohort
 )
 SELECT c.cohort,
        c.retained[1] AS persons,

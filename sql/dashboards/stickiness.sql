@@ -4,7 +4,7 @@
 WITH activity AS (
     SELECT e.known_person AS person, (e.event_time AT TIME ZONE 'UTC')::date AS event_date
       FROM silver.events e
-     WHERE e.known_person IS NOT NULL
+     WHERE e.known_person IS NOT NULL AND e.excluded_as IS NULL
 ), span AS (
     SELECT 28 AS days, max(a.event_date) AS last_date FROM activity a
 ), per_person AS (

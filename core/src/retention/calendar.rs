@@ -14,13 +14,16 @@ const DAYS_FROM_MARCH_0: i64 = 730_425;
 /// Days in 400 years.
 const ERA: i64 = 146_097;
 
+/// The days on which a week may begin, in the order of [`Unit::Week`].
+const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
 /// A calendar period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// A UTC day.
     Day,
-    /// Monday to Sunday, as in ISO 8601.
-    Week,
+    /// Seven days from this many days after a Monday, 0 to 6: 0 is as in ISO 8601, 6 from Sunday.
+    Week(u8),
     /// A calendar month.
     Month,
     /// January to March, and so on.
@@ -29,7 +32,7 @@ pub enum Unit {
 
 /// The text is not a calendar period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown period \"{0}\", expected day, week, month or quarter")]
+#[error("unknown period \"{0}\", expected day, week, month, quarter, or week from a day, such as sunday")]
 pub struct UnknownUnit(pub String);
 
 impl FromStr for Unit {
@@ -38,10 +41,14 @@ impl FromStr for Unit {
     fn from_str(text: &str) -> Result<Self, UnknownUnit> {
         match text {
             "day" => Ok(Self::Day),
-            "week" => Ok(Self::Week),
+            "week" => Ok(Self::Week(0)),
             "month" => Ok(Self::Month),
             "quarter" => Ok(Self::Quarter),
-            _ => Err(UnknownUnit(text.to_owned())),
+            _ => {
+                let first = text.strip_prefix("week from ");
+                let first = first.and_then(|day| WEEKDAYS.iter().position(|known| *known == day));
+                first.map(|first| Self::Week(first as u8)).ok_or_else(|| UnknownUnit(text.to_owned()))
+            }
         }
     }
 }
@@ -53,7 +60,7 @@ impl Unit {
         match self {
             Self::Day => day,
             // 2000-01-03 was a Monday.
-            Self::Week => (day - 2).div_euclid(7),
+            Self::Week(first) => (day - 2 - i64::from(first)).div_euclid(7),
             Self::Month => months(day),
             Self::Quarter => months(day).div_euclid(3),
         }
@@ -64,7 +71,7 @@ impl Unit {
     pub fn start(self, index: i64) -> i64 {
         let day = match self {
             Self::Day => index,
-            Self::Week => index.saturating_mul(7).saturating_add(2),
+            Self::Week(first) => index.saturating_mul(7).saturating_add(2 + i64::from(first)),
             Self::Month => first_day(index),
             Self::Quarter => first_day(index.saturating_mul(3)),
         };
@@ -75,7 +82,7 @@ impl Unit {
     pub fn rolling_days(self) -> u32 {
         match self {
             Self::Day => 1,
-            Self::Week => 7,
+            Self::Week(_) => 7,
             Self::Month => 30,
             Self::Quarter => 90,
         }
@@ -111,7 +118,8 @@ mod tests {
     use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Weekday};
     use proptest::prelude::*;
 
-    const UNITS: [Unit; 4] = [Unit::Day, Unit::Week, Unit::Month, Unit::Quarter];
+    const UNITS: [Unit; 6] =
+        [Unit::Day, Unit::Week(0), Unit::Week(3), Unit::Week(6), Unit::Month, Unit::Quarter];
 
     fn epoch() -> NaiveDate {
         NaiveDate::from_ymd_opt(2000, 1, 1).unwrap()
@@ -121,7 +129,7 @@ mod tests {
         let first = |month| NaiveDate::from_ymd_opt(date.year(), month, 1).unwrap();
         match unit {
             Unit::Day => date,
-            Unit::Week => date.week(Weekday::Mon).first_day(),
+            Unit::Week(first) => date.week(Weekday::try_from(first).unwrap()).first_day(),
             Unit::Month => first(date.month()),
             Unit::Quarter => first((date.month() - 1) / 3 * 3 + 1),
         }
@@ -172,7 +180,10 @@ mod tests {
 
     #[test]
     fn unit_names_are_lower_case_words() {
-        assert_eq!("week".parse(), Ok(Unit::Week));
+        assert_eq!("week".parse(), Ok(Unit::Week(0)));
+        assert_eq!("week from monday".parse(), Ok(Unit::Week(0)));
+        assert_eq!("week from sunday".parse(), Ok(Unit::Week(6)));
+        assert!("week from ".parse::<Unit>().is_err() && "month from sunday".parse::<Unit>().is_err());
         assert!("Week".parse::<Unit>().is_err() && "year".parse::<Unit>().is_err());
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! # Rules
 //!
-//! 1. The cohort is the UTC calendar period (day, ISO week, month, quarter) of a start. `first_time`: only the
+//! 1. The cohort is the UTC calendar period (day, week, month, quarter) of a start. `first_time`: only the
 //!    earliest start ever counts, so the caller must not cut the events to a date range first. `recurring`: every
 //!    calendar period with a start is a cohort of the person; within one period its earliest start counts.
 //! 2. Period 0 is the start itself: always true, so retention of period 0 is 100 %, whatever is incomplete.
@@ -47,7 +47,8 @@ pub enum SpecError {
     TooLong(usize),
     /// A mode token nobody knows.
     #[error(
-        "unknown mode \"{0}\", expected on, on_or_after, first_time, recurring, calendar, rolling or rolling=DAYS"
+        "unknown mode \"{0}\", expected on, on_or_after, first_time, recurring, calendar, rolling, rolling=DAYS or \
+         time_zone=NAME"
     )]
     UnknownMode(String),
     /// Two tokens that answer the same question.
@@ -61,6 +62,20 @@ pub enum SpecError {
     Periods(i64),
 }
 
+/// How a token begins that names a time zone.
+const TIME_ZONE: &str = "time_zone=";
+
+/// The time zone that a mode names, as [`Spec::parse`] takes it.
+pub fn time_zone(mode: &str) -> Option<&str> {
+    mode.split(',').find_map(|token| token.trim().strip_prefix(TIME_ZONE))
+}
+
+/// FNV-1a (Fowler, Noll, Vo), never 0.
+fn hash(text: &str) -> i64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix).max(1).cast_signed()
+}
+
 /// What is asked for; the same for all persons of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
@@ -72,15 +87,18 @@ pub struct Spec {
     recurring: bool,
     periods: u32,
     as_of: i64,
+    /// Hash of the time zone of whose clock times are; 0 for UTC.
+    clock: i64,
 }
 
 impl Spec {
     /// Parses a specification.
     ///
-    /// * `period`: `day`, `week`, `month` or `quarter`.
+    /// * `period`: `day`, `week`, `week from sunday` (or another day), `month` or `quarter`.
     /// * `mode`: comma-separated tokens, blanks around them ignored, may be empty. `on` (default) or `on_or_after`;
     ///   `first_time` (default) or `recurring`; `calendar` (default), `rolling` (1, 7, 30 or 90 days by `period`) or
-    ///   `rolling=DAYS`.
+    ///   `rolling=DAYS`; `time_zone=NAME`: the caller gives times, `as_of` among them, of the clock of this zone as if
+    ///   they were UTC (see [`time_zone`]).
     /// * `periods`: how many periods, period 0 included, 1 to [`MAX_PERIODS`].
     /// * `as_of`: events before this time are known to be complete; microseconds since 2000-01-01 UTC.
     ///
@@ -92,7 +110,7 @@ impl Spec {
             return Err(SpecError::TooLong(longest));
         }
         let unit: Unit = period.parse()?;
-        let (mut on_or_after, mut recurring, mut rolling) = (None, None, None);
+        let (mut on_or_after, mut recurring, mut rolling, mut clock) = (None, None, None, None);
         for token in mode.split(',').map(str::trim).filter(|_| !mode.trim().is_empty()) {
             let fresh = match token {
                 "on" => on_or_after.replace(false).is_none(),
@@ -101,6 +119,7 @@ impl Spec {
                 "recurring" => recurring.replace(true).is_none(),
                 "calendar" => rolling.replace(0).is_none(),
                 "rolling" => rolling.replace(unit.rolling_days()).is_none(),
+                _ if token.starts_with(TIME_ZONE) => clock.replace(hash(token)).is_none(),
                 _ => {
                     let days = token.strip_prefix("rolling=");
                     let days = days.ok_or_else(|| SpecError::UnknownMode(token.to_owned()))?;
@@ -120,7 +139,13 @@ impl Spec {
             recurring: recurring.unwrap_or(false),
             periods: valid.ok_or(SpecError::Periods(periods))?,
             as_of,
+            clock: clock.unwrap_or(0),
         })
+    }
+
+    /// Whether times are of UTC.
+    pub fn is_utc(&self) -> bool {
+        self.clock == 0
     }
 
     /// How many periods, period 0 included.
@@ -260,14 +285,15 @@ impl<A: Allocator + Clone> CohortLog<A> {
         let spec = &self.spec;
         w.u8(match spec.unit {
             Unit::Day => 0,
-            Unit::Week => 1,
-            Unit::Month => 2,
-            Unit::Quarter => 3,
+            Unit::Month => 1,
+            Unit::Quarter => 2,
+            Unit::Week(first) => 3 + first,
         });
         w.u8(u8::from(spec.on_or_after) | u8::from(spec.recurring) << 1);
         w.u32(spec.rolling_days);
         w.u32(spec.periods);
         w.i64(spec.as_of);
+        w.i64(spec.clock);
         self.starts.encode(w, interrupt);
         self.returns.encode(w, interrupt);
     }
@@ -279,18 +305,18 @@ impl<A: Allocator + Clone> CohortLog<A> {
     pub fn decode_in(r: &mut Reader<'_>, alloc: A, interrupt: impl Interrupt) -> Result<Self, DecodeError> {
         let unit = match r.u8()? {
             0 => Unit::Day,
-            1 => Unit::Week,
-            2 => Unit::Month,
-            3 => Unit::Quarter,
+            1 => Unit::Month,
+            2 => Unit::Quarter,
+            week @ 3..=9 => Unit::Week(week - 3),
             _ => return Err(DecodeError::Malformed("unknown calendar period")),
         };
         let flags = r.u8()?;
-        let (rolling_days, periods, as_of) = (r.u32()?, r.u32()?, r.i64()?);
+        let (rolling_days, periods, as_of, clock) = (r.u32()?, r.u32()?, r.i64()?, r.i64()?);
         if flags > 3 || rolling_days > MAX_ROLLING_DAYS || !(1..=MAX_PERIODS).contains(&periods) {
             return Err(DecodeError::Malformed("cohort retention arguments are out of range"));
         }
         let (on_or_after, recurring) = (flags & 1 != 0, flags & 2 != 0);
-        let spec = Spec { unit, rolling_days, on_or_after, recurring, periods, as_of };
+        let spec = Spec { unit, rolling_days, on_or_after, recurring, periods, as_of, clock };
         let starts = Times::decode_in(r, as_of, alloc.clone(), interrupt)?;
         if !recurring && starts.times.len() > 1 {
             return Err(DecodeError::Malformed("more than one first start"));

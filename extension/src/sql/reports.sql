@@ -91,13 +91,13 @@ SET enable_sort = off SET max_parallel_workers_per_gather = 0 SET jit = off
 AS 'MODULE_PATHNAME', 'tidemark_trend';
 COMMENT ON FUNCTION tidemark.trend(regclass, date, date, text, jsonb, text, text, jsonb, integer, text) IS
 'Events (math total) or distinct persons (persons) of a timeline by hour,
-day, week, month or quarter; see funnel_report for source, dates and
-filters. events: a step of a funnel, all when NULL. breakdown: a series for
-each of the top values, (none) for NULL, (other) for the rest; a person is
-counted in each series once. Periods without events have no row. time_zone:
-of whose clock periods and dates are, which must differ from UTC by quarters
-of an hour. Events by event_type and one more property are counted ahead,
-others are read.';
+day, week (from Monday; week from sunday from another day), month or
+quarter; see funnel_report for source, dates and filters. events: a step of
+a funnel, all when NULL. breakdown: a series for each of the top values,
+(none) for NULL, (other) for the rest; a person is counted in each series
+once. Periods without events have no row. time_zone: of whose clock periods
+and dates are, which must differ from UTC by quarters of an hour. Events by
+event_type and one more property are counted ahead, others are read.';
 
 CREATE FUNCTION tidemark.paths(source regclass, from_date date, to_date date, item text DEFAULT 'event_type',
     start_item text DEFAULT NULL, end_item text DEFAULT NULL, items integer DEFAULT 5,

@@ -8,7 +8,7 @@ COMMENT ON TYPE tidemark.cohort_member IS
 'A person in a cohort, as tidemark.cohort_member(...) finds it: the cohort
 and, for each period since, whether the person came back.';
 COMMENT ON COLUMN tidemark.cohort_member.cohort IS
-'First UTC day of the calendar period (day, week from Monday, month, quarter) in which the person started.';
+'First day of the calendar period in which the person started.';
 COMMENT ON COLUMN tidemark.cohort_member.retained IS
 'Element 1 is period 0, the start itself, and always true; element k + 1 says
 whether the person returned in period k, NULL while that period is incomplete.';
@@ -53,12 +53,13 @@ CREATE AGGREGATE tidemark.cohort_member(
 COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, timestamptz, boolean, boolean) IS
 'The cohorts that a person belongs to (GROUP BY person), ordered by cohort,
 each with the periods in which the person came back; read with unnest.
-period: day, week, month or quarter (UTC). mode: a comma separated list,
-empty for the defaults: on (default: back in that period) or on_or_after;
-first_time (default: the person''s earliest start) or recurring (every period
-with a start is a cohort); calendar (default) or rolling periods from the
-person''s own start, of 1, 7, 30 or 90 days or rolling=DAYS. periods: how
-many, period 0 included, 1 to 1000. as_of: events from then on are ignored,
+period: day, week (from Monday; week from sunday from another day), month or
+quarter. mode: a comma separated list, empty for the defaults: on (default:
+back in that period) or on_or_after; first_time (default: the person''s
+earliest start) or recurring (every period with a start is a cohort);
+calendar (default) or rolling periods from the person''s own start, of 1, 7,
+30 or 90 days or rolling=DAYS; time_zone=NAME: of whose clock periods are, by
+default UTC. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored,
 and a period that ends after it is NULL, not false; usually now() or
 tidemark.watermark(...). is_start, is_return: whether a row starts a person,
 and counts as coming back. A NULL condition is false, a NULL event_time is

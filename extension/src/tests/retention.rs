@@ -49,6 +49,48 @@ mod tests {
         assert_eq!(member("", "infinity", "{}"), r#"{"(2026-01-05,\"{t,f,f,f}\")"}"#);
     }
 
+    /// Events of persons around changes of clocks, to be asked by the clock of a zone and in UTC.
+    #[pg_test]
+    fn periods_are_of_the_clock_of_a_time_zone() {
+        Spi::run("CREATE TABLE public.seen AS
+             SELECT n % 40 AS person, timestamptz '2026-03-01Z' + n * n % 59999 * interval '11 minutes' AS event_time
+               FROM generate_series(1, 3000) AS n")
+        .unwrap();
+        for zone in ["America/St_Johns", "Australia/Lord_Howe", "America/Santiago", "Asia/Kathmandu", "UTC"] {
+            for (period, days) in
+                [("day", 0), ("week", 0), ("week from sunday", 1), ("week from thursday", 4), ("month", 0)]
+            {
+                for mode in ["", "recurring,on_or_after"] {
+                    let differ = text(&format!(
+                        "WITH asked AS (
+                             SELECT person, m.cohort, m.retained
+                               FROM (SELECT person, tidemark.cohort_member('{period}', concat_ws(', ', nullif('{mode}', ''), 'time_zone={zone}'), 8,
+                                                        '2026-06-02 13:00Z', event_time, true, true) AS members
+                                       FROM public.seen GROUP BY person) AS p, unnest(p.members) AS m
+                         ), by_hand AS (
+                             SELECT person, m.cohort - {days}, m.retained
+                               FROM (SELECT person, tidemark.cohort_member('{}', '{mode}', 8,
+                                                        ('2026-06-02 13:00Z' AT TIME ZONE '{zone}' + {days} * interval '1 day') AT TIME ZONE 'UTC',
+                                                        (event_time AT TIME ZONE '{zone}' + {days} * interval '1 day') AT TIME ZONE 'UTC', true, true) AS members
+                                       FROM public.seen GROUP BY person) AS p, unnest(p.members) AS m)
+                         SELECT (SELECT count(*) FROM ((TABLE asked EXCEPT ALL TABLE by_hand) UNION ALL (TABLE by_hand EXCEPT ALL TABLE asked)) AS d)
+                                || ' of ' || (SELECT count(*) > 30 FROM asked)",
+                        period.split(' ').next().unwrap()
+                    ));
+                    assert_eq!(differ, "0 of true", "{zone} {period} {mode}");
+                }
+            }
+        }
+        // An hour that comes twice: what happens after as_of is not seen, whatever the clock shows.
+        let twice = |as_of: &str| {
+            text(&format!(
+                "SELECT tidemark.cohort_member('day', 'time_zone=Europe/Berlin', 1, '{as_of}', '2026-10-25 01:10Z', true, true)"
+            ))
+        };
+        assert_eq!(twice("2026-10-25 00:50Z"), "{}");
+        assert_eq!(twice("2026-10-25 01:20Z"), r#"{"(2026-10-25,{t})"}"#);
+    }
+
     #[pg_test]
     fn a_person_may_be_in_several_recurring_cohorts() {
         assert_eq!(
@@ -75,18 +117,22 @@ mod tests {
         for (arguments, expected) in [
             (
                 "'year', '', 2, now(), now(), true, true",
-                "22023 unknown period \"year\", expected day, week, month or quarter",
+                "22023 unknown period \"year\", expected day, week, month, quarter, or week from a day, such as sunday",
             ),
             (
                 "'day', 'often', 2, now(), now(), true, true",
                 "22023 unknown mode \"often\", \
-                 expected on, on_or_after, first_time, recurring, calendar, rolling or rolling=DAYS",
+                 expected on, on_or_after, first_time, recurring, calendar, rolling, rolling=DAYS or time_zone=NAME",
             ),
             ("'day', '', 0, now(), now(), true, true", "22023 number of periods must be 1 to 1000, not 0"),
             ("NULL, '', 2, now(), now(), true, true", "22004 period must not be NULL"),
             ("'day', NULL, 2, now(), now(), true, true", "22004 mode must not be NULL"),
             ("'day', '', NULL, now(), now(), true, true", "22004 periods must not be NULL"),
             ("'day', '', 2, NULL, now(), true, true", "22004 as_of must not be NULL"),
+            (
+                "'day', 'time_zone=Mars/Base', 2, now(), now(), true, true",
+                "22023 time zone \"Mars/Base\" not recognized",
+            ),
             ("'day', '', 2, now(), '-infinity', true, true", "22008 event_time must be finite"),
         ] {
             assert_eq!(error_of(&format!("SELECT tidemark.cohort_member({arguments})")), expected);

@@ -79,6 +79,9 @@ pg_function! {
         let spec = Spec::parse(period, mode, periods.into(), as_of).unwrap_or_else(|error| {
             invalid_argument(error.to_string(), "For example period => 'week', mode => 'on', periods => 9.")
         });
+        if !spec.is_utc() {
+            invalid_argument("mode of a report has no time_zone", "Reports of retention are by UTC date.");
+        }
         let mut parser = Parser::new(&mut timeline);
         let conditions = [parser.step(&start).0, parser.step(&returned).0];
         let only = filters.map(|filters| parser.filter(&filters));
@@ -236,7 +239,7 @@ pg_function! {
         let period = match word(5, "unit", "day") {
             "hour" => Period::Hour,
             unit => Period::Of(unit.parse().unwrap_or_else(|_| {
-                invalid_argument(format!("unknown unit {unit:?}"), "unit is hour, day, week, month or quarter.")
+                invalid_argument(format!("unknown unit {unit:?}"), "unit is hour, day, week, week from sunday (or another day), month or quarter.")
             })),
         };
         let (events, filters) = (json(fcinfo, 4, "events"), json(fcinfo, 7, "filters"));

@@ -68,7 +68,7 @@ pub fn subject(name: &[u8]) -> Option<Subject> {
         return Some(Subject::UserAgent);
     }
     let known = |text: &[u8]| ADDRESSES.contains(&text);
-    (known(&word) || known(&both)).then_some(Subject::Address)
+    (known(word) || known(both)).then_some(Subject::Address)
 }
 
 /// The texts of these members, each with where it lies between its quotes. JSON within a text, whose quotes have

@@ -53,6 +53,25 @@ fn calendar_weeks_start_on_monday_and_incomplete_ones_are_unknown() {
 }
 
 #[test]
+fn a_week_from_sunday_begins_a_day_earlier() {
+    let events = [start(5 * DAY), back(6 * DAY), back(13 * DAY)];
+    assert_eq!(members("week", "", 3, MONDAY + 30 * DAY, &events), [(0, "110".into())]);
+    assert_eq!(members("week from sunday", "", 3, MONDAY + 30 * DAY, &events), [(-1, "111".into())]);
+    assert_eq!(members("week from saturday", "rolling", 3, MONDAY + 30 * DAY, &events), [(5, "110".into())]);
+}
+
+#[test]
+fn times_of_two_clocks_are_two_questions() {
+    let of = |zone: &str| Spec::parse("day", &format!("on, time_zone={zone}"), 3, 0).unwrap();
+    assert!(!of("Asia/Kathmandu").is_utc() && Spec::parse("day", "on", 3, 0).unwrap().is_utc());
+    assert_eq!(time_zone("on, time_zone=Asia/Kathmandu"), Some("Asia/Kathmandu"));
+    assert_eq!(time_zone("on"), None);
+    assert!(CohortLog::new_in(of("UTC"), Global).append(&CohortLog::new_in(of("GMT"), Global), ()).is_err());
+    let twice = Spec::parse("day", "time_zone=UTC,time_zone=GMT", 3, 0);
+    assert_eq!(twice, Err(SpecError::Conflict("time_zone=GMT".into())));
+}
+
+#[test]
 fn months_and_quarters_have_their_own_lengths() {
     let leap_day = start(59 * DAY);
     assert_eq!(
@@ -170,10 +189,16 @@ fn expected(spec: &Spec, events: &[(i64, bool, bool)]) -> Vec<(i64, Vec<Option<b
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let unit = prop::sample::select(vec!["day", "week", "month", "quarter"]);
+    let unit = prop::sample::select(vec!["day", "week", "week from sunday", "month", "quarter"]);
     let flavour = prop::sample::select(vec!["on", "on_or_after"]);
     let kind = prop::sample::select(vec!["first_time", "recurring"]);
-    let columns = prop::sample::select(vec!["calendar", "rolling", "rolling=1", "rolling=3"]);
+    let columns = prop::sample::select(vec![
+        "calendar",
+        "rolling",
+        "rolling=1",
+        "rolling=3",
+        "time_zone=Asia/Kathmandu",
+    ]);
     (unit, flavour, kind, columns, 1i64..8, 0i64..240).prop_map(|(unit, flavour, kind, columns, n, as_of)| {
         Spec::parse(unit, &format!("{flavour},{kind}, {columns}"), n, MONDAY + as_of * 12 * HOUR).unwrap()
     })

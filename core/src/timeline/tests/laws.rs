@@ -56,7 +56,10 @@ fn asked() -> impl Strategy<Value = Asked> {
         .prop_map(|tokens| Mode::parse(&tokens.join(",")).unwrap_or_default());
     let funnel = (questions(), steps(), 0usize..5, prop::sample::select(WINDOWS.to_vec()), mode);
     let pattern = one_of(&["(?1)(?1)", "(?1)(?t<=3s)(?1)", "(?1).*(?1)", "(?!1)(?t>2ms)(?1)"]);
-    let cohorts = spec(&["day", "week", "month"], &["", "on_or_after", "recurring", "recurring,on_or_after"]);
+    let cohorts = spec(
+        &["day", "week", "week from sunday", "month"],
+        &["", "on_or_after", "recurring", "recurring,on_or_after"],
+    );
     let rolling = spec(&["day", "week"], &["rolling", "rolling=2,recurring", "rolling,on_or_after"]);
     let slot = prop::sample::select(vec![DAY, SLOT, 1000]);
     (funnel, pattern, any::<bool>(), cohorts, rolling, slot).prop_map(
