@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// An address as programs write it: by itself, with a port or a zone, or as IPv4 in IPv6, which is IPv4. `None` for
-/// anything else.
+/// An address as programs write it: by itself, with a port or a zone, with zeros before its numbers (which are decimal), or
+/// as IPv4 in IPv6, which is IPv4. `None` for anything else.
 pub fn parse(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
     let address = match IpAddr::from_str(text) {
@@ -14,11 +14,22 @@ pub fn parse(text: &str) -> Option<IpAddr> {
             Ok(socket) => socket.ip(),
             Err(_) => {
                 let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-                IpAddr::from_str(bare.split('%').next()?).ok()?
+                alone(bare.split('%').next()?)?
             }
         },
     };
     Some(address.to_canonical())
+}
+
+/// An address and nothing else; the numbers of an IPv4 address may have zeros before them.
+pub fn alone(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = IpAddr::from_str(text) {
+        return Some(address);
+    }
+    let mut numbers = text.split('.').map(|number| number.parse::<u8>().ok().filter(|_| number.len() <= 3));
+    let mut next = || numbers.next().flatten();
+    let address = Ipv4Addr::new(next()?, next()?, next()?, next()?);
+    numbers.next().is_none().then_some(address.into())
 }
 
 /// The first of several with commas between them, as in X-Forwarded-For: the client's own.
@@ -59,6 +70,9 @@ mod tests {
             ("[2001:DB8::1]:80", Some("2001:db8::1")),
             ("[2001:db8::1]", Some("2001:db8::1")),
             ("fe80::1%eth0", Some("fe80::1")),
+            ("203.000.113.007", Some("203.0.113.7")),
+            ("203.0.113.0077", None),
+            ("203.0.113.7.1", None),
             ("203.0.113", None),
             ("203.0.113.777", None),
             ("localhost", None),

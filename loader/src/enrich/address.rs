@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::str::FromStr;
 
-use tidemark_core::address::{masked, parse, prefix};
+use tidemark_core::address::{alone, masked, parse, prefix};
+
+use super::members::quote_at;
 
 /// Some networks, as Postgres writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,36 +35,28 @@ fn network(text: &str) -> Option<(IpAddr, u8)> {
 
 /// What stands for an address, or for several with commas between them, if any is one and is not an own one.
 pub(super) fn cut(text: &str, own: &Networks) -> Option<String> {
-    let mut changed = false;
-    let parts: Vec<String> = text
-        .split(',')
-        .map(|part| match parse(part) {
-            Some(address) if !own.contain(address) => {
-                changed = true;
-                prefix(address).0.to_string()
-            }
-            _ => part.trim_ascii().to_owned(),
-        })
-        .collect();
-    changed.then(|| parts.join(",")).filter(|cut| cut != text)
+    let part = |part: &str| match parse(part) {
+        Some(address) if !own.contain(address) => prefix(address).0.to_string(),
+        Some(_) => part.trim_ascii().to_owned(),
+        // As in the header Forwarded, behind for=, or with the length of a network.
+        None => {
+            let mut bytes = part.trim_ascii().as_bytes().to_vec();
+            cut_anywhere(&mut bytes, own);
+            String::from_utf8(bytes).unwrap_or_default()
+        }
+    };
+    let parts: Vec<String> = text.split(',').map(part).collect();
+    let unchanged = text.split(',').zip(&parts).all(|(old, new)| old.trim_ascii() == new);
+    (!unchanged).then(|| parts.join(",").trim_ascii_end().to_owned())
 }
 
 /// Puts a text in the place of another one, which ends where its quote begins, and blanks behind the quote.
 pub(super) fn put(text: &mut [u8], at: Range<usize>, new: &str) {
-    let quote = if text.get(at.end) == Some(&b'\\') { 2 } else { 1 };
     let Some(spare) = at.len().checked_sub(new.len()) else { return };
-    let end = (at.end + quote).min(text.len());
+    let end = (at.end + quote_at(text, at.end)).min(text.len());
     text[at.start..at.start + new.len()].copy_from_slice(new.as_bytes());
     text.copy_within(at.end..end, at.start + new.len());
     text[end - spare..end].fill(b' ');
-}
-
-/// A text of JSON without its escapes.
-pub(super) fn unescaped(text: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
-    if memchr::memchr(b'\\', text).is_none() {
-        return std::str::from_utf8(text).ok().map(std::borrow::Cow::Borrowed);
-    }
-    serde_json::from_slice(&[b"\"", text, b"\""].concat()).ok().map(std::borrow::Cow::Owned)
 }
 
 /// Cuts whatever looks like an address in something that nobody can read.
@@ -81,7 +75,7 @@ pub(super) fn cut_anywhere(text: &mut [u8], own: &Networks) {
         let address =
             [whole, whole.trim_end_matches(':'), whole.rsplit_once(':').map_or(whole, |(host, _)| host)]
                 .into_iter()
-                .find(|token| IpAddr::from_str(token).is_ok());
+                .find(|token| alone(token).is_some());
         if let Some(token) = address
             && let Some(new) = cut(token, own)
             && let Some(spare) = token.len().checked_sub(new.len())
@@ -135,6 +129,24 @@ mod tests {
             ),
             (r#"{"m":"{\"ip\":\"203.0.113.77\"}"}"#, r#"{"m":"{\"ip\":\"203.0.113.0\" }"}"#),
             (r#"{"ip":"203.0.113.\u0037"}"#, r#"{"ip":"203.0.113.0"     }"#),
+            (
+                r#"{"ip":"for=203.0.113.77;proto=http, 203.0.113.78/32"}"#,
+                r#"{"ip":"for=203.0.113.0 ;proto=http,203.0.113.0 /32" }"#,
+            ),
+            (r#"{"ip":"a\"b, 203.0.113.77"}"#, r#"{"ip":"a\"b,203.0.113.0"  }"#),
+            (
+                r#"{"ips":[["203.0.113.77"],["203.0.113.78"]]}"#,
+                r#"{"ips":[["203.0.113.0" ],["203.0.113.0" ]]}"#,
+            ),
+            (
+                r#"{"m":"{\"n\":\"{\\\"ip\\\":\\\"203.0.113.77\\\"}\"}"}"#,
+                r#"{"m":"{\"n\":\"{\\\"ip\\\":\\\"203.0.113.0\\\" }\"}"}"#,
+            ),
+            (
+                r#"{"ip":"{\"ip\":\"203.0.113.77\", \"a\":1}"}"#,
+                r#"{"ip":"{\"ip\":\"203.0.113.0 \",\"a\":1}" }"#,
+            ),
+            (r#"{"\u0069p":"203.0.113.77"}"#, r#"{"\u0069p":"203.0.113.0" }"#),
             // No address, or no member that says one.
             (
                 r#"{"ip":"localhost","version":"1.2.3.4","ip2":7}"#,
@@ -160,6 +172,38 @@ mod tests {
         );
     }
 
+    /// An event of members that say addresses in all kinds of ways, and of one that says none.
+    fn event(depth: u32) -> impl Strategy<Value = serde_json::Value> {
+        let address = prop_oneof![
+            Just("203.0.113.77"),
+            Just("203.0.113.77:80"),
+            Just("::ffff:203.0.113.77"),
+            Just("a\"b\\, 203.0.113.77 ,\n[203.0.113.77]"),
+            Just("for=203.0.113.77;by=203.0.113.77"),
+            Just("unknown"),
+        ];
+        let text = address.prop_map(serde_json::Value::from);
+        let value = text.prop_recursive(depth, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::from),
+                inner.prop_map(|inner| serde_json::json!({ "ip": inner })),
+            ]
+        });
+        let names = proptest::sample::select(vec!["ip", "X-Forwarded-For", "clientIp", "ip_raw"]);
+        let member = (names, value, 0u8..3).prop_map(|(name, value, nested)| {
+            let mut value = serde_json::json!({ name: value });
+            for _ in 0..nested {
+                value = serde_json::json!({ "text": value.to_string() });
+            }
+            value
+        });
+        let others =
+            proptest::sample::select(vec!["v1.2.3.4", "a:b", "\\\"", "1.2.3.4", "{\"zip\":[\"1.2.3.4\"]}"]);
+        (proptest::collection::vec(member, 0..4), proptest::collection::vec(others, 0..4)).prop_map(
+            |(members, other)| serde_json::json!({ "members": members, "other": other, "zip": other }),
+        )
+    }
+
     proptest! {
         #[test]
         fn what_is_cut_is_never_longer_is_valid_json_and_stays_as_it_is_then(
@@ -183,6 +227,20 @@ mod tests {
             cut_anywhere(&mut anywhere, &Networks::default());
             let anywhere = String::from_utf8(anywhere).unwrap();
             prop_assert_eq!(anywhere.trim_end().parse::<IpAddr>().unwrap(), expected);
+        }
+
+        #[test]
+        fn any_event_stays_valid_and_says_no_whole_address(event in event(3)) {
+            let text = event.to_string();
+            let mut cut = text.clone().into_bytes();
+            cut_members(&mut cut, Networks::default());
+            let cut: serde_json::Value = serde_json::from_slice(&cut).map_err(|e| {
+                TestCaseError::fail(format!("{e}: {text}\n{}", String::from_utf8_lossy(&cut)))
+            })?;
+            prop_assert!(!cut.to_string().contains("203.0.113.77"), "{}", cut);
+            // And what is no address says what it said.
+            let other = |value: &serde_json::Value| value["other"].clone();
+            prop_assert_eq!(other(&cut), other(&event));
         }
 
         #[test]

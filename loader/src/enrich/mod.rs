@@ -9,6 +9,7 @@ mod members;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -133,26 +134,35 @@ impl Enrichment {
     /// Cuts the addresses of an event and notes its user agents and networks.
     pub fn look_at(&self, event: &mut [u8], noted: &mut Noted) {
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
-        let mut cuts = Vec::new();
-        members::for_each(event, |subject, at| {
-            let Some(text) = address::unescaped(&event[at.clone()]) else { return };
-            match subject {
-                Subject::UserAgent => note(noted, subject, &text),
-                Subject::Address => {
-                    for address in text.split(',').filter_map(parse) {
+        let mut found: Vec<(Subject, Range<usize>)> = Vec::new();
+        members::for_each(event, |subject, at| found.push((subject, at)));
+        // One within another one comes behind it.
+        found.sort_unstable_by_key(|(_, at)| (at.start, usize::MAX - at.end));
+        let mut done = 0;
+        for (subject, at) in found {
+            if at.start < done {
+                continue;
+            }
+            done = at.end;
+            let text = members::unescaped(&event[at.clone()]);
+            match (subject, text) {
+                (Subject::UserAgent, text) => text.iter().for_each(|text| note(noted, subject, text)),
+                (Subject::Address, text) => {
+                    let parts = text.iter().flat_map(|text| text.split(','));
+                    for address in parts.filter_map(parse) {
                         let (network, bits) = prefix(address);
                         note(noted, subject, &format!("{network}/{bits}"));
                     }
-                    if !self.keep_addresses
-                        && let Some(new) = address::cut(&text, &own)
-                    {
-                        cuts.push((at, new));
+                    if self.keep_addresses {
+                        continue;
+                    }
+                    match text.as_deref().map(|text| address::cut(text, &own).map(escaped)) {
+                        Some(None) => {}
+                        Some(Some(new)) if new.len() <= at.len() => address::put(event, at, &new),
+                        _ => address::cut_anywhere(&mut event[at], &own),
                     }
                 }
             }
-        });
-        for (at, new) in cuts {
-            address::put(event, at, &new);
         }
     }
 
@@ -274,6 +284,15 @@ impl Strangers {
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
+}
+
+/// A text as it stands between quotes.
+fn escaped(text: String) -> String {
+    if text.contains(|c: char| c < ' ' || c == '"' || c == '\\') {
+        let quoted = serde_json::Value::from(text).to_string();
+        return quoted[1..quoted.len() - 1].to_owned();
+    }
+    text
 }
 
 fn note(noted: &mut Noted, subject: Subject, text: &str) {
