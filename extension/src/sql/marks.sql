@@ -188,14 +188,14 @@ of them: those that are scoped only their rows, others every date. changed:
 only this column did, and models that do not read it are left alone; hold
 off refreshes by tidemark.change_dimension before such a change, which
 tidemark.refresh_log then shows if source is a model. ids must be complete:
-all values by which rows of these persons are found in source and in models,
-before and after the change, or those of id_column alone (without it: of
-changed); NULL: anybody''s, with dates. Call it in the transaction that
-changes them. NULL elements are skipped; none at all mark nothing. 54000:
-more than 100,000 ids, or one of more than 1,000 bytes;
-22P02: one that is no value of the column by which a model is scoped; 22004:
-neither ids nor dates; 22023: a reason of more than 1,000 characters; 42703:
-a column that is not there. Needs what tidemark.mark_dirty needs.';
+all values by which rows of these persons are found in source and in
+models, before and after the change, or those of id_column alone (else of
+changed); NULL: anybody''s, with dates. Call it in the same transaction.
+NULL elements are skipped; none at all mark nothing. 54000: more than
+100,000 ids, or one of more than 1,000 bytes; 22P02: one that is no value
+of the column by which a model is scoped; 22004: neither ids nor dates;
+22023: a reason of more than 1,000 characters; 42703: a column that is not
+there. Needs what tidemark.mark_dirty needs.';
 
 CREATE FUNCTION tidemark_internal.checked_ids(ids text[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 100

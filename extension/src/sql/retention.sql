@@ -52,20 +52,19 @@ CREATE AGGREGATE tidemark.cohort_member(
 );
 COMMENT ON AGGREGATE tidemark.cohort_member(text, text, integer, timestamptz, timestamptz, boolean, boolean) IS
 'The cohorts that a person belongs to (GROUP BY person), ordered by cohort,
-each with the periods in which the person came back; read with unnest.
-period: day, week (from Monday; week from sunday from another day), month or
-quarter. mode: a comma separated list, empty for the defaults: on (default:
-back in that period) or on_or_after; first_time (default: the person''s
-earliest start) or recurring (every period with a start is a cohort);
-calendar (default) or rolling periods from the person''s own start, of 1, 7,
-30 or 90 days or rolling=DAYS; time_zone=NAME: of whose clock periods are, by
-default UTC. periods: how many, period 0 included, 1 to 1000. as_of: events from then on are ignored,
-and a period that ends after it is NULL, not false; usually now() or
-tidemark.watermark(...). is_start, is_return: whether a row starts a person,
-and counts as coming back. A NULL condition is false, a NULL event_time is
-skipped, no start gives {}. The first four must be constant and not NULL;
-unknown words are errors (22023). For first_time do not cut the rows to a
-range: the start would move.';
+each with the periods in which the person came back; for unnest. period:
+day, week (from Monday; or week from sunday), month or quarter. mode: a
+list with commas, empty for the defaults: on (default: back in that period)
+or on_or_after; first_time (default: the person''s earliest start) or
+recurring (every period with a start is a cohort); calendar (default) or
+rolling periods from the person''s own start, of 1, 7, 30 or 90 days or
+rolling=DAYS; time_zone=NAME: of its clock, not UTC. periods: how many,
+period 0 included, 1 to 1000. as_of: events from then on are ignored, and a
+period that ends after it is NULL. is_start, is_return: whether a row
+starts a person, and counts as coming back. A NULL condition is false, a
+NULL event_time is skipped, no start gives {}. The first four must be
+constant and not NULL; unknown words are errors (22023). For first_time do
+not cut the rows to a range: the start would move.';
 
 CREATE FUNCTION tidemark_internal.cohort_retention_transition(state internal, retained boolean[]) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 3 AS 'MODULE_PATHNAME', 'tidemark_cohort_retention_transition';

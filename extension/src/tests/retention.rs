@@ -196,9 +196,10 @@ mod tests {
         Spi::run(
             "CREATE SCHEMA silver;
              CREATE TABLE silver.events AS
-             SELECT person AS known_person, '2026-01-01 12:00Z'::timestamptz + day * interval '1 day' AS event_time
+             SELECT person AS known_person, '2026-01-01 12:00Z'::timestamptz + day * interval '1 day' AS event_time,
+                    CASE WHEN person = 'robot' THEN 'bot' END AS excluded_as
                FROM (VALUES ('a', 0), ('a', 0), ('a', 1), ('a', 3), ('b', 1), ('b', 2), ('c', 3), (NULL, 2),
-                            ('a', 9)) AS v(person, day)",
+                            ('a', 9), ('robot', 2)) AS v(person, day)",
         )
         .unwrap();
         text(&format!(
