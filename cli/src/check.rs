@@ -214,8 +214,8 @@ async fn check_all(config: &Config, report: &mut Report) {
 /// Whether the files about user agents and networks can be used.
 fn check_enrichment(enrichment: &Enrichment, config: &Config, report: &mut Report) {
     for problem in enrichment.take_problems() {
-        let (what, next) = problem.rsplit_once(": ").unwrap_or((&problem, "name another file"));
-        report.problem("enrichment", what, next);
+        let (what, next) = problem.why.split_once(": ").unwrap_or((&problem.why, "name another file"));
+        report.problem("enrichment", format!("{} {what}", problem.file.display()), next);
     }
     let addresses = match config.get("enrich.addresses") {
         Some("keep") => "addresses are kept",

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Error as PgError};
 use super::output::{Output, show};
 use super::{Database, options};
 use tidemark_loader::enrich::{Enrichment, Strangers};
-use tidemark_loader::error::Result;
+use tidemark_loader::error::{Error, Kind, Result};
 use tidemark_loader::postgres::{connection, dimensions};
 
 /// Arguments of `tidemark enrich`.
@@ -22,8 +22,8 @@ enum Action {
     Status(Options),
     /// Look up anew what was looked up in other files, and change the events of which it says something else
     ///
-    /// Only these are changed, and models compute only the persons and dates of them again. Without a file in the
-    /// configuration what is known stays.
+    /// Only these are changed, and models compute only the persons and dates of them again. What no file of the
+    /// configuration is about stays: user agents without user_agent_file and bot_file, networks without place_files.
     Update(Options),
 }
 
@@ -32,6 +32,8 @@ struct Options {
     #[command(flatten)]
     database: Database,
 }
+
+const CANNOT_UPDATE: &str = "cannot update what user agents and networks are";
 
 /// Shows or updates; prints to standard output.
 pub async fn run(args: Args) -> Result<()> {
@@ -43,11 +45,17 @@ pub async fn run(args: Args) -> Result<()> {
     let config = options::postgres(&settings)?;
     let enrichment = options::enrichment(&settings)?;
     for problem in enrichment.take_problems() {
-        eprintln!("tidemark: goes on without: {problem}");
+        if update && !problem.usable {
+            // It would take away what the file said.
+            let (why, next) = problem.why.split_once(": ").unwrap_or((&problem.why, "name another file"));
+            let why = format!("{} {why}", problem.file.display());
+            return Err(Error::new(Kind::Config, CANNOT_UPDATE, why, next));
+        }
+        eprintln!("tidemark: {problem}");
     }
     let client = connection::connect_once(&config).await?;
     if update {
-        let explain = |e| connection::explain("cannot update what user agents and networks are", &config, &e);
+        let explain = |e| connection::explain(CANNOT_UPDATE, &config, &e);
         return self::update(&client, &enrichment).await.map_err(explain);
     }
     let explain = |e| connection::explain("cannot count user agents and networks", &config, &e);
@@ -77,7 +85,7 @@ async fn status(client: &Client, enrichment: &Enrichment) -> std::result::Result
 const CHUNK: usize = 10_000;
 
 async fn update(client: &Client, enrichment: &Enrichment) -> std::result::Result<(), PgError> {
-    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    // By itself, since a loader that meets one of them waits for it.
     let missing = Strangers::of(
         enrichment,
         texts(client, "SELECT silver.unknown_user_agents()", &[]).await?,
@@ -85,6 +93,7 @@ async fn update(client: &Client, enrichment: &Enrichment) -> std::result::Result
     );
     dimensions::add(client, enrichment, &missing).await?;
     say!("{} user agents and {} networks were missing", missing.agents.len(), missing.networks.len());
+    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
 
     if let Some(by) = enrichment.agents_by() {
         let sql =

@@ -159,7 +159,10 @@ pub fn enrichment(config: &Config) -> Result<Enrichment> {
 pub async fn prepare(encoder: &Encoder, client: &Client, postgres: &connection::Config) -> Result<()> {
     let Some(enrichment) = encoder.enrichment() else { return Ok(()) };
     for problem in enrichment.take_problems() {
-        tracing::warn!("goes on without: {problem}");
+        match problem.usable {
+            true => tracing::warn!("{problem}"),
+            false => tracing::warn!("goes on without {problem}"),
+        }
     }
     let own = dimensions::own_networks(client).await;
     let own = own.map_err(|e| connection::explain("cannot read the own networks", postgres, &e))?;

@@ -5,13 +5,16 @@ SET LOCAL ROLE tidemark_admin;
 
 CREATE OR REPLACE FUNCTION silver.user_agent_of(context jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN COALESCE(silver.json_text(context, 'userAgent'), silver.json_text(context, 'user_agent'));
+RETURN NULLIF(CASE
+    WHEN pg_catalog.jsonb_typeof(context -> 'userAgent') = 'string' THEN context ->> 'userAgent'
+    WHEN pg_catalog.jsonb_typeof(context -> 'user_agent') = 'string' THEN context ->> 'user_agent' END, '');
 COMMENT ON FUNCTION silver.user_agent_of(jsonb) IS
     'The user agent that the context of an event names; NULL without one.';
 
 CREATE OR REPLACE FUNCTION silver.ip_of(payload jsonb, context jsonb) RETURNS inet
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN tidemark_internal.ip_address(COALESCE(silver.json_text(context, 'ip'), silver.json_text(payload, 'request_ip')));
+RETURN COALESCE(tidemark_internal.ip_address(silver.json_text(context, 'ip')),
+                tidemark_internal.ip_address(silver.json_text(payload, 'request_ip')));
 COMMENT ON FUNCTION silver.ip_of(jsonb, jsonb) IS
     'The IP address that an event names in its context, or as request_ip (RudderStack), as far as the loader left it; '
     'NULL without one.';
@@ -60,6 +63,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     networks CONSTANT cidr[] := ARRAY(SELECT n.network FROM loader.own_networks AS n ORDER BY 1);
+    -- Of one that is only a part of what the loader leaves of an address, the first address may be anybody's, cut.
+    parts CONSTANT cidr[] := ARRAY(SELECT n FROM unnest(networks) AS n
+                                    WHERE masklen(n) > CASE family(n) WHEN 4 THEN 24 ELSE 48 END);
     hosts CONSTANT text[] := (SELECT ARRAY(SELECT '%.' || h FROM unnest(s.test_hosts) AS h)
                                 FROM gold_storage.silver_settings AS s);
     defined CONSTANT regprocedure := to_regprocedure('silver.own_traffic(inet, text)');
@@ -73,7 +79,12 @@ BEGIN
         CASE WHEN networks <> '{}' OR hosts <> '{}' THEN concat(
             'CASE ',
             CASE WHEN networks <> '{}' THEN
-                format('WHEN address <<= ANY (%L::inet[]) THEN ''own network'' ', networks) END,
+                format('WHEN address <<= ANY (%L::inet[])', networks) END,
+            CASE WHEN parts <> '{}' THEN
+                format(' AND (address <> host(silver.ip_prefix(address)::inet)::inet'
+                       ' OR NOT address <<= ANY (%L::inet[]) OR address <<= ANY (%L::inet[]))', parts,
+                       ARRAY(SELECT n FROM unnest(networks) AS n WHERE n <> ALL (parts))) END,
+            CASE WHEN networks <> '{}' THEN ' THEN ''own network'' ' END,
             CASE WHEN hosts <> '{}' THEN
                 format('WHEN (''.'' || silver.url_host(page_url)) LIKE ANY (%L::text[]) THEN ''test host'' ',
                        hosts) END,
@@ -97,7 +108,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     bad text := (SELECT h FROM unnest(hosts) AS h WHERE (h ~ '^[a-z0-9-]+([.][a-z0-9-]+)*$') IS NOT TRUE LIMIT 1);
-    dates CONSTANT date[] := ARRAY(SELECT DISTINCT e.event_date FROM silver.events AS e);
+    dates date[];
 BEGIN
     IF bad IS NOT NULL OR array_position(hosts, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'hosts must be names of hosts in lower case, got %', quote_nullable(bad)
@@ -111,10 +122,11 @@ BEGIN
     INSERT INTO loader.own_networks SELECT DISTINCT n FROM unnest(networks) AS n ON CONFLICT DO NOTHING;
     UPDATE gold_storage.silver_settings AS s
        SET test_hosts = ARRAY(SELECT DISTINCT h FROM unnest(hosts) AS h ORDER BY 1) WHERE hosts IS NOT NULL;
-    IF NOT silver.define_own_traffic() OR dates = '{}' THEN
+    IF NOT silver.define_own_traffic() THEN
         RETURN 0;
     END IF;
-    PERFORM tidemark.mark_dirty('bronze.events', dates, 'own traffic');
+    dates := ARRAY(SELECT DISTINCT e.event_date FROM silver.events AS e);
+    PERFORM tidemark.mark_dirty('bronze.events', dates, 'own traffic') WHERE dates <> '{}';
     RETURN cardinality(dates);
 END
 $$;

@@ -338,8 +338,11 @@ impl Batch {
         self.dead.iter().map(move |dead| {
             let r = &self.raw.records[dead.record];
             let mut value = Cow::Borrowed(self.raw.value(r));
-            if dead.rejection.reason.stage() == Stage::Decode || self.raw.format.composes() {
+            if dead.rejection.reason.stage() == Stage::Decode {
                 value = cut(self.raw.value(r));
+            } else if let Some(enrichment) = self.enrichment.as_ref().filter(|_| self.raw.format.composes()) {
+                // It may be tried again, and is an event then.
+                value = enrichment.cut_cells(self.raw.value(r));
             }
             let headers_at = r.start + r.key.unwrap_or(0);
             DeadLetter {

@@ -59,32 +59,70 @@ pub(super) fn put(text: &mut [u8], at: Range<usize>, new: &str) {
     text[end - spare..end].fill(b' ');
 }
 
+/// Cuts the addresses that cells between tabs are.
+pub(super) fn cut_cells(text: &mut [u8], own: &Networks) {
+    let mut at = 0;
+    while at <= text.len() {
+        let end = memchr::memchr(b'\t', &text[at..]).map_or(text.len(), |tab| at + tab);
+        if std::str::from_utf8(&text[at..end]).is_ok_and(|cell| alone(cell).is_some()) {
+            replace(text, at..end, own);
+        }
+        at = end + 1;
+    }
+}
+
 /// Cuts whatever looks like an address in something that nobody can read.
 pub(super) fn cut_anywhere(text: &mut [u8], own: &Networks) {
     let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
     let mut at = 0;
     while at < text.len() {
+        if text[at..].starts_with(b"\\u") {
+            // Digits of an escape.
+            at += 6;
+            continue;
+        }
         let len = text[at..].iter().take_while(|byte| is_part(byte)).count();
         if len == 0 {
             at += 1;
             continue;
         }
-        // A dot or colon at the end is one of the sentence, or stands before a port.
+        // A dot or colon at an end is one of the sentence, or stands before a port or behind a name.
         let token = std::str::from_utf8(&text[at..at + len]).unwrap_or_default();
-        let whole = token.trim_end_matches('.');
-        let address =
+        let begins = usize::from(token.starts_with(':') && !token.starts_with("::"));
+        let whole = token[begins..].trim_end_matches('.');
+        let found =
             [whole, whole.trim_end_matches(':'), whole.rsplit_once(':').map_or(whole, |(host, _)| host)]
                 .into_iter()
-                .find(|token| alone(token).is_some());
-        if let Some(token) = address
-            && let Some(new) = cut(token, own)
-            && let Some(spare) = token.len().checked_sub(new.len())
-        {
-            let end = at + token.len();
-            text[at..at + new.len()].copy_from_slice(new.as_bytes());
-            text[end - spare..end].fill(b' ');
+                .find(|token| alone(token).is_some())
+                .map(|token| at + begins..at + begins + token.len());
+        match found {
+            Some(found) => replace(text, found, own),
+            // Between what is none of it, as in ipv4:203.0.113.77:443 and 203.0.113.77.dsl.example.
+            None => {
+                let mut from = at;
+                let other = |c: char| !c.is_ascii_digit() && c != '.';
+                for part in token.to_owned().split(other) {
+                    let address = part.trim_matches('.');
+                    let start = from + part.len() - part.trim_start_matches('.').len();
+                    if alone(address).is_some() {
+                        replace(text, start..start + address.len(), own);
+                    }
+                    from += part.len() + 1;
+                }
+            }
         }
         at += len;
+    }
+}
+
+/// Puts its network in the place of an address, and blanks behind it.
+fn replace(text: &mut [u8], at: Range<usize>, own: &Networks) {
+    let token = std::str::from_utf8(&text[at.clone()]).unwrap_or_default();
+    if let Some(new) = cut(token, own)
+        && let Some(spare) = at.len().checked_sub(new.len())
+    {
+        text[at.start..at.start + new.len()].copy_from_slice(new.as_bytes());
+        text[at.end - spare..at.end].fill(b' ');
     }
 }
 
@@ -146,6 +184,18 @@ mod tests {
                 r#"{"ip":"{\"ip\":\"203.0.113.77\", \"a\":1}"}"#,
                 r#"{"ip":"{\"ip\":\"203.0.113.0 \",\"a\":1}" }"#,
             ),
+            (
+                r#"{"ips":[null,1,-1.5e3,true,"203.0.113.77"]}"#,
+                r#"{"ips":[null,1,-1.5e3,true,"203.0.113.0" ]}"#,
+            ),
+            (
+                r#"{"m":"{\"ips\":[\n \"203.0.113.77\",\n\"203.0.113.78\"]}"}"#,
+                r#"{"m":"{\"ips\":[\n \"203.0.113.0\" ,\n\"203.0.113.0\" ]}"}"#,
+            ),
+            (
+                r#"{"iP":"203.0.113.77","iPAddress":"203.0.113.77"}"#,
+                r#"{"iP":"203.0.113.0" ,"iPAddress":"203.0.113.0" }"#,
+            ),
             (r#"{"\u0069p":"203.0.113.77"}"#, r#"{"\u0069p":"203.0.113.0" }"#),
             // No address, or no member that says one.
             (
@@ -164,6 +214,12 @@ mod tests {
             cut_anywhere(&mut bytes, &Networks::of(["10.0.0.0/8"].into_iter()));
             String::from_utf8(bytes).unwrap()
         };
+        assert_eq!(cut("ipv4:203.0.113.77:443 ...203.0.113.78"), "ipv4:203.0.113.0 :443 ...203.0.113.0 ");
+        assert_eq!(
+            cut("ip:203.0.113.77, h:2001:db8:1:2::77, 203.0.113.77.dsl"),
+            "ip:203.0.113.0 , h:2001:db8:1::    , 203.0.113.0 .dsl"
+        );
+        assert_eq!(cut(r"\u00e9::1 x"), r"\u00e9::  x");
         assert_eq!(cut("a;203.0.113.77;2026-09-05T10:00:00Z,b"), "a;203.0.113.0 ;2026-09-05T10:00:00Z,b");
         assert_eq!(cut("from 203.0.113.77:443, 10.1.2.3."), "from 203.0.113.0 :443, 10.1.2.3.");
         assert_eq!(

@@ -16,18 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{fmt, fs, io};
 
-use super::{Agent, Files, Place};
-
-/// Why a file cannot be used, or not all of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as it was named.
-    pub file: PathBuf,
-    /// What is wrong and what to do about it, to be read after the file's name: "is empty: fetch it again".
-    pub why: String,
-    /// Whether the rest of it is used.
-    pub usable: bool,
-}
+use super::{Agent, Files, Place, Problem};
 
 /// What the files say, ready to be asked. Nothing in it changes.
 #[derive(Default)]

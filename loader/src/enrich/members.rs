@@ -26,15 +26,57 @@ const WORDS: &[&[u8]] = &[
     b"ipaddr",
     b"ipaddress",
     b"ipaddresses",
+    b"addr",
+    b"address",
+    b"addresses",
+    b"forwarded",
+    b"loginip",
+    b"callerip",
     b"clientip",
+    b"clientipaddr",
+    b"clientipaddress",
+    b"connectingip",
+    b"currentip",
+    b"customerip",
+    b"destip",
+    b"dstaddr",
+    b"dstip",
+    b"externalip",
+    b"fromip",
     b"hostip",
+    b"ip6addr",
+    b"ipaddrs",
+    b"iplist",
+    b"ipnumber",
+    b"ipv4addr",
+    b"ipv4address",
+    b"ipv6addr",
+    b"ipv6address",
+    b"lastip",
+    b"localip",
+    b"originip",
+    b"peerip",
+    b"privateip",
+    b"proxyip",
+    b"publicip",
     b"realip",
+    b"registrationip",
     b"remoteip",
+    b"remoteipaddress",
     b"requestip",
+    b"serverip",
+    b"signupip",
     b"sourceip",
+    b"srcaddr",
     b"srcip",
     b"userip",
     b"visitip",
+    b"visitorip",
+    b"wanip",
+    b"xrealip",
+    b"xclientip",
+    b"trueclientip",
+    b"cfconnectingip",
 ];
 
 /// Two words that do so together, or one that is written so.
@@ -86,7 +128,7 @@ pub fn subject(name: &[u8]) -> Option<Subject> {
             }
             if word == b"useragent" || both == b"useragent" {
                 says = Some(Subject::UserAgent);
-            } else if WORDS.contains(&plain) || PAIRS.contains(&word) || PAIRS.contains(&both) {
+            } else if [plain, both].iter().any(|known| WORDS.contains(known)) || PAIRS.contains(&both) {
                 says = Some(Subject::Address);
             }
             (before, last) = (last, len);
@@ -112,7 +154,7 @@ pub fn unescaped(text: &[u8]) -> Option<Cow<'_, str>> {
 /// backslashes before them, is looked through as well, and arrays whatever is in them.
 pub fn for_each(text: &[u8], mut found: impl FnMut(Subject, Range<usize>)) {
     // Objects within arrays are passed over again for each array around them: of what nests for its own sake, not all.
-    let mut budget = 8 * text.len();
+    let mut budget = 16 * text.len();
     for colon in memchr_iter(b':', text) {
         let Some(name) = name_before(text, colon) else { continue };
         let Some(subject) = subject(name) else { continue };
@@ -123,6 +165,8 @@ pub fn for_each(text: &[u8], mut found: impl FnMut(Subject, Range<usize>)) {
                 Some(b'[') => depth += 1,
                 Some(b']') => depth -= 1,
                 Some(b',') if depth > 0 => {}
+                // A number, null, true or false.
+                Some(byte) if depth > 0 && (byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) => {}
                 // What it says has names of its own.
                 Some(b'{') if depth > 0 => {
                     let end = end_of_object(&text[..text.len().min(at.saturating_add(budget))], at);
@@ -175,10 +219,15 @@ fn name_before(text: &[u8], colon: usize) -> Option<&[u8]> {
 }
 
 fn skip_space(text: &[u8], mut at: usize) -> usize {
-    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
-        at += 1;
+    loop {
+        at += text.get(at..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        // Within a text it is written with backslashes.
+        let behind = quote_at(text, at) - 1;
+        match text.get(at + behind) {
+            Some(b'n' | b't' | b'r') if behind > 0 => at += behind + 1,
+            _ => return at,
+        }
     }
-    at
 }
 
 /// Length of the quote there with the backslashes before it, at least 1.
@@ -253,19 +302,9 @@ mod tests {
         {
             assert_eq!(subject(name.as_bytes()), Some(Subject::UserAgent), "{name}");
         }
-        for name in [
-            "",
-            "ship",
-            "zip",
-            "tip",
-            "membership",
-            "agent",
-            "address",
-            "userAgentHints",
-            "script",
-            "equip",
-            r"i\p",
-        ] {
+        for name in
+            ["", "ship", "zip", "tip", "membership", "agent", "userAgentHints", "script", "equip", r"i\p"]
+        {
             assert_eq!(subject(name.as_bytes()), None, "{name}");
         }
     }

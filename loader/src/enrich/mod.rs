@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::event::envelope::mapping::headers;
 use tidemark_core::address::{parse, prefix};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use self::address::Networks;
 use self::members::Subject;
@@ -67,6 +67,23 @@ pub struct Files {
     pub places: Vec<PathBuf>,
 }
 
+/// What is wrong with one of them, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// To be read after its name: "is empty: fetch it again".
+    pub why: String,
+    /// Whether the rest of it is used.
+    pub usable: bool,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.file.display(), self.why)
+    }
+}
+
 /// What comes for the first time, as far as this process knows.
 #[derive(Debug, Default)]
 pub struct Strangers {
@@ -86,7 +103,7 @@ pub struct Enrichment {
     keep_addresses: bool,
     own: RwLock<Networks>,
     seen: Mutex<HashSet<u64>>,
-    problems: Mutex<Vec<String>>,
+    problems: Mutex<Vec<Problem>>,
     #[cfg(feature = "enrich")]
     data: data::Data,
 }
@@ -102,11 +119,7 @@ impl Enrichment {
     /// it would have said is unknown then.
     pub fn new(keep_addresses: bool, files: &Files) -> Self {
         #[cfg(feature = "enrich")]
-        let (data, problems) = {
-            let (data, problems) = data::Data::read(files);
-            let said = problems.iter().map(|p| format!("{} {}", p.file.display(), p.why));
-            (data, said.collect())
-        };
+        let (data, problems) = data::Data::read(files);
         #[cfg(not(feature = "enrich"))]
         let problems = {
             _ = files;
@@ -121,8 +134,8 @@ impl Enrichment {
         }
     }
 
-    /// What is wrong with the files and what to do about it, a line each; nothing when it is asked again.
-    pub fn take_problems(&self) -> Vec<String> {
+    /// What is wrong with the files; nothing when it is asked again.
+    pub fn take_problems(&self) -> Vec<Problem> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -173,6 +186,16 @@ impl Enrichment {
         }
         let mut text = text.to_vec();
         address::cut_anywhere(&mut text, &self.own.read().unwrap_or_else(PoisonError::into_inner));
+        Cow::Owned(text)
+    }
+
+    /// Without the addresses that are a cell by themselves, a line of columns.
+    pub fn cut_cells<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.keep_addresses {
+            return Cow::Borrowed(text);
+        }
+        let mut text = text.to_vec();
+        address::cut_cells(&mut text, &self.own.read().unwrap_or_else(PoisonError::into_inner));
         Cow::Owned(text)
     }
 
@@ -302,6 +325,7 @@ fn note(noted: &mut Noted, subject: Subject, text: &str) {
     };
     // Postgres has no text with a NUL, and an empty one says nothing.
     if !text.is_empty() && !text.contains('\0') {
-        noted.entry(xxh3_64(text.as_bytes())).or_insert_with(|| (subject, text.to_owned()));
+        let hash = xxh3_64_with_seed(text.as_bytes(), subject as u64);
+        noted.entry(hash).or_insert_with(|| (subject, text.to_owned()));
     }
 }

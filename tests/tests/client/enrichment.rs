@@ -335,14 +335,21 @@ fn a_file_that_cannot_be_used_is_named_and_the_loader_goes_on() {
     }
     let loaded = files.load(&database, &visits(22)[..5]);
     assert!(loaded.stdout.contains("loaded 5"), "{}", loaded.stdout);
-    assert!(loaded.stderr.contains("goes on without: /nowhere/regexes.yaml"), "{}", loaded.stderr);
+    assert!(loaded.stderr.contains("goes on without /nowhere/regexes.yaml"), "{}", loaded.stderr);
     let status = files.enrich(&database, "status");
     assert!(status.lines().skip(1).all(|line| line.contains("none")), "{status}");
-    // What is known stays where no file says anything.
+    // An update would take away what the file said; and what is known stays where none says anything.
     let good = first_files();
     good.enrich(&database, "update");
     let known = database.rows("SELECT * FROM silver.user_agents ORDER BY 1");
-    files.enrich(&database, "update");
+    let update = tidemark(&["enrich", "update"]).database(&database.admin_url());
+    let refused = files.given_to(update).run();
+    assert!(
+        refused.code == Some(78) && refused.stderr.contains("/nowhere/regexes.yaml"),
+        "{}",
+        refused.stderr
+    );
+    tidemark(&["enrich", "update"]).database(&database.admin_url()).run().ok();
     assert_eq!(database.rows("SELECT * FROM silver.user_agents ORDER BY 1"), known);
 }
 
@@ -414,6 +421,12 @@ fn what_is_no_network_or_host_is_refused_and_strangers_are_kept_out() {
             assert_eq!(sqlstate(client.simple_query(sql)), "42501", "{sql}");
         }
     }
+    // Of an own network that is a part of what is left of an address, the first address may be any neighbour's.
+    database.rows("SELECT silver.set_own_traffic('{203.0.113.0/25,2001:db8:1::/64,198.51.100.0/24}')");
+    let asked = "SELECT coalesce(silver.own_traffic(a, NULL), 'no') FROM unnest(ARRAY['203.0.113.0', '203.0.113.7', '203.0.113.200',
+                     '2001:db8:1::', '2001:db8:1::7', '2001:db8:1:1::7', '198.51.100.0', '198.51.100.9']::inet[]) AS a";
+    let expected = ["no", "own network", "no", "no", "own network", "no", "own network", "own network"];
+    assert_eq!(database.column(asked), expected);
     let refused = tidemark(&["enrich", "update"]).database(&database.reader_url()).run();
     assert_eq!(refused.code, Some(77), "{}", refused.stderr);
 }
