@@ -99,9 +99,9 @@ pub(super) fn cut_anywhere(text: &mut [u8], own: &Networks) {
             Some(found) => replace(text, found, own),
             // Between what is none of it, as in ipv4:203.0.113.77:443 and 203.0.113.77.dsl.example.
             None => {
-                let mut from = at;
+                let (token, mut from) = (token.to_owned(), at);
                 let other = |c: char| !c.is_ascii_digit() && c != '.';
-                for part in token.to_owned().split(other) {
+                for part in token.split(other) {
                     let address = part.trim_matches('.');
                     let start = from + part.len() - part.trim_start_matches('.').len();
                     if alone(address).is_some() {

@@ -12,7 +12,7 @@ mod places;
 mod tests;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 use std::{fmt, fs, io};
 

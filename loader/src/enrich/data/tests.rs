@@ -1,6 +1,7 @@
 //! Small files of each format, and each way in which one can be bad. The real ones are in `tests/agents.rs`.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use maxminddb_writer::Database;
