@@ -125,7 +125,8 @@ BEGIN
     IF NOT silver.define_own_traffic() THEN
         RETURN 0;
     END IF;
-    dates := ARRAY(SELECT DISTINCT e.event_date FROM silver.events AS e);
+    -- Of bronze, since one table may have what another one has not read yet.
+    dates := ARRAY(SELECT DISTINCT b.event_date FROM bronze.events AS b);
     PERFORM tidemark.mark_dirty('bronze.events', dates, 'own traffic') WHERE dates <> '{}';
     RETURN cardinality(dates);
 END

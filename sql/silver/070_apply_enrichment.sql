@@ -42,23 +42,25 @@ BEGIN
     dates := COALESCE(cardinality(changed.dates), 0);
     PERFORM silver.mark_enriched('silver.events', changed.country_persons, changed.country_dates, 'ip_country');
     PERFORM silver.mark_enriched('silver.events', changed.reason_persons, changed.reason_dates, 'excluded_as');
-    IF changed.reason_dates IS NOT NULL THEN
-        FOREACH place IN ARRAY array_remove(places, 'silver.events'::regclass) LOOP
-            EXECUTE format($sql$
-                WITH mended AS (
-                    UPDATE %s AS p SET excluded_as = e.excluded_as
-                      FROM silver.events AS e
-                     WHERE e.event_time = p.event_time AND e.event_id = p.event_id
-                       AND p.event_date = ANY ($1) AND e.event_date = ANY ($1)
-                       AND p.excluded_as IS DISTINCT FROM e.excluded_as
-                    RETURNING p.event_date, p.known_person
-                )
-                SELECT array_agg(DISTINCT m.known_person) AS persons, array_agg(DISTINCT m.event_date) AS dates
-                  FROM mended AS m$sql$, place)
-               INTO typed USING changed.reason_dates;
-            PERFORM silver.mark_enriched(place, typed.persons, typed.dates, 'excluded_as');
-        END LOOP;
-    END IF;
+    FOREACH place IN ARRAY array_remove(places, 'silver.events'::regclass) LOOP
+        EXECUTE format($sql$
+            WITH mended AS (
+                UPDATE %1$s AS p SET excluded_as = e.excluded_as
+                  FROM silver.events AS e
+                 WHERE e.event_time = p.event_time AND e.event_id = p.event_id
+                   AND p.excluded_as IS DISTINCT FROM e.excluded_as
+                RETURNING p.event_date, p.known_person
+            )
+            SELECT array_agg(DISTINCT m.known_person) AS persons, array_agg(DISTINCT m.event_date) AS dates,
+                   -- It may have read what silver.events has not.
+                   (SELECT array_agg(DISTINCT p.event_date) FROM %1$s AS p
+                     WHERE NOT EXISTS (SELECT FROM silver.events AS e
+                                        WHERE e.event_time = p.event_time AND e.event_id = p.event_id)) AS ahead
+              FROM mended AS m$sql$, place)
+           INTO typed;
+        PERFORM silver.mark_enriched(place, typed.persons, typed.dates, 'excluded_as');
+        PERFORM tidemark.mark_dirty('bronze.events', typed.ahead, 'enrichment') WHERE typed.ahead IS NOT NULL;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION silver.apply_enrichment() IS

@@ -97,6 +97,10 @@ fn name(file: &Path) -> String {
 
 /// What the file holds, which is not nothing.
 fn content(file: &Path) -> Result<Vec<u8>, String> {
+    // A pipe would be waited for, a device never ends.
+    if fs::metadata(file).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err("is neither a file nor a link to one: name the file".to_owned());
+    }
     let read = fs::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => "is not there: correct the path, or fetch the file".to_owned(),
         io::ErrorKind::PermissionDenied => {

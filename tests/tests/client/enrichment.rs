@@ -354,6 +354,27 @@ fn a_file_that_cannot_be_used_is_named_and_the_loader_goes_on() {
 }
 
 #[test]
+fn a_table_that_has_read_more_than_the_events_is_right_in_the_end() {
+    let database = cluster::shared().database();
+    let one = first_files();
+    let two = Files::of("three", &["RobotB"], &[("198.51.100.0/24", "DE")]);
+    let of = |n, agent: &str, ip: &str| {
+        let context = format!(r#"{{"userAgent":"{agent}","ip":"{ip}"}}"#);
+        event(n, "p", "2026-11-05T12:00:00Z", "signed_up", "{}", &context)
+    };
+    one.load(&database, &[of(1, "RobotA/1", "203.0.113.7"), of(2, "RobotB/1", "192.0.2.7")]);
+    let mut admin = connect(&database.admin_url());
+    admin.batch_execute("CALL tidemark.refresh('silver.sign_ups')").unwrap();
+    assert_eq!(database.number("SELECT silver.set_own_traffic('{192.0.2.0/24}')"), 1);
+    two.enrich(&database, "update");
+    maintain(&database);
+    let reasons = "SELECT excluded_as FROM silver.{} ORDER BY event_id";
+    for table in ["events", "sign_ups"] {
+        assert_eq!(database.column(&reasons.replace("{}", table)), ["NULL", "own network"], "{table}");
+    }
+}
+
+#[test]
 fn addresses_are_kept_whole_where_that_is_said() {
     let database = cluster::shared().database();
     database.rows("SELECT silver.set_own_traffic('{192.0.2.7,2001:db8:7::/48}')");

@@ -107,6 +107,16 @@ fn some(text: &str) -> Option<String> {
 }
 
 #[test]
+fn what_is_no_file_is_not_waited_for() {
+    let bots = Some(PathBuf::from("/dev/zero"));
+    let (_, problems) = Data::read(&Files { bots, ..Files::default() });
+    assert!(
+        problems.len() == 1 && !problems[0].usable && problems[0].why.contains("neither a file"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn a_user_agent_is_taken_apart() {
     let (data, problems) = agents(Some(BROWSERS), Some(BOTS));
     assert_eq!(problems, []);
