@@ -239,7 +239,8 @@ pg_function! {
         let period = match word(5, "unit", "day") {
             "hour" => Period::Hour,
             unit => Period::Of(unit.parse().unwrap_or_else(|_| {
-                invalid_argument(format!("unknown unit {unit:?}"), "unit is hour, day, week, week from sunday (or another day), month or quarter.")
+                let known = "unit is hour, day, week, week from sunday (or another day), month or quarter.";
+                invalid_argument(format!("unknown unit {unit:?}"), known)
             })),
         };
         let (events, filters) = (json(fcinfo, 4, "events"), json(fcinfo, 7, "filters"));

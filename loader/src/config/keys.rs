@@ -249,8 +249,7 @@ pub const KEYS: &[Key] = &[
         "enrich.addresses",
         Kind::Choice(&["cut", "keep"]),
         "cut",
-        "Whether of an IP address only the network is kept, 24 bits of IPv4 and 48 of IPv6: in members called ip \
-         and the like, and in dead letters. Own networks (silver.set_own_traffic) are kept whole",
+        "Whether addresses are cut to 24 bits of IPv4 and 48 of IPv6, but those of own networks (docs/enrichment.md)",
     ),
     key(
         "enrich.user_agent_file",

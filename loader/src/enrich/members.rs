@@ -18,20 +18,15 @@ pub enum Subject {
 /// Longest name that is looked at, in bytes.
 const NAME: usize = 64;
 
-/// Words that make a name that of an address, numbers behind them left out.
+/// Words that make a name that of an address, alone or two together; numbers behind them are left out.
 const WORDS: &[&[u8]] = &[
-    b"ip",
-    b"ips",
-    b"ipv",
-    b"ipaddr",
-    b"ipaddress",
-    b"ipaddresses",
     b"addr",
     b"address",
     b"addresses",
-    b"forwarded",
-    b"loginip",
     b"callerip",
+    b"cfconnectingip",
+    b"clientaddr",
+    b"clientaddress",
     b"clientip",
     b"clientipaddr",
     b"clientipaddress",
@@ -42,57 +37,58 @@ const WORDS: &[&[u8]] = &[
     b"dstaddr",
     b"dstip",
     b"externalip",
+    b"forwarded",
+    b"forwardedfor",
     b"fromip",
     b"hostip",
+    b"ip",
     b"ip6addr",
+    b"ipaddr",
+    b"ipaddress",
+    b"ipaddresses",
     b"ipaddrs",
     b"iplist",
     b"ipnumber",
+    b"ips",
+    b"ipv",
     b"ipv4addr",
     b"ipv4address",
     b"ipv6addr",
     b"ipv6address",
     b"lastip",
     b"localip",
+    b"loginip",
     b"originip",
+    b"peeraddr",
+    b"peeraddress",
     b"peerip",
     b"privateip",
     b"proxyip",
     b"publicip",
     b"realip",
     b"registrationip",
+    b"remoteaddr",
+    b"remoteaddress",
+    b"remotehost",
     b"remoteip",
     b"remoteipaddress",
     b"requestip",
     b"serverip",
     b"signupip",
+    b"sourceaddr",
+    b"sourceaddress",
     b"sourceip",
     b"srcaddr",
     b"srcip",
+    b"trueclientip",
     b"userip",
+    b"useripaddress",
     b"visitip",
     b"visitorip",
     b"wanip",
-    b"xrealip",
     b"xclientip",
-    b"trueclientip",
-    b"cfconnectingip",
-];
-
-/// Two words that do so together, or one that is written so.
-const PAIRS: &[&[u8]] = &[
-    b"clientaddr",
-    b"clientaddress",
-    b"forwardedfor",
-    b"peeraddr",
-    b"peeraddress",
-    b"remoteaddr",
-    b"remoteaddress",
-    b"remotehost",
-    b"sourceaddr",
-    b"sourceaddress",
-    b"useripaddress",
     b"xforwardedfor",
+    b"xrealip",
 ];
 
 /// What the member of this name says. Words of a name are told apart by capitals and by whatever is no letter or digit:
@@ -128,7 +124,7 @@ pub fn subject(name: &[u8]) -> Option<Subject> {
             }
             if word == b"useragent" || both == b"useragent" {
                 says = Some(Subject::UserAgent);
-            } else if [plain, both].iter().any(|known| WORDS.contains(known)) || PAIRS.contains(&both) {
+            } else if [plain, both].iter().any(|known| WORDS.contains(known)) {
                 says = Some(Subject::Address);
             }
             (before, last) = (last, len);
