@@ -10,7 +10,9 @@ CREATE TABLE silver.user_agents (
     device text,
     bot text,
     enriched_by text,
-    first_seen_at timestamptz NOT NULL DEFAULT now()
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    -- Whoever loads may add rows: a wrong key would never be mended.
+    CHECK (length(user_agent) <= 1000 AND user_agent_id = md5(user_agent)::uuid)
 );
 ALTER TABLE silver.user_agents OWNER TO tidemark_admin;
 COMMENT ON TABLE silver.user_agents IS
@@ -33,7 +35,8 @@ CREATE TABLE silver.networks (
     city text,
     network text,
     enriched_by text,
-    first_seen_at timestamptz NOT NULL DEFAULT now()
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (ip_prefix = ip_prefix::cidr::text AND masklen(ip_prefix::cidr) IN (24, 48))
 );
 ALTER TABLE silver.networks OWNER TO tidemark_admin;
 COMMENT ON TABLE silver.networks IS

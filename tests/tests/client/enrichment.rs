@@ -442,6 +442,15 @@ fn what_is_no_network_or_host_is_refused_and_strangers_are_kept_out() {
             assert_eq!(sqlstate(client.simple_query(sql)), "42501", "{sql}");
         }
     }
+    // A loader adds rows, but none that would never be found again.
+    let mut loader = connect(&database.loader_url());
+    for row in [
+        "silver.user_agents (user_agent_id, user_agent) VALUES (md5('a')::uuid, 'b')",
+        "silver.user_agents (user_agent_id, user_agent) VALUES (md5(repeat('a', 1001))::uuid, repeat('a', 1001))",
+        "silver.networks (ip_prefix) VALUES ('203.0.113.0/25')",
+    ] {
+        assert_eq!(sqlstate(loader.simple_query(&format!("INSERT INTO {row}"))), "23514", "{row}");
+    }
     // Of an own network that is a part of what is left of an address, the first address may be any neighbour's.
     database.rows("SELECT silver.set_own_traffic('{203.0.113.0/25,2001:db8:1::/64,198.51.100.0/24}')");
     let asked = "SELECT coalesce(silver.own_traffic(a, NULL), 'no') FROM unnest(ARRAY['203.0.113.0', '203.0.113.7', '203.0.113.200',
